@@ -1,0 +1,1 @@
+"""From the operational normal form to upstream dialects, and their execution."""

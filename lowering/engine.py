@@ -1,0 +1,360 @@
+"""The engine: from a module to a function on NumPy arrays, by MLIR's ExecutionEngine.
+
+Inputs are passed without a copy if they are contiguous in the kernel's layout and
+aligned; others are copied first, or refused with `copy=False`. Results are fresh
+arrays. A call releases the interpreter lock; a kernel may be called from several
+threads at once.
+"""
+# pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportMissingImports=false
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from threading import Lock
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+from xdsl.context import Context
+from xdsl.dialects.builtin import (
+    ArrayAttr,
+    MemRefType,
+    ModuleOp,
+    NoneAttr,
+    StringAttr,
+)
+from xdsl.dialects.func import FuncOp
+from xdsl.ir import Attribute
+from xdsl.utils.hints import isa
+
+from moa_dialect.algebra.shape import Relation, failure_message
+from moa_dialect.arguments import check_arguments
+from moa_dialect.errors import (
+    CompileError,
+    IndexRangeError,
+    LayoutError,
+    MoaError,
+    ShapeError,
+)
+from moa_dialect.lowering import host, upstream
+from moa_dialect.lowering.pipelines import TO_LLVM, lower_to
+from moa_dialect.lowering.to_scf import CHECKS, has_status, unlowered
+from moa_dialect.passes.check_storage import is_result
+from moa_dialect.passes.infer_shapes import functions_of
+from moa_dialect.types import dtype_of, element_of, shape_of
+
+if TYPE_CHECKING:
+    from mlir import ir
+    from mlir.execution_engine import ExecutionEngine
+
+
+def entries(module: ModuleOp) -> list[str]:
+    """The names of the functions of a module that can be run."""
+    return [
+        function.sym_name.data
+        for function in functions_of(module)
+        if function.sym_visibility != StringAttr("private")
+        and not function.sym_name.data.endswith(".extents")
+    ]
+
+
+def find_entry(module: ModuleOp, entry: str | None) -> FuncOp:
+    """The function to run: the named one, or the only one.
+
+    Raises:
+        MoaError: if there is none of that name, or no name and several functions.
+    """
+    names = entries(module)
+    if entry is None and len(names) == 1:
+        (entry,) = names
+    for function in functions_of(module):
+        if function.sym_name.data == entry and entry in names:
+            return function
+    given = "none" if entry is None else f"'{entry}'"
+    raise MoaError(
+        f"unknown entry: expected one of {', '.join(names) or '(no function)'}, "
+        f"got {given}"
+    )
+
+
+def _is_fortran(type_: Attribute) -> bool:
+    return isa(type_, MemRefType) and not isinstance(type_.layout, NoneAttr)
+
+
+@dataclass
+class Kernel:
+    """A compiled function, callable on NumPy arrays.
+
+    Attributes:
+        name: the entry's name.
+        names: the names of its arguments.
+        inputs: the memref types of its arguments.
+        outputs: the memref types of its results.
+    """
+
+    name: str
+    names: list[str]
+    inputs: list[Attribute]
+    outputs: list[Attribute]
+    checks: list[str]
+    _status: bool
+    _engine: ExecutionEngine
+    _run: Callable[[int], None] = field(init=False)
+    _extents: Callable[[int], None] | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self._run = self._engine.lookup(self.name)
+        if any(extent < 0 for type_ in self.outputs for extent in shape_of(type_)):
+            self._extents = self._engine.lookup(f"{self.name}.extents")
+        self._dtypes = [dtype_of(element_of(type_)) for type_ in self.outputs]
+
+    def __call__(
+        self, *arrays: np.ndarray, copy: bool | None = None
+    ) -> np.ndarray | tuple[np.ndarray, ...]:
+        """Run the kernel; one result as an array, several as a tuple.
+
+        Args:
+            arrays: one NumPy array for each argument, of its dtype and shape.
+            copy: False refuses arrays that would have to be copied.
+
+        Raises:
+            ShapeError: for a wrong number of arrays, rank or extent, or extents that
+                do not fit together.
+            DTypeError: for a wrong dtype.
+            LayoutError: with `copy=False`, for an array that is not contiguous.
+            IndexRangeError: for an index in the data that is out of range.
+        """
+        check_arguments(self.name, self.names, self.inputs, arrays)
+        ready = [
+            self._contiguous(number, array, copy) for number, array in enumerate(arrays)
+        ]
+        results = self._allocate(ready)
+        frame = _Frame([*ready, *results], 3 if self._status else 0)
+        self._run(frame.address)
+        if self._status and frame.status[0]:
+            raise self._failure(*frame.status)
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def _contiguous(
+        self, number: int, array: np.ndarray, copy: bool | None
+    ) -> np.ndarray:
+        fortran = _is_fortran(self.inputs[number])
+        flags = array.flags
+        fits = flags.f_contiguous if fortran else flags.c_contiguous
+        if fits and flags.aligned:
+            return array
+        if copy is False:
+            layout = "Fortran" if fortran else "C"
+            raise LayoutError(
+                f"argument {number} '{self.names[number]}': expected a {layout}-contiguous array, "
+                f"got strides {array.strides} for shape {array.shape}"
+            )
+        return np.require(array, requirements=["F" if fortran else "C", "A"])
+
+    def _allocate(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        shapes = [list(shape_of(type_)) for type_ in self.outputs]
+        if self._extents is not None:
+            wanted = [
+                (shape, axis)
+                for shape in shapes
+                for axis, extent in enumerate(shape)
+                if extent < 0
+            ]
+            frame = _Frame(inputs, 0, results=len(wanted))
+            self._extents(frame.address)
+            for (shape, axis), extent in zip(wanted, frame.results, strict=True):
+                shape[axis] = max(extent, 0)
+        return [
+            np.empty(shape, dtype, order="F" if _is_fortran(type_) else "C")
+            for shape, dtype, type_ in zip(
+                shapes, self._dtypes, self.outputs, strict=True
+            )
+        ]
+
+    def _failure(self, number: int, given: int, expected: int) -> MoaError:
+        relation, message = self.checks[number - 1].split(": ", 1)
+        text = failure_message(cast(Relation, relation), message, given, expected)
+        error = IndexRangeError if message.startswith("psi: index entry") else ShapeError
+        return error(text)
+
+
+class _Frame:
+    """The arguments of one call in memory, as the packed C interface takes them.
+
+    For each array a memref descriptor (pointer, aligned pointer, offset, sizes,
+    strides), then a slot with its address, and the list of the slots' addresses.
+    """
+
+    def __init__(
+        self, arrays: Sequence[np.ndarray], status: int, results: int = 0
+    ) -> None:
+        words: list[int] = []
+        starts: list[int] = []
+        self._arrays = arrays
+        for array in arrays:
+            starts.append(len(words))
+            data = array.ctypes.data
+            words += (data, data, 0, *array.shape)
+            words += (step // array.itemsize for step in array.strides)
+        if status:
+            # [numbers..., descriptor]: the descriptor points at the numbers.
+            self._status_at = len(words)
+            words += [0] * status
+            starts.append(len(words))
+            words += (0, 0, 0, status, 1)
+        self._results_at = len(words)
+        self._result_count = results
+        words += [0] * results
+        slots = len(words)
+        struct_first = results > 1
+        count = len(starts) + (1 if results else 0)
+        words += [0] * (2 * count)
+        self._memory = (ctypes.c_int64 * max(len(words), 1))(*words)
+        base = ctypes.addressof(self._memory)
+        if status:
+            at = starts[-1]
+            self._memory[at] = self._memory[at + 1] = base + 8 * self._status_at
+        pointers = [base + 8 * start for start in starts]
+        list_at = slots + count
+        result = base + 8 * self._results_at
+        if struct_first:
+            pointers.insert(0, result)
+        for number, pointer in enumerate(pointers):
+            self._memory[slots + number] = pointer
+            self._memory[list_at + number] = base + 8 * (slots + number)
+        if results == 1:
+            self._memory[list_at + len(pointers)] = result
+        self.address = base + 8 * list_at
+
+    @property
+    def status(self) -> tuple[int, int, int]:
+        """Number of the failed check (0: none), given, expected."""
+        at = self._status_at
+        return self._memory[at], self._memory[at + 1], self._memory[at + 2]
+
+    @property
+    def results(self) -> list[int]:
+        """The index results of the call."""
+        return list(
+            self._memory[self._results_at : self._results_at + self._result_count]
+        )
+
+
+def llvm_dialect(module: ModuleOp) -> ir.Module:
+    """A module at the target stage in the LLVM dialect, upstream."""
+    native = upstream.parse(upstream.generic_text(module), upstream.new_context())
+    upstream.run_pipeline(native, TO_LLVM)
+    return native
+
+
+def llvm_dialect_text(module: ModuleOp) -> str:
+    """A module at the target stage as text in the LLVM dialect."""
+    return f"{llvm_dialect(module)}"
+
+
+def llvm_ir_text(module: ModuleOp) -> str:
+    """A module at the target stage as LLVM IR."""
+    from mlir.dialects.llvm import translate_module_to_llvmir
+
+    native = llvm_dialect(module)
+    with native.context:
+        return translate_module_to_llvmir(native.operation)
+
+
+def kernel_of(module: ModuleOp, entry: str | None) -> Kernel:
+    """Compile a module at the target stage (upstream dialects only).
+
+    Raises:
+        MoaError: for an unknown entry.
+        CompileError: if operations of the dialect are left or upstream fails.
+    """
+    from mlir import ir
+    from mlir.execution_engine import ExecutionEngine
+
+    function = find_entry(module, entry)
+    if left := unlowered(module):
+        raise CompileError(f"not lowered: {', '.join(left)}")
+    checks = function.attributes.get(CHECKS)
+    types = function.function_type.inputs.data
+    arguments = function.body.block.args
+    status = has_status(function)
+    array_arguments = [
+        number
+        for number in range(len(types) - (1 if status else 0))
+        if not is_result(function, arguments[number])
+    ]
+    for number in array_arguments:
+        if not isa(types[number], MemRefType):
+            raise CompileError(
+                f"@{function.sym_name.data}: expected arrays as arguments, "
+                f"got {types[number]}"
+            )
+    native = llvm_dialect(module)
+    with native.context:
+        try:
+            engine = ExecutionEngine(native, opt_level=3)
+        except (RuntimeError, ir.MLIRError) as error:
+            raise CompileError(f"LLVM cannot compile the module: {error}") from None
+    return Kernel(
+        name=function.sym_name.data,
+        names=[
+            arguments[number].name_hint or f"arg{number}" for number in array_arguments
+        ],
+        inputs=[types[number] for number in array_arguments],
+        outputs=[
+            types[number]
+            for number in range(len(types))
+            if is_result(function, arguments[number])
+        ],
+        checks=[
+            text.data
+            for text in (checks.data if isa(checks, ArrayAttr[StringAttr]) else ())
+        ],
+        _status=status,
+        _engine=engine,
+    )
+
+
+_KERNELS: dict[str, Kernel] = {}
+_LOCK = Lock()
+
+
+def cache_key(module: ModuleOp, entry: str | None) -> str:
+    """What a compiled kernel depends on: program, shapes and dtypes, CPU, versions."""
+    parts = (
+        upstream.generic_text(module),
+        entry or "",
+        host.cpu(),
+        host.features(),
+        version("xdsl"),
+        version("xtc-mlir-python-bindings"),
+        TO_LLVM,
+    )
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def compile_module(module: ModuleOp, entry: str | None = None) -> Kernel:
+    """Compile a function of a module at any stage; the module itself is kept.
+
+    Kernels are kept in memory, keyed by the module's text (which has the shapes and
+    dtypes), the entry, the CPU and its features, and the versions of the tools.
+
+    Raises:
+        MoaError: for an unknown entry, or a program that cannot be lowered.
+    """
+    find_entry(module, entry)
+    key = cache_key(module, entry)
+    with _LOCK:
+        if key in _KERNELS:
+            return _KERNELS[key]
+    lowered = module.clone()
+    lower_to(lowered, "target", Context())
+    kernel = kernel_of(lowered, entry)
+    with _LOCK:
+        return _KERNELS.setdefault(key, kernel)
+
+

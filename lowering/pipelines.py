@@ -1,0 +1,62 @@
+"""Named pipelines: the whole way from the algebra to LLVM."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xdsl.context import Context
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.passes import ModulePass
+
+from moa_dialect.lowering.mlir_pipeline import run_upstream
+from moa_dialect.lowering.to_scf import ToScfPass
+from moa_dialect.passes.check_storage import CheckStoragePass
+from moa_dialect.passes.infer_shapes import InferShapesPass
+from moa_dialect.passes.share import SharePass
+from moa_dialect.passes.sink import SinkPass
+from moa_dialect.passes.to_dnf import ToDnfPass
+from moa_dialect.passes.to_onf import ToOnfPass
+
+STAGES: dict[str, tuple[ModulePass, ...]] = {
+    "moa": (InferShapesPass(),),
+    "dnf": (ToDnfPass(),),
+    "fused": (SharePass(), SinkPass()),
+    "onf": (ToOnfPass(), CheckStoragePass()),
+    "target": (ToScfPass(),),
+}
+"""The passes that lead to each stage from the one before; the first reads programs."""
+
+TO_LLVM = (
+    "builtin.module(func.func(llvm-request-c-wrappers),canonicalize,cse,"
+    "loop-invariant-code-motion,convert-scf-to-cf,expand-strided-metadata,"
+    "lower-affine,arith-expand,convert-math-to-llvm,convert-math-to-libm,"
+    "finalize-memref-to-llvm,convert-arith-to-llvm,convert-func-to-llvm,"
+    "convert-cf-to-llvm,canonicalize,cse,reconcile-unrealized-casts)"
+)
+"""The upstream passes from scf, memref, arith and math to the LLVM dialect."""
+
+
+def lower_to(module: ModuleOp, stage: str, ctx: Context) -> None:
+    """Lower a module in place from the algebra up to a stage before `llvm`."""
+    for name, passes in STAGES.items():
+        for pass_ in passes:
+            pass_.apply(ctx, module)
+        if name == stage:
+            return
+
+
+@dataclass(frozen=True)
+class CpuPipelinePass(ModulePass):
+    """The pipeline from the algebra to the LLVM dialect, for the CPU.
+
+    moa-infer-shapes, moa-to-dnf, moa-share, moa-sink, moa-to-onf, moa-check-storage,
+    moa-to-scf, then upstream's conversions. Modules at a later stage may enter too.
+    """
+
+    name = "moa-cpu"
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        lower_to(op, "target", ctx)
+        run_upstream(op, TO_LLVM, ctx)
+
+

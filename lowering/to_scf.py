@@ -1,0 +1,359 @@
+"""moa-to-scf: the operational normal form in upstream dialects (scf, memref, arith)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from xdsl.builder import Builder
+from xdsl.context import Context
+from xdsl.dialects import arith, memref, scf
+from xdsl.dialects.builtin import (
+    ArrayAttr,
+    IndexType,
+    MemRefType,
+    ModuleOp,
+    StringAttr,
+    SymbolRefAttr,
+    i1,
+    i64,
+)
+from xdsl.dialects.func import FuncOp, ReturnOp
+from xdsl.ir import Block, Operation, Region, SSAValue
+from xdsl.passes import ModulePass
+from xdsl.rewriter import InsertPoint, Rewriter
+from xdsl.utils.hints import isa
+
+from moa_dialect.ops.function import has_identity, lookup_function
+from moa_dialect.ops.normal_form import (
+    ExtentOp,
+    FixedExtentOp,
+    FoldOp,
+    InBoundsOp,
+    RequireOp,
+    YieldOp,
+    body_of,
+)
+from moa_dialect.ops.operational import BufferOp, LoadOp, LoopOp, RavOp, StoreOp
+from moa_dialect.passes.affine_code import emit_set
+from moa_dialect.passes.infer_shapes import functions_of
+from moa_dialect.passes.to_onf import STATUS
+from moa_dialect.scalar_code import apply_function, constant, identity_of
+from moa_dialect.types import element_of, shape_of
+
+CHECKS = "moa.checks"
+"""The attribute of a function that lists its checks as "relation: message".
+
+The status argument receives `[number, given, expected]` of the first check that fails,
+counted from 1; it is left alone if none does.
+"""
+
+_PREDICATES = {"eq": "eq", "lt": "slt", "le": "sle", "ge": "sge"}
+
+
+@dataclass
+class _Lowering:
+    """The lowering of one function, in place."""
+
+    function: FuncOp
+    checks: list[str] = field(default_factory=list[str])
+
+    @property
+    def status(self) -> SSAValue:
+        """The status argument."""
+        return self.function.body.block.args[-1]
+
+    def lookup(self, symbol: SymbolRefAttr) -> FuncOp:
+        """The function a symbol names."""
+        return lookup_function(self.function, symbol)
+
+    # Blocks, innermost first.
+
+    def block(self, block: Block) -> None:
+        """Lower the operations of a block in order."""
+        for op in list(block.ops):
+            for region in op.regions:
+                for inner in region.blocks:
+                    self.block(inner)
+            self.operation(op)
+
+    def operation(self, op: Operation) -> None:
+        """Lower one operation whose regions are lowered already."""
+        builder = Builder(InsertPoint.before(op))
+        match op:
+            case ExtentOp():
+                self._extent(op, builder)
+            case FixedExtentOp():
+                Rewriter.replace_op(op, constant(op.static_value, IndexType()))
+            case RavOp():
+                self._rav(op, builder)
+            case LoadOp():
+                address = self._address(op, builder)
+                Rewriter.replace_op(op, memref.LoadOp.get(op.buffer, [address]))
+            case StoreOp():
+                address = self._address(op, builder)
+                store = memref.StoreOp.get(op.value, op.buffer, [address])
+                Rewriter.replace_op(op, store, [])
+            case BufferOp():
+                self._buffer(op, builder)
+            case LoopOp():
+                self._loop(op, builder)
+            case FoldOp():
+                self._fold(op, builder)
+            case InBoundsOp():
+                self._in_bounds(op, builder)
+            case _:
+                pass
+
+    def _extent(self, op: ExtentOp, builder: Builder) -> None:
+        if op.static_value is not None:
+            Rewriter.replace_op(op, constant(op.static_value, IndexType()))
+            return
+        axis = builder.insert(constant(op.axis_number, IndexType()))
+        Rewriter.replace_op(op, memref.DimOp.from_source_and_index(op.array, axis))
+
+    def _rav(self, op: RavOp, builder: Builder) -> None:
+        """One flat view of the whole array: offset 0, its number of elements, step 1."""
+        total: SSAValue = builder.insert(constant(1, IndexType())).result
+        for axis, number in enumerate(shape_of(op.array.type)):
+            position = builder.insert(constant(axis, IndexType()))
+            extent = (
+                builder.insert(memref.DimOp.from_source_and_index(op.array, position))
+                if number < 0
+                else builder.insert(constant(number, IndexType()))
+            )
+            total = builder.insert(arith.MuliOp(total, extent)).result
+        assert isa(op.result.type, MemRefType)
+        view = memref.ReinterpretCastOp(
+            source=op.array,
+            offsets=[],
+            sizes=[total],
+            strides=[],
+            static_offsets=[0],
+            static_sizes=[memref.DYNAMIC_INDEX],
+            static_strides=[1],
+            result_type=op.result.type,
+        )
+        Rewriter.replace_op(op, view)
+
+    def _address(self, op: LoadOp | StoreOp, builder: Builder) -> SSAValue:
+        """`start + sum of index * stride`."""
+        address = op.start
+        for index, stride in zip(op.indices, op.strides, strict=True):
+            product = builder.insert(arith.MuliOp(index, stride))
+            address = builder.insert(arith.AddiOp(address, product)).result
+        return address
+
+    def _buffer(self, op: BufferOp, builder: Builder) -> None:
+        """Memory from here to the end of the block."""
+        size: SSAValue = builder.insert(constant(1, IndexType())).result
+        for extent in op.extents:
+            size = builder.insert(arith.MuliOp(size, extent)).result
+        element = element_of(op.result.type)
+        block = op.parent
+        assert block is not None
+        assert block.last_op is not None
+        alloc = memref.AllocOp.get(element, None, [memref.DYNAMIC_INDEX], [size])
+        Rewriter.replace_op(op, alloc)
+        release = memref.DeallocOp.get(alloc.memref)
+        Rewriter.insert_op(release, InsertPoint.before(block.last_op))
+
+    def _loop(self, op: LoopOp, builder: Builder) -> None:
+        """A loop counts up from 0; the index is start + count * stride."""
+        stride = op.stride_value
+        if stride == 1:
+            lower, upper = op.start, op.stop
+        else:
+            bounds = (op.start, op.stop) if stride > 0 else (op.stop, op.start)
+            span = builder.insert(arith.SubiOp(bounds[1], bounds[0]))
+            width = builder.insert(constant(abs(stride), IndexType()))
+            lower = builder.insert(constant(0, IndexType())).result
+            upper = builder.insert(arith.CeilDivSIOp(span, width)).result
+        step = builder.insert(constant(1, IndexType()))
+        body = op.body.block
+        index = body.args[0]
+        if stride != 1:
+            inner = Builder(InsertPoint.at_start(body))
+            count = body.insert_arg(IndexType(), 0)
+            width = inner.insert(constant(stride, IndexType()))
+            product = inner.insert(arith.MuliOp(count, width))
+            actual = inner.insert(arith.AddiOp(op.start, product)).result
+            index.replace_all_uses_with(actual)
+            body.erase_arg(index)
+        assert body.last_op is not None
+        Rewriter.replace_op(body.last_op, scf.YieldOp())
+        region = op.detach_region(op.body)
+        Rewriter.replace_op(op, scf.ForOp(lower, upper, step, [], region), [])
+
+    def _fold(self, op: FoldOp, builder: Builder) -> None:
+        """A right fold: from the last index down, the accumulator on the right."""
+        one = builder.insert(constant(1, IndexType())).result
+        count = builder.insert(arith.SubiOp(op.upper, op.lower)).result
+        last = builder.insert(arith.SubiOp(op.upper, one)).result
+        type_ = op.result.type
+        if has_identity(op.function):
+            first = builder.insert(constant(0, IndexType())).result
+            start = constant(identity_of(op.function, type_), type_)
+            initial = builder.insert(start).result
+        else:
+            first = one
+            initial = self._element(op, last, builder)
+        body = Block(arg_types=[IndexType(), type_])
+        inner = Builder(InsertPoint.at_end(body))
+        position, accumulated = body.args
+        index = inner.insert(arith.SubiOp(last, position)).result
+        index.name_hint = op.body.block.args[0].name_hint
+        if op.domain is None:
+            combined = self._combine(op, index, accumulated, inner)
+        else:
+            values = (index, *op.domain_arguments)
+            holds = emit_set(op.domain.data, values, inner)
+            taken, skipped = Block(), Block([scf.YieldOp(accumulated)])
+            within = Builder(InsertPoint.at_end(taken))
+            value = self._combine(op, index, accumulated, within)
+            within.insert(scf.YieldOp(value))
+            chosen = scf.IfOp(holds, (type_,), Region(taken), Region(skipped))
+            combined = inner.insert(chosen).results[0]
+        inner.insert(scf.YieldOp(combined))
+        loop = scf.ForOp(first, count, one, [initial], Region(body))
+        Rewriter.replace_op(op, loop)
+
+    def _element(self, op: FoldOp, index: SSAValue, builder: Builder) -> SSAValue:
+        """Emit a copy of the fold's body for one index."""
+        body, terminator = body_of(op.body)
+        mapper: dict[SSAValue, SSAValue] = {body.args[0]: index}
+        for inner in body.ops:
+            if not isinstance(inner, YieldOp):
+                builder.insert(inner.clone(mapper))
+        return mapper.get(terminator.values[0], terminator.values[0])
+
+    def _combine(
+        self, op: FoldOp, index: SSAValue, accumulated: SSAValue, builder: Builder
+    ) -> SSAValue:
+        element = self._element(op, index, builder)
+        return apply_function(
+            op.function, (element, accumulated), builder, self.lookup
+        )
+
+    # Checks.
+
+    def _check(self, text: str) -> int:
+        if text not in self.checks:
+            self.checks.append(text)
+        return self.checks.index(text) + 1
+
+    def _report(
+        self,
+        number: SSAValue | int,
+        given: SSAValue,
+        expected: SSAValue,
+        builder: Builder,
+    ) -> None:
+        """Store a failed check's number and values into the status."""
+        if isinstance(number, int):
+            number = builder.insert(constant(number, i64)).result
+        values = (
+            number,
+            builder.insert(arith.IndexCastOp(given, i64)).result,
+            builder.insert(arith.IndexCastOp(expected, i64)).result,
+        )
+        for position, value in enumerate(values):
+            slot = builder.insert(constant(position, IndexType()))
+            builder.insert(memref.StoreOp.get(value, self.status, [slot]))
+
+    def _in_bounds(self, op: InBoundsOp, builder: Builder) -> None:
+        """Use index 0 instead of one out of range, and report that."""
+        message = op.message.data
+        zero = builder.insert(constant(0, IndexType())).result
+        is_inside = builder.insert(arith.CmpiOp(op.index, op.extent, "ult")).result
+        block = Block()
+        inner = Builder(InsertPoint.at_end(block))
+        is_negative = inner.insert(arith.CmpiOp(op.index, zero, "slt"))
+        below = inner.insert(constant(self._check(f"ge: {message}"), i64))
+        above = inner.insert(constant(self._check(f"lt: {message}"), i64))
+        number = inner.insert(arith.SelectOp(is_negative, below, above)).result
+        bound = inner.insert(arith.SelectOp(is_negative, zero, op.extent)).result
+        self._report(number, op.index, bound, inner)
+        inner.insert(scf.YieldOp())
+        true = builder.insert(constant(1, i1))
+        outside = builder.insert(arith.XOrIOp(is_inside, true.result))
+        builder.insert(scf.IfOp(outside, (), Region(block)))
+        Rewriter.replace_op(op, arith.SelectOp(is_inside, op.index, zero))
+
+    def requirements(self) -> None:
+        """Check what the function requires; the rest runs only if all of it holds."""
+        block = self.function.body.block
+        requires = [op for op in block.ops if isinstance(op, RequireOp)]
+        if not requires:
+            return
+        all_hold: SSAValue | None = None
+        for op in requires:
+            builder = Builder(InsertPoint.before(op))
+            number = self._check(f"{op.relation_name}: {op.message.data}")
+            predicate = _PREDICATES[op.relation_name]
+            holds = builder.insert(
+                arith.CmpiOp(op.given, op.expected, predicate)
+            ).result
+            so_far: SSAValue = (
+                builder.insert(constant(1, i1)).result if all_hold is None else all_hold
+            )
+            failed = builder.insert(
+                arith.XOrIOp(holds, builder.insert(constant(1, i1)).result)
+            )
+            is_first = builder.insert(arith.AndIOp(so_far, failed))
+            report = Block()
+            inner = Builder(InsertPoint.at_end(report))
+            self._report(number, op.given, op.expected, inner)
+            inner.insert(scf.YieldOp())
+            builder.insert(scf.IfOp(is_first, (), Region(report)))
+            all_hold = builder.insert(arith.AndIOp(so_far, holds)).result
+        assert all_hold is not None
+        rest = Block()
+        after = requires[-1].next_op
+        while after is not None and not isinstance(after, ReturnOp):
+            following = after.next_op
+            after.detach()
+            rest.add_op(after)
+            after = following
+        rest.add_op(scf.YieldOp())
+        for op in requires[:-1]:
+            op.detach()
+            op.erase()
+        Rewriter.replace_op(requires[-1], scf.IfOp(all_hold, (), Region(rest)), [])
+
+
+def has_status(function: FuncOp) -> bool:
+    """Whether the last argument receives the number of a failed check."""
+    attributes = function.arg_attrs
+    return bool(attributes) and STATUS in attributes.data[-1].data  # pyright: ignore
+
+
+def to_scf(function: FuncOp) -> None:
+    """Lower one function from the operational normal form to upstream dialects."""
+    lowering = _Lowering(function)
+    if has_status(function):
+        lowering.requirements()
+    lowering.block(function.body.block)
+    if lowering.checks:
+        function.attributes[CHECKS] = ArrayAttr(map(StringAttr, lowering.checks))
+
+
+@dataclass(frozen=True)
+class ToScfPass(ModulePass):
+    """Lowers loops, folds, flat accesses and checks to scf, memref and arith.
+
+    Folds run from the last index down with the accumulator on the right: no
+    reassociation. A function that checks something lists its checks in the attribute
+    `moa.checks` and reports through its status argument.
+    """
+
+    name = "moa-to-scf"
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        for function in functions_of(op):
+            to_scf(function)
+
+
+def unlowered(module: ModuleOp) -> Sequence[str]:
+    """The names of operations of the dialect that are left in a module."""
+    return sorted({op.name for op in module.walk() if op.name.startswith("moa.")})

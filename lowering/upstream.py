@@ -1,0 +1,101 @@
+"""Crossing between xDSL modules and upstream MLIR, in process, as generic text.
+
+The upstream bindings are imported when first used: nothing else of moa needs them.
+"""
+# pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
+# pyright: reportAttributeAccessIssue=false, reportMissingImports=false
+
+from __future__ import annotations
+
+from io import StringIO
+from typing import TYPE_CHECKING, Any
+
+from xdsl.context import Context
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.parser import Parser
+from xdsl.printer import Printer
+from xdsl.utils.exceptions import ParseError
+
+from moa_dialect.errors import CompileError
+
+if TYPE_CHECKING:
+    from mlir import ir
+
+
+def generic_text(module: ModuleOp) -> str:
+    """A module in MLIR's generic form, which both sides read without loss."""
+    stream = StringIO()
+    Printer(stream, print_generic_format=True).print_op(module)
+    return stream.getvalue()
+
+
+def new_context() -> ir.Context:
+    """An upstream context that lets other dialects' operations pass through."""
+    from mlir import ir
+
+    context = ir.Context()
+    context.allow_unregistered_dialects = True
+    # A pass that reports an error and still succeeds would abort the process.
+    context.emit_error_diagnostics = True
+    return context
+
+
+def parse(text: str, context: ir.Context) -> ir.Module:
+    """Parse and verify a module upstream.
+
+    Raises:
+        CompileError: with the first line of what upstream reports.
+    """
+    from mlir import ir
+
+    try:
+        return ir.Module.parse(text, context)
+    except ir.MLIRError as error:
+        raise CompileError(f"upstream MLIR rejects the module: {_line(error)}") from None
+
+
+def run_pipeline(module: ir.Module, pipeline: str) -> None:
+    """Run a pipeline of upstream passes; `a,b` means `builtin.module(a,b)`.
+
+    Raises:
+        CompileError: if the pipeline does not parse or a pass fails.
+    """
+    from mlir import ir
+    from mlir.passmanager import PassManager
+
+    if not pipeline.startswith("builtin.module("):
+        pipeline = f"builtin.module({pipeline})"
+    with module.context:
+        try:
+            manager = PassManager.parse(pipeline)
+        except ValueError as error:
+            raise CompileError(f"upstream pipeline: {_line(error)}") from None
+        try:
+            manager.run(module.operation)
+        except ir.MLIRError as error:
+            raise CompileError(f"upstream pass failed: {_line(error)}") from None
+
+
+def _line(error: Exception) -> str:
+    lines: list[Any] = [line.strip() for line in str(error).splitlines()]
+    return next((line for line in lines if line and line != "Failure:"), "no reason")
+
+
+def replace_by_text(module: ModuleOp, text: str, ctx: Context) -> None:
+    """Replace a module's content by parsed text; unknown operations are kept.
+
+    Raises:
+        CompileError: if xDSL cannot read what upstream printed.
+    """
+    allowed, ctx.allow_unregistered = ctx.allow_unregistered, True
+    try:
+        parsed = Parser(ctx, text).parse_module()
+    except ParseError as error:
+        raise CompileError(f"cannot read upstream's text: {error}") from None
+    finally:
+        ctx.allow_unregistered = allowed
+    region = parsed.detach_region(parsed.body)
+    module.detach_region(module.body).drop_all_references()
+    module.add_region(region)
+    module.attributes.update(parsed.attributes)

@@ -1,0 +1,1 @@
+"""Shapes, scalar operations and layouts as immutable values; imports no IR."""

@@ -1,0 +1,25 @@
+"""The errors users of moa see. Each message is one line: expected and given."""
+
+
+class MoaError(Exception):
+    """Base class of every error that moa raises on purpose."""
+
+
+class ShapeError(MoaError, ValueError):
+    """Ranks or extents that do not fit, statically or at the call."""
+
+
+class IndexRangeError(MoaError, IndexError):
+    """An index that is not within the extent it indexes."""
+
+
+class DTypeError(MoaError, TypeError):
+    """An element type that an operation or a kernel does not take."""
+
+
+class LayoutError(MoaError, ValueError):
+    """An array whose strides or device a kernel does not take."""
+
+
+class CompileError(MoaError):
+    """A program that cannot be compiled, with the reason."""

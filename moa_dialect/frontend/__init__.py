@@ -1,0 +1,1 @@
+"""Front ends: programs written in Python, traced into the dialect."""

@@ -1,0 +1,436 @@
+"""The array functions: what a MoA program in Python is written with.
+
+Inside a traced function (`moa.jit`, `moa.interpret`) they record operations of the
+dialect. Called on NumPy arrays they compute at once, by the interpreter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, TypeAlias
+
+import numpy as np
+from xdsl.dialects.builtin import IndexType, SymbolRefAttr, TensorType
+from xdsl.ir import Attribute
+
+from moa_dialect.errors import DTypeError, MoaError, ShapeError
+from moa_dialect.frontend.trace import (
+    Array,
+    ArraySpec,
+    Number,
+    Scalar,
+    active_trace,
+    as_array,
+    checked,
+    function_name,
+    record,
+    trace_program,
+)
+from moa_dialect.ops.base import as_tensor
+from moa_dialect.ops.computational import (
+    CastOp,
+    InnerOp,
+    MapOp,
+    OmegaOp,
+    OuterOp,
+    PointwiseOp,
+    ReduceOp,
+    WhereOp,
+)
+from moa_dialect.ops.extents import function_extents
+from moa_dialect.ops.function import FunctionAttr, apply_type, as_function
+from moa_dialect.ops.structural import (
+    DimOp,
+    IotaOp,
+    PsiOp,
+    ShapeOp,
+    TotalOp,
+    TransposeOp,
+)
+from moa_dialect.scalar_code import apply_named
+from moa_dialect.scalar_code import cast as cast_scalar
+from moa_dialect.scalar_code import constant as scalar_constant
+from moa_dialect.types import element_of, element_type_of
+
+ArrayLike: TypeAlias = "Array | Scalar | np.ndarray | Number | Sequence[Any]"
+ScalarFunction: TypeAlias = "str | Callable[..., Any]"
+
+
+def _array_function(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a recording function compute at once when nothing is being traced."""
+
+    @wraps(fn)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if active_trace() is not None:
+            return fn(*args, **kwargs)
+        from moa_dialect.interpreter import interpret_module
+
+        places = [n for n, arg in enumerate(args) if isinstance(arg, np.ndarray)]
+        arrays = [args[n] for n in places]
+
+        def program(*traced: Array) -> Any:
+            given = list(args)
+            for n, array in zip(places, traced, strict=True):
+                given[n] = array
+            return fn(*given, **kwargs)
+
+        specs = [ArraySpec(array.shape, array.dtype) for array in arrays]
+        module = trace_program(program, specs, "main")
+        (result,) = interpret_module(module, "main", arrays)
+        return result
+
+    return call
+
+
+# Structure.
+
+
+@_array_function
+def psi(index: ArrayLike, a: ArrayLike) -> Array:
+    """`index ψ a`: the sub-array at an index; `j ψ (i ψ a) = (i ++ j) ψ a`.
+
+    Args:
+        index: an integer, a sequence of at most rank-many integers, or an integer array
+            whose last axis holds indices.
+        a: an array.
+
+    Raises:
+        IndexRangeError: unless `0 <= index < extent` on each axis (at run time for
+            indices that are data).
+        ShapeError: for an index longer than the rank.
+    """
+    array = as_array(a)
+    if not isinstance(index, Array):
+        index = np.atleast_1d(np.asarray(index, np.int64))
+        return record(PsiOp(as_array(index, IndexType()).value, array.value))
+    position = as_array(index)
+    if position.ndim == 0:
+        raise ShapeError(f"psi expects a vector as its index, got {position}")
+    return _recorded(lambda: PsiOp(position.value, array.value))
+
+
+@_array_function
+def shape(a: ArrayLike) -> Array:
+    """`ρ a`: the vector of extents."""
+    return record(ShapeOp(as_array(a).value))
+
+
+@_array_function
+def dim(a: ArrayLike) -> Array:
+    """`δ a`: the number of axes, a scalar."""
+    return record(DimOp(as_array(a).value))
+
+
+@_array_function
+def total(a: ArrayLike) -> Array:
+    """`τ a = π(ρ a)`: the number of elements, a scalar."""
+    return record(TotalOp(as_array(a).value))
+
+
+@_array_function
+def iota(n_or_shape: ArrayLike) -> Array:
+    """`ι n`: the vector 0, 1, ..., n-1; for a shape v the array of all its indices.
+
+    Args:
+        n_or_shape: an integer (result shape `<n>`), or a vector of k extents (result
+            shape `v ++ <k>`), or such a traced array.
+
+    Raises:
+        ShapeError: if an extent is negative.
+    """
+    if not isinstance(n_or_shape, Array):
+        n_or_shape = np.asarray(n_or_shape, np.int64)
+    extents = as_array(n_or_shape, IndexType())
+    return _recorded(lambda: IotaOp(extents.value))
+
+
+@_array_function
+def transpose(a: ArrayLike, t: Sequence[int] | None = None) -> Array:
+    """`⊘ a` reverses all axes; `t ⊘ a` puts source axis k at result axis `t[k]`.
+
+    This is the inverse of the axes argument of `numpy.transpose`.
+
+    Raises:
+        ShapeError: unless t is a permutation of the axes.
+    """
+    array = as_array(a)
+    return _recorded(lambda: TransposeOp(array.value, t))
+
+
+# Pointwise.
+
+
+def apply(name: str, *arguments: Any) -> Any:
+    """A scalar operation of the table applied pointwise, with scalar extension.
+
+    Raises:
+        DTypeError: for element types it does not take, or that differ.
+        ShapeError: for operands of different shapes, none of them a scalar.
+    """
+    if any(isinstance(argument, Scalar) for argument in arguments):
+        return _apply_scalar(name, arguments)
+    return _apply_array(name, *arguments)
+
+
+@_array_function
+def _apply_array(name: str, *arguments: ArrayLike) -> Array:
+    element = _common_element(arguments)
+    values = [as_array(argument, element).value for argument in arguments]
+    if len(values) == 1:
+        return _recorded(lambda: MapOp(name, values[0]))
+    return _recorded(lambda: PointwiseOp(name, values[0], values[1]))
+
+
+def _common_element(arguments: Sequence[Any]) -> Attribute | None:
+    """The element type a Python number takes: that of the first array beside it."""
+    for argument in arguments:
+        if isinstance(argument, Array):
+            return argument.element_type
+        if isinstance(argument, np.ndarray | np.generic):
+            return element_type_of(argument.dtype)
+    return None
+
+
+def _apply_scalar(name: str, arguments: Sequence[Any]) -> Scalar:
+    scope, type_ = next(
+        (a.scope, a.value.type) for a in arguments if isinstance(a, Scalar)
+    )
+    builder = scope.builder
+
+    def value(argument: Any) -> Any:
+        if isinstance(argument, Scalar):
+            return argument.value
+        if isinstance(argument, Array):
+            raise MoaError("a scalar function must not use an array")
+        return builder.insert(scalar_constant(argument, type_)).result
+
+    values = [value(argument) for argument in arguments]
+    function = as_function(name)
+    checked(lambda: apply_type(_NO_MODULE, function, tuple(v.type for v in values)))
+    return Scalar(scope, apply_named(name, values, builder))
+
+
+def _recorded(make: Callable[[], Any]) -> Array:
+    """Record an operation whose constructor may find a fault already."""
+    return record(checked(make))
+
+
+def _unary(name: str, text: str) -> Callable[[Any], Any]:
+    def function(a: Any) -> Any:
+        return apply(name, a)
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = f"{text}, element by element."
+    return function
+
+
+def _binary(python_name: str, name: str, text: str) -> Callable[[Any, Any], Any]:
+    def function(a: Any, b: Any) -> Any:
+        return apply(name, a, b)
+
+    function.__name__ = function.__qualname__ = python_name
+    function.__doc__ = f"{text}, element by element; a scalar is used for each."
+    return function
+
+
+exp = _unary("exp", "The exponential function")
+exp2 = _unary("exp2", "Two to the power")
+log = _unary("log", "The natural logarithm")
+log2 = _unary("log2", "The logarithm to base two")
+sqrt = _unary("sqrt", "The square root")
+rsqrt = _unary("rsqrt", "One over the square root")
+tanh = _unary("tanh", "The hyperbolic tangent")
+erf = _unary("erf", "The error function")
+sin = _unary("sin", "The sine")
+cos = _unary("cos", "The cosine")
+floor = _unary("floor", "The largest integer not above")
+absolute = _unary("abs", "The absolute value")
+negative = _unary("neg", "The negation")
+logical_not = _unary("not", "The logical negation")
+maximum = _binary("maximum", "max", "The larger (NaN if one is)")
+minimum = _binary("minimum", "min", "The smaller (NaN if one is)")
+logical_and = _binary("logical_and", "and", "Whether both hold")
+logical_or = _binary("logical_or", "or", "Whether one holds")
+logical_xor = _binary("logical_xor", "xor", "Whether exactly one holds")
+
+
+@_array_function
+def where(c: ArrayLike, a: ArrayLike, b: ArrayLike) -> Array:
+    """`a` where `c` holds, else `b`, element by element with scalar extension."""
+    element = _common_element((a, b))
+    condition, if_true, if_false = as_array(c), as_array(a, element), b
+    if element is None:
+        element = if_true.element_type
+    values = condition.value, if_true.value, as_array(if_false, element).value
+    return _recorded(lambda: WhereOp(*values))
+
+
+def cast(a: Any, dtype: Any) -> Any:
+    """Convert the elements to another dtype (a NumPy dtype or a name such as "f32")."""
+    target = element_type_of(dtype)
+    if isinstance(a, Scalar):
+        return Scalar(a.scope, cast_scalar(a.value, target, a.scope.builder))
+    return _cast_array(a, target)
+
+
+@_array_function
+def _cast_array(a: ArrayLike, target: Attribute) -> Array:
+    return record(CastOp(as_array(a).value, target))
+
+
+# Folds, products and omega.
+
+
+@_array_function
+def reduce(op: ScalarFunction, a: ArrayLike) -> Array:
+    """`op red a`: the right fold of the planes along axis 0.
+
+    Args:
+        op: the name of a scalar operation, or a Python function of two scalars.
+        a: an array of rank 1 or more; the result has the remaining axes.
+
+    Raises:
+        ShapeError: for a scalar, or an empty axis when op has no identity element.
+    """
+    array = as_array(a)
+    element = array.element_type
+    function, _ = _function(op, (element, element))
+    return _recorded(lambda: ReduceOp(function, array.value))
+
+
+@_array_function
+def outer(op: ScalarFunction, a: ArrayLike, b: ArrayLike) -> Array:
+    """`a •op b`: op of every element of a with every element of b, shape `ρa ++ ρb`."""
+    element = _common_element((a, b))
+    left, right = as_array(a, element), as_array(b, element)
+    elements = left.element_type, right.element_type
+    function, result = _function(op, elements)
+    return _recorded(lambda: OuterOp(function, left.value, right.value, result))
+
+
+@_array_function
+def inner(
+    op1: ScalarFunction, op2: ScalarFunction, a: ArrayLike, b: ArrayLike
+) -> Array:
+    """`a op1•op2 b`: contract the last axis of a with the first of b.
+
+    `inner("add", "mul", a, b)` is the matrix product; shape `(-1 ▽ ρa) ++ (1 ▽ ρb)`.
+
+    Raises:
+        ShapeError: if an operand is a scalar or the contracted extents differ.
+    """
+    left, right = as_array(a), as_array(b)
+    elements = left.element_type, right.element_type
+    function, result = _function(op2, elements)
+    combine, _ = _function(op1, (result, result))
+    return _recorded(
+        lambda: InnerOp(combine, function, left.value, right.value, result)
+    )
+
+
+@_array_function
+def omega(
+    f: ScalarFunction, ranks: int | Sequence[int], *arrays: ArrayLike
+) -> Array:
+    """`f Ω<ranks> arrays`: apply f to the cells of one or two arrays.
+
+    The cells of an array are its trailing `rank` axes. The frames of two arrays agree
+    on their trailing axes; the longer frame's excess comes first in the result.
+
+    Args:
+        f: the name of a scalar operation, or a Python function of the cells to one
+            array; it must not use arrays from outside.
+        ranks: the rank of the cells of each array.
+        arrays: one or two arrays.
+
+    Raises:
+        ShapeError: if the frames do not agree or a cell rank is not possible.
+    """
+    ranks = (ranks,) if isinstance(ranks, int) else tuple(ranks)
+    element = _common_element(arrays)
+    values = [as_array(array, element) for array in arrays]
+    if len(values) not in (1, 2) or len(values) != len(ranks):
+        raise ShapeError(
+            f"omega expects one or two arrays and as many cell ranks, "
+            f"got {len(values)} arrays and ranks {list(ranks)}"
+        )
+    for value, rank in zip(values, ranks, strict=True):
+        if not 0 <= rank <= value.ndim:
+            raise ShapeError(
+                f"omega: a cell rank must be between 0 and the rank of its array: "
+                f"expected at most {value.ndim}, got {rank}"
+            )
+    trace = active_trace()
+    assert trace is not None
+    if isinstance(f, str):
+        function = as_function(f)
+        elements = tuple(value.element_type for value in values)
+        result: Attribute = checked(lambda: apply_type(_NO_MODULE, function, elements))
+    else:
+        types = [
+            as_tensor(value.shape[value.ndim - rank :], value.element_type)
+            for value, rank in zip(values, ranks, strict=True)
+        ]
+        traced = trace.function(
+            function_name(f, "cell"),
+            Array,
+            types,
+            ["x", "y"],
+            f,
+            lambda value: as_array(value).value,
+            private=True,
+        )
+        if len(traced.function_type.outputs) != 1:
+            raise ShapeError(
+                f"omega: a cell function gives one array, "
+                f"got {len(traced.function_type.outputs)}"
+            )
+        checked(lambda: function_extents(traced))
+        result = element_of(traced.function_type.outputs.data[0])
+        function = trace.private_function(traced)
+    operands = [value.value for value in values]
+
+    def make() -> OmegaOp:
+        return OmegaOp(function, ranks, operands, TensorType(result, []))
+
+    op = _placed(make)
+    return record(op)
+
+
+def _placed(make: Callable[[], OmegaOp]) -> OmegaOp:
+    """An omega with the result type that its cell function, found by symbol, gives."""
+    trace = active_trace()
+    assert trace is not None
+    op = trace.scope.builder.insert(make())
+    checked(op.verify_ranks)
+    op.array_result._type = checked(op.inferred_type)  # pyright: ignore
+    op.detach()
+    return op
+
+
+_NO_MODULE = TotalOp.create(operands=[], result_types=[TensorType(IndexType(), [])])
+"""Where named functions are looked up: needs no module."""
+
+
+def _function(
+    op: ScalarFunction, elements: tuple[Attribute, ...]
+) -> tuple[FunctionAttr, Attribute]:
+    """A scalar function for these element types: its attribute and its result type."""
+    if isinstance(op, str):
+        function = as_function(op)
+        return function, checked(lambda: apply_type(_NO_MODULE, function, elements))
+    trace = active_trace()
+    assert trace is not None
+
+    def unwrap(value: Any) -> Any:
+        if not isinstance(value, Scalar):
+            raise DTypeError(f"a scalar function must give a scalar, got {value!r}")
+        return value.value
+
+    names = ["x", "y"]
+    name = function_name(op, "scalar")
+    traced = trace.function(name, Scalar, elements, names, op, unwrap, private=True)
+    (result,) = traced.function_type.outputs.data
+    symbol: SymbolRefAttr = trace.private_function(traced)
+    return symbol, result

@@ -1,0 +1,291 @@
+"""Compiling and running programs: `moa.jit`, `moa.interpret`, `Compiled`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from functools import cached_property, update_wrapper
+from io import StringIO
+from math import prod
+from typing import Any
+
+import numpy as np
+from xdsl.context import Context
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.printer import Printer
+
+from moa_dialect.errors import CompileError, DTypeError, LayoutError, MoaError
+from moa_dialect.frontend.trace import ArraySpec, trace_program
+
+STAGES = ("moa", "dnf", "fused", "onf", "target", "llvm", "asm")
+"""The stages of a program, in order; see docs/architecture.md."""
+
+
+def _is_torch(value: Any) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def to_numpy(number: int, value: Any) -> np.ndarray:
+    """An argument as a NumPy array that shares its memory.
+
+    Takes NumPy arrays and numbers, torch tensors on the CPU, and whatever else speaks
+    DLPack.
+
+    Raises:
+        LayoutError: for a tensor on another device, a sparse one, or one that requires
+            grad (kernels are not differentiated).
+        DTypeError: for anything that is no array.
+    """
+    if isinstance(value, np.ndarray):
+        return value
+    if isinstance(value, bool | int | float | np.generic):
+        return np.asarray(value)
+    if _is_torch(value):
+        return _from_torch(number, value)
+    if hasattr(value, "__dlpack__"):
+        try:
+            return np.from_dlpack(value)
+        except (BufferError, RuntimeError, TypeError, ValueError) as error:
+            raise LayoutError(f"argument {number}: {error}") from None
+    raise DTypeError(
+        f"argument {number}: expected an array (NumPy, torch, DLPack), "
+        f"got {type(value).__name__}"
+    )
+
+
+def _from_torch(number: int, tensor: Any) -> np.ndarray:
+    torch = sys.modules["torch"]
+    if tensor.device.type != "cpu":
+        raise LayoutError(
+            f"argument {number}: expected a tensor on device cpu, got {tensor.device}"
+        )
+    if tensor.layout != torch.strided:
+        raise LayoutError(
+            f"argument {number}: expected a strided tensor, got {tensor.layout}"
+        )
+    if tensor.requires_grad and torch.is_grad_enabled():
+        raise LayoutError(
+            f"argument {number}: expected a tensor that does not require grad (moa "
+            f"kernels are not differentiated; pass tensor.detach()), got one that does"
+        )
+    tensor = tensor.detach()
+    if tensor.dtype == torch.bfloat16:
+        import ml_dtypes
+
+        return tensor.view(torch.uint16).numpy().view(ml_dtypes.bfloat16)
+    return tensor.numpy()
+
+
+def _to_torch(array: np.ndarray) -> Any:
+    torch = sys.modules["torch"]
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def _print(module: ModuleOp) -> str:
+    stream = StringIO()
+    Printer(stream).print_op(module)
+    return stream.getvalue() + "\n"
+
+
+class Compiled:
+    """A program for given shapes and dtypes: its text at each stage, and the kernel."""
+
+    def __init__(
+        self, program: ModuleOp, entry: str, target: str, copy: bool | None = None
+    ) -> None:
+        self._program = program
+        self._entry = entry
+        self._copy = copy
+        self.target = target
+
+    def module(self, stage: str) -> ModuleOp:
+        """A copy of the program's module at a stage from `moa` to `target`.
+
+        Raises:
+            MoaError: for an unknown stage.
+        """
+        from moa_dialect.lowering.pipelines import STAGES as LOWERING
+        from moa_dialect.lowering.pipelines import lower_to
+
+        if stage not in LOWERING:
+            raise MoaError(
+                f"unknown stage: expected one of {', '.join(STAGES)}, got {stage}"
+            )
+        module = self._program.clone()
+        lower_to(module, stage, Context())
+        return module
+
+    def text(self, stage: str) -> str:
+        """The program as text: MLIR up to `llvm`, assembly of the host for `asm`.
+
+        Raises:
+            MoaError: for an unknown stage.
+        """
+        if stage not in ("llvm", "asm"):
+            return _print(self.module(stage))
+        from moa_dialect.lowering.engine import llvm_dialect_text, llvm_ir_text
+
+        module = self.module("target")
+        if stage == "llvm":
+            return llvm_dialect_text(module)
+        from moa_dialect.lowering import host
+
+        return host.assembly(llvm_ir_text(module))
+
+    def notation(self, stage: str = "moa", ascii: bool = False) -> str:
+        """The program in MoA notation, at the stage `moa`, `dnf` or `fused`."""
+        from moa_dialect.notation import notation
+
+        return notation(self.module(stage), ascii=ascii)
+
+    @cached_property
+    def kernel(self) -> Any:
+        """The compiled kernel (`moa_dialect.lowering.engine.Kernel`)."""
+        from moa_dialect.lowering.engine import compile_module
+
+        return compile_module(self._program, self._entry)
+
+    @property
+    def intermediates(self) -> int:
+        """The number of arrays between arguments and results in the normal form."""
+        from moa_dialect.passes.check_dnf import intermediate_arrays
+        from moa_dialect.passes.infer_shapes import functions_of
+
+        functions = functions_of(self.module("dnf"))
+        return sum(len(intermediate_arrays(function)) for function in functions)
+
+    @property
+    def scratch_bytes(self) -> int:
+        """The bytes of scratch memory the kernel has at a time.
+
+        Raises:
+            CompileError: if that depends on extents known only at the call.
+        """
+        from moa_dialect.passes.check_storage import scratch_bytes
+
+        return scratch_bytes(self.module("onf"))
+
+    def __call__(self, *arrays: Any) -> Any:
+        """Run the kernel; torch tensors in, torch tensors out.
+
+        Raises:
+            MoaError: ShapeError, DTypeError, LayoutError or IndexRangeError, as
+                `moa_dialect.lowering.engine.Kernel` says.
+        """
+        converted = [to_numpy(number, value) for number, value in enumerate(arrays)]
+        result = self.kernel(*converted, copy=self._copy)
+        if not any(map(_is_torch, arrays)):
+            return result
+        if isinstance(result, tuple):
+            return tuple(map(_to_torch, result))
+        return _to_torch(result)
+
+
+class Jit:
+    """A program that is compiled when it is called, once for each shape and dtype."""
+
+    def __init__(
+        self, fn: Callable[..., Any], target: str = "cpu", copy: bool | None = None
+    ) -> None:
+        if target != "cpu":
+            raise CompileError(f"unknown target: expected cpu, got {target}")
+        self._fn = fn
+        self._target = target
+        self._copy = copy
+        self._compiled: dict[Any, Compiled] = {}
+        update_wrapper(self, fn)
+
+    def lower(self, *args: Any, **static: Any) -> Compiled:
+        """The program for arguments like these: arrays, or `ArraySpec` values.
+
+        Keyword arguments are passed to the Python function as they are.
+
+        Raises:
+            MoaError: if the program is not well formed for them.
+        """
+        specs = [
+            value if isinstance(value, ArraySpec) else _spec(to_numpy(number, value))
+            for number, value in enumerate(args)
+        ]
+        return self._lower(specs, static)
+
+    def _lower(self, specs: Sequence[ArraySpec], static: dict[str, Any]) -> Compiled:
+        fn = self._fn
+        name = getattr(fn, "__name__", "main")
+        name = "main" if name == "<lambda>" else name
+        if static:
+            program = update_wrapper(lambda *arrays: fn(*arrays, **static), fn)
+        else:
+            program = fn
+        module = trace_program(program, specs, name)
+        (entry,) = [
+            op.sym_name.data  # pyright: ignore
+            for op in module.ops
+            if op.properties.get("sym_visibility") is None
+        ]
+        return Compiled(module, entry, self._target, self._copy)
+
+    def __call__(self, *args: Any, **static: Any) -> Any:
+        """Run the program, compiling it first for new shapes, dtypes or options.
+
+        Raises:
+            MoaError: if the program or the arguments are not well formed.
+        """
+        specs = [_spec(to_numpy(number, value)) for number, value in enumerate(args)]
+        key = (
+            tuple((spec.shape, spec.dtype) for spec in specs),
+            tuple(sorted(static.items())),
+        )
+        try:
+            compiled = self._compiled.get(key)
+        except TypeError:
+            raise MoaError(
+                f"keyword arguments must be hashable values, got {static}"
+            ) from None
+        if compiled is None:
+            compiled = self._compiled[key] = self._lower(specs, static)
+        return compiled(*args)
+
+
+def _spec(array: np.ndarray) -> ArraySpec:
+    return ArraySpec(array.shape, array.dtype)
+
+
+def jit(fn: Callable[..., Any], target: str = "cpu", copy: bool | None = None) -> Jit:
+    """Compile a program when it is called.
+
+    Args:
+        fn: a Python function of arrays, written with the array functions of moa.
+        target: where it runs; `cpu`.
+        copy: False refuses arguments that would have to be copied to be contiguous.
+
+    Returns:
+        A callable on NumPy arrays, torch tensors and anything with DLPack; keyword
+        arguments are options of the Python function. `.lower(...)` gives the stages.
+
+    Raises:
+        CompileError: for an unknown target.
+    """
+    return Jit(fn, target, copy)
+
+
+def interpret(fn: Callable[..., Any], *arrays: Any, **static: Any) -> Any:
+    """Run a program by its reference semantics, the interpreter.
+
+    Returns:
+        One NumPy array, or a tuple if the program gives several.
+
+    Raises:
+        MoaError: if the program or the arguments are not well formed.
+    """
+    from moa_dialect.interpreter import interpret_module
+
+    converted = [to_numpy(number, value) for number, value in enumerate(arrays)]
+    module = trace_program(
+        lambda *traced: fn(*traced, **static), [_spec(a) for a in converted], "main"
+    )
+    results = interpret_module(module, "main", converted)
+    return results[0] if len(results) == 1 else tuple(results)

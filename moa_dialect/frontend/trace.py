@@ -1,0 +1,431 @@
+"""Tracing: a Python function of arrays becomes a function of the dialect.
+
+While a function is traced its arguments are `Array` values (or `Scalar` values, for
+scalar functions), and the functions of `moa_dialect.frontend.functions` record
+operations instead of computing.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+from xdsl.builder import Builder
+from xdsl.dialects.builtin import (
+    FunctionType,
+    ModuleOp,
+    StringAttr,
+    SymbolRefAttr,
+    TensorType,
+)
+from xdsl.dialects.func import FuncOp, ReturnOp
+from xdsl.ir import Attribute, Block, Region, SSAValue
+from xdsl.rewriter import InsertPoint
+from xdsl.utils.exceptions import VerifyException
+
+from moa_dialect.errors import DTypeError, IndexRangeError, MoaError, ShapeError
+from moa_dialect.ops.base import ArrayOperation, as_tensor
+from moa_dialect.ops.function import ElementTypeException
+from moa_dialect.ops.structural import ConstantOp
+from moa_dialect.types import (
+    dense,
+    dtype_of,
+    element_of,
+    element_type_of,
+    kind_of,
+    shape_of,
+)
+
+Number: TypeAlias = float | int | bool | np.generic
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """The shape and dtype of an argument that is not there yet.
+
+    Attributes:
+        shape: an extent for each axis, None where it is known only at the call.
+        dtype: a NumPy dtype, or a name: f64, f32, f16, bf16, i64, i32, i1, index.
+    """
+
+    shape: tuple[int | None, ...]
+    dtype: Any = "f64"
+
+    @property
+    def type(self) -> TensorType:
+        """The tensor type of such an array."""
+        return as_tensor(self.shape, element_type_of(self.dtype))
+
+
+@dataclass
+class Trace:
+    """The recording of one module; `scopes` are the functions being traced."""
+
+    module: ModuleOp = field(default_factory=lambda: ModuleOp([]))
+    scopes: list[Scope] = field(default_factory=lambda: list[Scope]())
+    texts: dict[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def scope(self) -> Scope:
+        """The function that operations are recorded into."""
+        return self.scopes[-1]
+
+    def symbol(self, wanted: str) -> str:
+        """A symbol not used yet, like the wanted one."""
+        base = re.sub(r"\W", "_", wanted).strip("_") or "function"
+        used = {
+            op.sym_name.data for op in self.module.ops if isinstance(op, FuncOp)
+        }
+        names = [base, *(f"{base}_{n}" for n in range(2, len(used) + 3))]
+        return next(name for name in names if name not in used)
+
+    def function(
+        self,
+        name: str,
+        wrap: Callable[[Scope, SSAValue], Any],
+        types: Sequence[Attribute],
+        names: Sequence[str],
+        fn: Callable[..., Any],
+        unwrap: Callable[[Any], SSAValue],
+        private: bool,
+    ) -> FuncOp:
+        """Record `fn` as a function with arguments of these types."""
+        block = Block(arg_types=types)
+        for argument, hint in zip(block.args, names, strict=False):
+            argument.name_hint = hint if SSAValue.is_valid_name(hint) else None
+        function = FuncOp(
+            self.symbol(name),
+            FunctionType.from_lists(types, []),
+            Region(block),
+            visibility=StringAttr("private") if private else None,
+        )
+        self.module.body.block.add_op(function)
+        scope = Scope(self, Builder(InsertPoint.at_end(block)))
+        self.scopes.append(scope)
+        try:
+            result = fn(*(wrap(scope, argument) for argument in block.args))
+            results = result if isinstance(result, tuple) else (result,)
+            values = [unwrap(value) for value in results]
+        finally:
+            self.scopes.pop()
+        block.add_op(ReturnOp(*values))
+        function.function_type = FunctionType.from_lists(
+            types, [value.type for value in values]
+        )
+        return function
+
+    def private_function(self, function: FuncOp) -> SymbolRefAttr:
+        """The symbol of a recorded function; equal functions are kept once."""
+        name = function.sym_name.data
+        text = str(function).replace(f"@{name}", "@", 1)
+        if text in self.texts:
+            function.detach()
+            function.erase()
+            name = self.texts[text]
+        else:
+            self.texts[text] = name
+            first = self.module.body.block.first_op
+            if first is not None and first is not function:
+                # Functions come before their users, for the reader.
+                function.detach()
+                self.module.body.block.insert_op_before(function, first)
+        return SymbolRefAttr(name)
+
+
+@dataclass
+class Scope:
+    """One function being recorded."""
+
+    trace: Trace
+    builder: Builder
+
+
+_ACTIVE: ContextVar[Trace | None] = ContextVar("moa_trace", default=None)
+
+
+def active_trace() -> Trace | None:
+    """The trace that is being recorded, if any."""
+    return _ACTIVE.get()
+
+
+def record(op: ArrayOperation) -> Array:
+    """Insert an operation into the function being traced, checked.
+
+    Raises:
+        DTypeError, IndexRangeError, ShapeError: if it does not verify.
+    """
+    trace = active_trace()
+    assert trace is not None
+    scope = trace.scope
+    scope.builder.insert(op)
+    checked(op.verify_)
+    return Array(scope, op.array_result)
+
+
+def checked(action: Callable[[], Any]) -> Any:
+    """Run something that may raise a verifier's error; raise the user's error for it."""
+    try:
+        return action()
+    except ElementTypeException as error:
+        raise DTypeError(str(error)) from None
+    except VerifyException as error:
+        message = str(error)
+        if message.startswith("psi: index entry"):
+            raise IndexRangeError(message) from None
+        raise ShapeError(message) from None
+
+
+def _apply(name: str, *arguments: Any) -> Any:
+    from moa_dialect.frontend.functions import apply
+
+    return apply(name, *arguments)
+
+
+class Traced:
+    """A value of a program being traced; the operators record operations."""
+
+    __slots__ = ("scope", "value")
+    __array_priority__ = 1000
+
+    def __init__(self, scope: Scope, value: SSAValue) -> None:
+        self.scope = scope
+        self.value = value
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
+
+    def __bool__(self) -> bool:
+        raise MoaError(
+            "a traced value has no truth value: the program cannot branch on data; "
+            "use moa.where"
+        )
+
+    def __iter__(self) -> Any:
+        raise MoaError("a traced value cannot be iterated over; use moa.omega")
+
+    def __add__(self, other: Any) -> Any:
+        return _apply("add", self, other)
+
+    def __radd__(self, other: Any) -> Any:
+        return _apply("add", other, self)
+
+    def __sub__(self, other: Any) -> Any:
+        return _apply("sub", self, other)
+
+    def __rsub__(self, other: Any) -> Any:
+        return _apply("sub", other, self)
+
+    def __mul__(self, other: Any) -> Any:
+        return _apply("mul", self, other)
+
+    def __rmul__(self, other: Any) -> Any:
+        return _apply("mul", other, self)
+
+    def __truediv__(self, other: Any) -> Any:
+        return _apply("div", self, other)
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return _apply("div", other, self)
+
+    def __pow__(self, other: Any) -> Any:
+        return _apply("pow", self, other)
+
+    def __rpow__(self, other: Any) -> Any:
+        return _apply("pow", other, self)
+
+    def __and__(self, other: Any) -> Any:
+        return _apply("and", self, other)
+
+    def __rand__(self, other: Any) -> Any:
+        return _apply("and", other, self)
+
+    def __or__(self, other: Any) -> Any:
+        return _apply("or", self, other)
+
+    def __ror__(self, other: Any) -> Any:
+        return _apply("or", other, self)
+
+    def __xor__(self, other: Any) -> Any:
+        return _apply("xor", self, other)
+
+    def __rxor__(self, other: Any) -> Any:
+        return _apply("xor", other, self)
+
+    def __lt__(self, other: Any) -> Any:
+        return _apply("lt", self, other)
+
+    def __le__(self, other: Any) -> Any:
+        return _apply("le", self, other)
+
+    def __gt__(self, other: Any) -> Any:
+        return _apply("gt", self, other)
+
+    def __ge__(self, other: Any) -> Any:
+        return _apply("ge", self, other)
+
+    def __eq__(self, other: object) -> Any:  # pyright: ignore
+        return _apply("eq", self, other)
+
+    def __ne__(self, other: object) -> Any:  # pyright: ignore
+        return _apply("ne", self, other)
+
+    def __neg__(self) -> Any:
+        return _apply("neg", self)
+
+    def __abs__(self) -> Any:
+        return _apply("abs", self)
+
+    def __invert__(self) -> Any:
+        return _apply("not", self)
+
+
+class Array(Traced):
+    """An array of a program being traced: rank, shape and dtype, no elements."""
+
+    __slots__ = ()
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """The extents, None where they are known only when the program runs."""
+        return tuple(None if e < 0 else e for e in shape_of(self.value.type))
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return len(self.shape)
+
+    @property
+    def element_type(self) -> Attribute:
+        """The element type of the IR."""
+        return element_of(self.value.type)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The element type as a NumPy dtype (index as int64)."""
+        return dtype_of(self.element_type)
+
+    def __getitem__(self, index: Any) -> Array:
+        """`index ψ self` for an integer or a tuple of integers."""
+        from moa_dialect.frontend.functions import psi
+
+        entries = index if isinstance(index, tuple) else (index,)
+        if not all(isinstance(entry, int | np.integer) for entry in entries):
+            raise MoaError(
+                f"indexing takes integers (psi of a leading index), got {index!r}"
+            )
+        return psi([int(entry) for entry in entries], self)
+
+    def __matmul__(self, other: Any) -> Array:
+        from moa_dialect.frontend.functions import inner
+
+        return inner("add", "mul", self, other)
+
+    def __rmatmul__(self, other: Any) -> Array:
+        from moa_dialect.frontend.functions import inner
+
+        return inner("add", "mul", other, self)
+
+    def __repr__(self) -> str:
+        return f"<moa.Array {self.value.type}>"
+
+
+class Scalar(Traced):
+    """A scalar of a scalar function being traced."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<moa.Scalar {self.value.type}>"
+
+
+def constant(value: Any, element_type: Attribute | None = None) -> Array:
+    """An array or number as a constant of the program.
+
+    A Python number takes `element_type` if one is given; an array keeps its dtype.
+
+    Raises:
+        DTypeError: for an unsupported dtype, or a number the type cannot hold.
+    """
+    if isinstance(value, bool | int | float) and element_type is not None:
+        if isinstance(value, float) and kind_of(element_type) != "float":
+            raise DTypeError(f"expected a number of type {element_type}, got {value}")
+        array = np.asarray(value, dtype_of(element_type))
+    else:
+        array = np.asarray(value)
+        natural = element_type_of(array.dtype)
+        element_type = (
+            element_type
+            if element_type is not None and dtype_of(element_type) == array.dtype
+            else natural
+        )
+    return record(ConstantOp(dense(array, element_type)))
+
+
+def as_array(value: Any, element_type: Attribute | None = None) -> Array:
+    """A traced array as it is, anything else as a constant.
+
+    Raises:
+        MoaError: if a traced array belongs to another function.
+    """
+    if not isinstance(value, Array):
+        return constant(value, element_type)
+    trace = active_trace()
+    if trace is None or not trace.scopes or value.scope is not trace.scope:
+        raise MoaError(
+            "a cell function must not use an array of the program around it: "
+            "pass the array to omega as well"
+        )
+    return value
+
+
+def function_name(fn: Callable[..., Any], default: str) -> str:
+    """A name for the symbol of a Python function."""
+    name = getattr(fn, "__name__", default)
+    return default if name == "<lambda>" else name
+
+
+def argument_names(fn: Callable[..., Any], count: int) -> list[str]:
+    """The names of the first positional parameters, or generic ones."""
+    try:
+        parameters = list(inspect.signature(fn).parameters.values())
+    except (TypeError, ValueError):
+        parameters = []
+    positional = [
+        p.name
+        for p in parameters
+        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    return [
+        positional[n] if n < len(positional) else f"arg{n}" for n in range(count)
+    ]
+
+
+def trace_program(
+    fn: Callable[..., Any],
+    specs: Sequence[ArraySpec],
+    name: str | None = None,
+) -> ModuleOp:
+    """Trace a function of arrays into a module with one public function.
+
+    Raises:
+        MoaError: if the program is not well formed (ShapeError, DTypeError, ...).
+    """
+    trace = Trace()
+    token = _ACTIVE.set(trace)
+    try:
+        trace.function(
+            name or function_name(fn, "main"),
+            Array,
+            [spec.type for spec in specs],
+            argument_names(fn, len(specs)),
+            fn,
+            lambda value: as_array(value).value,
+            private=False,
+        )
+    finally:
+        _ACTIVE.reset(token)
+    return trace.module

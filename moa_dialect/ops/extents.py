@@ -1,0 +1,138 @@
+"""Where an extent comes from: following shape rules back to arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from xdsl.dialects.func import FuncOp, ReturnOp
+from xdsl.ir import BlockArgument, OpResult, SSAValue
+from xdsl.utils.exceptions import VerifyException
+
+from moa_dialect.algebra.shape import (
+    AxisOf,
+    ElementCountOf,
+    ElementOf,
+    Extent,
+    Fixed,
+    Requirement,
+)
+from moa_dialect.ops.base import ArrayOperation, constant_array
+from moa_dialect.types import shape_of
+
+
+@dataclass(frozen=True)
+class ValueAxis:
+    """The extent of one axis of an array that no rule of the algebra computes."""
+
+    value: SSAValue
+    axis: int
+
+
+@dataclass(frozen=True)
+class ValueElement:
+    """An extent that is an element of an array (row-major position)."""
+
+    value: SSAValue
+    position: int
+
+
+@dataclass(frozen=True)
+class ValueCount:
+    """One if the array has an element, else zero."""
+
+    value: SSAValue
+
+
+Root: TypeAlias = Fixed | ValueAxis | ValueElement | ValueCount
+"""An extent in terms of a function's arguments, or of data where it depends on them."""
+
+
+def extent_root(value: SSAValue, axis: int) -> Root:
+    """Follow the shape rules from one axis of an array to where its extent is given."""
+    while isinstance(value, OpResult) and isinstance(value.op, ArrayOperation):
+        operands = value.op.operands
+        extent = value.op.result_extents()[axis]
+        if not isinstance(extent, AxisOf):
+            return root_of(operands, extent)
+        value, axis = operands[extent.operand], extent.axis
+    return ValueAxis(value, axis)
+
+
+def root_of(operands: Sequence[SSAValue], extent: Extent) -> Root:
+    """The root of an extent that is given in terms of an operation's operands."""
+    match extent:
+        case Fixed():
+            return extent
+        case AxisOf(operand, axis):
+            return extent_root(operands[operand], axis)
+        case ElementCountOf(operand):
+            shape = shape_of(operands[operand].type)
+            if 0 in shape:
+                return Fixed(0)
+            return ValueCount(operands[operand]) if -1 in shape else Fixed(1)
+        case ElementOf(operand, position):
+            value = operands[operand]
+            array = constant_array(value)
+            if array is not None:
+                return Fixed(int(array.reshape(-1)[position]))
+            return _shape_entry(value, position) or ValueElement(value, position)
+
+
+def _shape_entry(value: SSAValue, position: int) -> Root | None:
+    """The extent that an entry of a shape is, also when picked by a constant psi."""
+    if isinstance(value, OpResult) and value.op.name == "moa.psi":
+        index = constant_array(value.op.operands[0])
+        if index is None or index.shape != (1,):
+            return None
+        value, position = value.op.operands[1], int(index[0])
+    if isinstance(value, OpResult) and value.op.name == "moa.shape":
+        return extent_root(value.op.operands[0], position)
+    return None
+
+
+def _as_extent(root: Root) -> Extent | None:
+    """A root in terms of the function's arguments; None if it depends on data."""
+    match root:
+        case Fixed():
+            return root
+        case ValueAxis(BlockArgument() as argument, axis):
+            return AxisOf(argument.index, axis)
+        case _:
+            return None
+
+
+def function_extents(function: FuncOp) -> tuple[Extent, ...]:
+    """The shape of a function's first result in terms of its arguments.
+
+    Raises:
+        VerifyException: if the shape depends on data, not on extents alone.
+    """
+    terminator = function.body.block.last_op
+    assert isinstance(terminator, ReturnOp)
+    value = terminator.operands[0]
+    extents: list[Extent] = []
+    for axis in range(len(shape_of(value.type))):
+        extent = _as_extent(extent_root(value, axis))
+        if extent is None:
+            raise VerifyException(
+                f"function {function.sym_name}: the shape of the result depends on "
+                f"data, so cells need not give equal shapes"
+            )
+        extents.append(extent)
+    return tuple(extents)
+
+
+def function_requirements(function: FuncOp) -> tuple[Requirement, ...]:
+    """The preconditions inside a function that its arguments' extents decide."""
+    found: list[Requirement] = []
+    for op in function.body.block.ops:
+        if not isinstance(op, ArrayOperation):
+            continue
+        for r in op.requirements():
+            given = _as_extent(root_of(op.operands, r.given))
+            expected = _as_extent(root_of(op.operands, r.expected))
+            if given is not None and expected is not None and given != expected:
+                found.append(Requirement(r.relation, given, expected, r.message))
+    return tuple(found)

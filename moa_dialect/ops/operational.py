@@ -1,0 +1,398 @@
+"""The operational normal form: loops with start, stop, stride; flat addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from xdsl.dialects.builtin import (
+    DYNAMIC_INDEX,
+    IndexType,
+    IntegerAttr,
+    MemRefType,
+    StringAttr,
+    UnitAttr,
+    i64,
+)
+from xdsl.ir import Attribute, Region, SSAValue
+from xdsl.irdl import (
+    IRDLOperation,
+    irdl_op_definition,
+    operand_def,
+    opt_prop_def,
+    prop_def,
+    region_def,
+    result_def,
+    traits_def,
+    var_operand_def,
+)
+from xdsl.parser import Parser, UnresolvedOperand
+from xdsl.printer import Printer
+from xdsl.traits import (
+    MemoryAllocEffect,
+    MemoryReadEffect,
+    MemoryWriteEffect,
+    Pure,
+    RecursiveMemoryEffect,
+)
+from xdsl.utils.exceptions import VerifyException
+from xdsl.utils.hints import isa
+
+from moa_dialect.algebra.layout import Order
+from moa_dialect.ops.normal_form import INDEX, body_of
+from moa_dialect.types import element_of, shape_of
+
+FLAT = MemRefType.constr()
+
+
+def flat(element: Attribute) -> MemRefType:
+    """The type of a flat buffer of elements."""
+    return MemRefType(element, [DYNAMIC_INDEX])
+
+
+def _verify_flat(type_: Attribute) -> None:
+    if len(shape_of(type_)) != 1:
+        raise VerifyException(f"a flat address needs a flat buffer, got {type_}")
+
+
+@irdl_op_definition
+class RavOp(IRDLOperation):
+    """The elements of an array in memory as one flat buffer, `rav A`; nothing moves.
+
+    `order` states the layout gamma by which the array lies there.
+
+    ```mlir
+    %f = moa.rav row %a : memref<3x4xf64> -> memref<?xf64>
+    ```
+    """
+
+    name = "moa.rav"
+    order = prop_def(StringAttr)
+    array = operand_def(MemRefType.constr())
+    result = result_def(FLAT)
+    traits = traits_def(Pure())
+
+    def __init__(self, array: SSAValue, order: Order):
+        super().__init__(
+            operands=[array],
+            result_types=[flat(element_of(array.type))],
+            properties={"order": StringAttr(order)},
+        )
+
+    def verify_(self) -> None:
+        if self.order.data not in list(Order):
+            raise VerifyException(
+                f"unknown order: expected row or column, got {self.order.data}"
+            )
+        _verify_flat(self.result.type)
+
+    def print(self, printer: Printer) -> None:
+        printer.print_string(f" {self.order.data} ")
+        printer.print_ssa_value(self.array)
+        printer.print_op_attributes(self.attributes)
+        printer.print_string(" : ")
+        printer.print_attribute(self.array.type)
+        printer.print_string(" -> ")
+        printer.print_attribute(self.result.type)
+
+    @classmethod
+    def parse(cls, parser: Parser) -> RavOp:
+        order = parser.parse_identifier("order")
+        array = parser.parse_unresolved_operand()
+        attributes = parser.parse_optional_attr_dict()
+        parser.parse_punctuation(":")
+        type_ = parser.parse_type()
+        parser.parse_punctuation("->")
+        result = parser.parse_type()
+        op = cls.create(
+            operands=[parser.resolve_operand(array, type_)],
+            result_types=[result],
+            properties={"order": StringAttr(order)},
+            attributes=attributes,
+        )
+        return op
+
+
+@irdl_op_definition
+class BufferOp(IRDLOperation):
+    """Scratch memory, flat, of the product of its extents, freed with its block.
+
+    With `accumulator` it holds the running values of a fold over an output axis that
+    was moved inside that fold.
+
+    ```mlir
+    %n = moa.buffer accumulator [%e] : memref<?xf64>
+    ```
+    """
+
+    name = "moa.buffer"
+    extents = var_operand_def(IndexType())
+    accumulator = opt_prop_def(UnitAttr)
+    result = result_def(FLAT)
+    traits = traits_def(MemoryAllocEffect())
+
+    def __init__(
+        self,
+        extents: Sequence[SSAValue],
+        element: Attribute,
+        accumulator: bool = False,
+    ):
+        super().__init__(
+            operands=[extents],
+            result_types=[flat(element)],
+            properties={"accumulator": UnitAttr() if accumulator else None},
+        )
+
+    def verify_(self) -> None:
+        _verify_flat(self.result.type)
+
+    def print(self, printer: Printer) -> None:
+        if self.accumulator is not None:
+            printer.print_string(" accumulator")
+        printer.print_string(" ")
+        with printer.in_square_brackets():
+            printer.print_list(self.extents, printer.print_ssa_value)
+        printer.print_op_attributes(self.attributes)
+        printer.print_string(" : ")
+        printer.print_attribute(self.result.type)
+
+    @classmethod
+    def parse(cls, parser: Parser) -> BufferOp:
+        accumulator = parser.parse_optional_keyword("accumulator") is not None
+        extents = parser.parse_comma_separated_list(
+            parser.Delimiter.SQUARE, parser.parse_unresolved_operand
+        )
+        attributes = parser.parse_optional_attr_dict()
+        parser.parse_punctuation(":")
+        type_ = parser.parse_type()
+        if not isa(type_, MemRefType):
+            parser.raise_error(f"expected a memref, got {type_}")
+        op = cls(
+            [parser.resolve_operand(extent, INDEX) for extent in extents],
+            element_of(type_),
+            accumulator,
+        )
+        op.attributes |= attributes
+        return op
+
+
+@irdl_op_definition
+class LoopOp(IRDLOperation):
+    """The body for index = start, start + stride, ... up to but not including stop.
+
+    A negative stride counts down. Nothing is carried between iterations but memory.
+
+    ```mlir
+    moa.loop [%i = %start to %stop by -1] {
+    }
+    ```
+    """
+
+    name = "moa.loop"
+    start = operand_def(IndexType())
+    stop = operand_def(IndexType())
+    stride = prop_def(IntegerAttr.constr(type=i64))
+    body = region_def("single_block")
+    traits = traits_def(RecursiveMemoryEffect())
+
+    def __init__(self, start: SSAValue, stop: SSAValue, stride: int, body: Region):
+        super().__init__(
+            operands=[start, stop],
+            regions=[body],
+            properties={"stride": IntegerAttr(stride, i64)},
+        )
+
+    @property
+    def stride_value(self) -> int:
+        """The step from one index to the next."""
+        return self.stride.value.data
+
+    def verify_(self) -> None:
+        block, terminator = body_of(self.body)
+        if [arg.type for arg in block.args] != [INDEX] or terminator.values:
+            raise VerifyException("a loop body takes one index and yields nothing")
+        if self.stride_value == 0:
+            raise VerifyException("a loop needs a stride that is not zero")
+
+    def print(self, printer: Printer) -> None:
+        printer.print_string(" ")
+        with printer.in_square_brackets():
+            printer.print_ssa_value(self.body.block.args[0])
+            printer.print_string(" = ")
+            printer.print_ssa_value(self.start)
+            printer.print_string(" to ")
+            printer.print_ssa_value(self.stop)
+            printer.print_string(f" by {self.stride_value}")
+        printer.print_string(" ")
+        printer.print_region(self.body, print_entry_block_args=False)
+        printer.print_op_attributes(self.attributes)
+
+    @classmethod
+    def parse(cls, parser: Parser) -> LoopOp:
+        parser.parse_punctuation("[")
+        index = parser.parse_argument(expect_type=False)
+        parser.parse_punctuation("=")
+        start = parser.parse_unresolved_operand()
+        parser.parse_keyword("to")
+        stop = parser.parse_unresolved_operand()
+        parser.parse_keyword("by")
+        stride = parser.parse_integer(allow_boolean=False)
+        parser.parse_punctuation("]")
+        bounds = [parser.resolve_operand(bound, INDEX) for bound in (start, stop)]
+        body = parser.parse_region([index.resolve(INDEX)])
+        op = cls(*bounds, stride, body)
+        op.attributes |= parser.parse_optional_attr_dict()
+        return op
+
+
+class _Access(IRDLOperation):
+    """An access at the flat address `start + sum of index * stride`."""
+
+    buffer = operand_def(FLAT)
+    start = operand_def(IndexType())
+    terms = var_operand_def(IndexType())
+
+    @property
+    def indices(self) -> Sequence[SSAValue]:
+        """The indices that are multiplied by the strides."""
+        return self.terms[: len(self.terms) // 2]
+
+    @property
+    def strides(self) -> Sequence[SSAValue]:
+        """For each index, how far apart two neighbours lie, in elements."""
+        return self.terms[len(self.terms) // 2 :]
+
+    def verify_(self) -> None:
+        _verify_flat(self.buffer.type)
+        if len(self.terms) % 2:
+            raise VerifyException(
+                f"an access needs a stride for each index, got {len(self.terms)} terms"
+            )
+
+    def print_address(self, printer: Printer) -> None:
+        """Print `buffer[start, index * stride, ...] : type`."""
+        printer.print_ssa_value(self.buffer)
+        with printer.in_square_brackets():
+            printer.print_ssa_value(self.start)
+            for index, stride in zip(self.indices, self.strides, strict=True):
+                printer.print_string(", ")
+                printer.print_ssa_value(index)
+                printer.print_string(" * ")
+                printer.print_ssa_value(stride)
+        printer.print_op_attributes(self.attributes)
+        printer.print_string(" : ")
+        printer.print_attribute(self.buffer.type)
+
+
+def _parse_address(
+    parser: Parser,
+) -> tuple[SSAValue, SSAValue, list[SSAValue], list[SSAValue], dict[str, Attribute]]:
+    buffer = parser.parse_unresolved_operand()
+    parser.parse_punctuation("[")
+    start = parser.resolve_operand(parser.parse_unresolved_operand(), INDEX)
+    terms: list[tuple[UnresolvedOperand, UnresolvedOperand]] = []
+    while parser.parse_optional_punctuation(","):
+        index = parser.parse_unresolved_operand()
+        parser.parse_characters("*")
+        terms.append((index, parser.parse_unresolved_operand()))
+    parser.parse_punctuation("]")
+    attributes = parser.parse_optional_attr_dict()
+    parser.parse_punctuation(":")
+    type_ = parser.parse_type()
+    if not isa(type_, MemRefType):
+        parser.raise_error(f"expected a memref, got {type_}")
+    indices = [parser.resolve_operand(index, INDEX) for index, _ in terms]
+    strides = [parser.resolve_operand(stride, INDEX) for _, stride in terms]
+    resolved = parser.resolve_operand(buffer, type_)
+    return resolved, start, indices, strides, attributes
+
+
+@irdl_op_definition
+class LoadOp(_Access):
+    """The element at a flat address: `start + sum of index * stride`.
+
+    ```mlir
+    %x = moa.load %f[%start, %i * %n, %j * %c1] : memref<?xf64>
+    ```
+    """
+
+    name = "moa.load"
+    buffer = operand_def(FLAT)
+    start = operand_def(IndexType())
+    terms = var_operand_def(IndexType())
+    result = result_def(Attribute)
+    traits = traits_def(MemoryReadEffect())
+
+    def __init__(
+        self,
+        buffer: SSAValue,
+        start: SSAValue,
+        indices: Sequence[SSAValue],
+        strides: Sequence[SSAValue],
+    ):
+        super().__init__(
+            operands=[buffer, start, [*indices, *strides]],
+            result_types=[element_of(buffer.type)],
+        )
+
+    def print(self, printer: Printer) -> None:
+        printer.print_string(" ")
+        self.print_address(printer)
+
+    @classmethod
+    def parse(cls, parser: Parser) -> LoadOp:
+        *address, attributes = _parse_address(parser)
+        op = cls(*address)
+        op.attributes |= attributes
+        return op
+
+
+@irdl_op_definition
+class StoreOp(_Access):
+    """Write a scalar to a flat address: `start + sum of index * stride`.
+
+    ```mlir
+    moa.store %x, %f[%start, %i * %n, %j * %c1] : memref<?xf64>
+    ```
+    """
+
+    name = "moa.store"
+    value = operand_def(Attribute)
+    buffer = operand_def(FLAT)
+    start = operand_def(IndexType())
+    terms = var_operand_def(IndexType())
+    traits = traits_def(MemoryWriteEffect())
+
+    def __init__(
+        self,
+        value: SSAValue,
+        buffer: SSAValue,
+        start: SSAValue,
+        indices: Sequence[SSAValue],
+        strides: Sequence[SSAValue],
+    ):
+        super().__init__(operands=[value, buffer, start, [*indices, *strides]])
+
+    def verify_(self) -> None:
+        super().verify_()
+        if self.value.type != element_of(self.buffer.type):
+            raise VerifyException(
+                f"store expects an element of the buffer: expected "
+                f"{element_of(self.buffer.type)}, got {self.value.type}"
+            )
+
+    def print(self, printer: Printer) -> None:
+        printer.print_string(" ")
+        printer.print_ssa_value(self.value)
+        printer.print_string(", ")
+        self.print_address(printer)
+
+    @classmethod
+    def parse(cls, parser: Parser) -> StoreOp:
+        value = parser.parse_unresolved_operand()
+        parser.parse_punctuation(",")
+        *address, attributes = _parse_address(parser)
+        buffer_type = cast(Attribute, address[0].type)  # pyright: ignore
+        op = cls(parser.resolve_operand(value, element_of(buffer_type)), *address)
+        op.attributes |= attributes
+        return op

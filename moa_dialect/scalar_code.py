@@ -1,0 +1,183 @@
+"""Scalar operations as upstream code: which arith or math operation computes what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from xdsl.builder import Builder
+from xdsl.dialects import arith, math
+from xdsl.dialects.builtin import (
+    AnyFloat,
+    BFloat16Type,
+    Float16Type,
+    FloatAttr,
+    IndexType,
+    IntegerAttr,
+    IntegerType,
+    SymbolRefAttr,
+    f32,
+    i64,
+)
+from xdsl.dialects.func import FuncOp, ReturnOp
+from xdsl.ir import Attribute, Operation, SSAValue
+
+from moa_dialect.algebra.scalar import SCALAR_OPERATIONS
+from moa_dialect.ops.function import FunctionAttr
+from moa_dialect.types import identity_value, kind_of
+
+_BINARY: dict[tuple[str, str], Callable[[SSAValue, SSAValue], Operation]] = {
+    ("add", "float"): arith.AddfOp,
+    ("sub", "float"): arith.SubfOp,
+    ("mul", "float"): arith.MulfOp,
+    ("div", "float"): arith.DivfOp,
+    ("max", "float"): arith.MaximumfOp,
+    ("min", "float"): arith.MinimumfOp,
+    ("pow", "float"): math.PowFOp,
+    ("add", "int"): arith.AddiOp,
+    ("sub", "int"): arith.SubiOp,
+    ("mul", "int"): arith.MuliOp,
+    ("max", "int"): arith.MaxSIOp,
+    ("min", "int"): arith.MinSIOp,
+    ("and", "bool"): arith.AndIOp,
+    ("or", "bool"): arith.OrIOp,
+    ("xor", "bool"): arith.XOrIOp,
+}
+_UNARY: dict[str, Callable[[SSAValue], Operation]] = {
+    "neg": arith.NegfOp,
+    "abs": math.AbsFOp,
+    "exp": math.ExpOp,
+    "exp2": math.Exp2Op,
+    "log": math.LogOp,
+    "log2": math.Log2Op,
+    "sqrt": math.SqrtOp,
+    "rsqrt": math.RsqrtOp,
+    "tanh": math.TanhOp,
+    "erf": math.ErfOp,
+    "sin": math.SinOp,
+    "cos": math.CosOp,
+    "floor": math.FloorOp,
+}
+_FLOAT_PREDICATES = {
+    "eq": "oeq",
+    "ne": "une",
+    "lt": "olt",
+    "le": "ole",
+    "gt": "ogt",
+    "ge": "oge",
+}
+_INTEGER_PREDICATES = {
+    "eq": "eq",
+    "ne": "ne",
+    "lt": "slt",
+    "le": "sle",
+    "gt": "sgt",
+    "ge": "sge",
+}
+
+
+def constant(value: float | int, type_: Attribute) -> arith.ConstantOp:
+    """A scalar constant of any element type."""
+    if isinstance(type_, AnyFloat):
+        return arith.ConstantOp(FloatAttr(float(value), type_))
+    assert isinstance(type_, IndexType | IntegerType)
+    return arith.ConstantOp(IntegerAttr(int(value), type_, truncate_bits=True))
+
+
+def identity_of(function: FunctionAttr, type_: Attribute) -> float | int:
+    """The identity element of a named function of the table that has one."""
+    assert not isinstance(function, SymbolRefAttr)
+    identity = SCALAR_OPERATIONS[function.data].identity
+    assert identity is not None
+    return identity_value(identity, type_)
+
+
+def apply_named(name: str, arguments: Sequence[SSAValue], builder: Builder) -> SSAValue:
+    """Emit the scalar operation `name` of the table; its arguments have one type."""
+    type_ = arguments[0].type
+    kind = kind_of(type_)
+    if SCALAR_OPERATIONS[name].is_predicate:
+        if kind == "float":
+            op = arith.CmpfOp(*arguments, _FLOAT_PREDICATES[name])
+        else:
+            op = arith.CmpiOp(*arguments, _INTEGER_PREDICATES[name])
+    elif (name, kind) in _BINARY:
+        op = _BINARY[name, kind](*arguments)
+    elif kind == "float":
+        op = _UNARY[name](*arguments)
+    elif name == "not":
+        op = arith.XOrIOp(arguments[0], builder.insert(constant(1, type_)).result)
+    else:
+        zero = builder.insert(constant(0, type_)).result
+        negated = arith.SubiOp(zero, arguments[0])
+        if name == "neg":
+            op = negated
+        else:
+            assert name == "abs", name
+            op = arith.MaxSIOp(arguments[0], builder.insert(negated).result)
+    return builder.insert(op).results[0]
+
+
+def inline(function: FuncOp, arguments: Sequence[SSAValue], builder: Builder):
+    """Emit a copy of a function's body; returns the values it would return."""
+    mapper: dict[SSAValue, SSAValue] = dict(
+        zip(function.body.block.args, arguments, strict=True)
+    )
+    for op in function.body.block.ops:
+        if isinstance(op, ReturnOp):
+            return [mapper.get(value, value) for value in op.operands]
+        builder.insert(op.clone(mapper))
+    raise AssertionError("a function body ends with func.return")
+
+
+def apply_function(
+    function: FunctionAttr,
+    arguments: Sequence[SSAValue],
+    builder: Builder,
+    lookup: Callable[[SymbolRefAttr], FuncOp],
+) -> SSAValue:
+    """Emit a function of the table, or inline the scalar function a symbol names."""
+    if isinstance(function, SymbolRefAttr):
+        (result,) = inline(lookup(function), arguments, builder)
+        return result
+    return apply_named(function.data, arguments, builder)
+
+
+def cast(value: SSAValue, target: Attribute, builder: Builder) -> SSAValue:
+    """Emit the conversion of a scalar to another element type (see `moa.cast`)."""
+    source = value.type
+    if source == target:
+        return value
+
+    def emit(op: Operation) -> SSAValue:
+        return builder.insert(op).results[0]
+
+    kinds = kind_of(source), kind_of(target)
+    if kinds[1] == "bool":
+        return apply_named("ne", (value, emit(constant(0, source))), builder)
+    if isinstance(source, IndexType):
+        return cast(emit(arith.IndexCastOp(value, i64)), target, builder)
+    if isinstance(target, IndexType):
+        return emit(arith.IndexCastOp(cast(value, i64, builder), target))
+    match kinds:
+        case ("float", "float"):
+            assert isinstance(source, AnyFloat)
+            assert isinstance(target, AnyFloat)
+            if target.bitwidth > source.bitwidth:
+                return emit(arith.ExtFOp(value, target))
+            if target.bitwidth < source.bitwidth:
+                return emit(arith.TruncFOp(value, target))
+            assert isinstance(source, Float16Type | BFloat16Type)
+            return emit(arith.TruncFOp(emit(arith.ExtFOp(value, f32)), target))
+        case ("float", "int"):
+            return emit(arith.FPToSIOp(value, target))
+        case ("int", "float"):
+            return emit(arith.SIToFPOp(value, target))
+        case ("bool", "float"):
+            return emit(arith.UIToFPOp(value, target))
+        case _:
+            assert isinstance(source, IntegerType)
+            assert isinstance(target, IntegerType)
+            if target.bitwidth < source.bitwidth:
+                return emit(arith.TruncIOp(value, target))
+            extend = arith.ExtUIOp if kinds[0] == "bool" else arith.ExtSIOp
+            return emit(extend(value, target))

@@ -1,0 +1,118 @@
+"""What moa offers to xDSL's tools: its dialect, passes and targets, loaded when used.
+
+Installed, this is found through the entry-point group `xdsl.universe`, so that
+`xdsl-opt` knows everything here; `moa-opt` and `moa-run` register it in any case.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from xdsl.universe import Universe
+
+if TYPE_CHECKING:
+    from xdsl.context import Context
+    from xdsl.ir import Dialect
+    from xdsl.passes import ModulePass
+    from xdsl.utils.target import Target
+
+
+def _moa() -> Dialect:
+    from moa_dialect.dialect import Moa
+
+    return Moa
+
+
+def _infer_shapes() -> type[ModulePass]:
+    from moa_dialect.passes.infer_shapes import InferShapesPass
+
+    return InferShapesPass
+
+
+def _to_dnf() -> type[ModulePass]:
+    from moa_dialect.passes.to_dnf import ToDnfPass
+
+    return ToDnfPass
+
+
+def _check_dnf() -> type[ModulePass]:
+    from moa_dialect.passes.check_dnf import CheckDnfPass
+
+    return CheckDnfPass
+
+
+def _share() -> type[ModulePass]:
+    from moa_dialect.passes.share import SharePass
+
+    return SharePass
+
+
+def _sink() -> type[ModulePass]:
+    from moa_dialect.passes.sink import SinkPass
+
+    return SinkPass
+
+
+def _to_onf() -> type[ModulePass]:
+    from moa_dialect.passes.to_onf import ToOnfPass
+
+    return ToOnfPass
+
+
+def _check_storage() -> type[ModulePass]:
+    from moa_dialect.passes.check_storage import CheckStoragePass
+
+    return CheckStoragePass
+
+
+def _to_scf() -> type[ModulePass]:
+    from moa_dialect.lowering.to_scf import ToScfPass
+
+    return ToScfPass
+
+
+def _mlir_pipeline() -> type[ModulePass]:
+    from moa_dialect.lowering.mlir_pipeline import MLIRPipelinePass
+
+    return MLIRPipelinePass
+
+
+def _cpu() -> type[ModulePass]:
+    from moa_dialect.lowering.pipelines import CpuPipelinePass
+
+    return CpuPipelinePass
+
+
+def _notation() -> type[Target]:
+    from moa_dialect.notation_target import NotationTarget
+
+    return NotationTarget
+
+
+MOA_UNIVERSE = Universe(
+    all_dialects={"moa": _moa},
+    all_passes={
+        "moa-infer-shapes": _infer_shapes,
+        "moa-to-dnf": _to_dnf,
+        "moa-check-dnf": _check_dnf,
+        "moa-share": _share,
+        "moa-sink": _sink,
+        "moa-to-onf": _to_onf,
+        "moa-check-storage": _check_storage,
+        "moa-to-scf": _to_scf,
+        "mlir-pipeline": _mlir_pipeline,
+        "moa-cpu": _cpu,
+    },
+    all_targets={"moa": _notation},
+)
+
+
+def register_dialects(context: Context) -> None:
+    """Add every dialect there is to a context: xDSL's, plug-ins', this one.
+
+    An installed copy of moa is a plug-in already; a bare checkout is not.
+    """
+    dialects = Universe.get_multiverse().all_dialects | MOA_UNIVERSE.all_dialects
+    for name, factory in dialects.items():
+        if name not in set(context.registered_dialect_names):
+            context.register_dialect(name, factory)

@@ -1,0 +1,1 @@
+"""Passes from `moa` to `moa`: normal forms, fusion, lifting, checks and costs."""

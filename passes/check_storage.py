@@ -1,0 +1,158 @@
+"""moa-check-storage: scratch memory does not grow with the input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+
+from xdsl.context import Context
+from xdsl.dialects import arith, memref
+from xdsl.dialects.builtin import MemRefType, ModuleOp
+from xdsl.dialects.func import FuncOp
+from xdsl.ir import Block, BlockArgument, Operation, SSAValue
+from xdsl.passes import ModulePass
+from xdsl.utils.exceptions import VerifyException
+from xdsl.utils.hints import isa
+
+from moa_dialect.errors import CompileError
+from moa_dialect.ops.normal_form import ExtentOp, FixedExtentOp, FoldOp
+from moa_dialect.ops.operational import BufferOp, LoopOp, RavOp, StoreOp
+from moa_dialect.passes.infer_shapes import functions_of
+from moa_dialect.passes.to_onf import RESULT
+from moa_dialect.types import dtype_of, element_of, shape_of
+
+
+def is_result(function: FuncOp, value: SSAValue) -> bool:
+    """Whether a value is the memory of a result: an argument marked `moa.result`."""
+    return (
+        isinstance(value, BlockArgument)
+        and value.owner is function.body.block
+        and function.arg_attrs is not None
+        and RESULT in function.arg_attrs.data[value.index].data
+    )
+
+
+def output_extents(function: FuncOp) -> set[SSAValue]:
+    """The values that are the extent of an axis of a result.
+
+    They are the stops of the loops whose index a store into the result steps by, and
+    the extents of the result's own memory.
+    """
+    found: set[SSAValue] = set()
+    for op in function.walk():
+        if isinstance(op, ExtentOp) and is_result(function, op.array):
+            found.add(op.result)
+        if not isinstance(op, StoreOp) or not isinstance(op.buffer.owner, RavOp):
+            continue
+        if is_result(function, op.buffer.owner.array):
+            for index in op.indices:
+                loop = index.owner.parent_op() if isinstance(index.owner, Block) else None
+                if isinstance(loop, LoopOp) and loop.stride_value == 1:
+                    found.add(loop.stop)
+    return found
+
+
+def _grows(value: SSAValue) -> bool:
+    """Whether a size depends on an extent of an array (or on data)."""
+    owner = value.owner
+    if isinstance(owner, Block):
+        return True
+    if isinstance(owner, arith.ConstantOp | FixedExtentOp):
+        return False
+    if isinstance(owner, ExtentOp):
+        return True
+    return not owner.operands or any(map(_grows, owner.operands))
+
+
+def _enclosing_loops(op: Operation) -> Iterator[Operation]:
+    parent = op.parent_op()
+    while parent is not None:
+        if isinstance(parent, LoopOp | FoldOp):
+            yield parent
+        parent = parent.parent_op()
+
+
+def static_bytes(type_: MemRefType) -> int | None:
+    """The size of a memref in bytes; None if it is dynamic."""
+    shape = shape_of(type_)
+    if any(extent < 0 for extent in shape):
+        return None
+    return prod(shape) * dtype_of(element_of(type_)).itemsize
+
+
+def scratch_bytes(module: ModuleOp) -> int:
+    """The bytes that all buffers of a module in operational normal form take.
+
+    Raises:
+        CompileError: if a buffer's size depends on extents that types do not give.
+    """
+    total = 0
+    for op in module.walk():
+        if not isinstance(op, BufferOp):
+            continue
+        count = 1
+        for extent in op.extents:
+            owner = extent.owner
+            static = (
+                owner.static_value
+                if isinstance(owner, ExtentOp | FixedExtentOp)
+                else None
+            )
+            if static is None:
+                raise CompileError("the size of the scratch is known only at the call")
+            count *= static
+        total += count * dtype_of(element_of(op.result.type)).itemsize
+    return total
+
+
+@dataclass(frozen=True)
+class CheckStoragePass(ModulePass):
+    """Fails if a function allocates memory that grows with an extent of its input.
+
+    Allowed are sizes that are numbers, up to `tile_bytes`, and accumulators of a fold
+    over an output axis, one axis each and inside a loop: a row of the result at a time.
+    """
+
+    name = "moa-check-storage"
+
+    tile_bytes: int = 1 << 18
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        for function in functions_of(op):
+            outputs = output_extents(function)
+            for inner in function.walk():
+                reason = self._objection(inner, outputs)
+                if reason is not None:
+                    raise VerifyException(
+                        f"@{function.sym_name.data}: scratch memory must not grow with "
+                        f"the input: expected tile sizes or an accumulator over one "
+                        f"output axis, got {inner.name} {reason}"
+                    )
+
+    def _objection(self, op: Operation, outputs: set[SSAValue]) -> str | None:
+        """Why an allocation is not allowed; None if it is, or is no allocation."""
+        if isinstance(op, BufferOp):
+            sizes = [size for size in op.extents if _grows(size)]
+            if not sizes:
+                return None
+            if op.accumulator is None:
+                return f"of {len(sizes)} extents of the input"
+            if len(sizes) > 1 or not set(sizes) <= outputs:
+                return "for accumulators over other than one output axis"
+            if not any(_enclosing_loops(op)):
+                return "for accumulators outside of every loop"
+            return None
+        if isinstance(op, memref.AllocOp | memref.AllocaOp):
+            sizes = [size for size in op.dynamic_sizes if _grows(size)]
+            if sizes:
+                return f"of {len(sizes)} extents of the input"
+        for value in op.results:
+            if isa(value.type, MemRefType) and op.name in _ALLOCATIONS:
+                bytes_ = static_bytes(value.type)
+                if bytes_ is not None and bytes_ > self.tile_bytes:
+                    return f"of {bytes_} bytes, more than {self.tile_bytes}"
+        return None
+
+
+_ALLOCATIONS = (memref.AllocOp.name, memref.AllocaOp.name)

@@ -1,0 +1,191 @@
+"""moa-share: equal sub-expressions once, where their free indices are bound.
+
+Three steps, each keeping every value:
+
+- comprehensions over the same axes become one with several results;
+- a value that does not depend on the index of the region around it moves out of it
+  (everything in a body is pure, so this is only a question of where, not of what);
+- of two equal values, folds compared up to the names of their indices, the first
+  stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+from xdsl.context import Context
+from xdsl.dialects import arith
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.func import FuncOp, ReturnOp
+from xdsl.ir import Block, Operation, Region, SSAValue
+from xdsl.passes import ModulePass
+from xdsl.rewriter import InsertPoint, Rewriter
+from xdsl.traits import is_side_effect_free
+
+from moa_dialect.ops.normal_form import ComprehensionOp, YieldOp
+from moa_dialect.passes.infer_shapes import functions_of
+
+_DIVISIONS = (
+    arith.DivSIOp,
+    arith.DivUIOp,
+    arith.RemSIOp,
+    arith.RemUIOp,
+    arith.FloorDivSIOp,
+    arith.CeilDivSIOp,
+    arith.CeilDivUIOp,
+)
+
+
+def captured(op: Operation) -> set[SSAValue]:
+    """The values an operation uses, its regions included, that it does not define."""
+    used: set[SSAValue] = set()
+    for inner in op.walk():
+        used.update(inner.operands)
+    for inner in op.walk():
+        used.difference_update(inner.results)
+        for region in inner.regions:
+            for block in region.blocks:
+                used.difference_update(block.args)
+    return used
+
+
+def may_move(op: Operation) -> bool:
+    """Whether an operation may be evaluated where it would not have been."""
+    return (
+        is_side_effect_free(op)
+        and not isinstance(op, YieldOp)
+        and not any(isinstance(inner, _DIVISIONS) for inner in op.walk())
+    )
+
+
+def hoist(block: Block) -> None:
+    """Move values out of the regions whose indices they do not depend on."""
+    for op in list(block.ops):
+        for region in op.regions:
+            hoist(region.block)
+            inside: set[SSAValue] = set(region.block.args)
+            for inner in list(region.block.ops):
+                if may_move(inner) and not captured(inner) & inside:
+                    inner.detach()
+                    block.insert_op_before(inner, op)
+                else:
+                    inside.update(inner.results)
+
+
+class _Numbering:
+    """Structural keys: equal for operations that are equal up to index names."""
+
+    def __init__(self) -> None:
+        self.local: dict[SSAValue, Hashable] = {}
+
+    def key(self, op: Operation) -> Hashable:
+        """The key of an operation whose local values are numbered already."""
+        return (
+            op.name,
+            tuple(self.local.get(value, value) for value in op.operands),
+            tuple(sorted(op.properties.items(), key=_first)),
+            tuple(sorted(op.attributes.items(), key=_first)),
+            tuple(value.type for value in op.results),
+            tuple(self._region_key(region) for region in op.regions),
+        )
+
+    def _region_key(self, region: Region) -> Hashable:
+        keys: list[Hashable] = []
+        for block in region.blocks:
+            for arg in block.args:
+                self.local[arg] = len(self.local)
+            keys.append(tuple(arg.type for arg in block.args))
+            for op in block.ops:
+                keys.append(self.key(op))
+                for value in op.results:
+                    self.local[value] = len(self.local)
+        return tuple(keys)
+
+
+def _first(pair: tuple[str, object]) -> str:
+    return pair[0]
+
+
+def merge_equal(block: Block, known: dict[Hashable, Operation] | None = None) -> None:
+    """Keep the first of equal values; values of enclosing blocks count as earlier."""
+    known = dict(known or {})
+    for op in list(block.ops):
+        for region in op.regions:
+            merge_equal(region.block, known)
+        if not may_move(op) or not op.results:
+            continue
+        key = _Numbering().key(op)
+        if (first := known.setdefault(key, op)) is not op:
+            Rewriter.replace_op(op, [], first.results)
+
+
+def merge_comprehensions(block: Block) -> None:
+    """Comprehensions of one block over the same axes become one, at the last's place.
+
+    Only those are merged that are results of the function and nothing else.
+    """
+    groups: dict[Hashable, list[ComprehensionOp]] = {}
+    for op in block.ops:
+        if isinstance(op, ComprehensionOp) and all(
+            isinstance(use.operation, ReturnOp) for a in op.arrays for use in a.uses
+        ):
+            groups.setdefault((tuple(op.extents), op.order), []).append(op)
+    for group in groups.values():
+        if len(group) > 1:
+            _merge(group)
+
+
+def _merge(group: Sequence[ComprehensionOp]) -> None:
+    first, last = group[0], group[-1]
+    body = Block(arg_types=[arg.type for arg in first.body.block.args])
+    yielded: list[SSAValue] = []
+    for op in group:
+        block = op.body.block
+        for old, new in zip(block.args, body.args, strict=True):
+            new.name_hint = new.name_hint or old.name_hint
+            old.replace_all_uses_with(new)
+        terminator = block.last_op
+        assert isinstance(terminator, YieldOp)
+        yielded.extend(terminator.operands)
+        terminator.detach()
+        terminator.erase()
+        for inner in list(block.ops):
+            inner.detach()
+            body.add_op(inner)
+    body.add_op(YieldOp(*yielded))
+    order = None if first.order is None else first.order.get_values()
+    types = [array.type for op in group for array in op.arrays]
+    merged = ComprehensionOp(first.extents, Region(body), types, order)
+    assert last.parent is not None
+    Rewriter.insert_op(merged, InsertPoint.before(last))
+    results = iter(merged.arrays)
+    for op in group:
+        for array in op.arrays:
+            array.replace_all_uses_with(next(results))
+        op.detach()
+        op.erase()
+
+
+def share(function: FuncOp) -> None:
+    """Make the sharing in one function's comprehensions explicit."""
+    for block in function.body.blocks:
+        merge_comprehensions(block)
+        hoist(block)
+        merge_equal(block)
+
+
+@dataclass(frozen=True)
+class SharePass(ModulePass):
+    """Shares equal sub-expressions and moves each to where its indices are bound.
+
+    Comprehensions over the same axes are merged into one with several results first,
+    so that their common parts are shared too. Folds are equal if they are equal up to
+    the name of their index.
+    """
+
+    name = "moa-share"
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        for function in functions_of(op):
+            share(function)

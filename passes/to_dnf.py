@@ -1,0 +1,477 @@
+"""moa-to-dnf: the denotational normal form, by psi reduction.
+
+Each result E of a function becomes a comprehension over its index space whose body is
+`i ψ E`; the laws of `psi_laws` then push psi to the arguments. What remains are
+full-index psi of arguments, scalar operations, index arithmetic and folds.
+
+Termination: give an element `i ψ E` the number of operations on the longest path from
+E up to the arguments. A law replaces an element by elements of operands, whose number
+is smaller, so a rewriting sequence has finitely many generations, and each generation
+is finite. Its length can still grow exponentially with that number (the normal form is
+call-by-name), hence the limit on the size of the result.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from xdsl.builder import Builder
+from xdsl.context import Context
+from xdsl.dialects import arith
+from xdsl.dialects.builtin import (
+    IndexType,
+    ModuleOp,
+    StringAttr,
+    SymbolRefAttr,
+    TensorType,
+)
+from xdsl.dialects.func import CallOp, FuncOp, ReturnOp
+from xdsl.ir import Block, Operation, Region, SSAValue
+from xdsl.passes import ModulePass
+from xdsl.rewriter import InsertPoint, Rewriter
+from xdsl.transforms.dead_code_elimination import is_trivially_dead
+from xdsl.utils.hints import isa
+
+from moa_dialect.algebra.layout import gamma_inverse
+from moa_dialect.algebra.shape import (
+    RELATIONS,
+    Fixed,
+    Relation,
+    Requirement,
+    failure_message,
+)
+from moa_dialect.errors import CompileError, ShapeError
+from moa_dialect.ops.base import ArrayOperation, rank
+from moa_dialect.ops.computational import OmegaOp
+from moa_dialect.ops.extents import (
+    Root,
+    ValueAxis,
+    ValueCount,
+    ValueElement,
+    extent_root,
+    root_of,
+)
+from moa_dialect.ops.function import FunctionAttr, lookup_function
+from moa_dialect.ops.normal_form import (
+    AtOp,
+    ComprehensionOp,
+    ExtentOp,
+    FixedExtentOp,
+    FoldOp,
+    RequireOp,
+    YieldOp,
+)
+from moa_dialect.ops.structural import CellOp, ConstantOp
+from moa_dialect.passes.infer_shapes import functions_of, infer_shapes
+from moa_dialect.passes.psi_laws import LAWS, FoldBody, Index, PsiOfConstant
+from moa_dialect.scalar_code import cast, constant, inline
+from moa_dialect.types import shape_of
+
+Key = tuple[SSAValue, tuple[SSAValue, ...]]
+
+
+@dataclass
+class PsiReduction:
+    """The reduction of one function; what the laws see as `Reduction`."""
+
+    function: FuncOp
+    limit: int
+    trace: Callable[[str], None] | None
+    builder: Builder = field(init=False)
+    _entry: Builder = field(init=False)
+    _extents: dict[Root, SSAValue] = field(default_factory=dict[Root, SSAValue])
+    _equal: dict[Root, Root] = field(default_factory=dict[Root, Root])
+    _numbers: dict[int, SSAValue] = field(default_factory=dict[int, SSAValue])
+    _known: dict[Block, dict[Key, SSAValue]] = field(
+        default_factory=dict[Block, dict[Key, SSAValue]]
+    )
+    _cells: dict[Block, dict[tuple[OmegaOp, tuple[SSAValue, ...]], SSAValue]] = field(
+        default_factory=dict[
+            Block, dict[tuple[OmegaOp, tuple[SSAValue, ...]], SSAValue]
+        ]
+    )
+    _became: dict[SSAValue, SSAValue] = field(default_factory=dict[SSAValue, SSAValue])
+    _pending: list[AtOp] = field(default_factory=list[AtOp])
+    _steps: int = 0
+
+    def __post_init__(self) -> None:
+        block = self.function.body.block
+        # Extents, constants and checks come first, in front of this marker.
+        self._marker = arith.ConstantOp.from_int_and_width(0, IndexType())
+        Builder(InsertPoint.at_start(block)).insert(self._marker)
+        self._entry = Builder(InsertPoint.before(self._marker))
+        self.builder = Builder(InsertPoint.after(self._marker))
+
+    # What the laws ask for.
+
+    def element(self, array: SSAValue, index: Index) -> SSAValue:
+        """`index ψ array`, put down to be reduced next."""
+        op = self.builder.insert(AtOp(array, index))
+        self._pending.append(op)
+        return op.result
+
+    def number(self, value: int) -> SSAValue:
+        """An index constant, one for each number."""
+        if value not in self._numbers:
+            op = self._entry.insert(constant(value, IndexType()))
+            self._numbers[value] = op.results[0]
+        return self._numbers[value]
+
+    def extent(self, array: SSAValue, axis: int) -> SSAValue:
+        """The extent of an axis as a value at the function's entry."""
+        return self._value_of(extent_root(array, axis))
+
+    def fold(self, function: FunctionAttr, extent: SSAValue, body: FoldBody) -> FoldOp:
+        """A fold over `0 <= k < extent`."""
+        block = Block(arg_types=[IndexType()])
+        outer, self.builder = self.builder, Builder(InsertPoint.at_end(block))
+        element = body(block.args[0])
+        self.builder.insert(YieldOp(element))
+        self.builder = outer
+        zero = self.number(0)
+        return self.builder.insert(
+            FoldOp(function, zero, extent, Region(block), element.type)
+        )
+
+    def cells(self, op: OmegaOp, frame: Index) -> SSAValue:
+        """Inline omega's cell function for one frame index, once in each scope."""
+        key = (op, tuple(frame))
+        block = self.builder.insertion_point.block
+        for scope in _scopes(block):
+            if (known := self._cells.get(scope, {}).get(key)) is not None:
+                return known
+        function = op.cell_function()
+        assert function is not None
+        arguments = [
+            self.builder.insert(
+                CellOp(array, [frame[axis] for axis in axes])
+            ).array_result
+            for array, axes in zip(op.arrays, op.frame_axes(), strict=True)
+        ]
+        (result,) = inline(function, arguments, self.builder)
+        self._cells.setdefault(block, {})[key] = result
+        return result
+
+    def lookup(self, symbol: SymbolRefAttr) -> FuncOp:
+        """The function a symbol names."""
+        return lookup_function(self.function, symbol)
+
+    # Extents and requirements.
+
+    def _canonical(self, root: Root) -> Root:
+        while (next_ := self._equal.get(root)) is not None:
+            root = next_
+        return root
+
+    def _value_of(self, root: Root) -> SSAValue:
+        root = self._canonical(root)
+        if (known := self._extents.get(root)) is not None:
+            return self._resolve(known)
+        match root:
+            case Fixed(value):
+                op = FixedExtentOp(value)
+            case ValueAxis(value, axis):
+                op = ExtentOp(value, axis)
+            case ValueCount(value):
+                one = self.number(1)
+                total: SSAValue = one
+                for axis in range(rank(value)):
+                    extent = self.extent(value, axis)
+                    op = self._entry.insert(arith.MuliOp(total, extent))
+                    total = op.result
+                op = arith.MinUIOp(total, one)
+            case ValueElement(value, position):
+                return self._element_at_entry(root, value, position)
+        result = self._entry.insert(op).results[0]
+        self._extents[root] = result
+        return result
+
+    def _element_at_entry(
+        self, root: Root, value: SSAValue, position: int
+    ) -> SSAValue:
+        """An extent that is an element of an array: read when the function starts."""
+        if _block_of(value) is not self.function.body.block:
+            raise CompileError(
+                "iota: the extents inside a cell function must not depend on data"
+            )
+        index = [
+            self.number(entry) for entry in gamma_inverse(position, shape_of(value.type))
+        ]
+        outer, self.builder = self.builder, self._entry
+        element = self.element(value, index)
+        result = cast(element, IndexType(), self.builder)
+        self.builder = outer
+        self._extents[root] = result
+        return result
+
+    def require(self, op: ArrayOperation) -> None:
+        """Emit what one operation requires and types do not settle."""
+        for requirement in (*op.requirements(), *_declared(op)):
+            given = self._canonical(root_of(op.operands, requirement.given))
+            expected = self._canonical(root_of(op.operands, requirement.expected))
+            self._require(requirement.relation, given, expected, requirement.message)
+
+    def _require(
+        self, relation: Relation, given: Root, expected: Root, message: str
+    ) -> None:
+        if given == expected and relation != "lt":
+            return
+        numbers = _static(given), _static(expected)
+        if numbers[0] is not None and numbers[1] is not None:
+            if not RELATIONS[relation](*numbers):
+                raise ShapeError(failure_message(relation, message, *numbers))
+            if relation != "eq":
+                return
+        else:
+            values = self._value_of(given), self._value_of(expected)
+            self._entry.insert(RequireOp(relation, *values, message))
+        if relation == "eq" and not isinstance(given, Fixed):
+            if not isinstance(expected, Fixed):
+                self._equal[given] = expected
+
+    # The rewriting.
+
+    def run(self) -> None:
+        """Replace the function's algebra by comprehensions."""
+        block = self.function.body.block
+        arrays = [op for op in block.ops if isinstance(op, ArrayOperation)]
+        for op in arrays:
+            self.require(op)
+        terminator = block.last_op
+        assert isinstance(terminator, ReturnOp)
+        for number, value in enumerate(terminator.operands):
+            if isa(value.type, TensorType) and not _is_normal(value):
+                terminator.operands[number] = self._comprehension(value, terminator)
+        self._reduce_pending()
+        self._marker.detach()
+        self._marker.erase()
+        erase_dead(block)
+
+    def _comprehension(self, value: SSAValue, terminator: Operation) -> SSAValue:
+        extents = [self.extent(value, axis) for axis in range(rank(value))]
+        body = Block(arg_types=[IndexType()] * len(extents))
+        self.builder = Builder(InsertPoint.at_end(body))
+        element = self.element(value, body.args)
+        self.builder.insert(YieldOp(element))
+        op = ComprehensionOp(extents, Region(body), [value.type])
+        Builder(InsertPoint.before(terminator)).insert(op)
+        self._reduce_pending()
+        return op.arrays[0]
+
+    def _reduce_pending(self) -> None:
+        """Reduce elements depth first, in program order."""
+        stack = list(reversed(self._pending))
+        self._pending.clear()
+        while stack:
+            op = stack.pop()
+            self._reduce(op)
+            stack.extend(reversed(self._pending))
+            self._pending.clear()
+
+    def _reduce(self, op: AtOp) -> None:
+        key = (op.array, tuple(map(self._resolve, op.indices)))
+        block = op.parent
+        assert block is not None
+        for scope in _scopes(block):
+            if (known := self._known.get(scope, {}).get(key)) is not None:
+                self._replace(op, self._resolve(known))
+                return
+        known = self._known.setdefault(block, {})
+        producer = op.array.owner
+        law = LAWS.get(type(producer)) if isinstance(producer, Operation) else None
+        if law is None or (
+            isinstance(producer, ConstantOp)
+            and not PsiOfConstant.applies(producer, op.indices)
+        ):
+            known[key] = op.result
+            return
+        self._count(op)
+        self.builder = Builder(InsertPoint.before(op))
+        assert isinstance(producer, Operation)
+        value = law.reduce(producer, tuple(op.indices), self)
+        if self.trace is not None:
+            self.trace(f"{law.name}: {inspect.getdoc(law)}".split("\n")[0])
+        known[key] = value
+        self._replace(op, value)
+
+    def _count(self, op: AtOp) -> None:
+        self._steps += 1
+        if self._steps > self.limit:
+            raise CompileError(
+                f"the normal form of @{self.function.sym_name.data} is too large: more "
+                f"than {self.limit} reduction steps (moa-to-dnf{{limit=...}}); the "
+                f"program uses intermediate arrays under too many different indices"
+            )
+
+    def _resolve(self, value: SSAValue) -> SSAValue:
+        while (next_ := self._became.get(value)) is not None:
+            value = next_
+        return value
+
+    def _replace(self, op: AtOp, value: SSAValue) -> None:
+        self._became[op.result] = value
+        op.result.replace_all_uses_with(value)
+        op.detach()
+        op.erase()
+
+
+def _scopes(block: Block) -> Iterator[Block]:
+    """A block and the blocks around it, innermost first."""
+    scope: Block | None = block
+    while scope is not None:
+        yield scope
+        scope = scope.parent_block()
+
+
+def _block_of(value: SSAValue) -> Block | None:
+    return value.owner if isinstance(value.owner, Block) else value.owner.parent
+
+
+def _is_normal(value: SSAValue) -> bool:
+    return isinstance(value.owner, ComprehensionOp | FoldOp)
+
+
+def _static(root: Root) -> int | None:
+    """The number of an extent, if a type gives it."""
+    match root:
+        case Fixed(value):
+            return value
+        case ValueAxis(value, axis):
+            number = shape_of(value.type)[axis]
+            return None if number < 0 else number
+        case _:
+            return None
+
+
+def _declared(op: ArrayOperation) -> Iterator[Requirement]:
+    """A static extent that the result type states and the operands do not give."""
+    declared, inferred = shape_of(op.array_result.type), shape_of(op.inferred_type())
+    for axis, extent in enumerate(op.result_extents()):
+        if declared[axis] >= 0 and inferred[axis] < 0:
+            message = f"{op.name}: the result type states the extent of axis {axis}"
+            yield Requirement("eq", extent, Fixed(declared[axis]), message)
+
+
+def erase_dead(block: Block) -> None:
+    """Erase operations without effects whose results nobody uses."""
+    for op in reversed(list(block.ops)):
+        for region in op.regions:
+            for inner in region.blocks:
+                erase_dead(inner)
+        if is_trivially_dead(op):
+            op.detach()
+            op.erase()
+
+
+def _has_arrays(function: FuncOp) -> bool:
+    type_ = function.function_type
+    return any(isa(t, TensorType) for t in (*type_.inputs, *type_.outputs))
+
+
+def callees(function: FuncOp) -> Iterator[FuncOp]:
+    """The functions that a function names: called, or applied by its operations."""
+    for op in function.walk():
+        for attribute in (*op.properties.values(), *op.attributes.values()):
+            if isinstance(attribute, SymbolRefAttr):
+                yield lookup_function(op, attribute)
+
+
+def callers_first(functions: Sequence[FuncOp]) -> list[FuncOp]:
+    """The functions so that each comes before those it names.
+
+    Raises:
+        CompileError: if a function names itself, directly or through others.
+    """
+    done: dict[FuncOp, None] = {}
+    path: list[FuncOp] = []
+
+    def visit(function: FuncOp) -> None:
+        if function in path:
+            raise CompileError(
+                f"function @{function.sym_name.data} is recursive; "
+                f"an array program must not be"
+            )
+        if function in done:
+            return
+        path.append(function)
+        for callee in callees(function):
+            visit(callee)
+        path.pop()
+        done[function] = None
+
+    for function in functions:
+        visit(function)
+    return list(reversed(done))
+
+
+def inline_calls(function: FuncOp) -> None:
+    """Replace calls by the bodies of the called functions, innermost included."""
+    while calls := [op for op in function.walk() if isinstance(op, CallOp)]:
+        for call in calls:
+            callee = lookup_function(call, call.callee)
+            builder = Builder(InsertPoint.before(call))
+            values = inline(callee, call.arguments, builder)
+            Rewriter.replace_op(call, [], values)
+
+
+def to_dnf(function: FuncOp, limit: int, trace: Callable[[str], None] | None) -> None:
+    """Bring one function from arrays to arrays into denotational normal form."""
+    if len(function.body.blocks) != 1:
+        raise CompileError(
+            f"function @{function.sym_name.data}: expected one block, "
+            f"got {len(function.body.blocks)}"
+        )
+    inline_calls(function)
+    infer_shapes(function)
+    PsiReduction(function, limit, trace).run()
+
+
+@dataclass(frozen=True)
+class ToDnfPass(ModulePass):
+    """Psi reduction: one comprehension for each result, over elements of arguments.
+
+    No array stands between the arguments and the results afterwards (checked by
+    `moa-check-dnf`). Preconditions on extents that types do not settle become
+    `moa.require` at the entry. Functions that were only used as cells of omega
+    disappear. `limit` bounds the number of reduction steps of a function; `trace`
+    prints each step's law as a comment.
+    """
+
+    name = "moa-to-dnf"
+
+    limit: int = 100_000
+    trace: bool = False
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        functions = functions_of(op)
+        ordered = callers_first(functions)
+        for function in ordered:
+            if _has_arrays(function):
+                if self.trace:
+                    print(f"// moa-to-dnf @{function.sym_name.data}")
+                to_dnf(function, self.limit, _print_step if self.trace else None)
+        erase_unused_private(op)
+
+
+def _print_step(step: str) -> None:
+    print(f"//   {step}")
+
+
+def erase_unused_private(module: ModuleOp) -> None:
+    """Erase private functions that no other function names any more."""
+    while True:
+        functions = functions_of(module)
+        used = {callee for function in functions for callee in callees(function)}
+        unused = [
+            function
+            for function in functions
+            if function not in used
+            and function.sym_visibility == StringAttr("private")
+        ]
+        if not unused:
+            return
+        for function in unused:
+            function.detach()
+            function.erase()

@@ -1,0 +1,614 @@
+"""moa-to-onf: the operational normal form, loops over flat addresses.
+
+Arrays become memory. An element `<i j> ψ A` becomes the flat address
+`gamma(<i j>; ρA) = start + i * stride + j * stride` with the strides of the layout
+(Mullin and Jenkins 1996, the Psi Correspondence Theorem); a comprehension becomes a
+nest of loops with start, stop and stride that stores into its result; a fold of scalars
+stays a value; a fold of arrays runs over accumulators that lie in the result itself,
+or in a buffer of their own where the result cannot hold them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from xdsl.builder import Builder
+from xdsl.context import Context
+from xdsl.dialects import arith, memref, scf
+from xdsl.dialects.builtin import (
+    ArrayAttr,
+    DictionaryAttr,
+    FunctionType,
+    IndexType,
+    MemRefType,
+    ModuleOp,
+    NoneAttr,
+    StridedLayoutAttr,
+    StringAttr,
+    SymbolRefAttr,
+    TensorType,
+    UnitAttr,
+    i64,
+)
+from xdsl.dialects.func import FuncOp, ReturnOp
+from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
+from xdsl.passes import ModulePass
+from xdsl.rewriter import InsertPoint
+from xdsl.utils.hints import isa
+
+from moa_dialect.algebra.layout import Order, stride_axes, strides
+from moa_dialect.errors import CompileError
+from moa_dialect.ops.function import has_identity, lookup_function
+from moa_dialect.ops.normal_form import (
+    AtOp,
+    ComprehensionOp,
+    ExtentOp,
+    FixedExtentOp,
+    FoldOp,
+    InBoundsOp,
+    RequireOp,
+    YieldOp,
+    body_of,
+)
+from moa_dialect.ops.operational import BufferOp, LoadOp, LoopOp, RavOp, StoreOp
+from moa_dialect.ops.structural import ConstantOp
+from moa_dialect.passes.affine_code import emit_set
+from moa_dialect.passes.infer_shapes import functions_of
+from moa_dialect.passes.share import captured
+from moa_dialect.scalar_code import apply_function, constant, identity_of
+from moa_dialect.types import element_of, shape_of
+
+RESULT = "moa.result"
+"""The attribute of a function argument that is the memory of a result."""
+
+STATUS = "moa.status"
+"""The attribute of the function argument that receives a failed check's number."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where elements lie: a flat buffer, the indices bound so far, strides of the rest.
+
+    Attributes:
+        buffer: the flat buffer.
+        bound: pairs of an index and its stride.
+        free: the strides of the axes that are not bound yet.
+    """
+
+    buffer: SSAValue
+    bound: tuple[tuple[SSAValue, SSAValue], ...]
+    free: tuple[SSAValue, ...]
+
+    def bind(self, indices: Sequence[SSAValue]) -> Place:
+        """Bind the next axes to these indices."""
+        pairs = tuple(zip(indices, self.free, strict=False))
+        return replace(
+            self, bound=self.bound + pairs, free=self.free[len(indices) :]
+        )
+
+    def permuted(self, order: Sequence[int]) -> Place:
+        """The place whose k-th free axis is this one's axis `order[k]`."""
+        return replace(self, free=tuple(self.free[axis] for axis in order))
+
+
+def memory_type(array: Attribute, order: Order) -> MemRefType:
+    """The memref type of an array argument or result in a layout."""
+    shape, element = shape_of(array), element_of(array)
+    if order is Order.ROW or len(shape) < 2:
+        return MemRefType(element, shape)
+    known = [
+        None
+        if any(shape[k] < 0 for k in stride_axes(len(shape), axis, order))
+        else stride
+        for axis, stride in enumerate(strides(shape, order))
+    ]
+    layout = StridedLayoutAttr(
+        [NoneAttr() if stride is None else stride for stride in known]  # pyright: ignore
+    )
+    return MemRefType(element, shape, layout)
+
+
+def result_extents(value: SSAValue) -> list[SSAValue]:
+    """The extents of an array of the normal forms, as the values its loops run to."""
+    op = value.owner
+    if isinstance(op, FoldOp):
+        return result_extents(body_of(op.body)[1].values[0])
+    if not isinstance(op, ComprehensionOp):
+        raise CompileError(
+            f"expected an array made by a comprehension or a fold, got {value}"
+        )
+    cell = body_of(op.body)[1].values[list(op.arrays).index(value)]
+    extents = list(op.extents)
+    if isa(cell.type, TensorType):
+        extents.extend(result_extents(cell))
+    placed = list(extents)
+    for axis, position in enumerate(op.positions(len(extents))):
+        placed[position] = extents[axis]
+    return placed
+
+
+@dataclass
+class _Lowering:
+    """The lowering of one function into a new block."""
+
+    function: FuncOp
+    order: Order
+    block: Block
+    entry: Builder
+    values: dict[SSAValue, SSAValue] = field(default_factory=dict[SSAValue, SSAValue])
+    places: dict[SSAValue, Place] = field(default_factory=dict[SSAValue, Place])
+    targets: dict[SSAValue, list[Place]] = field(
+        default_factory=dict[SSAValue, list[Place]]
+    )
+    extents: dict[tuple[SSAValue, int], SSAValue] = field(
+        default_factory=dict[tuple[SSAValue, int], SSAValue]
+    )
+    numbers: dict[int, SSAValue] = field(default_factory=dict[int, SSAValue])
+    builder: Builder = field(init=False)
+
+    # Values at the entry.
+
+    def number(self, value: int) -> SSAValue:
+        """An index constant, one for each number."""
+        if value not in self.numbers:
+            self.numbers[value] = self.entry.insert(
+                constant(value, IndexType())
+            ).result
+        return self.numbers[value]
+
+    def extent(self, memory: SSAValue, axis: int) -> SSAValue:
+        """The extent of an axis of an argument."""
+        key = (memory, axis)
+        if key not in self.extents:
+            self.extents[key] = self.entry.insert(ExtentOp(memory, axis)).result
+        return self.extents[key]
+
+    def _strides(self, extents: Sequence[SSAValue], order: Order) -> list[SSAValue]:
+        """The strides of an array with these extents."""
+        found: list[SSAValue] = []
+        for axis in range(len(extents)):
+            stride: SSAValue | None = None
+            for k in stride_axes(len(extents), axis, order):
+                stride = (
+                    extents[k]
+                    if stride is None
+                    else self.entry.insert(arith.MuliOp(stride, extents[k])).result
+                )
+            found.append(self.number(1) if stride is None else stride)
+        return found
+
+    def place_of(self, memory: SSAValue) -> Place:
+        """Where the elements of an argument lie."""
+        rank = len(shape_of(memory.type))
+        extents = [self.extent(memory, axis) for axis in range(rank)]
+        flat = self.entry.insert(RavOp(memory, self.order)).result
+        return Place(flat, (), tuple(self._strides(extents, self.order)))
+
+    def _constant_place(self, op: ConstantOp) -> Place:
+        """Where the elements of a constant lie: in a global of the module."""
+        module = self.function.parent_op()
+        assert isinstance(module, ModuleOp)
+        names = {
+            other.sym_name.data
+            for other in module.body.block.ops
+            if isinstance(other, memref.GlobalOp)
+        }
+        number = next(n for n in range(len(names) + 1) if f"moa.c{n}" not in names)
+        type_ = MemRefType(op.result_element(), op.value.get_shape())
+        module.body.block.insert_op_before(
+            memref.GlobalOp.get(
+                StringAttr(f"moa.c{number}"),
+                type_,
+                op.value,
+                sym_visibility=StringAttr("private"),
+                constant=UnitAttr(),
+            ),
+            self.function,
+        )
+        memory = self.entry.insert(memref.GetGlobalOp(f"moa.c{number}", type_)).memref
+        flat = self.entry.insert(RavOp(memory, Order.ROW)).result
+        steps = strides(op.value.get_shape(), Order.ROW)
+        return Place(flat, (), tuple(self.number(step) for step in steps))
+
+    # Operations.
+
+    def get(self, value: SSAValue) -> SSAValue:
+        """The new value for an old one."""
+        return self.values.get(value, value)
+
+    def load(self, place: Place) -> SSAValue:
+        """Read the element at a place with all axes bound."""
+        return self.builder.insert(LoadOp(place.buffer, *self._address(place))).result
+
+    def store(self, value: SSAValue, place: Place) -> None:
+        """Write the element at a place with all axes bound."""
+        self.builder.insert(StoreOp(value, place.buffer, *self._address(place)))
+
+    def _address(
+        self, place: Place
+    ) -> tuple[SSAValue, list[SSAValue], list[SSAValue]]:
+        """Start, indices and strides: constant indices go into the start."""
+        start = self.number(0)
+        terms: list[tuple[SSAValue, SSAValue]] = []
+        for index, stride in place.bound:
+            if index in self.numbers.values():
+                if index is not self.number(0):
+                    step = self.entry.insert(arith.MuliOp(index, stride)).result
+                    start = self.entry.insert(arith.AddiOp(start, step)).result
+            else:
+                terms.append((index, stride))
+        return start, [index for index, _ in terms], [stride for _, stride in terms]
+
+    def lower(self, ops: Sequence[Operation]) -> None:
+        """Lower operations in order at the builder's place."""
+        for op in ops:
+            self._lower(op)
+
+    def _lower(self, op: Operation) -> None:
+        match op:
+            case YieldOp() | ReturnOp():
+                pass
+            case ExtentOp():
+                array = self.get(op.array)
+                self.values[op.result] = self.extent(array, op.axis_number)
+            case ConstantOp():
+                self.places[op.result] = self._constant_place(op)
+            case arith.ConstantOp() if isinstance(op.result.type, IndexType):
+                self.values[op.result] = self.number(op.value.value.data)  # pyright: ignore
+            case FixedExtentOp():
+                # An extent stays a value of its own, apart from equal constants.
+                copy = self.entry.insert(FixedExtentOp(op.static_value))
+                self.values[op.result] = copy.result
+            case AtOp():
+                place = self.places[op.array].bind([self.get(i) for i in op.indices])
+                self.values[op.result] = self.load(place)
+            case ComprehensionOp():
+                self._comprehension(op)
+            case FoldOp() if isa(op.result.type, TensorType):
+                for place in self.targets[op.result]:
+                    self._array_fold(op, place)
+                self.places[op.result] = self.targets[op.result][0]
+            case FoldOp():
+                self._scalar_fold(op)
+            case _:
+                self.builder.insert(op.clone(self.values))
+
+    def _body(self, block: Block, places: Sequence[Sequence[Place]]) -> None:
+        """Lower the body of a comprehension whose results' elements lie there."""
+        terminator = block.last_op
+        assert isinstance(terminator, YieldOp)
+        self.plan(block, terminator.values, places)
+        self.lower(list(block.ops))
+        for value, found in zip(terminator.values, places, strict=True):
+            if not isa(value.type, TensorType):
+                for place in found:
+                    self.store(self.get(value), place)
+
+    def plan(
+        self,
+        block: Block,
+        finals: Sequence[SSAValue],
+        places: Sequence[Sequence[Place]],
+    ) -> None:
+        """Decide where the arrays made in a block lie.
+
+        `finals` are what the block gives; they lie at `places`. An array that is only
+        read where the same element of a final is written lies in that final; any other
+        gets a buffer.
+        """
+        arrays = [v for op in block.ops for v in op.results if isa(v.type, TensorType)]
+        for value in arrays:
+            self.targets[value] = [
+                place
+                for final, found in zip(finals, places, strict=True)
+                if final is value
+                for place in found
+            ]
+        taken: set[SSAValue] = set()
+        for value in arrays:
+            if self.targets[value] or isinstance(value.owner, ConstantOp):
+                continue
+            host = _host(value, block)
+            if host is not None and host not in taken and self.targets[host]:
+                taken.add(host)
+                self.targets[value] = self.targets[host][:1]
+            else:
+                self.targets[value] = [self._buffer(value)]
+
+    def _buffer(self, value: SSAValue) -> Place:
+        extents = [self.get(extent) for extent in result_extents(value)]
+        buffer = BufferOp(extents, element_of(value.type), accumulator=True)
+        flat = self.builder.insert(buffer).result
+        return Place(flat, (), tuple(self._strides(extents, Order.ROW)))
+
+    def _loops(self, extents: Sequence[SSAValue]) -> tuple[list[SSAValue], Builder]:
+        """Open a nest of loops; returns its indices and the builder outside of it."""
+        outer, indices = self.builder, list[SSAValue]()
+        for extent in extents:
+            block = self._loop(self.number(0), extent, 1)
+            indices.append(block.args[0])
+        return indices, outer
+
+    def _loop(self, start: SSAValue, stop: SSAValue, stride: int) -> Block:
+        """Open a loop: what is built next goes into its body."""
+        block = Block([end := YieldOp()], arg_types=[IndexType()])
+        self.builder.insert(LoopOp(start, stop, stride, Region(block)))
+        self.builder = Builder(InsertPoint.before(end))
+        return block
+
+    def _comprehension(self, op: ComprehensionOp) -> None:
+        indices, outer = self._loops([self.get(extent) for extent in op.extents])
+        for arg, index in zip(op.body.block.args, indices, strict=True):
+            index.name_hint = arg.name_hint
+            self.values[arg] = index
+        places = [
+            [
+                place.permuted(op.positions(len(place.free))).bind(indices)
+                for place in self.targets[array]
+            ]
+            for array in op.arrays
+        ]
+        self._body(op.body.block, places)
+        self.builder = outer
+        for array in op.arrays:
+            self.places[array] = self.targets[array][0]
+
+    def _scalar_fold(self, op: FoldOp) -> None:
+        old, terminator = body_of(op.body)
+        block = Block(arg_types=[IndexType()])
+        block.args[0].name_hint = old.args[0].name_hint
+        self.values[old.args[0]] = block.args[0]
+        outer, self.builder = self.builder, Builder(InsertPoint.at_end(block))
+        self.lower(list(old.ops))
+        self.builder.insert(YieldOp(self.get(terminator.values[0])))
+        self.builder = outer
+        fold = FoldOp(
+            op.function,
+            self.get(op.lower),
+            self.get(op.upper),
+            Region(block),
+            op.result.type,
+            op.domain,
+            [self.get(value) for value in op.domain_arguments],
+        )
+        self.values[op.result] = self.builder.insert(fold).result
+
+    def _array_fold(self, op: FoldOp, place: Place) -> None:
+        """A fold of arrays: one loop, from the last index down, over accumulators."""
+        body, terminator = body_of(op.body)
+        row = terminator.values[0].owner
+        if not isinstance(row, ComprehensionOp) or row.order is not None:
+            raise CompileError("a fold of arrays must yield a comprehension")
+        if any(isa(v.type, TensorType) for v in body_of(row.body)[1].values):
+            raise CompileError("a fold of arrays must yield a comprehension of scalars")
+        lower, upper = self.get(op.lower), self.get(op.upper)
+        last = self.builder.insert(arith.SubiOp(upper, self.number(1))).result
+        stop = self.builder.insert(arith.SubiOp(lower, self.number(1))).result
+        extents = [self.get(extent) for extent in row.extents]
+        if has_identity(op.function):
+            indices, outer = self._loops(extents)
+            element = element_of(op.result.type)
+            start = constant(identity_of(op.function, element), element)
+            self.store(self.builder.insert(start).result, place.bind(indices))
+            self.builder = outer
+        else:
+            self._fold_step(op, row, last, place, is_first=True)
+            last = self.builder.insert(arith.SubiOp(last, self.number(1))).result
+        outer = self.builder
+        loop = self._loop(last, stop, -1)
+        loop.args[0].name_hint = body.args[0].name_hint
+        if op.domain is not None:
+            arguments = [self.get(value) for value in op.domain_arguments]
+            holds = emit_set(
+                op.domain.data, (loop.args[0], *arguments), self.builder
+            )
+            inside = Block([end := scf.YieldOp()])
+            self.builder.insert(scf.IfOp(holds, (), Region(inside)))
+            self.builder = Builder(InsertPoint.before(end))
+        self._fold_step(op, row, loop.args[0], place, is_first=False)
+        self.builder = outer
+
+    def _fold_step(
+        self,
+        op: FoldOp,
+        row: ComprehensionOp,
+        index: SSAValue,
+        place: Place,
+        is_first: bool,
+    ) -> None:
+        """Combine the array for one index with the accumulators, or start them."""
+        body = op.body.block
+        self.values[body.args[0]] = index
+        self.lower([inner for inner in body.ops if inner is not row])
+        indices, outer = self._loops([self.get(extent) for extent in row.extents])
+        for arg, value in zip(row.body.block.args, indices, strict=True):
+            value.name_hint = arg.name_hint
+            self.values[arg] = value
+        self.lower(list(row.body.block.ops))
+        element = self.get(body_of(row.body)[1].values[0])
+        target = place.bind(indices)
+        if not is_first:
+            element = apply_function(
+                op.function, (element, self.load(target)), self.builder, self.lookup
+            )
+        self.store(element, target)
+        self.builder = outer
+
+    def lookup(self, symbol: SymbolRefAttr) -> FuncOp:
+        """The function a symbol names."""
+        return lookup_function(self.function, symbol)
+
+
+def _host(value: SSAValue, block: Block) -> SSAValue | None:
+    """The result of a comprehension of the block that can hold `value` until written.
+
+    That is one whose elements each read only the same element of `value`, and nothing
+    else reads `value`.
+    """
+    users = [use.operation for use in value.uses]
+    parents = {user.parent_op() for user in users}
+    if len(parents) != 1:
+        return None
+    (host,) = parents
+    if not isinstance(host, ComprehensionOp) or host.parent is not block:
+        return None
+    args = tuple(host.body.block.args)
+    if host.order is not None or not all(
+        isinstance(user, AtOp) and tuple(user.indices) == args for user in users
+    ):
+        return None
+    same = [a for a in host.arrays if element_of(a.type) == element_of(value.type)]
+    return same[0] if same else None
+
+
+def _start(
+    function: FuncOp, types: Sequence[Attribute], order: Order
+) -> tuple[_Lowering, Operation]:
+    """A lowering into a new block with arguments of these types, and the block's end."""
+    block = Block(arg_types=types)
+    block.add_op(marker := ReturnOp())
+    block.insert_op_before(middle := YieldOp(), marker)
+    lowering = _Lowering(function, order, block, Builder(InsertPoint.before(middle)))
+    lowering.builder = Builder(InsertPoint.before(marker))
+    old = function.body.block.args
+    for argument, new in zip(old, block.args, strict=False):
+        new.name_hint = argument.name_hint
+        lowering.values[argument] = new
+        if isa(argument.type, TensorType):
+            lowering.places[argument] = lowering.place_of(new)
+    return lowering, middle
+
+
+def _drop(op: Operation) -> None:
+    op.detach()
+    op.erase()
+
+
+def _input_types(function: FuncOp, order: Order) -> list[Attribute]:
+    return [
+        memory_type(type_, order) if isa(type_, TensorType) else type_
+        for type_ in function.function_type.inputs
+    ]
+
+
+def extents_function(
+    function: FuncOp, returned: Sequence[SSAValue], order: Order
+) -> FuncOp | None:
+    """A function from the inputs to the dynamic extents of the results; None if none."""
+    wanted = [
+        extent
+        for value in returned
+        for extent, number in zip(
+            result_extents(value), shape_of(value.type), strict=True
+        )
+        if number < 0
+    ]
+    if not wanted:
+        return None
+    types = _input_types(function, order)
+    lowering, middle = _start(function, types, order)
+    block = function.body.block
+    needed: set[Operation] = set()
+    pending = [value.owner for value in wanted]
+    while pending:
+        owner = pending.pop()
+        if isinstance(owner, Operation) and owner not in needed:
+            needed.add(owner)
+            pending.extend(value.owner for value in captured(owner))
+    lowering.lower([op for op in block.ops if op in needed])
+    end = lowering.block.last_op
+    assert end is not None
+    Builder(InsertPoint.before(end)).insert(
+        ReturnOp(*(lowering.get(value) for value in wanted))
+    )
+    _drop(end)
+    _drop(middle)
+    _erase_unused(lowering.block)
+    return FuncOp(
+        f"{function.sym_name.data}.extents",
+        FunctionType.from_lists(types, [IndexType()] * len(wanted)),
+        Region(lowering.block),
+    )
+
+
+def _erase_unused(block: Block) -> None:
+    """Erase pure operations at the top of a block whose results nobody uses."""
+    from moa_dialect.passes.to_dnf import erase_dead
+
+    erase_dead(block)
+
+
+def to_onf(function: FuncOp, order: Order) -> FuncOp | None:
+    """Lower one function; returns the function that computes its results' extents.
+
+    The function's arguments become memory in the given layout, its results further
+    arguments with the attribute `moa.result`; a function that checks something gets a
+    last argument with the attribute `moa.status`.
+    """
+    old = function.body.block
+    terminator = old.last_op
+    assert isinstance(terminator, ReturnOp)
+    returned = terminator.operands
+    for value in returned:
+        if not isa(value.type, TensorType):
+            raise CompileError(
+                f"@{function.sym_name.data}: expected arrays as results, "
+                f"got {value.type}"
+            )
+    companion = extents_function(function, returned, order)
+    types = _input_types(function, order)
+    outputs = [memory_type(value.type, order) for value in returned]
+    checks = any(isinstance(op, RequireOp | InBoundsOp) for op in function.walk())
+    status = [MemRefType(i64, [3])] if checks else []
+
+    lowering, middle = _start(function, [*types, *outputs, *status], order)
+    memories = lowering.block.args[len(types) : len(types) + len(outputs)]
+    places: list[list[Place]] = []
+    for number, memory in enumerate(memories):
+        memory.name_hint = "result" if len(memories) == 1 else f"result{number}"
+        places.append([lowering.place_of(memory)])
+    if status:
+        lowering.block.args[-1].name_hint = "status"
+    lowering.plan(old, returned, places)
+    lowering.lower(list(old.ops))
+    _drop(middle)
+    _erase_unused(lowering.block)
+
+    attributes: list[dict[str, Attribute]] = [
+        *({} for _ in types),
+        *({RESULT: UnitAttr()} for _ in outputs),
+        *({STATUS: UnitAttr()} for _ in status),
+    ]
+    function.arg_attrs = ArrayAttr(map(DictionaryAttr, attributes))
+    function.res_attrs = None
+    function.function_type = FunctionType.from_lists([*types, *outputs, *status], [])
+    new = Region(lowering.block)
+    function.detach_region(function.body).drop_all_references()
+    function.add_region(new)
+    return companion
+
+
+@dataclass(frozen=True)
+class ToOnfPass(ModulePass):
+    """Lowers normal forms to loops over flat addresses in a layout.
+
+    `layout` is the gamma of all arguments and results: `row` or `column`.
+    """
+
+    name = "moa-to-onf"
+
+    layout: str = "row"
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        if self.layout not in list(Order):
+            raise CompileError(
+                f"moa-to-onf: unknown layout: expected row or column, "
+                f"got {self.layout}"
+            )
+        for function in functions_of(op):
+            type_ = function.function_type
+            if any(isa(t, TensorType) for t in (*type_.inputs, *type_.outputs)):
+                companion = to_onf(function, Order(self.layout))
+                if companion is not None:
+                    op.body.block.insert_op_after(companion, function)

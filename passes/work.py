@@ -1,0 +1,55 @@
+"""How much work an operation of the normal forms is, roughly, per evaluation.
+
+Enough to tell what must not be evaluated again and again from what may: weights in
+units of an addition, extents as the types give them or a nominal number.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+from xdsl.dialects import arith, math
+from xdsl.ir import Operation, SSAValue
+
+from moa_dialect.ops.normal_form import (
+    ComprehensionOp,
+    ExtentOp,
+    FixedExtentOp,
+    FoldOp,
+    YieldOp,
+)
+
+NOMINAL_EXTENT = 128
+"""What an extent that types do not give counts as."""
+
+COSTLY = 10
+"""From this weight on a value is not to be evaluated twice: a division, say."""
+
+_FREE = (arith.ConstantOp, ExtentOp, FixedExtentOp, YieldOp)
+_SLOW = (arith.DivfOp, math.SqrtOp, math.RsqrtOp)
+
+
+def extent_of(extent: SSAValue) -> int:
+    """The number an extent value stands for here."""
+    if isinstance(extent.owner, ExtentOp | FixedExtentOp):
+        static = extent.owner.static_value
+        return NOMINAL_EXTENT if static is None else static
+    return NOMINAL_EXTENT
+
+
+def trip_count(op: FoldOp | ComprehensionOp) -> int:
+    """How often the body is evaluated."""
+    if isinstance(op, FoldOp):
+        return extent_of(op.upper)
+    return prod(map(extent_of, op.extents))
+
+
+def weight(op: Operation) -> int:
+    """The work of one evaluation of an operation, its regions included."""
+    if isinstance(op, FoldOp | ComprehensionOp):
+        return trip_count(op) * sum(map(weight, op.body.block.ops))
+    if isinstance(op, _FREE):
+        return 0
+    if isinstance(op, _SLOW):
+        return COSTLY
+    return 2 * COSTLY if op.name.startswith("math.") else 1

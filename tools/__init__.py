@@ -1,0 +1,1 @@
+"""Command-line tools: `moa-opt`, `moa-run`, `moa-cost`, `moa-bench`, the demo."""

@@ -1,0 +1,87 @@
+"""Errors that are a user's to mend, as text on stderr instead of a traceback."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from itertools import pairwise
+
+from xdsl.utils.exceptions import ArgSpecParseError, DiagnosticException, ParseError
+
+from moa_dialect.errors import MoaError
+
+MAX_SOURCE = 200
+"""A line of source that is longer is not shown."""
+
+
+class BadInputError(Exception):
+    """What a command was given does not fit. The message is one line."""
+
+
+def describe(error: BaseException) -> str:
+    """One line, or for malformed text a line with its source below.
+
+    A verifier's message begins with the operation it speaks of.
+    """
+    match error:
+        case ParseError(span=span, msg=message):
+            first = f"{span.get_location()}: {_one_line(message)}"
+            _, source, carets, *_ = [*str(error).splitlines(), "", ""]
+            is_shown = source.strip() and len(source) <= MAX_SOURCE
+            return "\n".join([first, source, carets] if is_shown else [first])
+        case ArgSpecParseError():
+            _, location, *context = str(error).rstrip().splitlines()
+            return f"{location}: {_one_line(context[-1])}"
+        case OSError(filename=str(name), strerror=str(reason)):
+            return f"{name}: {reason}"
+        case _:
+            return _operation(error) + _one_line(str(error))
+
+
+def _one_line(message: str) -> str:
+    return " ".join(message.split())
+
+
+def _operation(error: BaseException) -> str:
+    """`%c = moa.map(%a): ` if xDSL's notes point at an operation, else nothing."""
+    for note in getattr(error, "__notes__", ()):
+        lines = note.splitlines()
+        for line, marker in pairwise(lines):
+            found = re.match(r'\s*((?:%.* = )?)"([\w.]+)"(\([^)]*\))', line)
+            if found and re.fullmatch(r"\s*\^+-*", marker):
+                return "".join(found.groups()) + ": "
+    return ""
+
+
+@contextmanager
+def reported(tool: str) -> Generator[None]:
+    """Turn an error of the user's into a message and exit status 1."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read the output has gone; nothing may be written at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except UnicodeEncodeError as error:
+        glyph = error.object[error.start]
+        _fail(tool, f"the output's encoding {error.encoding} has no {glyph!a}")
+    except RecursionError:
+        _fail(tool, "the input is nested too deeply")
+    except (
+        ArgSpecParseError,
+        BadInputError,
+        DiagnosticException,
+        MoaError,
+        OSError,
+        ParseError,
+    ) as error:
+        _fail(tool, describe(error))
+
+
+def _fail(tool: str, message: str) -> None:
+    sys.stderr.write(f"{tool}: {message}\n")
+    sys.exit(1)
