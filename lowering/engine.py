@@ -7,6 +7,7 @@ threads at once.
 """
 # pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportMissingImports=false
+# pyright: reportAttributeAccessIssue=false
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from threading import Lock
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 from xdsl.context import Context
@@ -32,20 +33,19 @@ from xdsl.ir import Attribute
 from xdsl.utils.hints import isa
 
 from moa_dialect.algebra.shape import Relation, failure_message
-from moa_dialect.arguments import check_arguments
+from moa_dialect.arguments import array_type, check_arguments
 from moa_dialect.errors import (
     CompileError,
-    IndexRangeError,
     LayoutError,
     MoaError,
-    ShapeError,
+    precondition_error,
 )
 from moa_dialect.lowering import host, upstream
 from moa_dialect.lowering.pipelines import TO_LLVM, lower_to
 from moa_dialect.lowering.to_scf import CHECKS, has_status, unlowered
 from moa_dialect.passes.check_storage import is_result
 from moa_dialect.passes.infer_shapes import functions_of
-from moa_dialect.types import dtype_of, element_of, shape_of
+from moa_dialect.types import shape_of
 
 if TYPE_CHECKING:
     from mlir import ir
@@ -85,6 +85,23 @@ def _is_fortran(type_: Attribute) -> bool:
     return isa(type_, MemRefType) and not isinstance(type_.layout, NoneAttr)
 
 
+@dataclass(frozen=True)
+class _Result:
+    """What a kernel's result is allocated as."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    order: Literal["C", "F"]
+
+    @staticmethod
+    def of(type_: Attribute) -> _Result:
+        dtype, shape = array_type(type_)
+        return _Result(shape, dtype, "F" if _is_fortran(type_) else "C")
+
+    def allocate(self, shape: Sequence[int]) -> np.ndarray:
+        return np.empty(shape, self.dtype, self.order)
+
+
 @dataclass
 class Kernel:
     """A compiled function, callable on NumPy arrays.
@@ -110,7 +127,9 @@ class Kernel:
         self._run = self._engine.lookup(self.name)
         if any(extent < 0 for type_ in self.outputs for extent in shape_of(type_)):
             self._extents = self._engine.lookup(f"{self.name}.extents")
-        self._dtypes = [dtype_of(element_of(type_)) for type_ in self.outputs]
+        self._expected = [array_type(type_) for type_ in self.inputs]
+        self._is_fortran = [_is_fortran(type_) for type_ in self.inputs]
+        self._results = [_Result.of(type_) for type_ in self.outputs]
 
     def __call__(
         self, *arrays: np.ndarray, copy: bool | None = None
@@ -128,7 +147,7 @@ class Kernel:
             LayoutError: with `copy=False`, for an array that is not contiguous.
             IndexRangeError: for an index in the data that is out of range.
         """
-        check_arguments(self.name, self.names, self.inputs, arrays)
+        check_arguments(self.name, self.names, self._expected, arrays)
         ready = [
             self._contiguous(number, array, copy) for number, array in enumerate(arrays)
         ]
@@ -142,7 +161,7 @@ class Kernel:
     def _contiguous(
         self, number: int, array: np.ndarray, copy: bool | None
     ) -> np.ndarray:
-        fortran = _is_fortran(self.inputs[number])
+        fortran = self._is_fortran[number]
         flags = array.flags
         fits = flags.f_contiguous if fortran else flags.c_contiguous
         if fits and flags.aligned:
@@ -150,36 +169,35 @@ class Kernel:
         if copy is False:
             layout = "Fortran" if fortran else "C"
             raise LayoutError(
-                f"argument {number} '{self.names[number]}': expected a {layout}-contiguous array, "
-                f"got strides {array.strides} for shape {array.shape}"
+                f"argument {number} '{self.names[number]}': expected a "
+                f"{layout}-contiguous array, got strides {array.strides} for shape {array.shape}"
             )
         return np.require(array, requirements=["F" if fortran else "C", "A"])
 
     def _allocate(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        shapes = [list(shape_of(type_)) for type_ in self.outputs]
-        if self._extents is not None:
-            wanted = [
-                (shape, axis)
-                for shape in shapes
-                for axis, extent in enumerate(shape)
-                if extent < 0
-            ]
-            frame = _Frame(inputs, 0, results=len(wanted))
-            self._extents(frame.address)
-            for (shape, axis), extent in zip(wanted, frame.results, strict=True):
-                shape[axis] = max(extent, 0)
+        if self._extents is None:
+            return [result.allocate(result.shape) for result in self._results]
+        shapes = [list(result.shape) for result in self._results]
+        wanted = [
+            (shape, axis)
+            for shape in shapes
+            for axis, extent in enumerate(shape)
+            if extent < 0
+        ]
+        frame = _Frame(inputs, 0, results=len(wanted))
+        self._extents(frame.address)
+        for (shape, axis), extent in zip(wanted, frame.results, strict=True):
+            # A negative extent is reported by the kernel itself.
+            shape[axis] = max(extent, 0)
         return [
-            np.empty(shape, dtype, order="F" if _is_fortran(type_) else "C")
-            for shape, dtype, type_ in zip(
-                shapes, self._dtypes, self.outputs, strict=True
-            )
+            result.allocate(shape)
+            for result, shape in zip(self._results, shapes, strict=True)
         ]
 
     def _failure(self, number: int, given: int, expected: int) -> MoaError:
         relation, message = self.checks[number - 1].split(": ", 1)
         text = failure_message(cast(Relation, relation), message, given, expected)
-        error = IndexRangeError if message.startswith("psi: index entry") else ShapeError
-        return error(text)
+        return precondition_error(text)
 
 
 class _Frame:
@@ -356,5 +374,3 @@ def compile_module(module: ModuleOp, entry: str | None = None) -> Kernel:
     kernel = kernel_of(lowered, entry)
     with _LOCK:
         return _KERNELS.setdefault(key, kernel)
-
-

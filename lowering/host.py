@@ -95,9 +95,7 @@ def assembly(llvm_ir: str) -> str:
     _function("LLVMSetTarget", None, c_void_p, c_char_p)(module, triple)
     _function("LLVMSetModuleDataLayout", None, c_void_p, c_void_p)(module, layout)
     options = _function("LLVMCreatePassBuilderOptions", c_void_p)()
-    run = _function(
-        "LLVMRunPasses", c_void_p, c_void_p, c_char_p, c_void_p, c_void_p
-    )
+    run = _function("LLVMRunPasses", c_void_p, c_void_p, c_char_p, c_void_p, c_void_p)
     if run(module, b"default<O3>", machine, options):
         raise CompileError("LLVM's optimisation pipeline failed")
     emit = _function(

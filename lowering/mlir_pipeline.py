@@ -16,7 +16,7 @@ def run_upstream(module: ModuleOp, pipeline: str, ctx: Context) -> None:
     native = upstream.parse(upstream.generic_text(module), upstream.new_context())
     upstream.run_pipeline(native, pipeline)
     text = native.operation.get_asm(print_generic_op_form=True)
-    upstream.replace_by_text(module, text, ctx)
+    upstream.replace_by_text(module, str(text), ctx)
 
 
 @dataclass(frozen=True)

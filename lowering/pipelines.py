@@ -58,5 +58,3 @@ class CpuPipelinePass(ModulePass):
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         lower_to(op, "target", ctx)
         run_upstream(op, TO_LLVM, ctx)
-
-

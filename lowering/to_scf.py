@@ -9,6 +9,7 @@ from xdsl.builder import Builder
 from xdsl.context import Context
 from xdsl.dialects import arith, memref, scf
 from xdsl.dialects.builtin import (
+    DYNAMIC_INDEX,
     ArrayAttr,
     IndexType,
     MemRefType,
@@ -110,15 +111,15 @@ class _Lowering:
             Rewriter.replace_op(op, constant(op.static_value, IndexType()))
             return
         axis = builder.insert(constant(op.axis_number, IndexType()))
-        Rewriter.replace_op(op, memref.DimOp.from_source_and_index(op.array, axis))
+        Rewriter.replace_op(op, memref.DimOp(op.array, axis))
 
     def _rav(self, op: RavOp, builder: Builder) -> None:
-        """One flat view of the whole array: offset 0, its number of elements, step 1."""
+        """One flat view of the whole array: offset 0, stride 1."""
         total: SSAValue = builder.insert(constant(1, IndexType())).result
         for axis, number in enumerate(shape_of(op.array.type)):
             position = builder.insert(constant(axis, IndexType()))
             extent = (
-                builder.insert(memref.DimOp.from_source_and_index(op.array, position))
+                builder.insert(memref.DimOp(op.array, position))
                 if number < 0
                 else builder.insert(constant(number, IndexType()))
             )
@@ -130,7 +131,7 @@ class _Lowering:
             sizes=[total],
             strides=[],
             static_offsets=[0],
-            static_sizes=[memref.DYNAMIC_INDEX],
+            static_sizes=[DYNAMIC_INDEX],
             static_strides=[1],
             result_type=op.result.type,
         )
@@ -153,7 +154,7 @@ class _Lowering:
         block = op.parent
         assert block is not None
         assert block.last_op is not None
-        alloc = memref.AllocOp.get(element, None, [memref.DYNAMIC_INDEX], [size])
+        alloc = memref.AllocOp.get(element, None, [DYNAMIC_INDEX], [size])
         Rewriter.replace_op(op, alloc)
         release = memref.DeallocOp.get(alloc.memref)
         Rewriter.insert_op(release, InsertPoint.before(block.last_op))
@@ -231,9 +232,7 @@ class _Lowering:
         self, op: FoldOp, index: SSAValue, accumulated: SSAValue, builder: Builder
     ) -> SSAValue:
         element = self._element(op, index, builder)
-        return apply_function(
-            op.function, (element, accumulated), builder, self.lookup
-        )
+        return apply_function(op.function, (element, accumulated), builder, self.lookup)
 
     # Checks.
 

@@ -52,7 +52,9 @@ def parse(text: str, context: ir.Context) -> ir.Module:
     try:
         return ir.Module.parse(text, context)
     except ir.MLIRError as error:
-        raise CompileError(f"upstream MLIR rejects the module: {_line(error)}") from None
+        raise CompileError(
+            f"upstream MLIR rejects the module: {_line(error)}"
+        ) from None
 
 
 def run_pipeline(module: ir.Module, pipeline: str) -> None:

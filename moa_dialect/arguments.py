@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import TypeAlias, cast
 
 import numpy as np
 from xdsl.dialects.builtin import DYNAMIC_INDEX, MemRefType, TensorType
@@ -13,13 +13,16 @@ from xdsl.utils.hints import isa
 from moa_dialect.errors import DTypeError, MoaError, ShapeError
 from moa_dialect.types import dtype_of, element_of, shape_of
 
+ArrayType: TypeAlias = tuple[np.dtype, tuple[int, ...]]
+"""A dtype, and a shape that is below zero where an extent is dynamic."""
+
 
 def is_array_type(type_: Attribute) -> bool:
     """Whether values of the type are arrays: ranked tensors and memrefs."""
     return isa(type_, TensorType) or isa(type_, MemRefType)
 
 
-def array_type(type_: Attribute) -> tuple[np.dtype, tuple[int, ...]]:
+def array_type(type_: Attribute) -> ArrayType:
     """The dtype and shape (-1 where dynamic) of a type's values; a scalar has rank 0.
 
     Raises:
@@ -33,18 +36,18 @@ def array_type(type_: Attribute) -> tuple[np.dtype, tuple[int, ...]]:
 def check_arguments(
     function_name: str,
     names: Sequence[str],
-    types: Sequence[Attribute],
+    expected: Sequence[ArrayType],
     arrays: Sequence[np.ndarray],
 ) -> None:
-    """Check arrays against the tensor, memref or scalar types they are passed for.
+    """Check arrays against the dtypes and shapes they are passed for.
 
-    Nothing is converted. Extents that several types leave dynamic are not compared:
+    Nothing is converted. Extents that are dynamic are not compared:
     what must be equal is for the program to require.
 
     Args:
         function_name: named in the message about the number of arguments.
         names: the arguments' names, one for each type.
-        types: the arguments' types.
+        expected: the arguments' dtypes and shapes, as `array_type` gives them.
         arrays: what is passed.
 
     Raises:
@@ -52,19 +55,20 @@ def check_arguments(
         DTypeError: if an argument is no NumPy array or of another dtype.
         ShapeError: if a rank or a static extent differs.
     """
-    if len(arrays) != len(types):
+    if len(arrays) != len(expected):
         raise MoaError(
-            f"{function_name}: expected {len(types)} argument"
-            f"{'' if len(types) == 1 else 's'}, got {len(arrays)}"
+            f"{function_name}: expected {len(expected)} argument"
+            f"{'' if len(expected) == 1 else 's'}, got {len(arrays)}"
         )
-    for number, (name, type_, array) in enumerate(
-        zip(names, types, arrays, strict=True)
-    ):
-        _check(f"argument {number} '{name}'", type_, array)
+    for number, (type_, array) in enumerate(zip(expected, arrays, strict=True)):
+        if type(array) is np.ndarray and (array.dtype, array.shape) == type_:
+            continue
+        _check(f"argument {number} '{names[number]}'", *type_, array)
 
 
-def _check(argument: str, type_: Attribute, given: object) -> None:
-    dtype, shape = array_type(type_)
+def _check(
+    argument: str, dtype: np.dtype, shape: tuple[int, ...], given: object
+) -> None:
     if not isinstance(given, np.ndarray):
         raise DTypeError(
             f"{argument}: expected a NumPy array, got {type(given).__name__}"

@@ -21,5 +21,12 @@ class LayoutError(MoaError, ValueError):
     """An array whose strides or device a kernel does not take."""
 
 
+def precondition_error(text: str) -> MoaError:
+    """The error for a precondition that does not hold, by its message."""
+    if text.startswith("psi: index entry"):
+        return IndexRangeError(text)
+    return ShapeError(text)
+
+
 class CompileError(MoaError):
     """A program that cannot be compiled, with the reason."""

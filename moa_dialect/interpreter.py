@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from math import prod
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 from xdsl.dialects import func, memref, scf
@@ -59,7 +59,13 @@ from moa_dialect.algebra.shape import (
     transpose_source_axes,
 )
 from moa_dialect.arguments import array_type, check_arguments, is_array_type
-from moa_dialect.errors import IndexRangeError, LayoutError, MoaError, ShapeError
+from moa_dialect.errors import (
+    IndexRangeError,
+    LayoutError,
+    MoaError,
+    ShapeError,
+    precondition_error,
+)
 from moa_dialect.ops.base import ArrayOperation
 from moa_dialect.ops.computational import (
     CastOp,
@@ -211,7 +217,7 @@ def _run_entry(
     inputs = [a for a in arguments if a not in outputs and a not in status]
     types = [argument.type for argument in inputs]
     names = [a.name_hint or f"arg{number}" for number, a in enumerate(inputs)]
-    check_arguments(entry, names, types, arrays)
+    check_arguments(entry, names, list(map(array_type, types)), arrays)
     values = tuple(map(_as_value, arrays, types))
     allocated = _allocate_outputs(interpreter, entry, outputs, values)
     unused = [_allocate(argument.type, []) for argument in status]
@@ -585,10 +591,8 @@ class _Algebra(InterpreterFunctions):
         return convert(args[0], dtype_of(op.result_element()))
 
     @_algebra(WhereOp)
-    def where(self, interpreter: Interpreter, op: WhereOp, args: PythonValues) -> Any:
-        condition, if_true, if_false = args
-        chosen: np.ndarray = np.where(condition, if_true, if_false)
-        return chosen
+    def where(self, interpreter: Interpreter, op: WhereOp, args: PythonValues):
+        return cast(Callable[..., np.ndarray], np.where)(*args)
 
     @_algebra(ReduceOp)
     def reduce(self, interpreter: Interpreter, op: ReduceOp, args: PythonValues):
@@ -770,7 +774,9 @@ class _NormalForm(InterpreterFunctions):
     @impl(RequireOp)
     def require(self, interpreter: Interpreter, op: RequireOp, args: PythonValues):
         if not RELATIONS[op.relation_name](*args):
-            raise ShapeError(failure_message(op.relation_name, op.message.data, *args))
+            raise precondition_error(
+                failure_message(op.relation_name, op.message.data, *args)
+            )
         return ()
 
     @impl(InBoundsOp)

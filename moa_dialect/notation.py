@@ -159,15 +159,18 @@ class _Names:
     used: set[str] = field(default_factory=set[str])
     indices: list[str] = field(default_factory=list[str])
 
-    def fresh(self, hint: str | None, letters: str) -> str:
-        """A name for a value: its hint if possible, else the next letter."""
-        name = self._first_free(hint, letters, self.taken | self.used)
+    def fresh(self, hint: str | None, letters: Sequence[str]) -> str:
+        """A name for a value: its hint, with a number if need be, or a letter."""
+        stems = [clean(hint)] if hint else letters
+        name = self._first_free((), stems, self.taken | self.used)
         self.taken.add(name)
         return name
 
     def index(self, hint: str | None) -> str:
         """A name for an index, free again at the end of the current scope."""
-        name = self._first_free(hint, INDEX_LETTERS, {*self.taken, *self.indices})
+        preferred = [clean(hint)] if hint else ()
+        taken = {*self.taken, *self.indices}
+        name = self._first_free(preferred, INDEX_LETTERS, taken)
         self.indices.append(name)
         self.used.add(name)
         return name
@@ -180,10 +183,12 @@ class _Names:
         del self.indices[outer:]
 
     @staticmethod
-    def _first_free(hint: str | None, letters: str, taken: set[str]) -> str:
-        stems = [clean(hint)] if hint else list(letters)
+    def _first_free(
+        preferred: Sequence[str], stems: Sequence[str], taken: set[str]
+    ) -> str:
         numbered = (f"{stem}{number}" for number in count(1) for stem in stems)
-        return next(name for name in chain(stems, numbered) if name not in taken)
+        names = chain(preferred, stems, numbered)
+        return next(name for name in names if name not in taken)
 
 
 class _Extents:
@@ -424,11 +429,7 @@ class _Definition:
             default = "O" if len(returned) == 1 else f"O{number}"
             is_new = isinstance(value, OpResult) and value not in self._results
             hint = value.name_hint if is_new else None
-            if hint or default in self._names.taken - {"O"}:
-                name = self._names.fresh(hint or default, "")
-            else:
-                name = default
-                self._names.taken.add(name)
+            name = self._names.fresh(hint or default, ())
             outputs.append(name)
             if is_new:
                 self._results[value] = name
@@ -953,7 +954,7 @@ def notation(module: ModuleOp, ascii: bool = False) -> str:
     spelling = Spelling(ascii)
     names = _Names(set(WORDS))
     for name in functions:
-        spelling.functions[name] = names.fresh(name, "")
+        spelling.functions[name] = names.fresh(name, ())
     shared = _Module(functions, spelling)
     texts = [
         layout(_Definition(function, shared).document(), WIDTH)

@@ -8,8 +8,6 @@ from xdsl.builder import Builder
 from xdsl.dialects import arith, math
 from xdsl.dialects.builtin import (
     AnyFloat,
-    BFloat16Type,
-    Float16Type,
     FloatAttr,
     IndexType,
     IntegerAttr,
@@ -20,6 +18,7 @@ from xdsl.dialects.builtin import (
 )
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Attribute, Operation, SSAValue
+from xdsl.utils.hints import isa
 
 from moa_dialect.algebra.scalar import SCALAR_OPERATIONS
 from moa_dialect.ops.function import FunctionAttr
@@ -75,12 +74,12 @@ _INTEGER_PREDICATES = {
 }
 
 
-def constant(value: float | int, type_: Attribute) -> arith.ConstantOp:
+def constant(value: float, type_: Attribute) -> arith.ConstantOp:
     """A scalar constant of any element type."""
     if isinstance(type_, AnyFloat):
         return arith.ConstantOp(FloatAttr(float(value), type_))
-    assert isinstance(type_, IndexType | IntegerType)
-    return arith.ConstantOp(IntegerAttr(int(value), type_, truncate_bits=True))
+    integer = type_ if isinstance(type_, IndexType) else _integer(type_)
+    return arith.ConstantOp(IntegerAttr(int(value), integer, truncate_bits=True))
 
 
 def identity_of(function: FunctionAttr, type_: Attribute) -> float | int:
@@ -96,10 +95,11 @@ def apply_named(name: str, arguments: Sequence[SSAValue], builder: Builder) -> S
     type_ = arguments[0].type
     kind = kind_of(type_)
     if SCALAR_OPERATIONS[name].is_predicate:
+        left, right = arguments
         if kind == "float":
-            op = arith.CmpfOp(*arguments, _FLOAT_PREDICATES[name])
+            op = arith.CmpfOp(left, right, _FLOAT_PREDICATES[name])
         else:
-            op = arith.CmpiOp(*arguments, _INTEGER_PREDICATES[name])
+            op = arith.CmpiOp(left, right, _INTEGER_PREDICATES[name])
     elif (name, kind) in _BINARY:
         op = _BINARY[name, kind](*arguments)
     elif kind == "float":
@@ -160,24 +160,36 @@ def cast(value: SSAValue, target: Attribute, builder: Builder) -> SSAValue:
         return emit(arith.IndexCastOp(cast(value, i64, builder), target))
     match kinds:
         case ("float", "float"):
-            assert isinstance(source, AnyFloat)
-            assert isinstance(target, AnyFloat)
-            if target.bitwidth > source.bitwidth:
-                return emit(arith.ExtFOp(value, target))
-            if target.bitwidth < source.bitwidth:
-                return emit(arith.TruncFOp(value, target))
-            assert isinstance(source, Float16Type | BFloat16Type)
-            return emit(arith.TruncFOp(emit(arith.ExtFOp(value, f32)), target))
+            return _cast_float(value, _float(target), builder)
         case ("float", "int"):
-            return emit(arith.FPToSIOp(value, target))
+            return emit(arith.FPToSIOp(value, _integer(target)))
         case ("int", "float"):
-            return emit(arith.SIToFPOp(value, target))
+            return emit(arith.SIToFPOp(value, _float(target)))
         case ("bool", "float"):
-            return emit(arith.UIToFPOp(value, target))
+            return emit(arith.UIToFPOp(value, _float(target)))
         case _:
-            assert isinstance(source, IntegerType)
-            assert isinstance(target, IntegerType)
-            if target.bitwidth < source.bitwidth:
-                return emit(arith.TruncIOp(value, target))
+            integer = _integer(target)
+            if integer.width.data < _integer(source).width.data:
+                return emit(arith.TruncIOp(value, integer))
             extend = arith.ExtUIOp if kinds[0] == "bool" else arith.ExtSIOp
-            return emit(extend(value, target))
+            return emit(extend(value, integer))
+
+
+def _cast_float(value: SSAValue, target: AnyFloat, builder: Builder) -> SSAValue:
+    source = _float(value.type)
+    if target.bitwidth > source.bitwidth:
+        return builder.insert(arith.ExtFOp(value, target)).result
+    if target.bitwidth == source.bitwidth:
+        # f16 and bf16 have no conversion of their own; f32 holds both.
+        value = builder.insert(arith.ExtFOp(value, f32)).result
+    return builder.insert(arith.TruncFOp(value, target)).result
+
+
+def _float(type_: Attribute) -> AnyFloat:
+    assert isinstance(type_, AnyFloat)
+    return type_
+
+
+def _integer(type_: Attribute) -> IntegerType:
+    assert isa(type_, IntegerType)
+    return type_

@@ -161,8 +161,10 @@ def _rounded_to_odd(values: np.ndarray) -> np.ndarray:
 def _fma(lhs: Any, rhs: Any, addend: Any) -> Any:
     """`lhs * rhs + addend`, rounded once."""
     near = lhs * rhs + addend
-    if not all(map(isfinite, (lhs, rhs, addend))):
+    if not (isfinite(lhs) and isfinite(rhs)):
         return near
+    if not isfinite(addend):
+        return addend
     exact = Fraction(float(lhs)) * Fraction(float(rhs)) + Fraction(float(addend))
     if exact == 0:
         return near

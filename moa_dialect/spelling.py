@@ -56,8 +56,8 @@ _ASCII = {
 WORDS = {
     *(word for word in _ASCII.values() if word.isidentifier()),
     *SCALAR_OPERATIONS,
-    *ELEMENT_TYPE_NAMES,
-    *("red", "fold", "let", "where", "require", "within", "mod", "div", "O"),
+    *(name for name in ELEMENT_TYPE_NAMES if name != "i1"),
+    *("red", "fold", "let", "where", "require", "within", "mod", "div"),
     *("nan", "true", "false"),
 }
 """What no value may be called."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import ml_dtypes
 import numpy as np
 from xdsl.dialects.builtin import (
@@ -40,6 +42,15 @@ _TYPES: dict[np.dtype, Attribute] = {
 
 ELEMENT_TYPE_NAMES = tuple(_BY_NAME)
 
+_BOOL = IntegerType(1)
+_BOOL_IN_MEMORY = IntegerType(8)
+_DTYPES[_BOOL_IN_MEMORY] = np.dtype(np.bool_)
+
+
+def memory_element(element_type: Attribute) -> Attribute:
+    """The type that elements have in memory: truth values take a byte, 0 or 1."""
+    return _BOOL_IN_MEMORY if element_type == _BOOL else element_type
+
 
 def dtype_of(element_type: Attribute) -> np.dtype:
     """The NumPy dtype that holds elements of this type (index as int64)."""
@@ -71,7 +82,7 @@ def element_type_of(dtype: np.dtype | str) -> Attribute:
 
 def is_element_type(type_: Attribute) -> bool:
     """Whether arrays of the dialect may have this element type."""
-    return type_ in _DTYPES
+    return type_ in _DTYPES and type_ != _BOOL_IN_MEMORY
 
 
 def kind_of(element_type: Attribute) -> Kind:
@@ -99,11 +110,10 @@ def identity_value(identity: Identity, element_type: Attribute) -> float | int:
 
 def dense(array: np.ndarray, element_type: Attribute) -> DenseIntOrFPElementsAttr:
     """A NumPy array as a dense attribute of a tensor with this element type."""
-    type_ = TensorType(element_type, array.shape)  # pyright: ignore[reportArgumentType]
-    convert = float if kind_of(element_type) == "float" else int
-    return DenseIntOrFPElementsAttr.from_list(
-        type_,  # pyright: ignore[reportArgumentType]
-        [convert(value) for value in array.reshape(-1)],
+    type_: Any = TensorType(element_type, array.shape)
+    values: list[Any] = array.reshape(-1).tolist()
+    return cast(
+        DenseIntOrFPElementsAttr, DenseIntOrFPElementsAttr.from_list(type_, values)
     )
 
 
@@ -114,7 +124,7 @@ def array_of(attribute: DenseIntOrFPElementsAttr) -> np.ndarray:
 
 
 def shape_of(type_: Attribute) -> tuple[int, ...]:
-    """The shape of a tensor or memref type, -1 for a dynamic extent."""
+    """The shape of a tensor or memref type, below zero for a dynamic extent."""
     assert isa(type_, TensorType) or isa(type_, MemRefType)
     return type_.get_shape()
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from xdsl.builder import Builder
 from xdsl.dialects import arith
 from xdsl.dialects.builtin import IndexType
-from xdsl.ir import SSAValue
+from xdsl.ir import Operation, SSAValue
 from xdsl.ir.affine import (
     AffineBinaryOpExpr,
     AffineBinaryOpKind,
@@ -20,7 +20,7 @@ from xdsl.ir.affine import (
 
 from moa_dialect.scalar_code import constant
 
-_OPERATIONS = {
+_OPERATIONS: dict[AffineBinaryOpKind, Callable[[SSAValue, SSAValue], Operation]] = {
     AffineBinaryOpKind.Add: arith.AddiOp,
     AffineBinaryOpKind.Mul: arith.MuliOp,
     AffineBinaryOpKind.FloorDiv: arith.FloorDivSIOp,
@@ -44,25 +44,25 @@ def emit_expression(
         case AffineSymExpr():
             return symbols[expression.position]
         case AffineBinaryOpExpr():
-            operands = (
-                emit_expression(side, dims, symbols, builder)
-                for side in (expression.lhs, expression.rhs)
-            )
-            return builder.insert(_OPERATIONS[expression.kind](*operands)).result
+            left = emit_expression(expression.lhs, dims, symbols, builder)
+            right = emit_expression(expression.rhs, dims, symbols, builder)
+            return builder.insert(_OPERATIONS[expression.kind](left, right)).results[0]
         case _:
             raise AssertionError(f"unknown affine expression {expression}")
 
 
-def emit_set(
-    set_: AffineSet, values: Sequence[SSAValue], builder: Builder
-) -> SSAValue:
+def emit_set(set_: AffineSet, values: Sequence[SSAValue], builder: Builder) -> SSAValue:
     """Emit whether values (dimensions, then symbols) lie in an affine set."""
     dims, symbols = values[: set_.num_dims], values[set_.num_dims :]
     predicates = {">=": "sge", "<=": "sle", "==": "eq"}
     holds: SSAValue | None = None
     for c in set_.constraints:
-        sides = (emit_expression(e, dims, symbols, builder) for e in (c.lhs, c.rhs))
-        one = builder.insert(arith.CmpiOp(*sides, predicates[c.kind.value])).result
-        holds = one if holds is None else builder.insert(arith.AndIOp(holds, one)).result
+        left = emit_expression(c.lhs, dims, symbols, builder)
+        right = emit_expression(c.rhs, dims, symbols, builder)
+        compare = arith.CmpiOp(left, right, predicates[c.kind.value])
+        one = builder.insert(compare).result
+        holds = (
+            one if holds is None else builder.insert(arith.AndIOp(holds, one)).result
+        )
     assert holds is not None
     return holds

@@ -47,7 +47,9 @@ def output_extents(function: FuncOp) -> set[SSAValue]:
             continue
         if is_result(function, op.buffer.owner.array):
             for index in op.indices:
-                loop = index.owner.parent_op() if isinstance(index.owner, Block) else None
+                loop = (
+                    index.owner.parent_op() if isinstance(index.owner, Block) else None
+                )
                 if isinstance(loop, LoopOp) and loop.stride_value == 1:
                     found.add(loop.stop)
     return found

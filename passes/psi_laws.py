@@ -10,8 +10,8 @@ of each law states it in MoA notation.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar, Generic, Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Generic, Protocol, TypeAlias, TypeVar
 
 from xdsl.builder import Builder
 from xdsl.dialects import arith
@@ -45,7 +45,9 @@ from moa_dialect.ops.structural import (
 from moa_dialect.scalar_code import apply_function, cast, constant
 from moa_dialect.types import array_of
 
-Index = Sequence[SSAValue]
+Index: TypeAlias = Sequence[SSAValue]
+FoldBody: TypeAlias = Callable[[SSAValue], SSAValue]
+"""Emits the element of a fold for one index."""
 
 
 class Reduction(Protocol):
@@ -76,14 +78,6 @@ class Reduction(Protocol):
 
     def lookup(self, symbol: SymbolRefAttr) -> FuncOp:
         """The function a symbol names."""
-        ...
-
-
-class FoldBody(Protocol):
-    """Emits the element of a fold for one index."""
-
-    def __call__(self, index: SSAValue) -> SSAValue:
-        """The element at `index`."""
         ...
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import pairwise, permutations
 from math import prod
 
 from xdsl.context import Context
@@ -126,7 +126,7 @@ def nest(op: ComprehensionOp) -> ComprehensionOp:
     current: ComprehensionOp | None = None
     innermost: ComprehensionOp | None = None
     yielded: Sequence[SSAValue] = terminator.operands
-    groups = list(zip(bounds, bounds[1:], strict=False))
+    groups = list(pairwise(bounds))
     placed = {
         inner: max(_level(known[inner.results[0]], order), 1) for inner in inner_ops
     }
@@ -177,10 +177,11 @@ def _slice(values: Sequence[SSAValue], block: Block) -> list[Operation]:
     pending = [value.owner for value in values]
     while pending:
         owner = pending.pop()
-        if isinstance(owner, Operation) and owner.parent is block:
-            if owner not in needed:
-                needed.add(owner)
-                pending.extend(value.owner for value in captured(owner))
+        if not isinstance(owner, Operation) or owner.parent is not block:
+            continue
+        if owner not in needed:
+            needed.add(owner)
+            pending.extend(value.owner for value in captured(owner))
     return [op for op in block.ops if op in needed]
 
 
@@ -191,7 +192,7 @@ def sink_into(inner: ComprehensionOp, fold: FoldOp) -> bool:
     fold's domain does not depend on them.
     """
     block = inner.body.block
-    all_axes = {arg: Axes((0,)) for arg in block.args}
+    all_axes: dict[SSAValue, Axes] = {arg: Axes((0,)) for arg in block.args}
     outside = dependences(block, all_axes)
     if any(outside.get(value) for value in fold.operands):
         return False

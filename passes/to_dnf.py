@@ -42,11 +42,12 @@ from moa_dialect.algebra.shape import (
     Requirement,
     failure_message,
 )
-from moa_dialect.errors import CompileError, ShapeError
+from moa_dialect.errors import CompileError, precondition_error
 from moa_dialect.ops.base import ArrayOperation, rank
 from moa_dialect.ops.computational import OmegaOp
 from moa_dialect.ops.extents import (
     Root,
+    RootCache,
     ValueAxis,
     ValueCount,
     ValueElement,
@@ -69,6 +70,12 @@ from moa_dialect.passes.psi_laws import LAWS, FoldBody, Index, PsiOfConstant
 from moa_dialect.scalar_code import cast, constant, inline
 from moa_dialect.types import shape_of
 
+_AXIS_NAMES = "ijklmn"
+"""What the indices of a result's axes are called, in order, where that many do."""
+
+_FOLDED_NAME = "p"
+"""What a folded index is called."""
+
 Key = tuple[SSAValue, tuple[SSAValue, ...]]
 
 
@@ -82,6 +89,7 @@ class PsiReduction:
     builder: Builder = field(init=False)
     _entry: Builder = field(init=False)
     _extents: dict[Root, SSAValue] = field(default_factory=dict[Root, SSAValue])
+    _roots: RootCache = field(default_factory=RootCache)
     _equal: dict[Root, Root] = field(default_factory=dict[Root, Root])
     _numbers: dict[int, SSAValue] = field(default_factory=dict[int, SSAValue])
     _known: dict[Block, dict[Key, SSAValue]] = field(
@@ -121,11 +129,12 @@ class PsiReduction:
 
     def extent(self, array: SSAValue, axis: int) -> SSAValue:
         """The extent of an axis as a value at the function's entry."""
-        return self._value_of(extent_root(array, axis))
+        return self._value_of(extent_root(array, axis, self._roots))
 
     def fold(self, function: FunctionAttr, extent: SSAValue, body: FoldBody) -> FoldOp:
         """A fold over `0 <= k < extent`."""
         block = Block(arg_types=[IndexType()])
+        block.args[0].name_hint = _FOLDED_NAME
         outer, self.builder = self.builder, Builder(InsertPoint.at_end(block))
         element = body(block.args[0])
         self.builder.insert(YieldOp(element))
@@ -188,16 +197,15 @@ class PsiReduction:
         self._extents[root] = result
         return result
 
-    def _element_at_entry(
-        self, root: Root, value: SSAValue, position: int
-    ) -> SSAValue:
+    def _element_at_entry(self, root: Root, value: SSAValue, position: int) -> SSAValue:
         """An extent that is an element of an array: read when the function starts."""
         if _block_of(value) is not self.function.body.block:
             raise CompileError(
                 "iota: the extents inside a cell function must not depend on data"
             )
         index = [
-            self.number(entry) for entry in gamma_inverse(position, shape_of(value.type))
+            self.number(entry)
+            for entry in gamma_inverse(position, shape_of(value.type))
         ]
         outer, self.builder = self.builder, self._entry
         element = self.element(value, index)
@@ -209,8 +217,10 @@ class PsiReduction:
     def require(self, op: ArrayOperation) -> None:
         """Emit what one operation requires and types do not settle."""
         for requirement in (*op.requirements(), *_declared(op)):
-            given = self._canonical(root_of(op.operands, requirement.given))
-            expected = self._canonical(root_of(op.operands, requirement.expected))
+            given, expected = (
+                self._canonical(root_of(op.operands, extent, self._roots))
+                for extent in (requirement.given, requirement.expected)
+            )
             self._require(requirement.relation, given, expected, requirement.message)
 
     def _require(
@@ -218,18 +228,16 @@ class PsiReduction:
     ) -> None:
         if given == expected and relation != "lt":
             return
-        numbers = _static(given), _static(expected)
-        if numbers[0] is not None and numbers[1] is not None:
-            if not RELATIONS[relation](*numbers):
-                raise ShapeError(failure_message(relation, message, *numbers))
+        if (n := _static(given)) is not None and (m := _static(expected)) is not None:
+            if not RELATIONS[relation](n, m):
+                raise precondition_error(failure_message(relation, message, n, m))
             if relation != "eq":
                 return
         else:
             values = self._value_of(given), self._value_of(expected)
             self._entry.insert(RequireOp(relation, *values, message))
-        if relation == "eq" and not isinstance(given, Fixed):
-            if not isinstance(expected, Fixed):
-                self._equal[given] = expected
+        if relation == "eq" and Fixed not in (type(given), type(expected)):
+            self._equal[given] = expected
 
     # The rewriting.
 
@@ -252,6 +260,8 @@ class PsiReduction:
     def _comprehension(self, value: SSAValue, terminator: Operation) -> SSAValue:
         extents = [self.extent(value, axis) for axis in range(rank(value))]
         body = Block(arg_types=[IndexType()] * len(extents))
+        for arg, name in zip(body.args, _AXIS_NAMES, strict=False):
+            arg.name_hint = name
         self.builder = Builder(InsertPoint.at_end(body))
         element = self.element(value, body.args)
         self.builder.insert(YieldOp(element))
@@ -467,8 +477,7 @@ def erase_unused_private(module: ModuleOp) -> None:
         unused = [
             function
             for function in functions
-            if function not in used
-            and function.sym_visibility == StringAttr("private")
+            if function not in used and function.sym_visibility == StringAttr("private")
         ]
         if not unused:
             return

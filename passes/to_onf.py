@@ -21,6 +21,7 @@ from xdsl.dialects.builtin import (
     DictionaryAttr,
     FunctionType,
     IndexType,
+    IntegerType,
     MemRefType,
     ModuleOp,
     NoneAttr,
@@ -29,10 +30,11 @@ from xdsl.dialects.builtin import (
     SymbolRefAttr,
     TensorType,
     UnitAttr,
+    i1,
     i64,
 )
 from xdsl.dialects.func import FuncOp, ReturnOp
-from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
+from xdsl.ir import Attribute, Block, Operation, OpResult, Region, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint
 from xdsl.utils.hints import isa
@@ -57,7 +59,14 @@ from moa_dialect.passes.affine_code import emit_set
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.share import captured
 from moa_dialect.scalar_code import apply_function, constant, identity_of
-from moa_dialect.types import element_of, shape_of
+from moa_dialect.types import (
+    array_of,
+    dense,
+    element_of,
+    kind_of,
+    memory_element,
+    shape_of,
+)
 
 RESULT = "moa.result"
 """The attribute of a function argument that is the memory of a result."""
@@ -83,9 +92,7 @@ class Place:
     def bind(self, indices: Sequence[SSAValue]) -> Place:
         """Bind the next axes to these indices."""
         pairs = tuple(zip(indices, self.free, strict=False))
-        return replace(
-            self, bound=self.bound + pairs, free=self.free[len(indices) :]
-        )
+        return replace(self, bound=self.bound + pairs, free=self.free[len(indices) :])
 
     def permuted(self, order: Sequence[int]) -> Place:
         """The place whose k-th free axis is this one's axis `order[k]`."""
@@ -94,7 +101,7 @@ class Place:
 
 def memory_type(array: Attribute, order: Order) -> MemRefType:
     """The memref type of an array argument or result in a layout."""
-    shape, element = shape_of(array), element_of(array)
+    shape, element = shape_of(array), memory_element(element_of(array))
     if order is Order.ROW or len(shape) < 2:
         return MemRefType(element, shape)
     known = [
@@ -118,7 +125,8 @@ def result_extents(value: SSAValue) -> list[SSAValue]:
         raise CompileError(
             f"expected an array made by a comprehension or a fold, got {value}"
         )
-    cell = body_of(op.body)[1].values[list(op.arrays).index(value)]
+    assert isinstance(value, OpResult)
+    cell = body_of(op.body)[1].values[value.index]
     extents = list(op.extents)
     if isa(cell.type, TensorType):
         extents.extend(result_extents(cell))
@@ -152,9 +160,7 @@ class _Lowering:
     def number(self, value: int) -> SSAValue:
         """An index constant, one for each number."""
         if value not in self.numbers:
-            self.numbers[value] = self.entry.insert(
-                constant(value, IndexType())
-            ).result
+            self.numbers[value] = self.entry.insert(constant(value, IndexType())).result
         return self.numbers[value]
 
     def extent(self, memory: SSAValue, axis: int) -> SSAValue:
@@ -195,12 +201,13 @@ class _Lowering:
             if isinstance(other, memref.GlobalOp)
         }
         number = next(n for n in range(len(names) + 1) if f"moa.c{n}" not in names)
-        type_ = MemRefType(op.result_element(), op.value.get_shape())
+        element = memory_element(op.result_element())
+        type_ = MemRefType(element, op.value.get_shape())
         module.body.block.insert_op_before(
             memref.GlobalOp.get(
                 StringAttr(f"moa.c{number}"),
                 type_,
-                op.value,
+                dense(array_of(op.value), element),
                 sym_visibility=StringAttr("private"),
                 constant=UnitAttr(),
             ),
@@ -219,15 +226,20 @@ class _Lowering:
 
     def load(self, place: Place) -> SSAValue:
         """Read the element at a place with all axes bound."""
-        return self.builder.insert(LoadOp(place.buffer, *self._address(place))).result
+        op = self.builder.insert(LoadOp(place.buffer, *self._address(place)))
+        if kind_of(op.result.type) == "bool":
+            return self.builder.insert(arith.TruncIOp(op.result, i1)).result
+        return op.result
 
     def store(self, value: SSAValue, place: Place) -> None:
         """Write the element at a place with all axes bound."""
+        if value.type == i1:
+            memory = memory_element(i1)
+            assert isa(memory, IntegerType)
+            value = self.builder.insert(arith.ExtUIOp(value, memory)).result
         self.builder.insert(StoreOp(value, place.buffer, *self._address(place)))
 
-    def _address(
-        self, place: Place
-    ) -> tuple[SSAValue, list[SSAValue], list[SSAValue]]:
+    def _address(self, place: Place) -> tuple[SSAValue, list[SSAValue], list[SSAValue]]:
         """Start, indices and strides: constant indices go into the start."""
         start = self.number(0)
         terms: list[tuple[SSAValue, SSAValue]] = []
@@ -318,7 +330,8 @@ class _Lowering:
 
     def _buffer(self, value: SSAValue) -> Place:
         extents = [self.get(extent) for extent in result_extents(value)]
-        buffer = BufferOp(extents, element_of(value.type), accumulator=True)
+        element = memory_element(element_of(value.type))
+        buffer = BufferOp(extents, element, accumulator=True)
         flat = self.builder.insert(buffer).result
         return Place(flat, (), tuple(self._strides(extents, Order.ROW)))
 
@@ -400,9 +413,7 @@ class _Lowering:
         loop.args[0].name_hint = body.args[0].name_hint
         if op.domain is not None:
             arguments = [self.get(value) for value in op.domain_arguments]
-            holds = emit_set(
-                op.domain.data, (loop.args[0], *arguments), self.builder
-            )
+            holds = emit_set(op.domain.data, (loop.args[0], *arguments), self.builder)
             inside = Block([end := scf.YieldOp()])
             self.builder.insert(scf.IfOp(holds, (), Region(inside)))
             self.builder = Builder(InsertPoint.before(end))
@@ -465,7 +476,7 @@ def _host(value: SSAValue, block: Block) -> SSAValue | None:
 def _start(
     function: FuncOp, types: Sequence[Attribute], order: Order
 ) -> tuple[_Lowering, Operation]:
-    """A lowering into a new block with arguments of these types, and the block's end."""
+    """A lowering into a new block with these arguments, and the end of its entry."""
     block = Block(arg_types=types)
     block.add_op(marker := ReturnOp())
     block.insert_op_before(middle := YieldOp(), marker)
@@ -495,7 +506,7 @@ def _input_types(function: FuncOp, order: Order) -> list[Attribute]:
 def extents_function(
     function: FuncOp, returned: Sequence[SSAValue], order: Order
 ) -> FuncOp | None:
-    """A function from the inputs to the dynamic extents of the results; None if none."""
+    """A function from the inputs to the dynamic extents of the results, if any."""
     wanted = [
         extent
         for value in returned
@@ -603,8 +614,7 @@ class ToOnfPass(ModulePass):
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         if self.layout not in list(Order):
             raise CompileError(
-                f"moa-to-onf: unknown layout: expected row or column, "
-                f"got {self.layout}"
+                f"moa-to-onf: unknown layout: expected row or column, got {self.layout}"
             )
         for function in functions_of(op):
             type_ = function.function_type

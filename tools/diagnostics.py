@@ -9,7 +9,15 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from itertools import pairwise
 
-from xdsl.utils.exceptions import ArgSpecParseError, DiagnosticException, ParseError
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.func import FuncOp
+from xdsl.ir import Region, SSAValue
+from xdsl.utils.exceptions import (
+    ArgSpecParseError,
+    DiagnosticException,
+    ParseError,
+    VerifyException,
+)
 
 from moa_dialect.errors import MoaError
 
@@ -54,6 +62,42 @@ def _operation(error: BaseException) -> str:
             if found and re.fullmatch(r"\s*\^+-*", marker):
                 return "".join(found.groups()) + ": "
     return ""
+
+
+def check_definitions(module: ModuleOp) -> None:
+    """Check that the values in functions are defined before they are used.
+
+    xDSL's verifier does not: it accepts, for one, an index used outside its loop.
+
+    Raises:
+        VerifyException: with the first value that is not.
+    """
+    for op in module.walk():
+        if isinstance(op, FuncOp):
+            _check_region(op.body, set())
+
+
+def _check_region(region: Region, visible: set[SSAValue]) -> None:
+    blocks = list(region.blocks)
+    local: set[SSAValue] = {value for block in blocks for value in block.args}
+    if len(blocks) > 1:  # in which order they run is not followed
+        local.update(
+            value for block in blocks for op in block.ops for value in op.results
+        )
+    visible |= local
+    for block in blocks:
+        for op in block.ops:
+            for operand in op.operands:
+                if operand not in visible:
+                    name = operand.name_hint or "?"
+                    raise VerifyException(
+                        f"{op.name} uses %{name} where it is not defined"
+                    )
+            for inner in op.regions:
+                _check_region(inner, visible)
+            visible.update(op.results)
+            local.update(op.results)
+    visible -= local
 
 
 @contextmanager

@@ -17,7 +17,8 @@ from xdsl.utils.exceptions import DiagnosticException
 from xdsl.xdsl_opt_main import xDSLOptMain
 
 from moa_dialect.errors import MoaError
-from moa_dialect.tools.diagnostics import BadInputError, reported
+from moa_dialect.parsing import ModuleParser
+from moa_dialect.tools.diagnostics import BadInputError, check_definitions, reported
 from moa_dialect.universe import MOA_UNIVERSE, register_dialects
 
 
@@ -37,6 +38,16 @@ class MoaOptMain(xDSLOptMain):
     def register_all_dialects(self) -> None:
         """Register the dialects of xDSL, its plug-ins and moa."""
         register_dialects(self.ctx)
+
+    def register_all_frontends(self) -> None:
+        """Register the parser of MLIR text."""
+        super().register_all_frontends()
+
+        def parse(stream: IO[bytes]) -> ModuleOp:
+            parser = ModuleParser(self.ctx, stream.read(), self.get_input_name())
+            return parser.parse_module(not self.args.no_implicit_module)
+
+        self.available_frontends["mlir"] = parse
 
     def register_all_passes(self) -> None:
         """Register the passes of xDSL, its plug-ins and moa."""
@@ -87,12 +98,16 @@ class MoaOptMain(xDSLOptMain):
         """Parse a piece of the input.
 
         Raises:
-            BadInputError: if it is no text that a parser could point into.
+            BadInputError: if it is not text.
+            VerifyException: if it uses values where they are not defined.
         """
         try:
-            return super().parse_chunk(chunk, file_extension, start_offset)
+            module = super().parse_chunk(chunk, file_extension, start_offset)
         except (ValueError, NotImplementedError) as error:
             raise BadInputError(f"{self.get_input_name()}: {error}") from error
+        if module is not None and not self.args.disable_verify:
+            check_definitions(module)
+        return module
 
     def apply_passes(self, prog: ModuleOp) -> None:
         """Apply the pipeline; errors of moa are diagnostics like any other.

@@ -29,12 +29,12 @@ from xdsl.dialects.builtin import (
 )
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Attribute
-from xdsl.parser import Parser
 from xdsl.utils.hints import isa
 
 from moa_dialect.interpreter import interpret_module
 from moa_dialect.lowering.engine import compile_module, find_entry
-from moa_dialect.tools.diagnostics import BadInputError, reported
+from moa_dialect.parsing import ModuleParser
+from moa_dialect.tools.diagnostics import BadInputError, check_definitions, reported
 from moa_dialect.types import element_of, element_type_of
 from moa_dialect.universe import register_dialects
 
@@ -95,14 +95,16 @@ def load_module(path: Path) -> ModuleOp:
 
     Raises:
         BadInputError: if it is not text.
+        VerifyException: if it does not verify.
     """
     context = Context()
     register_dialects(context)
     source = path.read_bytes()
     try:
-        module = Parser(context, source, str(path)).parse_module()
+        module = ModuleParser(context, source, str(path)).parse_module()
     except (ValueError, NotImplementedError) as error:
         raise BadInputError(f"{path}: {error}") from error
+    check_definitions(module)
     module.verify()
     return module
 

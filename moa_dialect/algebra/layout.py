@@ -1,7 +1,7 @@
 """Layouts: the bijection gamma between full indices and flat addresses.
 
-Row-major gamma is the Horner scheme `x_0 = i_0; x_k = x_(k-1) * s_k + i_k`, column-major
-the same with the axes reversed (Mullin 1988; Mullin and Jenkins 1996).
+Row-major gamma is the Horner scheme `x_0 = i_0; x_k = x_(k-1) * s_k + i_k`,
+column-major the same with the axes reversed (Mullin 1988; Mullin and Jenkins 1996).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A scalar operation is named by a string wherever it appears: as the function of
 `moa.pointwise`, `moa.map`, `moa.reduce`, `moa.outer`, `moa.inner`, `moa.omega` and
-`moa.fold`. Which upstream operation computes it is decided in `moa_dialect.scalar_code`.
+`moa.fold`. Which upstream operation computes it, `moa_dialect.scalar_code` decides.
 """
 
 from __future__ import annotations

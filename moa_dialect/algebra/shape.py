@@ -86,9 +86,7 @@ class Requirement:
     message: str
 
 
-def failure_message(
-    relation: Relation, message: str, given: int, expected: int
-) -> str:
+def failure_message(relation: Relation, message: str, given: int, expected: int) -> str:
     """One line: what was required, what was expected, what was given.
 
     >>> failure_message("eq", "inner: contracted extents must be equal", 5, 4)
@@ -133,7 +131,7 @@ class OmegaFrames:
 
     def left_axes(self) -> range:
         """Which result axes index the left frame, in order."""
-        return range(0, self.left_frame)
+        return range(self.result_frame - self.left_frame, self.result_frame)
 
     def right_axes(self) -> range:
         """Which result axes index the right frame, in order."""

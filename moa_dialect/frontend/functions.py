@@ -187,8 +187,9 @@ def _common_element(arguments: Sequence[Any]) -> Attribute | None:
     for argument in arguments:
         if isinstance(argument, Array):
             return argument.element_type
-        if isinstance(argument, np.ndarray | np.generic):
-            return element_type_of(argument.dtype)
+        dtype = getattr(argument, "dtype", None)
+        if dtype is not None:
+            return element_type_of(dtype)
     return None
 
 
@@ -330,9 +331,7 @@ def inner(
 
 
 @_array_function
-def omega(
-    f: ScalarFunction, ranks: int | Sequence[int], *arrays: ArrayLike
-) -> Array:
+def omega(f: ScalarFunction, ranks: int | Sequence[int], *arrays: ArrayLike) -> Array:
     """`f Ω<ranks> arrays`: apply f to the cells of one or two arrays.
 
     The cells of an array are its trailing `rank` axes. The frames of two arrays agree

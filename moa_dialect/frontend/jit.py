@@ -6,12 +6,12 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import cached_property, update_wrapper
 from io import StringIO
-from math import prod
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.func import FuncOp
 from xdsl.printer import Printer
 
 from moa_dialect.errors import CompileError, DTypeError, LayoutError, MoaError
@@ -37,8 +37,10 @@ def to_numpy(number: int, value: Any) -> np.ndarray:
             grad (kernels are not differentiated).
         DTypeError: for anything that is no array.
     """
+    if isinstance(value, np.ma.MaskedArray):
+        raise DTypeError(f"argument {number}: expected an array, got a masked array")
     if isinstance(value, np.ndarray):
-        return value
+        return cast(np.ndarray, value)
     if isinstance(value, bool | int | float | np.generic):
         return np.asarray(value)
     if _is_torch(value):
@@ -180,7 +182,7 @@ class Compiled:
         if not any(map(_is_torch, arrays)):
             return result
         if isinstance(result, tuple):
-            return tuple(map(_to_torch, result))
+            return tuple(_to_torch(array) for array in cast(tuple[Any, ...], result))
         return _to_torch(result)
 
 
@@ -221,12 +223,7 @@ class Jit:
         else:
             program = fn
         module = trace_program(program, specs, name)
-        (entry,) = [
-            op.sym_name.data  # pyright: ignore
-            for op in module.ops
-            if op.properties.get("sym_visibility") is None
-        ]
-        return Compiled(module, entry, self._target, self._copy)
+        return Compiled(module, entry_of(module), self._target, self._copy)
 
     def __call__(self, *args: Any, **static: Any) -> Any:
         """Run the program, compiling it first for new shapes, dtypes or options.
@@ -248,6 +245,16 @@ class Jit:
         if compiled is None:
             compiled = self._compiled[key] = self._lower(specs, static)
         return compiled(*args)
+
+
+def entry_of(module: ModuleOp) -> str:
+    """The name of the one public function of a traced module."""
+    (name,) = [
+        op.sym_name.data
+        for op in module.ops
+        if isinstance(op, FuncOp) and op.sym_visibility is None
+    ]
+    return name
 
 
 def _spec(array: np.ndarray) -> ArraySpec:

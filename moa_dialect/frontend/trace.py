@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 from xdsl.builder import Builder
@@ -28,7 +28,7 @@ from xdsl.ir import Attribute, Block, Region, SSAValue
 from xdsl.rewriter import InsertPoint
 from xdsl.utils.exceptions import VerifyException
 
-from moa_dialect.errors import DTypeError, IndexRangeError, MoaError, ShapeError
+from moa_dialect.errors import DTypeError, MoaError, precondition_error
 from moa_dialect.ops.base import ArrayOperation, as_tensor
 from moa_dialect.ops.function import ElementTypeException
 from moa_dialect.ops.structural import ConstantOp
@@ -78,9 +78,7 @@ class Trace:
     def symbol(self, wanted: str) -> str:
         """A symbol not used yet, like the wanted one."""
         base = re.sub(r"\W", "_", wanted).strip("_") or "function"
-        used = {
-            op.sym_name.data for op in self.module.ops if isinstance(op, FuncOp)
-        }
+        used = {op.sym_name.data for op in self.module.ops if isinstance(op, FuncOp)}
         names = [base, *(f"{base}_{n}" for n in range(2, len(used) + 3))]
         return next(name for name in names if name not in used)
 
@@ -109,7 +107,9 @@ class Trace:
         self.scopes.append(scope)
         try:
             result = fn(*(wrap(scope, argument) for argument in block.args))
-            results = result if isinstance(result, tuple) else (result,)
+            results = cast(
+                tuple[Any, ...], result if isinstance(result, tuple) else (result,)
+            )
             values = [unwrap(value) for value in results]
         finally:
             self.scopes.pop()
@@ -168,16 +168,13 @@ def record(op: ArrayOperation) -> Array:
 
 
 def checked(action: Callable[[], Any]) -> Any:
-    """Run something that may raise a verifier's error; raise the user's error for it."""
+    """Run something that may raise a verifier's error, as the user's error."""
     try:
         return action()
     except ElementTypeException as error:
         raise DTypeError(str(error)) from None
     except VerifyException as error:
-        message = str(error)
-        if message.startswith("psi: index entry"):
-            raise IndexRangeError(message) from None
-        raise ShapeError(message) from None
+        raise precondition_error(str(error)) from None
 
 
 def _apply(name: str, *arguments: Any) -> Any:
@@ -312,7 +309,7 @@ class Array(Traced):
         """`index ψ self` for an integer or a tuple of integers."""
         from moa_dialect.frontend.functions import psi
 
-        entries = index if isinstance(index, tuple) else (index,)
+        entries = cast(tuple[Any, ...], index if isinstance(index, tuple) else (index,))
         if not all(isinstance(entry, int | np.integer) for entry in entries):
             raise MoaError(
                 f"indexing takes integers (psi of a leading index), got {index!r}"
@@ -399,9 +396,7 @@ def argument_names(fn: Callable[..., Any], count: int) -> list[str]:
         for p in parameters
         if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
     ]
-    return [
-        positional[n] if n < len(positional) else f"arg{n}" for n in range(count)
-    ]
+    return [positional[n] if n < len(positional) else f"arg{n}" for n in range(count)]
 
 
 def trace_program(

@@ -9,12 +9,20 @@ from moa_dialect.frontend import functions as moa
 
 def row_maximum(x: Any) -> Any:
     """`⌈ red` of every row: shape (..., n) to (...)."""
-    return moa.omega(lambda row: moa.reduce("max", row), 1, x)
+    return moa.omega(_maximum, 1, x)
 
 
 def row_sum(x: Any) -> Any:
     """`+ red` of every row: shape (..., n) to (...)."""
-    return moa.omega(lambda row: moa.reduce("add", row), 1, x)
+    return moa.omega(_sum, 1, x)
+
+
+def _maximum(row: Any) -> Any:
+    return moa.reduce("max", row)
+
+
+def _sum(row: Any) -> Any:
+    return moa.reduce("add", row)
 
 
 def softmax(x: Any) -> Any:

@@ -19,6 +19,7 @@ from xdsl.dialects.builtin import (
 from xdsl.ir import Attribute, OpResult, SSAValue
 from xdsl.irdl import IRDLOperation
 from xdsl.utils.exceptions import VerifyException
+from xdsl.utils.hints import isa
 
 from moa_dialect.algebra.shape import (
     RELATIONS,
@@ -31,6 +32,7 @@ from moa_dialect.algebra.shape import (
     failure_message,
 )
 from moa_dialect.types import array_of, element_of, is_element_type, shape_of
+
 
 def rank(value: SSAValue) -> int:
     """The number of axes of an array value."""
@@ -59,7 +61,7 @@ def constant_array(value: SSAValue) -> np.ndarray | None:
     """The elements of a `moa.constant`, None for any other value."""
     if isinstance(value, OpResult) and value.op.name == "moa.constant":
         attribute = value.op.properties["value"]
-        assert isinstance(attribute, DenseIntOrFPElementsAttr)
+        assert isa(attribute, DenseIntOrFPElementsAttr)
         return array_of(attribute)
     return None
 
@@ -100,12 +102,25 @@ class ArrayOperation(IRDLOperation, ABC):
             VerifyException: with expected and given ranks.
         """
 
-    def inferred_type(self) -> TensorType:
-        """The most static result type that the operand types give."""
+    def inferred_type(self, element: Attribute | None = None) -> TensorType:
+        """The most static result type that the operand types give.
+
+        The element type is inferred too, unless one is given: that of a function named
+        by a symbol is known only inside a module.
+        """
         return as_tensor(
             [static_extent(self.operands, e) for e in self.result_extents()],
-            self.result_element(),
+            self.result_element() if element is None else element,
         )
+
+    def set_inferred_type(self, element: Attribute | None = None) -> None:
+        """Give the result its inferred type: the last step of a constructor.
+
+        Raises:
+            VerifyException: if ranks or element types do not fit.
+        """
+        self.verify_ranks()
+        self.array_result._type = self.inferred_type(element)  # pyright: ignore[reportPrivateUsage]
 
     def verify_(self) -> None:
         for value in (*self.array_operands(), *self.results):

@@ -17,6 +17,7 @@ from xdsl.irdl import (
 )
 from xdsl.traits import Pure
 from xdsl.utils.exceptions import VerifyException
+from xdsl.utils.hints import isa
 
 from moa_dialect.algebra.shape import (
     AxisOf,
@@ -31,8 +32,8 @@ from moa_dialect.ops.base import (
     are_compatible,
     as_tensor,
     rank,
-    static_extent,
 )
+from moa_dialect.ops.extents import function_extents, function_requirements
 from moa_dialect.ops.function import (
     FUNCTION,
     CellRanks,
@@ -46,22 +47,7 @@ from moa_dialect.ops.function import (
     print_name,
     verify_combines,
 )
-from moa_dialect.ops.extents import function_extents, function_requirements
 from moa_dialect.types import element_of, element_type_of, shape_of
-
-
-class _Placed(ArrayOperation):
-    """An operation whose result type may depend on a symbol of the module around it.
-
-    The constructor takes the element type when the function is a symbol; everything
-    else is inferred.
-    """
-
-    def _infer(self, element: Attribute | None) -> None:
-        self.array_result._type = as_tensor(
-            [static_extent(self.operands, e) for e in self.result_extents()],
-            self.result_element() if element is None else element,
-        )
 
 
 def _pointwise_extents(operands: Sequence[SSAValue]) -> tuple[Extent, ...]:
@@ -99,7 +85,7 @@ def _pointwise_ranks(operator: str, operands: Sequence[SSAValue]) -> None:
 
 
 @irdl_op_definition
-class PointwiseOp(_Placed):
+class PointwiseOp(ArrayOperation):
     """A scalar function of two arrays, element by element: `i ψ (A f B)`.
 
     The shapes are equal, or one operand is a scalar (rank 0), which is used for every
@@ -134,7 +120,7 @@ class PointwiseOp(_Placed):
             result_types=[lhs.type],
             properties={"function": as_function(function)},
         )
-        self._infer(element)
+        self.set_inferred_type(element)
 
     def verify_ranks(self) -> None:
         _pointwise_ranks(print_name(self.function), self.operands)
@@ -151,7 +137,7 @@ class PointwiseOp(_Placed):
 
 
 @irdl_op_definition
-class MapOp(_Placed):
+class MapOp(ArrayOperation):
     """A scalar function of one array, element by element: `i ψ (f A) = f (i ψ A)`.
 
     ```mlir
@@ -181,7 +167,7 @@ class MapOp(_Placed):
             result_types=[array.type],
             properties={"function": as_function(function)},
         )
-        self._infer(element)
+        self.set_inferred_type(element)
 
     def result_extents(self) -> tuple[Extent, ...]:
         return axes_of(0, range(rank(self.array)))
@@ -191,7 +177,7 @@ class MapOp(_Placed):
 
 
 @irdl_op_definition
-class CastOp(_Placed):
+class CastOp(ArrayOperation):
     """Conversion of every element to another element type.
 
     Float to integer rounds towards zero; a truth value becomes 0 or 1; a number
@@ -222,7 +208,7 @@ class CastOp(_Placed):
 
 
 @irdl_op_definition
-class WhereOp(_Placed):
+class WhereOp(ArrayOperation):
     """Choice by a truth value, element by element, with scalar extension.
 
     ```mlir
@@ -245,7 +231,7 @@ class WhereOp(_Placed):
         super().__init__(
             operands=[condition, if_true, if_false], result_types=[if_true.type]
         )
-        self._infer(None)
+        self.set_inferred_type()
 
     def verify_ranks(self) -> None:
         _pointwise_ranks("where", self.operands)
@@ -264,14 +250,13 @@ class WhereOp(_Placed):
             )
         if if_true != if_false:
             raise ElementTypeException(
-                f"where: operands must have one element type, "
-                f"got {if_true}, {if_false}"
+                f"where: operands must have one element type, got {if_true}, {if_false}"
             )
         return if_true
 
 
 @irdl_op_definition
-class ReduceOp(_Placed):
+class ReduceOp(ArrayOperation):
     """Right fold over axis 0: `i ψ (f red A) = (0++i ψ A) f ((1++i ψ A) f (...))`.
 
     An empty axis gives f's identity element if it has one and is an error otherwise.
@@ -299,8 +284,7 @@ class ReduceOp(_Placed):
             result_types=[array.type],
             properties={"function": as_function(function)},
         )
-        self.verify_ranks()
-        self._infer(element_of(array.type))
+        self.set_inferred_type(element_of(array.type))
 
     def verify_ranks(self) -> None:
         if rank(self.array) == 0:
@@ -334,7 +318,7 @@ def _fold_requirements(
 
 
 @irdl_op_definition
-class OuterOp(_Placed):
+class OuterOp(ArrayOperation):
     """Outer product: `(i ++ j) ψ (A •f B) = (i ψ A) f (j ψ B)`, shape `ρA ++ ρB`.
 
     ```mlir
@@ -366,7 +350,7 @@ class OuterOp(_Placed):
             result_types=[lhs.type],
             properties={"function": as_function(function)},
         )
-        self._infer(element)
+        self.set_inferred_type(element)
 
     def result_extents(self) -> tuple[Extent, ...]:
         return axes_of(0, range(rank(self.lhs))) + axes_of(1, range(rank(self.rhs)))
@@ -377,7 +361,7 @@ class OuterOp(_Placed):
 
 
 @irdl_op_definition
-class InnerOp(_Placed):
+class InnerOp(ArrayOperation):
     """Inner product: `(i ++ j) ψ (A f•g B) = f red_l ((i++<l> ψ A) g (<l>++j ψ B))`.
 
     The last axis of A is contracted with the first of B; shape
@@ -417,8 +401,7 @@ class InnerOp(_Placed):
                 "function": as_function(function),
             },
         )
-        self.verify_ranks()
-        self._infer(element)
+        self.set_inferred_type(element)
 
     def verify_ranks(self) -> None:
         if rank(self.lhs) == 0 or rank(self.rhs) == 0:
@@ -453,7 +436,7 @@ class InnerOp(_Placed):
 
 
 @irdl_op_definition
-class OmegaOp(_Placed):
+class OmegaOp(ArrayOperation):
     """A function applied to the trailing-axes cells of one or two arrays.
 
     `f Ω<r> A`: cells are the trailing r axes, the leading ones are the frame; shape
@@ -464,9 +447,10 @@ class OmegaOp(_Placed):
 
     ```mlir
     %m = moa.omega @row_maximum <1> (%a) : (tensor<3x4xf64>) -> tensor<3xf64>
-    %z = moa.omega sub <1, 0> (%a, %m) : (tensor<3x4xf64>, tensor<3xf64>) -> tensor<3x4xf64>
+    %z = moa.omega sub <1, 0> (%a, %m)
+      : (tensor<3x4xf64>, tensor<3xf64>) -> tensor<3x4xf64>
     ```
-    """  # noqa: E501
+    """
 
     name = "moa.omega"
     function = prop_def(FUNCTION)
@@ -476,8 +460,8 @@ class OmegaOp(_Placed):
     traits = traits_def(Pure())
     custom_directives = (ScalarFunction, CellRanks)
     assembly_format = (
-        "custom<ScalarFunction>($function) custom<CellRanks>($ranks) `(` $arrays `)` attr-dict `:` "
-        "`(` type($arrays) `)` `->` type($result)"
+        "custom<ScalarFunction>($function) custom<CellRanks>($ranks) "
+        "`(` $arrays `)` attr-dict `:` `(` type($arrays) `)` `->` type($result)"
     )
 
     def __init__(
@@ -634,4 +618,4 @@ class OmegaOp(_Placed):
 
 
 def _takes(expected: Attribute, given: TensorType) -> bool:
-    return isinstance(expected, TensorType) and are_compatible(expected, given)
+    return isa(expected, TensorType) and are_compatible(expected, given)

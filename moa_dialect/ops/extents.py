@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from xdsl.dialects.builtin import DYNAMIC_INDEX
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import BlockArgument, OpResult, SSAValue
 from xdsl.utils.exceptions import VerifyException
@@ -49,29 +50,44 @@ Root: TypeAlias = Fixed | ValueAxis | ValueElement | ValueCount
 """An extent in terms of a function's arguments, or of data where it depends on them."""
 
 
-def extent_root(value: SSAValue, axis: int) -> Root:
+class RootCache(dict[tuple[SSAValue, int], Root]):
+    """Roots found already, by array and axis, while the program stays as it is."""
+
+
+def extent_root(value: SSAValue, axis: int, cache: RootCache | None = None) -> Root:
     """Follow the shape rules from one axis of an array to where its extent is given."""
-    while isinstance(value, OpResult) and isinstance(value.op, ArrayOperation):
+    cache = RootCache() if cache is None else cache
+    path: list[tuple[SSAValue, int]] = []
+    while (value, axis) not in cache:
+        path.append((value, axis))
+        if not isinstance(value, OpResult) or not isinstance(value.op, ArrayOperation):
+            cache[value, axis] = ValueAxis(value, axis)
+            break
         operands = value.op.operands
         extent = value.op.result_extents()[axis]
         if not isinstance(extent, AxisOf):
-            return root_of(operands, extent)
+            cache[value, axis] = root_of(operands, extent, cache)
+            break
         value, axis = operands[extent.operand], extent.axis
-    return ValueAxis(value, axis)
+    root = cache[value, axis]
+    cache.update((step, root) for step in path)
+    return root
 
 
-def root_of(operands: Sequence[SSAValue], extent: Extent) -> Root:
+def root_of(
+    operands: Sequence[SSAValue], extent: Extent, cache: RootCache | None = None
+) -> Root:
     """The root of an extent that is given in terms of an operation's operands."""
     match extent:
         case Fixed():
             return extent
         case AxisOf(operand, axis):
-            return extent_root(operands[operand], axis)
+            return extent_root(operands[operand], axis, cache)
         case ElementCountOf(operand):
             shape = shape_of(operands[operand].type)
             if 0 in shape:
                 return Fixed(0)
-            return ValueCount(operands[operand]) if -1 in shape else Fixed(1)
+            return ValueCount(operands[operand]) if DYNAMIC_INDEX in shape else Fixed(1)
         case ElementOf(operand, position):
             value = operands[operand]
             array = constant_array(value)
@@ -117,8 +133,8 @@ def function_extents(function: FuncOp) -> tuple[Extent, ...]:
         extent = _as_extent(extent_root(value, axis))
         if extent is None:
             raise VerifyException(
-                f"function {function.sym_name}: the shape of the result depends on "
-                f"data, so cells need not give equal shapes"
+                f"function @{function.sym_name.data}: the shape of its result depends "
+                f"on data, so cells need not give equal shapes"
             )
         extents.append(extent)
     return tuple(extents)

@@ -68,16 +68,15 @@ class ScalarFunction(CustomDirective):
 
     function: AttributeVariable
 
-    def parse(self, parser: Parser, state: ParsingState) -> bool:
+    def parse(self, parser: Parser, state: ParsingState) -> None:
         self.function.set(state, parse_function(parser))
-        return True
 
     def print(self, printer: Printer, state: PrintingState, op: IRDLOperation) -> None:
         state.print_whitespace(printer)
         function = self.function.get(op)
         assert function is not None
         print_function(printer, function)
-    
+
 
 @irdl_custom_directive
 class CellRanks(CustomDirective):
@@ -85,12 +84,11 @@ class CellRanks(CustomDirective):
 
     ranks: AttributeVariable
 
-    def parse(self, parser: Parser, state: ParsingState) -> bool:
+    def parse(self, parser: Parser, state: ParsingState) -> None:
         ranks = parser.parse_comma_separated_list(
             parser.Delimiter.ANGLE, parser.parse_integer
         )
         self.ranks.set(state, DenseArrayBase.from_list(i64, ranks))
-        return True
 
     def print(self, printer: Printer, state: PrintingState, op: IRDLOperation) -> None:
         state.print_whitespace(printer)
@@ -98,6 +96,7 @@ class CellRanks(CustomDirective):
         assert isa(ranks, DenseArrayBase[IntegerType])
         with printer.in_angle_brackets():
             printer.print_list(ranks.iter_values(), printer.print_int)
+        state.last_was_punctuation = True
 
 
 def scalar_operation(function: FunctionAttr, arity: int) -> ScalarOperation:
@@ -120,15 +119,37 @@ def lookup_function(op: Operation, symbol: SymbolRefAttr) -> FuncOp:
     """The function a symbol names, as seen from `op`.
 
     Raises:
-        VerifyException: if there is none.
+        VerifyException: if there is none, or it would be applied inside itself.
     """
     in_module = op.get_toplevel_object().has_trait(SymbolTable)  # pyright: ignore
     found = SymbolTable.lookup_symbol(op, symbol) if in_module else None
-    if not isinstance(found, FuncOp) or found.is_declaration:
+    if not isinstance(found, FuncOp) or len(found.body.blocks) != 1:
         raise VerifyException(
-            f"unknown function: expected a func.func with a body named {symbol}"
+            f"unknown function: expected a func.func of one block named {symbol}"
         )
+    if _applies(found, op):
+        raise VerifyException(f"function {symbol} must not be applied inside itself")
     return found
+
+
+def _applies(function: FuncOp, application: Operation) -> bool:
+    """Whether an application is in a function, or in one that is applied there."""
+    seen: set[Operation] = set()
+    pending: list[Operation] = [function]
+    while pending:
+        current = pending.pop()
+        if current in seen:
+            continue
+        seen.add(current)
+        if current.is_ancestor(application):
+            return True
+        for op in current.walk():
+            for name in ("function", "combine"):
+                symbol = op.properties.get(name)
+                if isinstance(symbol, SymbolRefAttr):
+                    found = SymbolTable.lookup_symbol(op, symbol)
+                    pending += () if found is None else (found,)
+    return False
 
 
 def apply_type(
@@ -151,6 +172,9 @@ def apply_type(
             raise VerifyException(f"function {function} must give a scalar: {type_}")
         return result
     operation = scalar_operation(function, len(arguments))
+    for argument in arguments:
+        if not is_element_type(argument):
+            raise VerifyException(f"unsupported element type: {argument}")
     if len(set(arguments)) != 1:
         raise ElementTypeException(
             f"{operation.name}: operands must have one element type, got {given}"
@@ -187,7 +211,7 @@ def print_name(function: FunctionAttr) -> str:
 
 def has_identity(function: FunctionAttr) -> bool:
     """Whether the function is known to have a two-sided identity element."""
-    return (
-        isinstance(function, StringAttr)
-        and SCALAR_OPERATIONS[function.data].identity is not None
-    )
+    if not isinstance(function, StringAttr):
+        return False
+    operation = SCALAR_OPERATIONS.get(function.data)
+    return operation is not None and operation.identity is not None

@@ -45,7 +45,7 @@ from moa_dialect.ops.function import (
     print_name,
     verify_combines,
 )
-from moa_dialect.types import element_of, shape_of
+from moa_dialect.types import element_of, is_element_type, shape_of
 
 ARRAY = TensorType.constr() | MemRefType.constr()
 INDEX = IndexType()
@@ -421,14 +421,15 @@ class ComprehensionOp(IRDLOperation):
             )
         for value, array in zip(terminator.values, self.arrays, strict=True):
             rank = len(self.extents) + len(cell_shape(value.type))
-            if (
-                len(shape_of(array.type)) != rank
-                or element_of(array.type) != cell_element(value.type)
-            ):
+            if len(shape_of(array.type)) != rank or element_of(
+                array.type
+            ) != cell_element(value.type):
                 raise VerifyException(
                     f"result {array.type} is not an array of {len(self.extents)} axes "
                     f"of {value.type}"
                 )
+            if not is_element_type(element := cell_element(value.type)):
+                raise VerifyException(f"unsupported element type: {element}")
             if sorted(self.positions(rank)) != list(range(rank)):
                 raise VerifyException(
                     f"order expects a permutation of 0 to {rank - 1}, "
@@ -578,15 +579,21 @@ class FoldOp(IRDLOperation):
             domain = parser.parse_attribute()
             if not isinstance(domain, AffineSetAttr):
                 parser.raise_error(f"expected an affine_set, got {domain}")
-            _, *arguments = parser.parse_comma_separated_list(
+            given = parser.parse_comma_separated_list(
                 parser.Delimiter.PAREN, parser.parse_unresolved_operand
             )
+            if not given or given[0].span.text != index.name.text:
+                parser.raise_error(
+                    f"expected the fold's index {index.name.text} as the domain's first"
+                )
+            arguments = given[1:]
         parser.parse_punctuation("->")
         type_ = parser.parse_type()
-        bounds = [parser.resolve_operand(bound, INDEX) for bound in (lower, upper)]
+        start = parser.resolve_operand(lower, INDEX)
+        stop = parser.resolve_operand(upper, INDEX)
         resolved = [parser.resolve_operand(value, INDEX) for value in arguments]
         body = parser.parse_region([index.resolve(INDEX)])
-        op = cls(function, *bounds, body, type_, domain, resolved)
+        op = cls(function, start, stop, body, type_, domain, resolved)
         op.attributes |= parser.parse_optional_attr_dict()
         return op
 
@@ -613,5 +620,3 @@ def _parse_pair(
     index = parser.parse_argument(expect_type=False)
     parser.parse_characters(separator)
     return index, parser.parse_unresolved_operand()
-
-

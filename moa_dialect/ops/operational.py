@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 from xdsl.dialects.builtin import (
     DYNAMIC_INDEX,
@@ -85,6 +84,11 @@ class RavOp(IRDLOperation):
                 f"unknown order: expected row or column, got {self.order.data}"
             )
         _verify_flat(self.result.type)
+        if element_of(self.result.type) != element_of(self.array.type):
+            raise VerifyException(
+                f"rav gives the elements of the array: expected "
+                f"{element_of(self.array.type)}, got {element_of(self.result.type)}"
+            )
 
     def print(self, printer: Printer) -> None:
         printer.print_string(f" {self.order.data} ")
@@ -167,13 +171,13 @@ class BufferOp(IRDLOperation):
         type_ = parser.parse_type()
         if not isa(type_, MemRefType):
             parser.raise_error(f"expected a memref, got {type_}")
-        op = cls(
-            [parser.resolve_operand(extent, INDEX) for extent in extents],
-            element_of(type_),
-            accumulator,
+        properties = {"accumulator": UnitAttr()} if accumulator else {}
+        return cls.create(
+            operands=[parser.resolve_operand(extent, INDEX) for extent in extents],
+            result_types=[type_],
+            properties=properties,
+            attributes=attributes,
         )
-        op.attributes |= attributes
-        return op
 
 
 @irdl_op_definition
@@ -238,9 +242,10 @@ class LoopOp(IRDLOperation):
         parser.parse_keyword("by")
         stride = parser.parse_integer(allow_boolean=False)
         parser.parse_punctuation("]")
-        bounds = [parser.resolve_operand(bound, INDEX) for bound in (start, stop)]
+        first = parser.resolve_operand(start, INDEX)
+        last = parser.resolve_operand(stop, INDEX)
         body = parser.parse_region([index.resolve(INDEX)])
-        op = cls(*bounds, stride, body)
+        op = cls(first, last, stride, body)
         op.attributes |= parser.parse_optional_attr_dict()
         return op
 
@@ -286,7 +291,9 @@ class _Access(IRDLOperation):
 
 def _parse_address(
     parser: Parser,
-) -> tuple[SSAValue, SSAValue, list[SSAValue], list[SSAValue], dict[str, Attribute]]:
+) -> tuple[
+    SSAValue, SSAValue, Sequence[SSAValue], Sequence[SSAValue], dict[str, Attribute]
+]:
     buffer = parser.parse_unresolved_operand()
     parser.parse_punctuation("[")
     start = parser.resolve_operand(parser.parse_unresolved_operand(), INDEX)
@@ -335,14 +342,22 @@ class LoadOp(_Access):
             result_types=[element_of(buffer.type)],
         )
 
+    def verify_(self) -> None:
+        super().verify_()
+        if self.result.type != element_of(self.buffer.type):
+            raise VerifyException(
+                f"load gives an element of the buffer: expected "
+                f"{element_of(self.buffer.type)}, got {self.result.type}"
+            )
+
     def print(self, printer: Printer) -> None:
         printer.print_string(" ")
         self.print_address(printer)
 
     @classmethod
     def parse(cls, parser: Parser) -> LoadOp:
-        *address, attributes = _parse_address(parser)
-        op = cls(*address)
+        buffer, start, indices, strides, attributes = _parse_address(parser)
+        op = cls(buffer, start, indices, strides)
         op.attributes |= attributes
         return op
 
@@ -391,8 +406,8 @@ class StoreOp(_Access):
     def parse(cls, parser: Parser) -> StoreOp:
         value = parser.parse_unresolved_operand()
         parser.parse_punctuation(",")
-        *address, attributes = _parse_address(parser)
-        buffer_type = cast(Attribute, address[0].type)  # pyright: ignore
-        op = cls(parser.resolve_operand(value, element_of(buffer_type)), *address)
+        buffer, start, indices, strides, attributes = _parse_address(parser)
+        stored = parser.resolve_operand(value, element_of(buffer.type))
+        op = cls(stored, buffer, start, indices, strides)
         op.attributes |= attributes
         return op

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 from xdsl.dialects.builtin import (
+    DYNAMIC_INDEX,
     DenseArrayBase,
     DenseIntOrFPElementsAttr,
     IndexType,
@@ -70,7 +71,6 @@ class ConstantOp(ArrayOperation):
         return self.value.get_element_type()
 
 
-
 @irdl_op_definition
 class IotaOp(ArrayOperation):
     """The array of all full indices of a shape.
@@ -91,10 +91,10 @@ class IotaOp(ArrayOperation):
 
     def __init__(self, extents: SSAValue):
         super().__init__(operands=[extents], result_types=[extents.type])
-        self.array_result._type = self.inferred_type()
+        self.set_inferred_type()
 
     def verify_ranks(self) -> None:
-        if rank(self.extents) > 1 or -1 in shape_of(self.extents.type):
+        if rank(self.extents) > 1 or DYNAMIC_INDEX in shape_of(self.extents.type):
             raise VerifyException(
                 f"iota expects a scalar or a vector of static length, "
                 f"got {self.extents.type}"
@@ -220,7 +220,7 @@ class PsiOp(ArrayOperation):
 
     def __init__(self, index: SSAValue, array: SSAValue):
         super().__init__(operands=[index, array], result_types=[array.type])
-        self.array_result._type = self.inferred_type()
+        self.set_inferred_type()
 
     @property
     def index_length(self) -> int:
@@ -303,8 +303,7 @@ class TransposeOp(ArrayOperation):
             result_types=[array.type],
             properties={"permutation": attribute},
         )
-        self.verify_ranks()
-        self.array_result._type = self.inferred_type()
+        self.set_inferred_type()
 
     @property
     def axes(self) -> tuple[int, ...]:
@@ -349,7 +348,7 @@ class CellOp(ArrayOperation):
 
     def __init__(self, array: SSAValue, indices: Sequence[SSAValue]):
         super().__init__(operands=[array, indices], result_types=[array.type])
-        self.array_result._type = self.inferred_type()
+        self.set_inferred_type()
 
     def verify_ranks(self) -> None:
         if len(self.indices) > rank(self.array):

@@ -3,7 +3,7 @@
 import math
 import operator
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import cache, reduce
 from itertools import product
@@ -18,11 +18,11 @@ from hypothesis.extra import numpy as hnp
 from xdsl.context import Context
 from xdsl.dialects import arith, builtin, func, memref, scf
 from xdsl.dialects import math as math_dialect
-from xdsl.dialects.builtin import MemRefType, TensorType, f64, i64
+from xdsl.dialects.builtin import DYNAMIC_INDEX, MemRefType, TensorType, f64, i64
 from xdsl.parser import Parser
 
 from moa_dialect.algebra.scalar import SCALAR_OPERATIONS
-from moa_dialect.arguments import check_arguments
+from moa_dialect.arguments import array_type, check_arguments
 from moa_dialect.dialect import Moa
 from moa_dialect.errors import (
     DTypeError,
@@ -61,7 +61,7 @@ def run(text: str, *arrays: object, entry: str = "f") -> np.ndarray:
 
 
 @contextmanager
-def fails(error: type[MoaError], message: str) -> Iterator[None]:
+def fails(error: type[MoaError], message: str) -> Generator[None]:
     with pytest.raises(error) as caught:
         yield
     assert str(caught.value) == message
@@ -379,7 +379,7 @@ def test_pointwise_on_floats(function: str, element: str):
         expected = operation.compute(lhs, rhs)
     result = run(pointwise(function, type_, type_, out), lhs, rhs)
     if function in ("max", "min"):
-        np.testing.assert_array_equal(result, expected)
+        np.testing.assert_array_equal(result.astype(float), expected.astype(float))
         same(run(pointwise(function, type_, type_, out), rhs, lhs), result)
     else:
         same(result, expected)
@@ -459,7 +459,8 @@ def test_pointwise_with_scalar_extension(
         for is_scalar, array in zip(scalars, arrays, strict=True)
     ]
     types = [f"tensor<{'?x' * np.ndim(o)}f32>" for o in operands]
-    text = pointwise(function, *types, max(types, key=len))
+    lhs, rhs = types
+    text = pointwise(function, lhs, rhs, max(types, key=len))
     with np.errstate(all="ignore"):
         expected = SCALAR_OPERATIONS[function].compute(*map(np.asarray, operands))
     same(run(text, *operands), expected)
@@ -547,7 +548,8 @@ def test_cast(source: str, target: str, values: list[float]):
         f"tensor<3x{target}>",
     )
     array = np.array(values, dtype_of(element_type_of(source)))
-    same(run(text, array), array.astype(dtype_of(element_type_of(target))))
+    with np.errstate(all="ignore"):
+        same(run(text, array), array.astype(dtype_of(element_type_of(target))))
 
 
 @pytest.mark.parametrize(
@@ -563,7 +565,8 @@ def test_cast_to_bf16_rounds_once(value: float):
     scalar_text = scalar("%r = arith.truncf %a : f64 to bf16", "%a: f64", "bf16")
     bits = np.arange(2**16, dtype=np.uint16)
     every = bits.view(ml_dtypes.bfloat16)
-    every = every[np.isfinite(every) & (bits < 2**15)].astype(np.float64)
+    with np.errstate(all="ignore"):
+        every = every[bits < 0x7F80].astype(np.float64)
     for sign in (1, -1):
         result = float(run(text, sign * value))
         assert result == float(run(scalar_text, sign * value))
@@ -753,7 +756,7 @@ def test_inner_is_a_right_fold_bit_for_bit(
     products = np.empty((length, *outer_shape), np.float32)
     for k in range(length):
         products[k] = compute(
-            a[..., k].reshape(*shapes[0], *[1] * len(shapes[1])), b[k]
+            a[..., k].reshape((*shapes[0], *[1] * len(shapes[1]))), b[k]
         )
     text = inner(combine, function, a.ndim, b.ndim, element="f32")
     same(run(text, a, b), right_fold(combine, products))
@@ -1620,7 +1623,7 @@ def test_entry():
     with fails(MoaError, "unknown entry 'x': expected one of a, b"):
         interpret_module(parse(TWO), "x", [])
     with fails(MoaError, "unknown entry 'x': expected a function, there is none"):
-        interpret_module(parse(""), "x", [])
+        interpret_module(parse("builtin.module {}"), "x", [])
     assert interpret_module(parse(TWO), "b", []) == ()
     same(run(TWO, 3.0, entry="c"), np.float64(3))
 
@@ -1643,10 +1646,11 @@ def test_an_operation_without_meaning():
 
 def test_arguments():
     q, k = np.zeros((3, 64)), np.zeros((2, 64))
-    types = [TensorType(f64, [-1, 64]), MemRefType(f64, [-1, 64])]
+    types = [TensorType(f64, [DYNAMIC_INDEX, 64]), MemRefType(f64, [DYNAMIC_INDEX, 64])]
 
     def check(*arrays: object) -> None:
-        check_arguments("attention", ["q", "k"], types, arrays)  # pyright: ignore
+        expected = [array_type(type_) for type_ in types]
+        check_arguments("attention", ["q", "k"], expected, arrays)
 
     check(q, k)
     cases: list[tuple[tuple[object, ...], type[MoaError], str]] = [
@@ -1677,7 +1681,7 @@ def test_arguments():
             check(*arrays)
         assert str(caught.value) == message
     with fails(MoaError, "f: expected 1 argument, got 0"):
-        check_arguments("f", ["n"], [i64], [])
+        check_arguments("f", ["n"], [array_type(i64)], [])
 
 
 def test_arguments_are_checked_by_name():

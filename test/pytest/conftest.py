@@ -1,0 +1,23 @@
+"""Settings of the property tests: without deadlines, repeatable in CI.
+
+A compilation takes a fraction of a second, most of it once, so that a deadline for each
+example would only be a source of chance. With CI in the environment the examples are
+the same on every run, and fewer.
+"""
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+_SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large)
+
+settings.register_profile("local", deadline=None, suppress_health_check=_SLOW)
+settings.register_profile(
+    "ci",
+    deadline=None,
+    suppress_health_check=_SLOW,
+    derandomize=True,
+    max_examples=50,
+    print_blob=True,
+)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
