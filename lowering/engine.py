@@ -170,7 +170,8 @@ class Kernel:
             layout = "Fortran" if fortran else "C"
             raise LayoutError(
                 f"argument {number} '{self.names[number]}': expected a "
-                f"{layout}-contiguous array, got strides {array.strides} for shape {array.shape}"
+                f"{layout}-contiguous array, got strides {array.strides} for shape "
+                f"{array.shape}"
             )
         return np.require(array, requirements=["F" if fortran else "C", "A"])
 

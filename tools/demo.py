@@ -263,7 +263,7 @@ def report(text: str, figures: Figures, texts: Texts) -> str:
             )
         )
     lines += [
-        "  first call: compiles, or reads a kernel compiled earlier, and runs once",
+        "  first call: compiles and runs once",
         f"  PyTorch {figures.torch_version} with {figures.torch_threads} threads; "
         f"cores available: {figures.cores}",
     ]

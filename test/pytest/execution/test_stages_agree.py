@@ -860,12 +860,12 @@ def arrays(
     return np.array(values, dtype).reshape(shape)
 
 
-@dataclass
 class Program:
     """A program with one or two results, and arguments to run it on."""
 
-    arguments: list[Node]
-    results: list[Node]
+    def __init__(self, arguments: list[Node], results: list[Node]) -> None:
+        self.arguments = arguments
+        self.results = results
 
     def __repr__(self) -> str:
         arguments = [node.numbers.values[0] for node in self.arguments]
