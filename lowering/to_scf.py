@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from xdsl.builder import Builder
@@ -187,52 +187,83 @@ class _Lowering:
         Rewriter.replace_op(op, scf.ForOp(lower, upper, step, [], region), [])
 
     def _fold(self, op: FoldOp, builder: Builder) -> None:
-        """A right fold: from the last index down, the accumulator on the right."""
+        """A right fold: from the last index down, the accumulator on the right.
+
+        It starts from the identity element; a function without one takes the first
+        element it meets as it is.
+        """
         one = builder.insert(constant(1, IndexType())).result
+        zero = builder.insert(constant(0, IndexType())).result
         count = builder.insert(arith.SubiOp(op.upper, op.lower)).result
         last = builder.insert(arith.SubiOp(op.upper, one)).result
         type_ = op.result.type
-        if has_identity(op.function):
-            first = builder.insert(constant(0, IndexType())).result
-            start = constant(identity_of(op.function, type_), type_)
-            initial = builder.insert(start).result
-        else:
-            first = one
-            initial = self._element(op, last, builder)
+        start = identity_of(op.function, type_) if has_identity(op.function) else 0
+        initial = builder.insert(constant(start, type_)).result
         body = Block(arg_types=[IndexType(), type_])
         inner = Builder(InsertPoint.at_end(body))
         position, accumulated = body.args
         index = inner.insert(arith.SubiOp(last, position)).result
         index.name_hint = op.body.block.args[0].name_hint
-        if op.domain is None:
-            combined = self._combine(op, index, accumulated, inner)
-        else:
+        if op.domain is not None:
             values = (index, *op.domain_arguments)
             holds = emit_set(op.domain.data, values, inner)
-            taken, skipped = Block(), Block([scf.YieldOp(accumulated)])
-            within = Builder(InsertPoint.at_end(taken))
-            value = self._combine(op, index, accumulated, within)
-            within.insert(scf.YieldOp(value))
-            chosen = scf.IfOp(holds, (type_,), Region(taken), Region(skipped))
-            combined = inner.insert(chosen).results[0]
+            combined = self._choose(
+                holds,
+                lambda b: self._combine(
+                    op, self._element(op, index, b), accumulated, b
+                ),
+                lambda b: accumulated,
+                inner,
+            )
+        elif has_identity(op.function):
+            element = self._element(op, index, inner)
+            combined = self._combine(op, element, accumulated, inner)
+        else:
+            element = self._element(op, index, inner)
+            is_first = inner.insert(arith.CmpiOp(position, zero, "eq")).result
+            combined = self._choose(
+                is_first,
+                lambda b: element,
+                lambda b: self._combine(op, element, accumulated, b),
+                inner,
+            )
         inner.insert(scf.YieldOp(combined))
-        loop = scf.ForOp(first, count, one, [initial], Region(body))
+        loop = scf.ForOp(zero, count, one, [initial], Region(body))
         Rewriter.replace_op(op, loop)
 
+    def _choose(
+        self,
+        condition: SSAValue,
+        if_true: Callable[[Builder], SSAValue],
+        if_false: Callable[[Builder], SSAValue],
+        builder: Builder,
+    ) -> SSAValue:
+        """An scf.if that gives one value; each side is emitted into its branch."""
+        blocks = Block(), Block()
+        for block, side in zip(blocks, (if_true, if_false), strict=True):
+            within = Builder(InsertPoint.at_end(block))
+            within.insert(scf.YieldOp(side(within)))
+        assert blocks[0].last_op is not None
+        (type_,) = blocks[0].last_op.operand_types
+        branches = map(Region, blocks)
+        return builder.insert(scf.IfOp(condition, (type_,), *branches)).results[0]
+
     def _element(self, op: FoldOp, index: SSAValue, builder: Builder) -> SSAValue:
-        """Emit a copy of the fold's body for one index."""
+        """Move the fold's body here, for this index; gives what it yields."""
         body, terminator = body_of(op.body)
-        mapper: dict[SSAValue, SSAValue] = {body.args[0]: index}
-        for inner in body.ops:
-            if not isinstance(inner, YieldOp):
-                builder.insert(inner.clone(mapper))
-        return mapper.get(terminator.values[0], terminator.values[0])
+        body.args[0].replace_all_uses_with(index)
+        element = terminator.values[0]
+        for inner in list(body.ops):
+            if inner is not terminator:
+                inner.detach()
+                builder.insert(inner)
+        return element
 
     def _combine(
-        self, op: FoldOp, index: SSAValue, accumulated: SSAValue, builder: Builder
+        self, op: FoldOp, element: SSAValue, accumulated: SSAValue, builder: Builder
     ) -> SSAValue:
-        element = self._element(op, index, builder)
-        return apply_function(op.function, (element, accumulated), builder, self.lookup)
+        arguments = (element, accumulated)
+        return apply_function(op.function, arguments, builder, self.lookup)
 
     # Checks.
 

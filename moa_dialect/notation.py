@@ -19,7 +19,7 @@ or by ψ.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, count
@@ -27,7 +27,6 @@ from itertools import chain, count
 from xdsl.dialects.arith import CmpfOp, CmpiOp
 from xdsl.dialects.arith import ConstantOp as ScalarConstantOp
 from xdsl.dialects.builtin import (
-    AffineSetAttr,
     DenseIntOrFPElementsAttr,
     FloatAttr,
     IntegerAttr,
@@ -36,6 +35,7 @@ from xdsl.dialects.builtin import (
     StringAttr,
     SymbolRefAttr,
     TensorType,
+    UnregisteredOp,
 )
 from xdsl.dialects.func import CallOp, FuncOp, ReturnOp
 from xdsl.ir import Attribute, Block, Operation, OpResult, SSAValue
@@ -43,6 +43,7 @@ from xdsl.ir.affine import (
     AffineBinaryOpExpr,
     AffineBinaryOpKind,
     AffineConstantExpr,
+    AffineConstraintExpr,
     AffineConstraintKind,
     AffineDimExpr,
     AffineExpr,
@@ -142,6 +143,12 @@ _COMPARISONS = {
     **dict.fromkeys(("sle", "ule", "ole"), "≤"),
     **dict.fromkeys(("sgt", "ugt", "ogt"), ">"),
     **dict.fromkeys(("sge", "uge", "oge"), "≥"),
+}
+_AFFINE = {
+    AffineBinaryOpKind.Mul: "×",
+    AffineBinaryOpKind.Mod: "mod",
+    AffineBinaryOpKind.FloorDiv: "div",
+    AffineBinaryOpKind.CeilDiv: "ceildiv",
 }
 _SILENT = {"fastmath", "overflowFlags", "callee"}
 """Attributes of scalar operations that the notation leaves out."""
@@ -367,6 +374,83 @@ class _Module:
         return list(done)
 
 
+@dataclass
+class _Affine:
+    """Affine expressions over values: dimensions, then symbols."""
+
+    spelling: Spelling
+    values: Sequence[Expression]
+    dimensions: int
+
+    def condition(self, constraint: AffineConstraintExpr) -> Document:
+        """A constraint with positive terms on either side: `p + 1 ≤ i`."""
+        difference = constraint.lhs - constraint.rhs
+        if constraint.kind is AffineConstraintKind.le:
+            difference = difference * -1
+        terms, number = self._terms(difference)
+        smaller = [self._scaled(term, -factor) for term, factor in terms if factor < 0]
+        larger = [self._scaled(term, factor) for term, factor in terms if factor > 0]
+        sign = "=" if constraint.kind is AffineConstraintKind.eq else "≤"
+        if sign == "≤" and number == -1:
+            sign = "<"
+        elif number:
+            (larger if number > 0 else smaller).append(atom(str(abs(number))))
+        sides = [self._sum(smaller), self._sum(larger)]
+        if sign == "=" and not smaller:
+            sides.reverse()
+        return self.spelling.infix(sign, *sides).document
+
+    def _terms(
+        self, expression: AffineExpr
+    ) -> tuple[list[tuple[Expression, int]], int]:
+        """An expression as terms with their factors, and a number."""
+        match expression:
+            case AffineConstantExpr(number):
+                return [], number
+            case AffineDimExpr(position):
+                return [(self.values[position], 1)], 0
+            case AffineSymExpr(position):
+                return [(self.values[self.dimensions + position], 1)], 0
+            case AffineBinaryOpExpr(AffineBinaryOpKind.Add, left, right):
+                terms, number = self._terms(left)
+                others, other = self._terms(right)
+                return [*terms, *others], number + other
+            case AffineBinaryOpExpr(
+                AffineBinaryOpKind.Mul, left, AffineConstantExpr(factor)
+            ):
+                terms, number = self._terms(left)
+                return [(term, factor * f) for term, f in terms], number * factor
+            case AffineBinaryOpExpr(kind, left, right):
+                sides = self._expression(left), self._expression(right)
+                return [(self.spelling.infix(_AFFINE[kind], *sides), 1)], 0
+            case _:
+                raise AssertionError(f"unknown affine expression {expression}")
+
+    def _expression(self, expression: AffineExpr) -> Expression:
+        terms, number = self._terms(expression)
+        if number or not terms:
+            terms.append((atom(str(abs(number))), 1 if number >= 0 else -1))
+        (first, factor), *rest = terms
+        total = self._scaled(first, abs(factor))
+        if factor < 0:
+            total = self.spelling.loose("-", total)
+        for term, factor in rest:
+            sign = "-" if factor < 0 else "+"
+            total = self.spelling.infix(sign, total, self._scaled(term, abs(factor)))
+        return total
+
+    def _scaled(self, term: Expression, factor: int) -> Expression:
+        return (
+            term if factor == 1 else self.spelling.infix("×", atom(str(factor)), term)
+        )
+
+    def _sum(self, terms: Sequence[Expression]) -> Expression:
+        total, *rest = terms or [atom("0")]
+        for term in rest:
+            total = self.spelling.infix("+", total, term)
+        return total
+
+
 class _Definition:
     """The definition of one function."""
 
@@ -493,8 +577,9 @@ class _Definition:
             elif len(op.results) == 1:
                 lines += self._bind(op.results[0], self._expression(op))
             else:
+                expression = self._expression(op)
                 names = [self._name(result) for result in op.results]
-                lines.append(self._assign(", ".join(names), self._expression(op)))
+                lines.append(self._let(", ".join(names), expression))
         return lines
 
     def _bind(self, value: OpResult, expression: Expression) -> list[Document]:
@@ -502,7 +587,7 @@ class _Definition:
         if value not in self._results and (expression.is_plain or _used_once(value)):
             self._known[value] = expression
             return []
-        return [self._assign(self._name(value), expression)]
+        return [self._let(self._name(value), expression)]
 
     def _name(self, value: OpResult) -> str:
         name = self._results.get(value)
@@ -512,12 +597,15 @@ class _Definition:
         self._known[value] = atom(name)
         return name
 
+    def _let(self, name: str, expression: Expression) -> Document:
+        """`let x = ...` in a body, `S = ...` outside."""
+        return self._assign(f"let {name}" if self._depth else name, expression)
+
     def _assign(self, target: Document, expression: Expression) -> Document:
-        let = "let " if self._depth and isinstance(target, str) else ""
         if expression.is_enclosed:
-            return concat(let, target, " = ", expression.document)
+            return concat(target, " = ", expression.document)
         value = Group(Nest(concat(SPACE, expression.document)))
-        return concat(let, target, " =", value)
+        return concat(target, " =", value)
 
     def _requirement(self, op: RequireOp) -> list[Document]:
         signs = {"eq": "=", "lt": "<", "le": "≤", "ge": "≥"}
@@ -569,7 +657,7 @@ class _Definition:
             self._depth -= 1
         if not indices:
             return lines
-        quantifier = self._quantifier(indices, [*map(self._extent, op.extents)])
+        quantifier = self._quantifier(indices, self._arguments(op))
         if len(lines) == 1:
             return [concat(quantifier, " ", lines[0])]
         return [concat(quantifier, Nest(concat(Break(), _stack(lines))))]
@@ -581,12 +669,11 @@ class _Definition:
         name, places = target
         value_known = self._known[value]
         if not places:
-            return concat("", self._assign(concat(name), value_known))
+            return self._let(name, value_known)
         quantifier: Document = ""
         if len(places) > len(index) and list(places) != sorted(places):
-            with self._names.scope():
-                extents = self._shape_of(value)
-                inner = [self._names.index(None) for _ in extents]
+            extents = self._shape_of(value)
+            inner = [self._names.fresh(None, INDEX_LETTERS) for _ in extents]
             quantifier = concat(
                 self._quantifier(inner, [atom(extent) for extent in extents]), " "
             )
@@ -615,9 +702,6 @@ class _Definition:
         return concat(sign("∀"), " 0 ", sign("≤"), " ", index, " < ", bound, ":")
 
     # Expressions.
-
-    def _extent(self, value: SSAValue) -> Expression:
-        return self._known[value]
 
     def _arguments(self, op: Operation) -> list[Expression]:
         return [self._known[operand] for operand in op.operands]
@@ -713,7 +797,7 @@ class _Definition:
             self._depth -= 1
             (value,) = _yielded(op)
             element = self._known[value].document
-        extents = [self._extent(extent) for extent in op.extents]
+        extents = self._arguments(op)
         body = Break() if lines else SPACE
         inner = Nest(concat(body, _stack([*lines, element])))
         document = Group(concat(self._quantifier(indices, extents), inner))
@@ -748,101 +832,14 @@ class _Definition:
         """` | p ≤ i, ...`: where the fold's index is not skipped."""
         if op.domain is None:
             return ""
-        index = self._known[op.body.block.args[0]]
-        values = [index, *(self._known[value] for value in op.domain_arguments)]
-        return concat(" | ", join(", ", self._conditions(op.domain, values)))
-
-    def _conditions(
-        self, domain: AffineSetAttr, values: Sequence[Expression]
-    ) -> Iterator[Document]:
-        """Each constraint of an affine set with positive terms on either side."""
-        dimensions = domain.data.num_dims
-        for constraint in domain.data.constraints:
-            terms, number = self._terms(
-                constraint.lhs - constraint.rhs, values, dimensions
-            )
-            sides: list[list[Expression]] = [[], []]
-            for term, factor in terms:
-                scaled = (
-                    term
-                    if abs(factor) == 1
-                    else self._spelling.infix("×", atom(str(abs(factor))), term)
-                )
-                sides[factor > 0].append(scaled)
-            kind = constraint.kind
-            smaller, larger = sides if kind != AffineConstraintKind.le else sides[::-1]
-            rest = -number if kind == AffineConstraintKind.le else number
-            is_strict = kind != AffineConstraintKind.eq and rest == -1
-            if rest and not is_strict:
-                (larger if rest > 0 else smaller).append(atom(str(abs(rest))))
-            sign = "=" if kind == AffineConstraintKind.eq else "≤"
-            yield self._spelling.infix(
-                "<" if is_strict else sign, self._sum(smaller), self._sum(larger)
-            ).document
-
-    def _sum(self, terms: Sequence[Expression]) -> Expression:
-        if not terms:
-            return atom("0")
-        total, *rest = terms
-        for term in rest:
-            total = self._spelling.infix("+", total, term)
-        return total
-
-    def _terms(
-        self, expression: AffineExpr, values: Sequence[Expression], dimensions: int
-    ) -> tuple[list[tuple[Expression, int]], int]:
-        """An affine expression as terms with factors, and a number."""
-        match expression:
-            case AffineConstantExpr(number):
-                return [], number
-            case AffineDimExpr(position):
-                return [(values[position], 1)], 0
-            case AffineSymExpr(position):
-                return [(values[dimensions + position], 1)], 0
-            case AffineBinaryOpExpr(AffineBinaryOpKind.Add, left, right):
-                terms, number = self._terms(left, values, dimensions)
-                others, other = self._terms(right, values, dimensions)
-                return [*terms, *others], number + other
-            case AffineBinaryOpExpr(
-                AffineBinaryOpKind.Mul, left, AffineConstantExpr(factor)
-            ):
-                terms, number = self._terms(left, values, dimensions)
-                return [(term, factor * f) for term, f in terms], number * factor
-            case AffineBinaryOpExpr(kind, left, right):
-                sides = [
-                    self._affine(side, values, dimensions) for side in (left, right)
-                ]
-                sign = {
-                    AffineBinaryOpKind.Mul: "×",
-                    AffineBinaryOpKind.Mod: "mod",
-                    AffineBinaryOpKind.FloorDiv: "div",
-                    AffineBinaryOpKind.CeilDiv: "ceildiv",
-                }[kind]
-                return [(self._spelling.infix(sign, *sides), 1)], 0
-            case _:
-                raise AssertionError(f"unknown affine expression {expression}")
-
-    def _affine(
-        self, expression: AffineExpr, values: Sequence[Expression], dimensions: int
-    ) -> Expression:
-        terms, number = self._terms(expression, values, dimensions)
-        total: Expression | None = None
-        for term, factor in terms:
-            if abs(factor) != 1:
-                term = self._spelling.infix("×", atom(str(abs(factor))), term)
-            if total is not None:
-                total = self._spelling.infix("-" if factor < 0 else "+", total, term)
-            else:
-                total = self._spelling.loose("-", term) if factor < 0 else term
-        if total is None or number:
-            constant = atom(str(abs(number)))
-            if total is None:
-                total = constant if number >= 0 else self._spelling.loose("-", constant)
-            else:
-                total = self._spelling.infix(
-                    "-" if number < 0 else "+", total, constant
-                )
-        return total
+        values = (op.body.block.args[0], *op.domain_arguments)
+        affine = _Affine(
+            self._spelling,
+            [self._known[value] for value in values],
+            op.domain.data.num_dims,
+        )
+        conditions = map(affine.condition, op.domain.data.constraints)
+        return concat(" | ", join(", ", conditions))
 
     def _scalar(self, op: Operation) -> Expression:
         """An operation of arith, math or func, or any other as a call."""
@@ -917,6 +914,8 @@ _CMPF: Sequence[str] = (
 
 def _described(op: Operation) -> str:
     """An operation without a sign: its name, with the attributes that matter."""
+    if isinstance(op, UnregisteredOp):
+        return op.op_name.data
     attributes = {**op.properties, **op.attributes}
     shown = [f"{k} = {v}" for k, v in attributes.items() if k not in _SILENT]
     name = op.name.rpartition(".")[2]

@@ -68,6 +68,8 @@ def join(separator: Document, parts: Iterable[Document]) -> Document:
 def layout(document: Document, width: int) -> str:
     """The text of a document, on lines of at most `width` characters if possible.
 
+    Lines are indented by half the width at most, so that deep nesting stays readable.
+
     >>> call = Group(concat("f(", Nest(concat(EMPTY, "a,", SPACE, "b")), EMPTY, ")"))
     >>> print(layout(call, 7))
     f(a, b)
@@ -95,7 +97,8 @@ def layout(document: Document, width: int) -> str:
             case Concat(parts):
                 stack += ((indent, is_flat, part) for part in reversed(parts))
             case Nest(content, further):
-                stack.append((indent + further, is_flat, content))
+                deeper = indent + further if indent < width // 2 else indent
+                stack.append((deeper, is_flat, content))
             case Group(content):
                 fits = is_flat or _fits(content, stack, width - column)
                 stack.append((indent, fits, content))

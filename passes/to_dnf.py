@@ -76,6 +76,9 @@ _AXIS_NAMES = "ijklmn"
 _FOLDED_NAME = "p"
 """What a folded index is called."""
 
+_MOST_NESTED = 64
+"""How deep folds may nest: beyond, evaluating them is hopeless anyway."""
+
 Key = tuple[SSAValue, tuple[SSAValue, ...]]
 
 
@@ -133,6 +136,12 @@ class PsiReduction:
 
     def fold(self, function: FunctionAttr, extent: SSAValue, body: FoldBody) -> FoldOp:
         """A fold over `0 <= k < extent`."""
+        depth = sum(1 for _ in _scopes(self.builder.insertion_point.block))
+        if depth > _MOST_NESTED:
+            raise CompileError(
+                f"the normal form of @{self.function.sym_name.data} nests more than "
+                f"{_MOST_NESTED} folds in each other"
+            )
         block = Block(arg_types=[IndexType()])
         block.args[0].name_hint = _FOLDED_NAME
         outer, self.builder = self.builder, Builder(InsertPoint.at_end(block))
@@ -451,7 +460,7 @@ class ToDnfPass(ModulePass):
 
     name = "moa-to-dnf"
 
-    limit: int = 100_000
+    limit: int = 20_000
     trace: bool = False
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:

@@ -66,6 +66,17 @@ func.func @psi_of_omega_with_an_excess_frame_left(%a: tensor<2x3x4xf64>, %v: ten
 // CHECK-NEXT:    moa.at %[[A]][%[[I]], %[[K]], %[[C]]]
 // CHECK-NEXT:    moa.at %[[V]][%[[K]]]
 
+// Likewise that of the right one; the left one is indexed by the shared axis alone.
+// CHECK-LABEL: func.func @psi_of_omega_with_an_excess_frame_right(
+// CHECK-SAME:    %[[V:.*]]: tensor<3xf64>, %[[A:.*]]: tensor<2x3x4xf64>)
+func.func @psi_of_omega_with_an_excess_frame_right(%v: tensor<3xf64>, %a: tensor<2x3x4xf64>) -> tensor<2x3x4xf64> {
+  %b = moa.omega sub <0, 1> (%v, %a) : (tensor<3xf64>, tensor<2x3x4xf64>) -> tensor<2x3x4xf64>
+  func.return %b : tensor<2x3x4xf64>
+}
+// CHECK:       moa.comprehension [%[[J:.*]] < %{{.*}}, %[[K:.*]] < %{{.*}}, %[[C:.*]] < %{{.*}}] ->
+// CHECK-NEXT:    moa.at %[[V]][%[[K]]]
+// CHECK-NEXT:    moa.at %[[A]][%[[J]], %[[K]], %[[C]]]
+
 func.func private @dot(%x: tensor<?xf64>, %y: tensor<?xf64>) -> tensor<f64> {
   %s = moa.inner add mul %x, %y : tensor<?xf64>, tensor<?xf64> -> tensor<f64>
   func.return %s : tensor<f64>
@@ -82,6 +93,18 @@ func.func @psi_of_omega_of_a_vector_and_rows(%q: tensor<4xf64>, %k: tensor<?x4xf
 // CHECK-NEXT:    moa.fold add [%[[C:.*]] = %{{.*}} to %{{.*}}] -> f64
 // CHECK-NEXT:      moa.at %[[Q]][%[[C]]]
 // CHECK-NEXT:      moa.at %[[K]][%[[J]], %[[C]]]
+
+// Cells with an excess frame on the right.
+// CHECK-LABEL: func.func @psi_of_omega_of_cells_with_an_excess_frame_right(
+// CHECK-SAME:    %[[A:.*]]: tensor<2x4xf64>, %[[B:.*]]: tensor<3x2x4xf64>)
+func.func @psi_of_omega_of_cells_with_an_excess_frame_right(%a: tensor<2x4xf64>, %b: tensor<3x2x4xf64>) -> tensor<3x2xf64> {
+  %s = moa.omega @dot <1, 1> (%a, %b) : (tensor<2x4xf64>, tensor<3x2x4xf64>) -> tensor<3x2xf64>
+  func.return %s : tensor<3x2xf64>
+}
+// CHECK:       moa.comprehension [%[[J:.*]] < %{{.*}}, %[[K:.*]] < %{{.*}}] -> tensor<3x2xf64>
+// CHECK-NEXT:    moa.fold add [%[[C:.*]] = %{{.*}} to %{{.*}}] -> f64
+// CHECK-NEXT:      moa.at %[[A]][%[[K]], %[[C]]]
+// CHECK-NEXT:      moa.at %[[B]][%[[J]], %[[K]], %[[C]]]
 
 // What the cell function requires of its cells is required of the arrays.
 // CHECK-LABEL: func.func @psi_of_omega_of_dynamic_cells(

@@ -1,0 +1,76 @@
+// Whatever is wrong, moa-opt says it in a message on stderr, not in a traceback.
+
+// RUN: not moa-opt %t.mlir 2>&1 | filecheck %s --check-prefix MISSING
+// MISSING-NOT: Traceback
+// MISSING: moa-opt: {{.*}}errors.mlir.tmp.mlir: No such file or directory
+// MISSING-NOT: {{.}}
+
+// RUN: not moa-opt %S/.. 2>&1 | filecheck %s --check-prefix FOLDER
+// FOLDER-NOT: Traceback
+// FOLDER: moa-opt: {{.*}}: Is a directory
+// FOLDER-NOT: {{.}}
+
+// RUN: echo "func.func @f() { moa.require }" | not moa-opt 2>&1 | filecheck %s --check-prefix SYNTAX
+// SYNTAX-NOT: Traceback
+// SYNTAX: moa-opt: stdin:1:30: operand expected
+// SYNTAX-NEXT: func.func @f() { moa.require }
+// SYNTAX-NEXT: ^
+// SYNTAX-NOT: {{.}}
+
+// RUN: not moa-opt %s 2>&1 | filecheck %s --check-prefix VERIFIER
+// VERIFIER-NOT: Traceback
+// VERIFIER: moa-opt: %c = moa.pointwise(%a, %b): add: extents of axis 0 must be equal: expected 3, got 4
+// VERIFIER-NOT: {{.}}
+
+// RUN: echo "func.func @f() { %%0 = arith.addi %%k, %%k : index scf.for %%k = %%0 to %%0 step %%0 { } func.return }" | not moa-opt 2>&1 | filecheck %s --check-prefix DOMINANCE
+// DOMINANCE-NOT: Traceback
+// DOMINANCE: moa-opt: arith.addi uses %k where it is not defined
+// DOMINANCE-NOT: {{.}}
+
+// RUN: not moa-opt %s -p moa-too-dnf 2>&1 | filecheck %s --check-prefix PASS
+// PASS-NOT: Traceback
+// PASS: moa-opt: unknown pass moa-too-dnf: expected moa-infer-shapes, moa-to-dnf{{.*}}
+// PASS-NOT: {{.}}
+
+// RUN: not moa-opt %s -p 'moa-to-dnf{speed=3}' 2>&1 | filecheck %s --check-prefix OPTION
+// OPTION-NOT: Traceback
+// OPTION: moa-opt: pass moa-to-dnf: Provided arguments ["speed"] not found in expected arguments {{.*}}
+// OPTION-NOT: {{.}}
+
+// RUN: not moa-opt %s -p 'moa-to-dnf{limit=high}' 2>&1 | filecheck %s --check-prefix TYPE
+// TYPE-NOT: Traceback
+// TYPE: moa-opt: pass moa-to-dnf: Incompatible types: given ('high',), expected <class 'int'>
+// TYPE-NOT: {{.}}
+
+// RUN: not moa-opt %s -p 'moa-to-dnf{' 2>&1 | filecheck %s --check-prefix PIPELINE
+// PIPELINE-NOT: Traceback
+// PIPELINE: moa-opt: pass-pipeline:1:12: Expected argument name here
+// PIPELINE-NOT: {{.}}
+
+// RUN: not moa-opt %s -t 'moa{latin=true}' 2>&1 | filecheck %s --check-prefix TARGET
+// TARGET-NOT: Traceback
+// TARGET: moa-opt: target moa: Provided arguments ["latin"] not found in expected arguments ["ascii"]
+// TARGET-NOT: {{.}}
+
+// RUN: echo "scf.for" | not moa-opt -t nothing 2>&1 | filecheck %s --check-prefix USAGE
+// USAGE-NOT: Traceback
+// USAGE: usage: moa-opt [options] [input_file]
+// USAGE-NEXT: moa-opt: error: argument -t/--target: invalid choice: 'nothing'
+
+// A stage the notation does not cover is an error of the target.
+
+// RUN: echo "func.func @f(%%i: index) { moa.loop [%%j = %%i to %%i by 1] { moa.yield } func.return }" | not moa-opt -t moa 2>&1 | filecheck %s --check-prefix STAGE
+// STAGE-NOT: Traceback
+// STAGE: moa-opt: notation covers the stages moa, dnf and fused, @f contains moa.loop
+// STAGE-NOT: {{.}}
+
+// Diagnostics can still be asked for: then they are output, and the exit status is 0.
+
+// RUN: moa-opt %s --verify-diagnostics | filecheck %s --check-prefix DIAGNOSTICS
+// DIAGNOSTICS: add: extents of axis 0 must be equal: expected 3, got 4
+// DIAGNOSTICS: Operation does not verify: add: extents of axis 0 must be equal
+
+func.func @extents(%a: tensor<3xf64>, %b: tensor<4xf64>) -> tensor<3xf64> {
+  %c = moa.pointwise add %a, %b : tensor<3xf64>, tensor<4xf64> -> tensor<3xf64>
+  func.return %c : tensor<3xf64>
+}
