@@ -32,7 +32,6 @@ from moa_dialect.ops.normal_form import (
     FoldOp,
     InBoundsOp,
     RequireOp,
-    YieldOp,
     body_of,
 )
 from moa_dialect.ops.operational import BufferOp, LoadOp, LoopOp, RavOp, StoreOp
@@ -245,8 +244,9 @@ class _Lowering:
             within.insert(scf.YieldOp(side(within)))
         assert blocks[0].last_op is not None
         (type_,) = blocks[0].last_op.operand_types
-        branches = map(Region, blocks)
-        return builder.insert(scf.IfOp(condition, (type_,), *branches)).results[0]
+        then, otherwise = map(Region, blocks)
+        chosen = scf.IfOp(condition, (type_,), then, otherwise)
+        return builder.insert(chosen).results[0]
 
     def _element(self, op: FoldOp, index: SSAValue, builder: Builder) -> SSAValue:
         """Move the fold's body here, for this index; gives what it yields."""

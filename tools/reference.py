@@ -1,8 +1,9 @@
 """The reference of dialect and passes, written from their definitions.
 
-    python -m moa_dialect.tools.reference          # write docs/dialect.md, docs/passes.md
+    python -m moa_dialect.tools.reference          # write the pages
     python -m moa_dialect.tools.reference --check  # fail if they are not up to date
 
+The pages are docs/dialect.md and docs/passes.md.
 What the pages say is taken from the live definitions: docstrings, operands, results,
 properties, traits and assembly formats of operations, options of passes.
 """
@@ -103,7 +104,8 @@ def constraint_text(constraint: AttrConstraint | RangeConstraint) -> str:
             name = _NAMES.get(base, base.__name__)
             given = [p for p in parameters if isinstance(p, EqAttrConstraint)]
             inner = ", ".join(map(constraint_text, given))
-            return f"{name} of {inner}" if inner else name
+            of = " of type " if base is IntegerAttr else " of "
+            return f"{name}{of}{inner}" if inner else name
         case EqAttrConstraint(attr=attribute):
             return f"`{attribute}`"
         case AnyAttr():
@@ -149,6 +151,8 @@ def operation_text(operation: type[IRDLOperation]) -> str:
         parts.append(f"Traits: {', '.join(f'`{trait}`' for trait in traits)}.")
     if definition.assembly_format is not None:
         parts.append(f"Assembly format:\n\n```text\n{definition.assembly_format}\n```")
+    for name, directive in definition.custom_directives.items():
+        parts.append(f"`{name}`: {inspect.getdoc(directive)}")
     return "\n\n".join(parts)
 
 
@@ -175,15 +179,17 @@ def dialect_page() -> str:
     parts = [
         f"<!-- Written by `{COMMAND}` from the definitions; do not edit. -->",
         "# The moa dialect",
-        "Operations in the order in which a program meets them on its way to a kernel.\n"
+        "The operations, in the order in which a program meets them.\n"
         "[Algebra](algebra.md) explains the array operations with examples, and\n"
         "[Architecture](architecture.md) the normal forms.",
-        f"Elements are of type {types}. Extents may be dynamic: `tensor<?x64xf32>`.",
+        f"Elements are of type {types}.\nExtents may be dynamic: `tensor<?x64xf32>`.",
         "## Scalar operations",
         "Named by a string in `moa.pointwise`, `moa.map`, `moa.reduce`, `moa.outer`,\n"
-        "`moa.inner`, `moa.omega` and `moa.fold`. Each of them also takes the symbol of\n"
-        "a function instead, written `@name`. Elements of kind float are those of type\n"
-        "f64, f32, f16 and bf16; int stands for i64, i32 and index, bool for i1.",
+        "`moa.inner`, `moa.omega` and `moa.fold`. Each of these also takes the symbol\n"
+        "of a function instead, written `@name`. Elements of kind float are f64, f32,\n"
+        "f16 and bf16; int stands for i64, i32 and index, bool for i1. A reduction or\n"
+        "fold over nothing gives the identity element; lowest and highest are the\n"
+        "infinities for floats.",
         scalar_operations_text(),
     ]
     for title, text, operations in _GROUPS:
@@ -202,7 +208,7 @@ def _module_text(pass_: type[ModulePass]) -> str:
     return rest.strip() if first.startswith(f"{pass_.name}:") else ""
 
 
-def options_text(options: type[ModulePass] | type[Target]) -> str:
+def options_text(options: type[ModulePass | Target]) -> str:
     """The table of options of a pass, or that it has none."""
     infos = get_pass_option_infos(options)  # pyright: ignore[reportArgumentType]
     if not infos:
@@ -229,6 +235,7 @@ def pass_text(name: str, factory: Callable[[], type[ModulePass]]) -> str:
 
 def passes_page() -> str:
     """The text of docs/passes.md."""
+    passes = MOA_UNIVERSE.all_passes
     parts = [
         f"<!-- Written by `{COMMAND}` from the definitions; do not edit. -->",
         "# Passes",
@@ -236,10 +243,7 @@ def passes_page() -> str:
         "`-p 'moa-to-dnf{limit=1000},moa-check-dnf'`. Plain `xdsl-opt` knows them too\n"
         "where moa is installed. They are listed in the order of the stages; which\n"
         "pass leads to which stage is in [Architecture](architecture.md).",
-        *(
-            pass_text(name, factory)
-            for name, factory in MOA_UNIVERSE.all_passes.items()
-        ),
+        *(pass_text(name, factory) for name, factory in passes.items()),
         "## Output in MoA notation",
     ]
     for factory in MOA_UNIVERSE.all_targets.values():
