@@ -1,6 +1,11 @@
 """Configuration of Sphinx."""
 
 from importlib.metadata import metadata
+from typing import Any, ClassVar
+
+from mlir_pygments.mlir import MLIRLexer
+from pygments.token import Punctuation
+from sphinx.application import Sphinx
 
 project = "moa"
 author = "the moa developers"
@@ -30,3 +35,17 @@ napoleon_numpy_docstring = False
 
 # Docstrings are written in Markdown: single backquotes are code.
 default_role = "code"
+
+
+class Lexer(MLIRLexer):
+    """MLIR with the sign that its lexer does not know: the `-` of affine sets."""
+
+    tokens: ClassVar[dict[str, Any]] = {
+        **MLIRLexer.tokens,
+        "root": [*MLIRLexer.tokens["root"], (r"-", Punctuation)],
+    }
+
+
+def setup(app: Sphinx) -> None:
+    """Register the lexer in place of the one that is installed."""
+    app.add_lexer("mlir", Lexer)

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
-from xdsl.parser import Parser
 from xdsl.printer import Printer
 from xdsl.utils.exceptions import ParseError
 
 from moa_dialect.errors import CompileError
+from moa_dialect.parsing import ModuleParser
 
 if TYPE_CHECKING:
     from mlir import ir
@@ -92,7 +92,7 @@ def replace_by_text(module: ModuleOp, text: str, ctx: Context) -> None:
     """
     allowed, ctx.allow_unregistered = ctx.allow_unregistered, True
     try:
-        parsed = Parser(ctx, text).parse_module()
+        parsed = ModuleParser(ctx, text).parse_module()
     except ParseError as error:
         raise CompileError(f"cannot read upstream's text: {error}") from None
     finally:

@@ -286,9 +286,7 @@ def _definitions(module: ModuleOp) -> dict[str, FuncOp]:
     functions: dict[str, FuncOp] = {}
     for op in module.ops:
         if not isinstance(op, FuncOp):
-            raise MoaError(
-                f"notation expects functions at the top level, got {op.name}"
-            )
+            raise MoaError(f"notation expects a module of functions, got {op.name}")
         functions[op.sym_name.data] = op
     return functions
 
@@ -390,14 +388,15 @@ class _Affine:
         terms, number = self._terms(difference)
         smaller = [self._scaled(term, -factor) for term, factor in terms if factor < 0]
         larger = [self._scaled(term, factor) for term, factor in terms if factor > 0]
-        sign = "=" if constraint.kind is AffineConstraintKind.eq else "≤"
-        if sign == "≤" and number == -1:
-            sign = "<"
-        elif number:
+        is_equal = constraint.kind is AffineConstraintKind.eq
+        is_strict = not is_equal and number == -1 and bool(smaller)
+        is_one_sided = not smaller
+        if number and not is_strict:
             (larger if number > 0 else smaller).append(atom(str(abs(number))))
         sides = [self._sum(smaller), self._sum(larger)]
-        if sign == "=" and not smaller:
+        if is_equal and is_one_sided:
             sides.reverse()
+        sign = "=" if is_equal else "<" if is_strict else "≤"
         return self.spelling.infix(sign, *sides).document
 
     def _terms(

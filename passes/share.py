@@ -11,7 +11,7 @@ Three steps, each keeping every value:
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 from xdsl.context import Context
@@ -23,7 +23,7 @@ from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint, Rewriter
 from xdsl.traits import is_side_effect_free
 
-from moa_dialect.ops.normal_form import ComprehensionOp, YieldOp
+from moa_dialect.ops.normal_form import ComprehensionOp, FoldOp, YieldOp
 from moa_dialect.passes.infer_shapes import functions_of
 
 _DIVISIONS = (
@@ -62,15 +62,24 @@ def may_move(op: Operation) -> bool:
 def hoist(block: Block) -> None:
     """Move values out of the regions whose indices they do not depend on."""
     for op in list(block.ops):
-        for region in op.regions:
-            hoist(region.block)
-            inside: set[SSAValue] = set(region.block.args)
-            for inner in list(region.block.ops):
+        for body in _blocks(op):
+            hoist(body)
+            if not isinstance(op, ComprehensionOp | FoldOp):
+                # What a branch evaluates must not be evaluated without it.
+                continue
+            inside: set[SSAValue] = set(body.args)
+            for inner in list(body.ops):
                 if may_move(inner) and not captured(inner) & inside:
                     inner.detach()
                     block.insert_op_before(inner, op)
                 else:
                     inside.update(inner.results)
+
+
+def _blocks(op: Operation) -> Iterator[Block]:
+    """The blocks of all regions of an operation."""
+    for region in op.regions:
+        yield from region.blocks
 
 
 class _Numbering:
@@ -111,8 +120,8 @@ def merge_equal(block: Block, known: dict[Hashable, Operation] | None = None) ->
     """Keep the first of equal values; values of enclosing blocks count as earlier."""
     known = dict(known or {})
     for op in list(block.ops):
-        for region in op.regions:
-            merge_equal(region.block, known)
+        for body in _blocks(op):
+            merge_equal(body, known)
         if not may_move(op) or not op.results:
             continue
         key = _Numbering().key(op)
@@ -169,10 +178,12 @@ def _merge(group: Sequence[ComprehensionOp]) -> None:
 
 def share(function: FuncOp) -> None:
     """Make the sharing in one function's comprehensions explicit."""
-    for block in function.body.blocks:
-        merge_comprehensions(block)
-        hoist(block)
-        merge_equal(block)
+    if len(function.body.blocks) != 1:
+        return
+    block = function.body.block
+    merge_comprehensions(block)
+    hoist(block)
+    merge_equal(block)
 
 
 @dataclass(frozen=True)

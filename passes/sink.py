@@ -279,7 +279,7 @@ def sink(op: ComprehensionOp) -> None:
 
 def sink_axes(function: FuncOp) -> None:
     """Nest and sink every comprehension of one function."""
-    for op in list(function.body.block.ops):
+    for op in list(function.body.blocks[0].ops):
         if isinstance(op, ComprehensionOp):
             sink(op)
 

@@ -552,16 +552,10 @@ class OmegaOp(ArrayOperation):
 
     def _outward(self, extent: Extent) -> Extent:
         """An extent in terms of the cells, in terms of the arrays."""
-        match extent:
-            case AxisOf(operand, axis):
-                return AxisOf(operand, self.frame_ranks[operand] + axis)
-            case Fixed():
-                return extent
-            case _:
-                raise VerifyException(
-                    "omega: all cells must give the same shape, which cannot be known "
-                    "of a cell function whose result shape depends on its data"
-                )
+        if isinstance(extent, AxisOf):
+            cell_axis = self.frame_ranks[extent.operand] + extent.axis
+            return AxisOf(extent.operand, cell_axis)
+        return extent
 
     def result_extents(self) -> tuple[Extent, ...]:
         frames = self.frames

@@ -68,6 +68,7 @@ class Node:
         numbers: what it is.
         steps: the scalar steps of one element in the normal form, roughly.
         text: what a failing test shows.
+        static_axes: how many of its last extents have to be known statically.
     """
 
     shape: Shape
@@ -76,6 +77,7 @@ class Node:
     numbers: Numbers
     steps: int
     text: str
+    static_axes: int = 0
 
     @property
     def is_exact(self) -> bool:
@@ -533,6 +535,7 @@ class Generator:
         as_data = self.is_program and length > 0 and self.pick(True, False)
         if as_data:
             position = self.given(index, "i64", True)
+            position.static_axes = 1
             emit = lambda e: moa.psi(e(position), e(a))  # noqa: E731
         elif rows == 0 and length == 1 and self.pick(True, False):
             emit = lambda e: e(a)[int(index[0])]  # noqa: E731
@@ -925,7 +928,11 @@ def check_program(program: Program) -> None:
         return results if isinstance(results, tuple) else (results,)
 
     static = [moa.ArraySpec(array.shape, array.dtype) for array in arrays]
-    dynamic = [moa.ArraySpec((None,) * a.ndim, a.dtype) for a in arrays]
+    dynamic: list[moa.ArraySpec] = []
+    for node in program.arguments:
+        known = len(node.shape) - node.static_axes
+        shape = (None,) * known + node.shape[known:]
+        dynamic.append(moa.ArraySpec(shape, DTYPES[node.dtype]))
     for extents, specs in (("static", static), ("dynamic", dynamic)):
         compiled = moa.jit(program).lower(*specs)
         for stage in STAGES:

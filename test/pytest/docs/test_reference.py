@@ -1,0 +1,116 @@
+"""The generated reference: it is up to date, and its examples are valid."""
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+from xdsl.context import Context
+from xdsl.ir import Operation
+
+from moa_dialect.dialect import ALGEBRA, NORMAL_FORM, OPERATIONAL
+from moa_dialect.parsing import ModuleParser
+from moa_dialect.tools import reference
+from moa_dialect.tools.diagnostics import check_definitions
+from moa_dialect.universe import MOA_UNIVERSE, register_dialects
+
+OPERATIONS = (*ALGEBRA, *NORMAL_FORM, *OPERATIONAL)
+
+FUNCTIONS = """
+func.func private @row_maximum(%row: tensor<?xf64>) -> tensor<f64> {
+  %m = moa.reduce max %row : tensor<?xf64> -> tensor<f64>
+  func.return %m : tensor<f64>
+}
+"""
+"""What the examples name."""
+
+
+def examples(operation: type[Operation]) -> list[str]:
+    """The operations of the examples in a docstring, each for itself."""
+    text = inspect.getdoc(operation) or ""
+    blocks = re.findall(r"^```mlir\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [
+        statement
+        for block in blocks
+        for statement in re.split(r"^(?=[%\w])", block, flags=re.MULTILINE)
+        if statement
+    ]
+
+
+def parser(text: str) -> ModuleParser:
+    context = Context()
+    register_dialects(context)
+    return ModuleParser(context, text)
+
+
+def undefined(text: str) -> dict[str, str]:
+    """The values that an example uses and does not define, with their types."""
+    reader = parser(text)
+    while reader.parse_optional_operation() is not None:
+        pass
+    return {
+        name: str(value.type)
+        for name, values in reader.forward_ssa_references.items()
+        for value in values.values()
+    }
+
+
+def completed(text: str) -> str:
+    """An example as a module: what it uses are arguments of a function around it."""
+    arguments = ", ".join(
+        f"%{name}: {type_}" for name, type_ in undefined(text).items()
+    )
+    if text.startswith("moa.yield"):  # a terminator needs a region
+        text = f"%c = moa.comprehension [] -> tensor<f64> {{\n{text}}}\n"
+    return f"func.func @example({arguments}) {{\n{text}func.return\n}}\n{FUNCTIONS}"
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda op: op.name)
+def test_example_of_an_operation_is_valid(operation: type[Operation]):
+    found = examples(operation)
+    assert found, f"{operation.name} has no example"
+    for text in found:
+        module = parser(completed(text)).parse_module()
+        check_definitions(module)
+        module.verify()
+        assert any(type(op) is operation for op in module.walk())
+
+
+@pytest.mark.parametrize("name", reference.PAGES)
+def test_page_is_up_to_date(name: str):
+    expected = reference.PAGES[name]()
+    assert (reference.DOCS / name).read_text("utf-8") == expected, (
+        f"run `{reference.COMMAND}`"
+    )
+
+
+def test_pages_have_every_operation_and_pass():
+    headings = re.findall(r"^##+ (\S+)$", reference.dialect_page(), re.MULTILINE)
+    assert [name for name in headings if name.startswith("moa.")] == [
+        operation.name for operation in OPERATIONS
+    ]
+    passes = re.findall(r"^## (\S+)$", reference.passes_page(), re.MULTILINE)
+    assert passes == list(MOA_UNIVERSE.all_passes)
+
+
+def test_no_constraint_is_left_as_python():
+    assert "Constraint" not in reference.dialect_page()
+    assert "(attr=" not in reference.dialect_page()
+
+
+def test_check_tells_what_is_outdated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    options = ["--docs", str(tmp_path)]
+    assert reference.main([*options, "--check"]) == 1
+    assert "docs/dialect.md is not up to date" in capsys.readouterr().err
+    assert reference.main(options) == 0
+    assert reference.main([*options, "--check"]) == 0
+    (tmp_path / "passes.md").write_text("# Passes\n")
+    assert reference.main([*options, "--check"]) == 1
+    assert "passes.md" in capsys.readouterr().err
+
+
+def test_folder_must_exist(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert reference.main(["--docs", str(tmp_path / "none")]) == 1
+    assert "no folder" in capsys.readouterr().err
