@@ -22,6 +22,7 @@ import numpy as np
 from xdsl.dialects import func, memref, scf
 from xdsl.dialects.builtin import (
     DYNAMIC_INDEX,
+    DenseIntOrFPElementsAttr,
     MemRefType,
     ModuleOp,
     StridedLayoutAttr,
@@ -43,6 +44,7 @@ from xdsl.interpreter import (
 )
 from xdsl.ir import Attribute, Block, BlockArgument, Operation, OpResult, SSAValue
 from xdsl.ir.affine import AffineConstraintKind, AffineSet
+from xdsl.traits import SymbolTable
 from xdsl.utils.exceptions import InterpretationError
 from xdsl.utils.hints import isa
 
@@ -920,6 +922,15 @@ class _Memory(InterpreterFunctions):
     @impl(memref.AllocaOp)
     def alloca(self, interpreter: Interpreter, op: memref.AllocaOp, args: PythonValues):
         return (_allocate(op.memref.type, list(args)),)
+
+    @impl(memref.GetGlobalOp)
+    def get_global(
+        self, interpreter: Interpreter, op: memref.GetGlobalOp, args: PythonValues
+    ):
+        found = SymbolTable.lookup_symbol(op, op.name_)
+        assert isinstance(found, memref.GlobalOp)
+        assert isa(found.initial_value, DenseIntOrFPElementsAttr)
+        return (array_of(found.initial_value),)
 
     @impl(memref.DeallocOp)
     def dealloc(

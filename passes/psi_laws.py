@@ -142,6 +142,8 @@ def _entry(vector: Index, position: SSAValue, r: Reduction) -> SSAValue:
     number = _number(position)
     if number is not None:
         return vector[number]
+    if not vector:
+        return r.number(0)  # An empty vector is never asked: there is no position.
     chosen = vector[-1]
     for k in reversed(range(len(vector) - 1)):
         is_k = r.builder.insert(arith.CmpiOp(position, r.number(k), "eq"))

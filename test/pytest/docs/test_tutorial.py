@@ -4,7 +4,8 @@ The fenced blocks of a page are run in order, in one folder and one namespace:
 
 - `python` is executed; a `text` or `mlir` block right after it is what it prints;
 - `pycon` is a doctest;
-- `console` holds commands after `$ `, each with what it prints below it.
+- `console` holds commands after `$ `, each with what it prints below it;
+- `mlir` whose first line is `// NAME.mlir` is written to that file.
 
 Blocks of other languages are not run. To write into the pages what is printed now:
 
@@ -42,8 +43,13 @@ class Block:
     stop: int
 
     @property
+    def file_name(self) -> str | None:
+        found = re.match(r"// (\w+\.mlir)\n", self.text)
+        return found[1] if found and self.language == "mlir" else None
+
+    @property
     def is_output(self) -> bool:
-        return self.language in ("text", "mlir")
+        return self.language in ("text", "mlir") and self.file_name is None
 
 
 def blocks_of(page: str) -> list[Block]:
@@ -126,7 +132,8 @@ def run_page(page: str, folder: Path) -> Iterator[tuple[Block, str]]:
                     actual += [f"$ {command}", *lines_of(printed)]
                 yield block, "\n".join([*actual, ""])
             case _:
-                pass
+                if block.file_name is not None:
+                    (folder / block.file_name).write_text(block.text, "utf-8")
 
 
 @contextlib.contextmanager

@@ -1,0 +1,55 @@
+"""The page on the algebra speaks of all there is; test_tutorial runs its examples."""
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+from xdsl.ir import Operation
+
+import moa_dialect as moa
+from moa_dialect.algebra.scalar import SCALAR_OPERATIONS
+from moa_dialect.dialect import ALGEBRA
+
+PAGE = (Path(__file__).resolve().parents[3] / "docs" / "algebra.md").read_text("utf-8")
+
+FUNCTIONS = [
+    name
+    for name in moa.__all__
+    if inspect.isfunction(getattr(moa, name)) and name not in ("jit", "interpret")
+]
+
+
+@pytest.mark.parametrize("operation", ALGEBRA, ids=lambda op: op.name)
+def test_has_every_operation_with_its_example(operation: type[Operation]):
+    text = inspect.getdoc(operation) or ""
+    title = operation.name.removeprefix("moa.").capitalize()
+    assert re.search(rf"^##+ {title}$", PAGE, re.MULTILINE)
+    examples = re.findall(r"^```mlir\n.*?^```$", text, re.MULTILINE | re.DOTALL)
+    for example in examples:
+        assert example in PAGE
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_has_every_function(name: str):
+    assert f"moa.{name}" in PAGE
+
+
+@pytest.mark.parametrize("name", SCALAR_OPERATIONS)
+def test_has_every_scalar_operation(name: str):
+    assert re.search(rf"^\| .*`{name}`.* \|$", PAGE, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", moa.library.__all__)
+def test_has_every_program_with_its_parameters(name: str):
+    parameters = [
+        p.name if p.default is p.empty else f"{p.name}={p.default}"
+        for p in inspect.signature(getattr(moa.library, name)).parameters.values()
+    ]
+    assert f"`{name}({', '.join(parameters)})`" in PAGE.replace("1e-5", "1e-05")
+
+
+def test_lists_no_missing_operator_that_is_there():
+    (missing,) = re.findall(r"^Not there yet: (.*?)\.$", PAGE, re.MULTILINE | re.DOTALL)
+    for word in re.findall(r"\w+", missing):
+        assert not hasattr(moa, word), f"moa.{word} is there"
