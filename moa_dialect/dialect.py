@@ -10,6 +10,7 @@ from moa_dialect.ops.computational import (
     OuterOp,
     PointwiseOp,
     ReduceOp,
+    ScanOp,
     WhereOp,
 )
 from moa_dialect.ops.normal_form import (
@@ -23,6 +24,19 @@ from moa_dialect.ops.normal_form import (
     YieldOp,
 )
 from moa_dialect.ops.operational import BufferOp, LoadOp, LoopOp, RavOp, StoreOp
+from moa_dialect.ops.rearranging import (
+    CatOp,
+    CompressOp,
+    DropOp,
+    ExpandOp,
+    GradeDownOp,
+    GradeUpOp,
+    RavelOp,
+    ReshapeOp,
+    ReverseOp,
+    RotateOp,
+    TakeOp,
+)
 from moa_dialect.ops.structural import (
     CellOp,
     ConstantOp,
@@ -42,12 +56,24 @@ ALGEBRA: tuple[type[Operation], ...] = (
     TotalOp,
     PsiOp,
     CellOp,
+    TakeOp,
+    DropOp,
+    CatOp,
+    ReverseOp,
+    RotateOp,
     TransposeOp,
+    ReshapeOp,
+    RavelOp,
+    CompressOp,
+    ExpandOp,
+    GradeUpOp,
+    GradeDownOp,
     PointwiseOp,
     MapOp,
     CastOp,
     WhereOp,
     ReduceOp,
+    ScanOp,
     OuterOp,
     InnerOp,
     OmegaOp,

@@ -52,11 +52,15 @@ from moa_dialect.algebra.layout import Order
 from moa_dialect.algebra.scalar import SCALAR_OPERATIONS
 from moa_dialect.algebra.shape import (
     RELATIONS,
+    AbsoluteOf,
+    Atom,
     AxisOf,
     ElementCountOf,
     ElementOf,
     Extent,
     Fixed,
+    TrueCountOf,
+    evaluate,
     failure_message,
     transpose_source_axes,
 )
@@ -77,6 +81,7 @@ from moa_dialect.ops.computational import (
     OuterOp,
     PointwiseOp,
     ReduceOp,
+    ScanOp,
     WhereOp,
 )
 from moa_dialect.ops.function import FunctionAttr, lookup_function, print_name
@@ -93,6 +98,19 @@ from moa_dialect.ops.normal_form import (
     cell_element,
 )
 from moa_dialect.ops.operational import BufferOp, LoadOp, LoopOp, RavOp, StoreOp
+from moa_dialect.ops.rearranging import (
+    CatOp,
+    CompressOp,
+    DropOp,
+    ExpandOp,
+    GradeDownOp,
+    GradeUpOp,
+    RavelOp,
+    ReshapeOp,
+    ReverseOp,
+    RotateOp,
+    TakeOp,
+)
 from moa_dialect.ops.structural import (
     CellOp,
     ConstantOp,
@@ -402,6 +420,12 @@ def _fold_from_last(
 # Extents and indices
 
 
+def _pairs(counts: np.ndarray, array: np.ndarray) -> list[tuple[int, int]]:
+    """The counts of take or drop with the extents of the axes they are for."""
+    numbers = [int(count) for count in np.atleast_1d(counts)]
+    return list(zip(numbers, array.shape, strict=False))
+
+
 def _check_index(message: str, index: int, extent: int) -> None:
     if index < 0:
         raise IndexRangeError(failure_message("ge", message, index, 0))
@@ -418,15 +442,25 @@ def _check_indices(name: str, indices: Sequence[int], shape: Sequence[int]) -> N
 
 def _extent(operands: PythonValues, extent: Extent) -> int:
     """The number an extent stands for, given the operands' values."""
-    match extent:
+    number = evaluate(extent, lambda atom: _atom(operands, atom))
+    assert number is not None
+    return number
+
+
+def _atom(operands: PythonValues, atom: Atom) -> int:
+    match atom:
         case Fixed(value):
             return value
         case AxisOf(operand, axis):
             return operands[operand].shape[axis]
-        case ElementOf(operand, position):
-            return int(operands[operand].reshape(-1)[position])
         case ElementCountOf(operand):
             return min(1, operands[operand].size)
+        case ElementOf(operand, position):
+            return int(operands[operand].flat[position])
+        case AbsoluteOf(operand, position):
+            return abs(int(operands[operand].flat[position]))
+        case TrueCountOf(operand):
+            return int(np.count_nonzero(operands[operand]))
 
 
 def _check_requirements(
@@ -579,6 +613,80 @@ class _Algebra(InterpreterFunctions):
     @_algebra(TransposeOp)
     def transpose(self, interpreter: Interpreter, op: TransposeOp, args: PythonValues):
         return np.transpose(args[0], transpose_source_axes(op.axes))
+
+    @_algebra(TakeOp)
+    def take(self, interpreter: Interpreter, op: TakeOp, args: PythonValues):
+        counts, array = args
+        kept = [
+            slice(c) if c >= 0 else slice(n + c, n) for c, n in _pairs(counts, array)
+        ]
+        return array[tuple(kept)]
+
+    @_algebra(DropOp)
+    def drop(self, interpreter: Interpreter, op: DropOp, args: PythonValues):
+        counts, array = args
+        kept = [
+            slice(c, n) if c >= 0 else slice(n + c) for c, n in _pairs(counts, array)
+        ]
+        return array[tuple(kept)]
+
+    @_algebra(CatOp)
+    def cat(self, interpreter: Interpreter, op: CatOp, args: PythonValues):
+        larger = max(args, key=np.ndim)
+        plane = (1, *larger.shape[1:])
+        parts = [a if a.ndim else np.broadcast_to(a, plane) for a in args]
+        return np.concatenate(parts)
+
+    @_algebra(ReverseOp)
+    def reverse(self, interpreter: Interpreter, op: ReverseOp, args: PythonValues):
+        (array,) = args
+        return array[::-1] if array.ndim else array
+
+    @_algebra(RotateOp)
+    def rotate(self, interpreter: Interpreter, op: RotateOp, args: PythonValues):
+        count, array = args
+        return np.roll(array, -int(count), axis=0)
+
+    @_algebra(ReshapeOp)
+    def reshape(self, interpreter: Interpreter, op: ReshapeOp, args: PythonValues):
+        shape, array = args
+        return array.reshape([int(extent) for extent in shape])
+
+    @_algebra(RavelOp)
+    def ravel(self, interpreter: Interpreter, op: RavelOp, args: PythonValues):
+        return args[0].reshape(-1)
+
+    @_algebra(CompressOp)
+    def compress(self, interpreter: Interpreter, op: CompressOp, args: PythonValues):
+        mask, array = args
+        return array[np.flatnonzero(mask)]
+
+    @_algebra(ExpandOp)
+    def expand(self, interpreter: Interpreter, op: ExpandOp, args: PythonValues):
+        mask, array = args
+        result = np.zeros((len(mask), *array.shape[1:]), array.dtype)
+        result[np.flatnonzero(mask)] = array
+        return result
+
+    @_algebra(GradeUpOp)
+    def grade_up(self, interpreter: Interpreter, op: GradeUpOp, args: PythonValues):
+        return np.argsort(args[0], kind="stable")
+
+    @_algebra(GradeDownOp)
+    def grade_down(self, interpreter: Interpreter, op: GradeDownOp, args: PythonValues):
+        # Reversed twice: equal elements stay in their order.
+        (array,) = args
+        return len(array) - 1 - np.argsort(array[::-1], kind="stable")[::-1]
+
+    @_algebra(ScanOp)
+    def scan(self, interpreter: Interpreter, op: ScanOp, args: PythonValues):
+        (array,) = args
+        apply = _array_function(interpreter, op, op.function)
+        result = np.empty_like(array)
+        for k in range(len(array)):
+            planes = (array[(p, ...)] for p in reversed(range(k + 1)))
+            result[k] = _fold_from_last(planes, apply, lambda: array[0])
+        return result
 
     @_algebra(PointwiseOp)
     def pointwise(self, interpreter: Interpreter, op: PointwiseOp, args: PythonValues):

@@ -13,11 +13,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Generic, Protocol, TypeAlias, TypeVar
 
+import numpy as np
 from xdsl.builder import Builder
 from xdsl.dialects import arith
 from xdsl.dialects.builtin import IndexType, SymbolRefAttr
 from xdsl.dialects.func import FuncOp
-from xdsl.ir import Operation, SSAValue
+from xdsl.ir import Attribute, Operation, SSAValue
 
 from moa_dialect.ops.base import rank
 from moa_dialect.ops.computational import (
@@ -72,6 +73,30 @@ class Reduction(Protocol):
         """A right fold over `0 <= k < extent`; `body` emits the element for k."""
         ...
 
+    def choose(
+        self,
+        condition: SSAValue,
+        element: Attribute,
+        then: Callable[[], SSAValue],
+        otherwise: Callable[[], SSAValue],
+    ) -> SSAValue:
+        """The element that one of two emits, only the chosen one evaluated."""
+        ...
+
+    def constant_element(self, values: np.ndarray, position: SSAValue) -> SSAValue:
+        """An element of a vector of index constants."""
+        ...
+
+    def is_same_total(
+        self,
+        left: SSAValue,
+        axes: Sequence[int],
+        right: SSAValue,
+        others: Sequence[int],
+    ) -> bool:
+        """Whether two groups of axes are known to have equally many indices."""
+        ...
+
     def cells(self, op: OmegaOp, frame: Index) -> SSAValue:
         """The result array of omega's cell function for one index of the frame."""
         ...
@@ -107,18 +132,18 @@ class PsiOfConstant(PsiLaw[ConstantOp]):
         if values.size == 0:
             return False
         return bool((values == values.flat[0]).all()) or all(
-            _number(entry) is not None for entry in index
+            number_of(entry) is not None for entry in index
         )
 
     def reduce(self, op: ConstantOp, index: Index, r: Reduction) -> SSAValue:
         values = array_of(op.value)
-        numbers = [_number(entry) for entry in index]
+        numbers = [number_of(entry) for entry in index]
         position = tuple(0 if n is None else n for n in numbers)
         element = values[position] if None not in numbers else values.flat[0]
         return r.builder.insert(constant(element, op.result_element())).result
 
 
-def _number(value: SSAValue) -> int | None:
+def number_of(value: SSAValue) -> int | None:
     """The number of an index constant."""
     if isinstance(value.owner, arith.ConstantOp):
         attribute = value.owner.value
@@ -139,7 +164,7 @@ class PsiOfIota(PsiLaw[IotaOp]):
 
 def _entry(vector: Index, position: SSAValue, r: Reduction) -> SSAValue:
     """The entry of a vector of index values at a position, by selection."""
-    number = _number(position)
+    number = number_of(position)
     if number is not None:
         return vector[number]
     if not vector:
@@ -325,24 +350,3 @@ class PsiOfOmega(PsiLaw[OmegaOp]):
             )
         ]
         return apply_function(op.function, elements, r.builder, r.lookup)
-
-
-LAWS: dict[type[Operation], PsiLaw[Operation]] = {
-    ConstantOp: PsiOfConstant(),
-    IotaOp: PsiOfIota(),
-    ShapeOp: PsiOfShape(),
-    DimOp: PsiOfDim(),
-    TotalOp: PsiOfTotal(),
-    PsiOp: PsiOfPsi(),
-    CellOp: PsiOfCell(),
-    TransposeOp: PsiOfTranspose(),
-    PointwiseOp: PsiOfPointwise(),
-    MapOp: PsiOfMap(),
-    CastOp: PsiOfCast(),
-    WhereOp: PsiOfWhere(),
-    ReduceOp: PsiOfReduce(),
-    OuterOp: PsiOfOuter(),
-    InnerOp: PsiOfInner(),
-    OmegaOp: PsiOfOmega(),
-}  # pyright: ignore[reportAssignmentType]
-"""The law for each operation of the algebra."""

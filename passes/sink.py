@@ -188,8 +188,8 @@ def _slice(values: Sequence[SSAValue], block: Block) -> list[Operation]:
 def sink_into(inner: ComprehensionOp, fold: FoldOp) -> bool:
     """Let a fold of scalars in a comprehension fold arrays over its axes instead.
 
-    Done if the fold's body holds a costly value that none of the axes enters and the
-    fold's domain does not depend on them.
+    Done, and true returned, if the fold's body holds a costly value that none of the
+    axes enters and the fold's domain does not depend on them.
     """
     block = inner.body.block
     all_axes: dict[SSAValue, Axes] = {arg: Axes((0,)) for arg in block.args}
@@ -264,16 +264,24 @@ def forward(inner: ComprehensionOp) -> None:
 
 
 def sink(op: ComprehensionOp) -> None:
-    """Nest one comprehension of scalars and sink its innermost axes into its folds."""
+    """Nest one comprehension of scalars and sink its innermost axes into its folds.
+
+    A fold is left as it is if its accumulators would be more than an array over one
+    output axis at a time and cannot lie in the output.
+    """
     if any(rank(array) != len(op.extents) for array in op.arrays):
         return
     innermost = nest(op)
-    folds = [inner for inner in innermost.body.block.ops if isinstance(inner, FoldOp)]
-    if not isinstance(innermost.parent_op(), ComprehensionOp) and len(folds) > 1:
-        # All axes would be sunk; only one accumulator can lie in the output.
-        return
-    for inner in folds:
-        sink_into(innermost, inner)
+    is_row = len(innermost.extents) == 1 and isinstance(
+        innermost.parent_op(), ComprehensionOp
+    )
+    free = [element_of(array.type) for array in innermost.arrays]
+    for inner in list(innermost.body.block.ops):
+        if not isinstance(inner, FoldOp):
+            continue
+        in_output = innermost.order is None and inner.result.type in free
+        if (in_output or is_row) and sink_into(innermost, inner) and in_output:
+            free.remove(inner.result.type)
     forward(innermost)
 
 

@@ -17,9 +17,10 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 from xdsl.builder import Builder
 from xdsl.context import Context
-from xdsl.dialects import arith
+from xdsl.dialects import arith, scf
 from xdsl.dialects.builtin import (
     IndexType,
     ModuleOp,
@@ -28,13 +29,14 @@ from xdsl.dialects.builtin import (
     TensorType,
 )
 from xdsl.dialects.func import CallOp, FuncOp, ReturnOp
-from xdsl.ir import Block, Operation, Region, SSAValue
+from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint, Rewriter
 from xdsl.transforms.dead_code_elimination import is_trivially_dead
 from xdsl.utils.hints import isa
 
 from moa_dialect.algebra.layout import gamma_inverse
+from moa_dialect.algebra.polynomial import Polynomial
 from moa_dialect.algebra.shape import (
     RELATIONS,
     Fixed,
@@ -47,10 +49,14 @@ from moa_dialect.ops.base import ArrayOperation, rank
 from moa_dialect.ops.computational import OmegaOp
 from moa_dialect.ops.extents import (
     Root,
+    RootAtom,
     RootCache,
+    ValueAbsolute,
     ValueAxis,
     ValueCount,
     ValueElement,
+    ValueTrueCount,
+    as_polynomial,
     extent_root,
     root_of,
 )
@@ -66,9 +72,10 @@ from moa_dialect.ops.normal_form import (
 )
 from moa_dialect.ops.structural import CellOp, ConstantOp
 from moa_dialect.passes.infer_shapes import functions_of, infer_shapes
-from moa_dialect.passes.psi_laws import LAWS, FoldBody, Index, PsiOfConstant
-from moa_dialect.scalar_code import cast, constant, inline
-from moa_dialect.types import shape_of
+from moa_dialect.passes.laws import LAWS
+from moa_dialect.passes.psi_laws import FoldBody, Index, PsiOfConstant
+from moa_dialect.scalar_code import apply_named, cast, constant, inline
+from moa_dialect.types import dense, shape_of
 
 _AXIS_NAMES = "ijklmn"
 """What the indices of a result's axes are called, in order, where that many do."""
@@ -153,6 +160,47 @@ class PsiReduction:
             FoldOp(function, zero, extent, Region(block), element.type)
         )
 
+    def choose(
+        self,
+        condition: SSAValue,
+        element: Attribute,
+        then: Callable[[], SSAValue],
+        otherwise: Callable[[], SSAValue],
+    ) -> SSAValue:
+        """A branch: what is not chosen is not evaluated, nor need it exist."""
+        outer, regions = self.builder, list[Region]()
+        for emit in (then, otherwise):
+            block = Block()
+            self.builder = Builder(InsertPoint.at_end(block))
+            self.builder.insert(scf.YieldOp(emit()))
+            regions.append(Region(block))
+        self.builder = outer
+        op = scf.IfOp(condition, (element,), regions[0], regions[1])
+        return self.builder.insert(op).results[0]
+
+    def constant_element(self, values: np.ndarray, position: SSAValue) -> SSAValue:
+        """An element of a vector of numbers known now."""
+        op = self._entry.insert(ConstantOp(dense(values, IndexType())))
+        return self.element(op.result, (position,))
+
+    def is_same_total(
+        self,
+        left: SSAValue,
+        axes: Sequence[int],
+        right: SSAValue,
+        others: Sequence[int],
+    ) -> bool:
+        """Whether types and shape rules give two groups of axes equal totals."""
+        return self._total(left, axes) == self._total(right, others)
+
+    def _total(self, array: SSAValue, axes: Sequence[int]) -> Polynomial[RootAtom]:
+        total = Polynomial[RootAtom].constant(1)
+        for axis in axes:
+            root = self._canonical(extent_root(array, axis, self._roots))
+            number = _static(root)
+            total = total * as_polynomial(root if number is None else Fixed(number))
+        return total
+
     def cells(self, op: OmegaOp, frame: Index) -> SSAValue:
         """Inline omega's cell function for one frame index, once in each scope."""
         key = (op, tuple(frame))
@@ -201,25 +249,78 @@ class PsiReduction:
                     total = op.result
                 op = arith.MinUIOp(total, one)
             case ValueElement(value, position):
-                return self._element_at_entry(root, value, position)
+                return self._at_entry(
+                    root, value, lambda: self._entry_element(value, position)
+                )
+            case ValueAbsolute(value, position):
+                return self._at_entry(
+                    root,
+                    value,
+                    lambda: apply_named(
+                        "abs", [self._entry_element(value, position)], self.builder
+                    ),
+                )
+            case ValueTrueCount(value):
+                return self._at_entry(root, value, lambda: self._true_count(value))
+            case Polynomial():
+                return self._polynomial(root)
         result = self._entry.insert(op).results[0]
         self._extents[root] = result
         return result
 
-    def _element_at_entry(self, root: Root, value: SSAValue, position: int) -> SSAValue:
-        """An extent that is an element of an array: read when the function starts."""
+    def _polynomial(self, root: Polynomial[RootAtom]) -> SSAValue:
+        """An extent computed from extents."""
+        total: SSAValue | None = None
+        for atoms, coefficient in root.terms:
+            term: SSAValue | None = None
+            if abs(coefficient) != 1 or not atoms:
+                term = self.number(abs(coefficient))
+            for atom in atoms:
+                factor = self._value_of(atom)
+                if term is not None:
+                    factor = self._entry.insert(arith.MuliOp(term, factor)).result
+                term = factor
+            assert term is not None
+            if total is None and coefficient > 0:
+                total = term
+                continue
+            combine = arith.AddiOp if coefficient > 0 else arith.SubiOp
+            start = self.number(0) if total is None else total
+            total = self._entry.insert(combine(start, term)).result
+        assert total is not None
+        self._extents[root] = total
+        return total
+
+    def _true_count(self, value: SSAValue) -> SSAValue:
+        """How many elements of a vector of truth values hold, as a fold."""
+        return self.fold(
+            StringAttr("add"),
+            self.extent(value, 0),
+            lambda k: cast(self.element(value, (k,)), IndexType(), self.builder),
+        ).result
+
+    def _entry_element(self, value: SSAValue, position: int) -> SSAValue:
+        shape = shape_of(value.type)
+        index = [self.number(entry) for entry in gamma_inverse(position, shape)]
+        return cast(self.element(value, index), IndexType(), self.builder)
+
+    def _at_entry(
+        self, root: Root, value: SSAValue, emit: Callable[[], SSAValue]
+    ) -> SSAValue:
+        """An extent that depends on data: computed when the function starts."""
         if _block_of(value) is not self.function.body.block:
-            raise CompileError(
-                "iota: the extents inside a cell function must not depend on data"
-            )
-        index = [
-            self.number(entry)
-            for entry in gamma_inverse(position, shape_of(value.type))
-        ]
-        outer, self.builder = self.builder, self._entry
-        element = self.element(value, index)
-        result = cast(element, IndexType(), self.builder)
-        self.builder = outer
+            raise CompileError("extents inside a cell function must not depend on data")
+        outer = self.builder, self._entry, self._pending
+        # What the extent is computed from comes before it: in front of this marker.
+        marker = self._entry.insert(constant(0, IndexType()))
+        self.builder, self._entry = self._entry, Builder(InsertPoint.before(marker))
+        self._pending = []
+        result = emit()
+        self._reduce_pending()
+        self.builder, self._entry, self._pending = outer
+        marker.detach()
+        marker.erase()
+        result = self._resolve(result)
         self._extents[root] = result
         return result
 

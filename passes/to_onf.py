@@ -276,13 +276,17 @@ class _Lowering:
                 place = self.places[op.array].bind([self.get(i) for i in op.indices])
                 self.values[op.result] = self.load(place)
             case ComprehensionOp():
+                self._buffers(op)
                 self._comprehension(op)
             case FoldOp() if isa(op.result.type, TensorType):
+                self._buffers(op)
                 for place in self.targets[op.result]:
                     self._array_fold(op, place)
                 self.places[op.result] = self.targets[op.result][0]
             case FoldOp():
                 self._scalar_fold(op)
+            case scf.IfOp():
+                self._branch(op)
             case _:
                 self.builder.insert(op.clone(self.values))
 
@@ -321,11 +325,16 @@ class _Lowering:
         for value in arrays:
             if self.targets[value] or isinstance(value.owner, ConstantOp):
                 continue
-            host = _host(value, block)
-            if host is not None and host not in taken and self.targets[host]:
+            free = [h for h in _hosts(value, block) if h not in taken]
+            host = next((h for h in free if self.targets[h]), None)
+            if host is not None:
                 taken.add(host)
                 self.targets[value] = self.targets[host][:1]
-            else:
+
+    def _buffers(self, op: Operation) -> None:
+        """Give the arrays an operation makes a buffer where nothing else holds them."""
+        for value in op.results:
+            if not self.targets[value]:
                 self.targets[value] = [self._buffer(value)]
 
     def _buffer(self, value: SSAValue) -> Place:
@@ -386,6 +395,24 @@ class _Lowering:
             [self.get(value) for value in op.domain_arguments],
         )
         self.values[op.result] = self.builder.insert(fold).result
+
+    def _branch(self, op: scf.IfOp) -> None:
+        """A choice between two scalars, each side lowered into its branch."""
+        outer, regions = self.builder, list[Region]()
+        for region in op.regions:
+            old, block = region.block, Block()
+            self.builder = Builder(InsertPoint.at_end(block))
+            assert old.last_op is not None
+            self.lower([inner for inner in old.ops if inner is not old.last_op])
+            values = (self.get(value) for value in old.last_op.operands)
+            self.builder.insert(scf.YieldOp(*values))
+            regions.append(Region(block))
+        self.builder = outer
+        types = [value.type for value in op.results]
+        new = scf.IfOp(self.get(op.cond), types, regions[0], regions[1])
+        self.builder.insert(new)
+        for value, result in zip(op.results, new.results, strict=True):
+            self.values[value] = result
 
     def _array_fold(self, op: FoldOp, place: Place) -> None:
         """A fold of arrays: one loop, from the last index down, over accumulators."""
@@ -451,26 +478,25 @@ class _Lowering:
         return lookup_function(self.function, symbol)
 
 
-def _host(value: SSAValue, block: Block) -> SSAValue | None:
-    """The result of a comprehension of the block that can hold `value` until written.
+def _hosts(value: SSAValue, block: Block) -> list[SSAValue]:
+    """The results of a comprehension of the block that can hold `value` until written.
 
-    That is one whose elements each read only the same element of `value`, and nothing
-    else reads `value`.
+    Its elements each read only the same element of `value`, and nothing else reads
+    `value`.
     """
     users = [use.operation for use in value.uses]
     parents = {user.parent_op() for user in users}
     if len(parents) != 1:
-        return None
+        return []
     (host,) = parents
     if not isinstance(host, ComprehensionOp) or host.parent is not block:
-        return None
+        return []
     args = tuple(host.body.block.args)
     if host.order is not None or not all(
         isinstance(user, AtOp) and tuple(user.indices) == args for user in users
     ):
-        return None
-    same = [a for a in host.arrays if element_of(a.type) == element_of(value.type)]
-    return same[0] if same else None
+        return []
+    return [a for a in host.arrays if element_of(a.type) == element_of(value.type)]
 
 
 def _start(

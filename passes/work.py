@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from math import prod
 
-from xdsl.dialects import arith, math
+from xdsl.dialects import arith, math, scf
 from xdsl.ir import Operation, SSAValue
 
 from moa_dialect.ops.normal_form import (
@@ -48,6 +48,8 @@ def weight(op: Operation) -> int:
     """The work of one evaluation of an operation, its regions included."""
     if isinstance(op, FoldOp | ComprehensionOp):
         return trip_count(op) * sum(map(weight, op.body.block.ops))
+    if isinstance(op, scf.IfOp):
+        return sum(weight(inner) for r in op.regions for inner in r.block.ops)
     if isinstance(op, _FREE):
         return 0
     if isinstance(op, _SLOW):

@@ -4,7 +4,7 @@
     python -m moa_dialect.tools.baseline --only softmax   # one program
 
 Every contender runs in a process of its own, moa first, then PyTorch. The time of a
-contender is the best of some calls after one that is not counted.
+contender is the best of five calls or more, after one that is not counted.
 """
 
 from __future__ import annotations
@@ -68,11 +68,15 @@ CASES = (
 )
 
 
+BUDGET_S = 0.5
+"""How long the calls of one measurement take at least, in seconds."""
+
+
 def best_of(call: Call, repeat: int) -> float:
-    """The best time of `repeat` calls in seconds, after one that is not counted."""
+    """The best time of `repeat` calls or more in seconds; one before is not counted."""
     call()
     times: list[float] = []
-    for _ in range(repeat):
+    while len(times) < repeat or sum(times) < BUDGET_S:
         start = time.perf_counter()
         call()
         times.append(time.perf_counter() - start)
@@ -127,7 +131,7 @@ def measure_overhead(repeat: int) -> Figures:
         "Compiled": lambda: compiled(x),
         "Kernel": lambda: kernel(x),
     }
-    return {name: best_of(call, 1000 * repeat) for name, call in calls.items()}
+    return {name: best_of(call, repeat) for name, call in calls.items()}
 
 
 def measure(name: str, contender: str, repeat: int) -> Figures:
@@ -195,7 +199,7 @@ def print_tables(only: str, repeat: int) -> None:
             f"{ours['compile_s']:.2f}",
             milliseconds(ours["call_s"]),
             milliseconds(theirs["call_s"]),
-            f"{ours['call_s'] / theirs['call_s']:.0f}",
+            f"{ours['call_s'] / theirs['call_s']:.2g}",
         )
     if only in "overhead":
         print()
@@ -215,7 +219,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--only", metavar="TEXT", default="", help="cases with this in their names"
     )
     parser.add_argument(
-        "--repeat", metavar="N", type=int, default=5, help="calls, of which the best"
+        "--repeat",
+        metavar="N",
+        type=int,
+        default=5,
+        help="calls at least, of which the best counts",
     )
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)

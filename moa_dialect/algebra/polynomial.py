@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from math import prod
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 A = TypeVar("A", bound=Hashable)
 B = TypeVar("B", bound=Hashable)
@@ -29,17 +28,17 @@ class Polynomial(Generic[A]):
     def collect(terms: Iterable[tuple[tuple[A, ...], int]]) -> Polynomial[A]:
         """The sum of terms, equal products collected."""
         first: dict[Hashable, tuple[A, ...]] = {}
-        total: Counter[Hashable] = Counter()
+        total: dict[Hashable, int] = {}
         for atoms, coefficient in terms:
             key = frozenset(Counter(atoms).items())
             first.setdefault(key, atoms)
-            total[key] += coefficient
-        return Polynomial(tuple((first[key], c) for key, c in total.items() if c))
+            total[key] = total.get(key, 0) + coefficient
+        return Polynomial[A](tuple((first[k], c) for k, c in total.items() if c))
 
     @staticmethod
     def constant(value: int) -> Polynomial[A]:
         """A number."""
-        return Polynomial.collect([((), value)])
+        return Polynomial((((), value),) if value else ())
 
     @staticmethod
     def atom(atom: A) -> Polynomial[A]:
@@ -51,19 +50,19 @@ class Polynomial(Generic[A]):
         return frozenset((frozenset(Counter(a).items()), c) for a, c in self.terms)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Polynomial) and self._key == other._key
+        return type(other) is type(self) and self._key == cast(Any, other)._key
 
     def __hash__(self) -> int:
         return hash(self._key)
 
     def __add__(self, other: Polynomial[A]) -> Polynomial[A]:
-        return Polynomial.collect((*self.terms, *other.terms))
+        return Polynomial[A].collect((*self.terms, *other.terms))
 
     def __sub__(self, other: Polynomial[A]) -> Polynomial[A]:
-        return self + Polynomial(tuple((a, -c) for a, c in other.terms))
+        return self + Polynomial[A](tuple((a, -c) for a, c in other.terms))
 
     def __mul__(self, other: Polynomial[A]) -> Polynomial[A]:
-        return Polynomial.collect(
+        return Polynomial[A].collect(
             (a + b, c * d) for a, c in self.terms for b, d in other.terms
         )
 
@@ -86,18 +85,10 @@ class Polynomial(Generic[A]):
 
     def substitute(self, value: Callable[[A], Polynomial[B]]) -> Polynomial[B]:
         """Replace every atom by a polynomial."""
-        total: Polynomial[B] = Polynomial(())
+        total = Polynomial[B](())
         for atoms, coefficient in self.terms:
-            product: Polynomial[B] = Polynomial.constant(coefficient)
+            product = Polynomial[B].constant(coefficient)
             for atom in atoms:
                 product = product * value(atom)
             total = total + product
         return total
-
-    def evaluate(self, value: Callable[[A], int]) -> int:
-        """The number for given values of the atoms.
-
-        >>> Polynomial.collect([(("n", "m"), 2), ((), 1)]).evaluate({"n": 3, "m": 4}.get)
-        25
-        """
-        return sum(c * prod(map(value, atoms)) for atoms, c in self.terms)

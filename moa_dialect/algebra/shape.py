@@ -12,9 +12,11 @@ Thibault, *A Reduction Semantics for Array Expressions: the Psi Compiler* (1994)
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
+
+from moa_dialect.algebra.polynomial import Polynomial
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,74 @@ class ElementCountOf:
     operand: int
 
 
-Extent: TypeAlias = Fixed | AxisOf | ElementOf | ElementCountOf
+@dataclass(frozen=True)
+class AbsoluteOf:
+    """The absolute value of an element: the length that `take` keeps."""
+
+    operand: int
+    position: int
+
+
+@dataclass(frozen=True)
+class TrueCountOf:
+    """How many elements of operand `operand`, a vector of truth values, hold."""
+
+    operand: int
+
+
+Atom: TypeAlias = Fixed | AxisOf | ElementOf | ElementCountOf | AbsoluteOf | TrueCountOf
+Extent: TypeAlias = Atom | Polynomial[Atom]
+
+
+def polynomial(extent: Extent) -> Polynomial[Atom]:
+    """An extent as a polynomial, so that it can be computed with."""
+    match extent:
+        case Polynomial():
+            return extent
+        case Fixed(value):
+            return Polynomial[Atom].constant(value)
+        case _:
+            return Polynomial[Atom].atom(extent)
+
+
+def plus(left: Extent, right: Extent) -> Extent:
+    """The sum of two extents."""
+    return polynomial(left) + polynomial(right)
+
+
+def minus(left: Extent, right: Extent) -> Extent:
+    """The difference of two extents."""
+    return polynomial(left) - polynomial(right)
+
+
+def times(extents: Iterable[Extent]) -> Extent:
+    """The product of extents; 1 if there are none."""
+    product = Polynomial[Atom].constant(1)
+    for extent in extents:
+        product = product * polynomial(extent)
+    return product
+
+
+def evaluate(extent: Extent, value: Callable[[Atom], int | None]) -> int | None:
+    """The number an extent stands for, None if that of one of its atoms is not known.
+
+    `value` gives the number of an atom that is not `Fixed`.
+    """
+    if isinstance(extent, Fixed):
+        return extent.value
+    if not isinstance(extent, Polynomial):
+        return value(extent)
+    total = 0
+    for atoms, coefficient in extent.terms:
+        term = coefficient
+        for atom in atoms:
+            number = value(atom)
+            if number is None:
+                return None
+            term *= number
+        total += term
+    return total
+
 
 Relation = Literal["eq", "lt", "le", "ge"]
 

@@ -36,10 +36,24 @@ from moa_dialect.ops.computational import (
     OuterOp,
     PointwiseOp,
     ReduceOp,
+    ScanOp,
     WhereOp,
 )
 from moa_dialect.ops.extents import function_extents
 from moa_dialect.ops.function import FunctionAttr, apply_type, as_function
+from moa_dialect.ops.rearranging import (
+    CatOp,
+    CompressOp,
+    DropOp,
+    ExpandOp,
+    GradeDownOp,
+    GradeUpOp,
+    RavelOp,
+    ReshapeOp,
+    ReverseOp,
+    RotateOp,
+    TakeOp,
+)
 from moa_dialect.ops.structural import (
     DimOp,
     IotaOp,
@@ -156,6 +170,131 @@ def transpose(a: ArrayLike, t: Sequence[int] | None = None) -> Array:
     """
     array = as_array(a)
     return _recorded(lambda: TransposeOp(array.value, t))
+
+
+# Selection and rearrangement.
+
+
+def _counts(v: ArrayLike) -> Array:
+    return as_array(v if isinstance(v, Array) else np.asarray(v, np.int64))
+
+
+def _mask(v: ArrayLike) -> Array:
+    if isinstance(v, Array):
+        return v if v.dtype == np.bool_ else _apply_array("ne", v, 0)
+    return as_array(np.asarray(v, np.bool_))
+
+
+@_array_function
+def take(v: ArrayLike, a: ArrayLike) -> Array:
+    """`v △ a`: the first `v[j]` of leading axis j, or the last `-v[j]` if negative.
+
+    Args:
+        v: an integer (axis 0), or a sequence of at most rank-many integers, or such a
+            traced array.
+        a: an array; axes after those of v stay whole.
+
+    Raises:
+        ShapeError: if more is taken than there is.
+    """
+    counts, array = _counts(v), as_array(a)
+    return _recorded(lambda: TakeOp(counts.value, array.value))
+
+
+@_array_function
+def drop(v: ArrayLike, a: ArrayLike) -> Array:
+    """`v ▽ a`: all but the first `v[j]` of leading axis j, or but the last `-v[j]`.
+
+    Raises:
+        ShapeError: if more is dropped than there is.
+    """
+    counts, array = _counts(v), as_array(a)
+    return _recorded(lambda: DropOp(counts.value, array.value))
+
+
+@_array_function
+def cat(a: ArrayLike, b: ArrayLike) -> Array:
+    """`a ++ b` along axis 0; a scalar counts as one plane, two scalars give a vector.
+
+    Raises:
+        ShapeError: if the other axes differ.
+        DTypeError: if the dtypes differ.
+    """
+    element = _common_element((a, b))
+    left, right = as_array(a, element), as_array(b, element)
+    return _recorded(lambda: CatOp(left.value, right.value))
+
+
+@_array_function
+def reverse(a: ArrayLike) -> Array:
+    """`Φ a`: axis 0 from its end; a scalar stays as it is."""
+    array = as_array(a)
+    return _recorded(lambda: ReverseOp(array.value))
+
+
+@_array_function
+def rotate(k: ArrayLike, a: ArrayLike) -> Array:
+    """`k θ a`: element i is element `(i + k) mod s0` of axis 0; k is any integer."""
+    count, array = _counts(k), as_array(a)
+    return _recorded(lambda: RotateOp(count.value, array.value))
+
+
+@_array_function
+def reshape(t: ArrayLike, a: ArrayLike) -> Array:
+    """`t ρ̂ a`: the elements of a, in row-major order, in shape t.
+
+    Raises:
+        ShapeError: unless `πt = τa`; elements are not recycled.
+    """
+    shape_, array = _counts(t), as_array(a)
+    return _recorded(lambda: ReshapeOp(shape_.value, array.value))
+
+
+@_array_function
+def ravel(a: ArrayLike) -> Array:
+    """`rav a`: the elements as a vector, in row-major order."""
+    array = as_array(a)
+    return _recorded(lambda: RavelOp(array.value))
+
+
+@_array_function
+def compress(v: ArrayLike, a: ArrayLike) -> Array:
+    """`v ⌿ a`: the planes of axis 0 where the mask v holds.
+
+    Args:
+        v: a vector of truth values, or of integers (nonzero holds), as long as axis 0.
+        a: an array of rank 1 or more.
+
+    Raises:
+        ShapeError: if v is not as long as axis 0.
+    """
+    mask, array = _mask(v), as_array(a)
+    return _recorded(lambda: CompressOp(mask.value, array.value))
+
+
+@_array_function
+def expand(v: ArrayLike, a: ArrayLike) -> Array:
+    """`v ⍀ a`: the planes of a put where the mask v holds, zeros elsewhere.
+
+    Raises:
+        ShapeError: unless v holds as often as axis 0 of a is long.
+    """
+    mask, array = _mask(v), as_array(a)
+    return _recorded(lambda: ExpandOp(mask.value, array.value))
+
+
+@_array_function
+def grade_up(v: ArrayLike) -> Array:
+    """`gu v`: the permutation that sorts a vector ascending, equal ones in place."""
+    array = as_array(v)
+    return _recorded(lambda: GradeUpOp(array.value))
+
+
+@_array_function
+def grade_down(v: ArrayLike) -> Array:
+    """`gd v`: the permutation that sorts a vector descending, equal ones in place."""
+    array = as_array(v)
+    return _recorded(lambda: GradeDownOp(array.value))
 
 
 # Pointwise.
@@ -298,6 +437,19 @@ def reduce(op: ScalarFunction, a: ArrayLike) -> Array:
     element = array.element_type
     function, _ = _function(op, (element, element))
     return _recorded(lambda: ReduceOp(function, array.value))
+
+
+@_array_function
+def scan(op: ScalarFunction, a: ArrayLike) -> Array:
+    """`op scan a`: plane k of the result is the right fold of planes 0 to k.
+
+    Raises:
+        ShapeError: for a scalar.
+    """
+    array = as_array(a)
+    element = array.element_type
+    function, _ = _function(op, (element, element))
+    return _recorded(lambda: ScanOp(function, array.value))
 
 
 @_array_function

@@ -23,12 +23,16 @@ from xdsl.utils.hints import isa
 
 from moa_dialect.algebra.shape import (
     RELATIONS,
+    AbsoluteOf,
+    Atom,
     AxisOf,
     ElementCountOf,
     ElementOf,
     Extent,
     Fixed,
     Requirement,
+    TrueCountOf,
+    evaluate,
     failure_message,
 )
 from moa_dialect.types import array_of, element_of, is_element_type, shape_of
@@ -41,20 +45,30 @@ def rank(value: SSAValue) -> int:
 
 def static_extent(operands: Sequence[SSAValue], extent: Extent) -> int | None:
     """The number an extent stands for, as far as types and constants tell."""
-    match extent:
+    return evaluate(extent, lambda atom: _static_atom(operands, atom))
+
+
+def _static_atom(operands: Sequence[SSAValue], atom: Atom) -> int | None:
+    match atom:
         case Fixed(value):
             return value
         case AxisOf(operand, axis):
             number = shape_of(operands[operand].type)[axis]
             return None if number == DYNAMIC_INDEX else number
-        case ElementOf(operand, position):
-            array = constant_array(operands[operand])
-            return None if array is None else int(array.reshape(-1)[position])
         case ElementCountOf(operand):
             shape = shape_of(operands[operand].type)
             if 0 in shape:
                 return 0
             return None if DYNAMIC_INDEX in shape else 1
+        case ElementOf(operand, position):
+            array = constant_array(operands[operand])
+            return None if array is None else int(array.flat[position])
+        case AbsoluteOf(operand, position):
+            array = constant_array(operands[operand])
+            return None if array is None else abs(int(array.flat[position]))
+        case TrueCountOf(operand):
+            array = constant_array(operands[operand])
+            return None if array is None else int(np.count_nonzero(array))
 
 
 def constant_array(value: SSAValue) -> np.ndarray | None:

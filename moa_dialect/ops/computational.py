@@ -19,6 +19,7 @@ from xdsl.traits import Pure
 from xdsl.utils.exceptions import VerifyException
 from xdsl.utils.hints import isa
 
+from moa_dialect.algebra.polynomial import Polynomial
 from moa_dialect.algebra.shape import (
     AxisOf,
     Extent,
@@ -26,6 +27,7 @@ from moa_dialect.algebra.shape import (
     OmegaFrames,
     Requirement,
     axes_of,
+    polynomial,
 )
 from moa_dialect.ops.base import (
     ArrayOperation,
@@ -318,6 +320,51 @@ def _fold_requirements(
 
 
 @irdl_op_definition
+class ScanOp(ArrayOperation):
+    """The folds of all prefixes of axis 0: `(<k> ++ i) ψ (f scan A)` folds 0 to k.
+
+    Each is a right fold, as of `moa.reduce`.
+
+    ```mlir
+    %s = moa.scan add %a : tensor<3x4xf64> -> tensor<3x4xf64>
+    ```
+    """
+
+    name = "moa.scan"
+    function = prop_def(FUNCTION)
+    array = operand_def(TensorType.constr())
+    result = result_def(TensorType.constr())
+    traits = traits_def(Pure())
+    custom_directives = (ScalarFunction,)
+    assembly_format = (
+        "custom<ScalarFunction>($function) $array attr-dict `:` "
+        "type($array) `->` type($result)"
+    )
+
+    def __init__(self, function: str | FunctionAttr, array: SSAValue):
+        super().__init__(
+            operands=[array],
+            result_types=[array.type],
+            properties={"function": as_function(function)},
+        )
+        self.set_inferred_type(element_of(array.type))
+
+    def verify_ranks(self) -> None:
+        if rank(self.array) == 0:
+            raise VerifyException(
+                f"scan expects an array of rank 1 or more, got {self.array.type}"
+            )
+
+    def result_extents(self) -> tuple[Extent, ...]:
+        return axes_of(0, range(rank(self.array)))
+
+    def result_element(self) -> Attribute:
+        element = element_of(self.array.type)
+        verify_combines(self, self.function, element)
+        return element
+
+
+@irdl_op_definition
 class OuterOp(ArrayOperation):
     """Outer product: `(i ++ j) ψ (A •f B) = (i ψ A) f (j ψ B)`, shape `ρA ++ ρB`.
 
@@ -552,6 +599,8 @@ class OmegaOp(ArrayOperation):
 
     def _outward(self, extent: Extent) -> Extent:
         """An extent in terms of the cells, in terms of the arrays."""
+        if isinstance(extent, Polynomial):
+            return extent.substitute(lambda atom: polynomial(self._outward(atom)))
         if isinstance(extent, AxisOf):
             cell_axis = self.frame_ranks[extent.operand] + extent.axis
             return AxisOf(extent.operand, cell_axis)

@@ -6,18 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import numpy as np
 from xdsl.dialects.builtin import DYNAMIC_INDEX
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import BlockArgument, OpResult, SSAValue
 from xdsl.utils.exceptions import VerifyException
 
+from moa_dialect.algebra.polynomial import Polynomial
 from moa_dialect.algebra.shape import (
+    AbsoluteOf,
     AxisOf,
     ElementCountOf,
     ElementOf,
     Extent,
     Fixed,
     Requirement,
+    TrueCountOf,
+    polynomial,
 )
 from moa_dialect.ops.base import ArrayOperation, constant_array
 from moa_dialect.types import shape_of
@@ -46,7 +51,25 @@ class ValueCount:
     value: SSAValue
 
 
-Root: TypeAlias = Fixed | ValueAxis | ValueElement | ValueCount
+@dataclass(frozen=True)
+class ValueAbsolute:
+    """The absolute value of an element of an array (row-major position)."""
+
+    value: SSAValue
+    position: int
+
+
+@dataclass(frozen=True)
+class ValueTrueCount:
+    """How many elements of a vector of truth values hold."""
+
+    value: SSAValue
+
+
+RootAtom: TypeAlias = (
+    Fixed | ValueAxis | ValueElement | ValueCount | ValueAbsolute | ValueTrueCount
+)
+Root: TypeAlias = RootAtom | Polynomial[RootAtom]
 """An extent in terms of a function's arguments, or of data where it depends on them."""
 
 
@@ -79,8 +102,24 @@ def root_of(
 ) -> Root:
     """The root of an extent that is given in terms of an operation's operands."""
     match extent:
+        case Polynomial():
+            return _simplified(
+                extent.substitute(
+                    lambda atom: as_polynomial(root_of(operands, atom, cache))
+                )
+            )
         case Fixed():
             return extent
+        case AbsoluteOf(operand, position):
+            array = constant_array(operands[operand])
+            if array is not None:
+                return Fixed(abs(int(array.flat[position])))
+            return ValueAbsolute(operands[operand], position)
+        case TrueCountOf(operand):
+            array = constant_array(operands[operand])
+            if array is not None:
+                return Fixed(int(np.count_nonzero(array)))
+            return ValueTrueCount(operands[operand])
         case AxisOf(operand, axis):
             return extent_root(operands[operand], axis, cache)
         case ElementCountOf(operand):
@@ -94,6 +133,25 @@ def root_of(
             if array is not None:
                 return Fixed(int(array.reshape(-1)[position]))
             return _shape_entry(value, position) or ValueElement(value, position)
+
+
+def as_polynomial(root: Root) -> Polynomial[RootAtom]:
+    """A root as a polynomial, so that it can be computed with."""
+    match root:
+        case Polynomial():
+            return root
+        case Fixed(value):
+            return Polynomial[RootAtom].constant(value)
+        case _:
+            return Polynomial[RootAtom].atom(root)
+
+
+def _simplified(root: Polynomial[RootAtom]) -> Root:
+    """A polynomial that is one number or one atom as that."""
+    if (number := root.number) is not None:
+        return Fixed(number)
+    atom = root.single
+    return root if atom is None else atom
 
 
 def _shape_entry(value: SSAValue, position: int) -> Root | None:
@@ -115,6 +173,12 @@ def _as_extent(root: Root) -> Extent | None:
             return root
         case ValueAxis(BlockArgument() as argument, axis):
             return AxisOf(argument.index, axis)
+        case Polynomial():
+            atoms = {atom for product, _ in root.terms for atom in product}
+            known = {atom: _as_extent(atom) for atom in atoms}
+            if any(extent is None for extent in known.values()):
+                return None
+            return root.substitute(lambda atom: polynomial(known[atom] or Fixed(0)))
         case _:
             return None
 

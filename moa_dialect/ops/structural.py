@@ -99,7 +99,7 @@ class IotaOp(ArrayOperation):
                 f"iota expects a scalar or a vector of static length, "
                 f"got {self.extents.type}"
             )
-        _expect_integers("iota", self.extents)
+        expect_integers("iota", self.extents)
 
     def result_extents(self) -> tuple[Extent, ...]:
         if rank(self.extents) == 0:
@@ -228,7 +228,7 @@ class PsiOp(ArrayOperation):
         return shape_of(self.index.type)[-1]
 
     def verify_ranks(self) -> None:
-        _expect_integers("psi", self.index)
+        expect_integers("psi", self.index)
         if rank(self.index) == 0:
             raise VerifyException(
                 f"psi expects a vector (or array of vectors) as its index, "
@@ -367,7 +367,12 @@ class CellOp(ArrayOperation):
         return (self.array,)
 
 
-def _expect_integers(operator: str, value: SSAValue) -> None:
+def expect_integers(operator: str, value: SSAValue) -> None:
+    """Check that an operand holds integers.
+
+    Raises:
+        ElementTypeException: if it does not.
+    """
     element = element_of(value.type)
     if not is_element_type(element) or kind_of(element) != "int":
         raise ElementTypeException(f"{operator} expects integers, got {value.type}")

@@ -61,6 +61,23 @@ func.func @nested_comprehension(%a: tensor<3x4xf64>) -> tensor<3x4xf64> {
 
 // -----
 
+// Nor need anything read it.
+func.func @unused_nested_comprehension(%a: tensor<3xf64>) -> tensor<3xf64> {
+  %n = moa.extent %a, 0 : tensor<3xf64>
+  %b = moa.comprehension [%i < %n] -> tensor<3xf64> {
+    %unused = moa.comprehension [%j < %n] -> tensor<3xf64> {
+      %y = moa.at %a[%j] : tensor<3xf64>
+      moa.yield %y : f64
+    }
+    %x = moa.at %a[%i] : tensor<3xf64>
+    moa.yield %x : f64
+  }
+  func.return %b : tensor<3xf64>
+}
+// CHECK: @unused_nested_comprehension is not in denotational normal form: expected no intermediate array, got 1: moa.comprehension of tensor<3xf64>
+
+// -----
+
 func.func @fold_of_arrays(%a: tensor<3x4xf64>) -> tensor<4xf64> {
   %n = moa.extent %a, 0 : tensor<3x4xf64>
   %m = moa.extent %a, 1 : tensor<3x4xf64>

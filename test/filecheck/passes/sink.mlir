@@ -124,3 +124,40 @@ func.func @cheap_values_stay(%a: tensor<40x30xf64>, %v: tensor<40xf64>) -> tenso
   func.return %b : tensor<40x30xf64>
 }
 // CHECK:       moa.comprehension [%{{.*}} < %{{.*}}, %{{.*}} < %{{.*}}] -> tensor<40x30xf64>
+
+// Accumulators over all of a result could only lie in the result, and not where they are
+// of another type: then nothing is sunk.
+// CHECK-LABEL: func.func @accumulators_without_a_place(
+func.func @accumulators_without_a_place(%w: tensor<?xf64>, %v: tensor<?x?xf64>) -> tensor<?xi32> {
+  %e = moa.map exp %w : tensor<?xf64> -> tensor<?xf64>
+  %s = moa.inner add mul %e, %v : tensor<?xf64>, tensor<?x?xf64> -> tensor<?xf64>
+  %t = moa.cast %s : tensor<?xf64> -> tensor<?xi32>
+  func.return %t : tensor<?xi32>
+}
+// CHECK:       moa.comprehension [%{{.*}} < %{{.*}}] -> tensor<?xi32>
+// CHECK-NEXT:    %[[SUM:.*]] = moa.fold add [%{{.*}} = %{{.*}} to %{{.*}}] -> f64
+// CHECK:         arith.fptosi %[[SUM]] : f64 to i32
+
+// Nor are two axes at a time: scratch memory is for a row.
+// CHECK-LABEL: func.func @planes_of_accumulators_without_a_place(
+func.func @planes_of_accumulators_without_a_place(%w: tensor<?x?xf64>, %v: tensor<?x?x?xf64>) -> tensor<?x?x?xi32> {
+  %e = moa.map exp %w : tensor<?x?xf64> -> tensor<?x?xf64>
+  %s = moa.inner add mul %e, %v : tensor<?x?xf64>, tensor<?x?x?xf64> -> tensor<?x?x?xf64>
+  %t = moa.cast %s : tensor<?x?x?xf64> -> tensor<?x?x?xi32>
+  func.return %t : tensor<?x?x?xi32>
+}
+// CHECK-NOT:   moa.fold {{.*}} -> tensor
+// CHECK:       %[[SUM:.*]] = moa.fold add [%{{.*}} = %{{.*}} to %{{.*}}] -> f64
+// CHECK:       arith.fptosi %[[SUM]] : f64 to i32
+
+// In the result itself two axes may accumulate.
+// CHECK-LABEL: func.func @planes_of_accumulators_in_the_result(
+func.func @planes_of_accumulators_in_the_result(%w: tensor<?x?xf64>, %v: tensor<?x?x?xf64>) -> tensor<?x?x?xf64> {
+  %e = moa.map exp %w : tensor<?x?xf64> -> tensor<?x?xf64>
+  %s = moa.inner add mul %e, %v : tensor<?x?xf64>, tensor<?x?x?xf64> -> tensor<?x?x?xf64>
+  func.return %s : tensor<?x?x?xf64>
+}
+// CHECK:       moa.comprehension [%{{.*}} < %{{.*}}] -> tensor<?x?x?xf64>
+// CHECK-NEXT:    moa.fold add [%{{.*}} = %{{.*}} to %{{.*}}] -> tensor<?x?xf64>
+// CHECK:           math.exp
+// CHECK-NEXT:      moa.comprehension [%{{.*}} < %{{.*}}, %{{.*}} < %{{.*}}] -> tensor<?x?xf64>

@@ -21,4 +21,4 @@ func.func @extents_from_data_in_cells(%n: tensor<3xindex>) -> tensor<3xindex> {
   %s = moa.omega @sum_of_ramp <0> (%n) : (tensor<3xindex>) -> tensor<3xindex>
   func.return %s : tensor<3xindex>
 }
-// CHECK: iota: the extents inside a cell function must not depend on data
+// CHECK: extents inside a cell function must not depend on data

@@ -55,6 +55,17 @@ func.func @psi_of_omega_of_rows_and_a_vector(%a: tensor<3x4xf64>, %v: tensor<4xf
 // CHECK-NEXT:    moa.at %[[A]][%[[I]], %[[J]]]
 // CHECK-NEXT:    moa.at %[[V]][%[[J]]]
 
+// A scalar operation is applied pointwise to the cells, here planes.
+// CHECK-LABEL: func.func @psi_of_omega_of_planes(
+// CHECK-SAME:    %[[A:.*]]: tensor<2x3x4xf64>, %[[B:.*]]: tensor<3x4xf64>)
+func.func @psi_of_omega_of_planes(%a: tensor<2x3x4xf64>, %b: tensor<3x4xf64>) -> tensor<2x3x4xf64> {
+  %c = moa.omega sub <2, 2> (%a, %b) : (tensor<2x3x4xf64>, tensor<3x4xf64>) -> tensor<2x3x4xf64>
+  func.return %c : tensor<2x3x4xf64>
+}
+// CHECK:       moa.comprehension [%[[I:.*]] < %{{.*}}, %[[C0:.*]] < %{{.*}}, %[[C1:.*]] < %{{.*}}] ->
+// CHECK-NEXT:    moa.at %[[A]][%[[I]], %[[C0]], %[[C1]]]
+// CHECK-NEXT:    moa.at %[[B]][%[[C0]], %[[C1]]]
+
 // The frames agree at their last axes: the excess of the left one comes first.
 // CHECK-LABEL: func.func @psi_of_omega_with_an_excess_frame_left(
 // CHECK-SAME:    %[[A:.*]]: tensor<2x3x4xf64>, %[[V:.*]]: tensor<3xf64>)

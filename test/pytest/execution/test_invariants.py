@@ -1,0 +1,266 @@
+"""What every derived program keeps: no intermediate array, no growing scratch memory.
+
+And the checks that say so are not vacuous: they fail when one is put in.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from xdsl.builder import Builder
+from xdsl.context import Context
+from xdsl.dialects.builtin import ModuleOp, TensorType, f64
+from xdsl.dialects.func import FuncOp, ReturnOp
+from xdsl.ir import Block, Region
+from xdsl.rewriter import InsertPoint
+from xdsl.utils.exceptions import VerifyException
+from xdsl.utils.hints import isa
+
+import moa_dialect as moa
+from moa_dialect import library
+from moa_dialect.lowering.engine import find_entry
+from moa_dialect.ops.normal_form import AtOp, ComprehensionOp, ExtentOp, YieldOp
+from moa_dialect.ops.operational import BufferOp
+from moa_dialect.ops.structural import TransposeOp
+from moa_dialect.passes.check_dnf import CheckDnfPass, intermediate_arrays
+from moa_dialect.passes.check_storage import CheckStoragePass
+from moa_dialect.passes.infer_shapes import functions_of
+from moa_dialect.passes.to_onf import ToOnfPass
+from moa_dialect.types import shape_of
+
+
+@dataclass
+class Case:
+    """A program of the library on arrays of some shapes, with options."""
+
+    program: Callable[..., Any]
+    shapes: Sequence[tuple[int | None, ...]]
+    options: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def __str__(self) -> str:
+        shapes = ", ".join("x".join(map(str, shape)) for shape in self.shapes)
+        options = "".join(f", {k}={v}" for k, v in self.options.items())
+        return f"{self.program.__name__}({shapes}{options})".replace("None", "?")
+
+    def lower(self) -> moa.Compiled:
+        specs = [moa.ArraySpec(shape) for shape in self.shapes]
+        return moa.jit(self.program).lower(*specs, **self.options)
+
+
+STATIC = [
+    Case(library.softmax, [(20,)]),
+    Case(library.softmax, [(2, 3, 20)]),
+    Case(library.logsumexp, [(20,)]),
+    Case(library.logsumexp, [(3, 20)]),
+    Case(library.variance, [(20,)]),
+    Case(library.variance, [(3, 20)]),
+    Case(library.layernorm, [(3, 20)]),
+    Case(library.layernorm, [(2, 3, 20), (20,), (20,)]),
+    Case(library.matmul, [(3, 20), (20, 5)]),
+    Case(library.matmul, [(2, 3, 20), (2, 20, 5)]),
+    Case(library.attention, [(6, 4), (6, 4), (6, 5)]),
+    Case(library.attention, [(1, 40), (70, 40), (70, 50)]),
+    Case(library.attention, [(6, 40), (70, 40), (70, 1)]),
+    Case(library.attention, [(6, 40), (70, 40), (70, 50)], {"is_causal": True}),
+    Case(library.attention, [(2, 3, 6, 40), (2, 3, 7, 40), (2, 3, 7, 5)]),
+]
+DYNAMIC = [
+    Case(
+        case.program,
+        [(None,) * len(shape) for shape in case.shapes],
+        {"scale": 0.5, **case.options}
+        if case.program is library.attention
+        else case.options,
+    )
+    for case in STATIC
+]
+
+every_program = pytest.mark.parametrize("case", STATIC + DYNAMIC, ids=str)
+
+
+def test_every_program_of_the_library_is_here() -> None:
+    programs = {getattr(library, name) for name in library.__all__}
+    assert {case.program for case in STATIC} == programs
+
+
+@every_program
+def test_no_intermediate_array(case: Case) -> None:
+    compiled = case.lower()
+    assert compiled.intermediates == 0
+    module = compiled.module("dnf")
+    module.verify()
+    CheckDnfPass().apply(Context(), module)
+
+
+@every_program
+def test_no_scratch_memory(case: Case) -> None:
+    compiled = case.lower()
+    assert compiled.scratch_bytes == 0
+    module = compiled.module("onf")
+    module.verify()
+    CheckStoragePass().apply(Context(), module)
+    assert not any(isinstance(op, BufferOp) for op in module.walk())
+
+
+@every_program
+def test_no_transposition_is_left(case: Case) -> None:
+    """The transposed key is an order of indices: `<p j> ψ K`."""
+    module = case.lower().module("dnf")
+    assert not any(isinstance(op, TransposeOp) for op in module.walk())
+    assert [op.name for op in module.walk() if op.name == "moa.cell"] == []
+
+
+def test_attention_has_a_transposition_to_lose() -> None:
+    text = Case(library.attention, [(6, 4), (6, 4), (6, 5)]).lower().text("moa")
+    assert "moa.transpose" in text
+
+
+@every_program
+def test_arrays_of_the_fused_stage_are_rows_of_accumulators(case: Case) -> None:
+    """What `moa-sink` introduces: at most one output axis, inside of the result."""
+    module = case.lower().module("fused")
+    module.verify()
+    for function in functions_of(module):
+        terminator = function.body.block.last_op
+        assert isinstance(terminator, ReturnOp)
+        for value in intermediate_arrays(function):
+            assert isa(value.type, TensorType)
+            assert value.owner not in [r.owner for r in terminator.operands]
+            results = [shape_of(result.type) for result in terminator.operands]
+            assert [shape_of(value.type)] == [shape[-1:] for shape in results]
+
+
+def attention(stage: str, extent: int | None = 6) -> tuple[ModuleOp, FuncOp]:
+    shapes = [(extent, 4), (extent, 4), (extent, 5)]
+    module = Case(library.attention, shapes).lower().module(stage)
+    return module, find_entry(module, "attention")
+
+
+def _result(function: FuncOp) -> ComprehensionOp:
+    (op,) = [op for op in function.body.block.ops if isinstance(op, ComprehensionOp)]
+    return op
+
+
+@pytest.mark.parametrize("extent", [6, None])
+def test_an_injected_intermediate_is_found(extent: int | None) -> None:
+    """The result, made in two steps: the second only copies the first."""
+    module, function = attention("dnf", extent)
+    first = _result(function)
+    body = Block(arg_types=[arg.type for arg in first.body.block.args])
+    element = AtOp(first.arrays[0], list(body.args))
+    body.add_ops([element, YieldOp(element.result)])
+    types = [array.type for array in first.arrays]
+    second = ComprehensionOp(first.extents, Region(body), types)
+    Builder(InsertPoint.after(first)).insert(second)
+    first.arrays[0].replace_uses_with_if(
+        second.arrays[0], lambda use: isinstance(use.operation, ReturnOp)
+    )
+    module.verify()
+    with pytest.raises(VerifyException, match=r"expected no intermediate array, got 1"):
+        CheckDnfPass().apply(Context(), module)
+
+
+def test_an_operation_of_the_algebra_is_an_intermediate() -> None:
+    module, _ = attention("moa")
+    with pytest.raises(VerifyException, match=r"got 1: moa.inner of tensor<6x5xf64>"):
+        CheckDnfPass().apply(Context(), module)
+
+
+@pytest.mark.parametrize("extent", [6, None])
+@pytest.mark.parametrize("kept", ["none", "accumulators"])
+def test_an_injected_buffer_is_found(extent: int | None, kept: str) -> None:
+    """The scores as a buffer of n times m elements, whatever it is called."""
+    module, function = attention("onf", extent)
+    extents = [op for op in function.walk() if isinstance(op, ExtentOp)]
+    rows = [op.result for op in extents if op.axis_number == 0][:2]
+    assert len(rows) == 2
+    buffer = BufferOp(rows, f64, accumulator=kept == "accumulators")
+    last = max(extents, key=list(function.body.block.ops).index)
+    Builder(InsertPoint.after(last)).insert(buffer)
+    module.verify()
+    message = (
+        "for accumulators over other than one output axis"
+        if kept == "accumulators"
+        else "of 2 extents of the input"
+    )
+    with pytest.raises(VerifyException, match=f"got moa.buffer {message}"):
+        CheckStoragePass().apply(Context(), module)
+
+
+def test_an_intermediate_that_is_lowered_becomes_a_buffer_and_is_found() -> None:
+    """Both checks see the same array: at the normal form, and as memory."""
+    module, function = attention("dnf")
+    first = _result(function)
+    second = first.clone()
+    Builder(InsertPoint.before(first)).insert(second)
+    fold = first.body.block.first_op
+    assert fold is not None
+    builder = Builder(InsertPoint.before(fold))
+    read = builder.insert(AtOp(second.arrays[0], list(reversed(first.body.block.args))))
+    terminator = first.body.block.last_op
+    assert terminator is not None
+    terminator.operands = [read.result]
+    with pytest.raises(VerifyException, match="expected no intermediate array, got 1"):
+        CheckDnfPass().apply(Context(), module)
+    ToOnfPass().apply(Context(), module)
+    with pytest.raises(VerifyException, match=r"scratch memory must not grow"):
+        CheckStoragePass().apply(Context(), module)
+
+
+# No pattern for a program
+
+ROOT = Path(moa.__file__).resolve().parent
+NAMES = ("attention", "softmax", "flash", "layernorm", "logsumexp", "layer_norm")
+
+
+def _sources() -> Iterator[Path]:
+    for folder in ("passes", "lowering"):
+        files = sorted((ROOT / folder).glob("**/*.py"))
+        assert len(files) > 3, folder
+        yield from files
+
+
+every_source = pytest.mark.parametrize("path", list(_sources()), ids=lambda p: p.name)
+
+
+@every_source
+def test_passes_know_no_program(path: Path) -> None:
+    text = path.read_text("utf-8").lower()
+    assert [name for name in NAMES if name in text] == []
+
+
+@every_source
+def test_passes_do_not_import_the_library(path: Path) -> None:
+    imported: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            imported += [alias.name for alias in node.names]
+        if isinstance(node, ast.ImportFrom):
+            imported += [f"{node.module}.{alias.name}" for alias in node.names]
+    assert [name for name in imported if "library" in name or "frontend" in name] == []
+
+
+def test_names_and_order_do_not_matter() -> None:
+    """A program written otherwise, under other names, is derived to the same form."""
+
+    def attention_by_another_name(x: Any, y: Any, z: Any) -> Any:
+        products = moa.inner("add", "mul", x, moa.transpose(y))
+        scaled = 0.5 * products
+        top = moa.omega(lambda row: moa.reduce("max", row), 1, scaled)
+        powers = moa.exp(moa.omega("sub", (1, 0), scaled, top))
+        sums = moa.omega(lambda row: moa.reduce("add", row), 1, powers)
+        return moa.inner("add", "mul", moa.omega("div", (1, 0), powers, sums), z)
+
+    shapes = [(6, 4), (7, 4), (7, 5)]
+    texts: list[str] = []
+    for program in (attention_by_another_name, library.attention):
+        text = Case(program, shapes).lower().text("fused")
+        for old, new in (("%x", "%q"), ("%y", "%k"), ("%z", "%v")):
+            text = text.replace(old, new)
+        texts.append(text.replace(program.__name__, "program"))
+    assert texts[0] == texts[1]
