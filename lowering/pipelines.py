@@ -11,9 +11,11 @@ from xdsl.passes import ModulePass
 from moa_dialect.lowering.mlir_pipeline import run_upstream
 from moa_dialect.lowering.to_scf import ToScfPass
 from moa_dialect.passes.check_storage import CheckStoragePass
+from moa_dialect.passes.fold_addresses import FoldAddressesPass
 from moa_dialect.passes.infer_shapes import InferShapesPass
 from moa_dialect.passes.share import SharePass
 from moa_dialect.passes.sink import SinkPass
+from moa_dialect.passes.split_loops import SplitLoopsPass
 from moa_dialect.passes.to_dnf import ToDnfPass
 from moa_dialect.passes.to_onf import ToOnfPass
 
@@ -21,7 +23,12 @@ STAGES: dict[str, tuple[ModulePass, ...]] = {
     "moa": (InferShapesPass(),),
     "dnf": (ToDnfPass(),),
     "fused": (SharePass(), SinkPass()),
-    "onf": (ToOnfPass(), CheckStoragePass()),
+    "onf": (
+        ToOnfPass(),
+        SplitLoopsPass(),
+        FoldAddressesPass(),
+        CheckStoragePass(),
+    ),
     "target": (ToScfPass(),),
 }
 """The passes that lead to each stage from the one before; the first reads programs."""
@@ -49,8 +56,9 @@ def lower_to(module: ModuleOp, stage: str, ctx: Context) -> None:
 class CpuPipelinePass(ModulePass):
     """The pipeline from the algebra to the LLVM dialect, for the CPU.
 
-    moa-infer-shapes, moa-to-dnf, moa-share, moa-sink, moa-to-onf, moa-check-storage,
-    moa-to-scf, then upstream's conversions. Modules at a later stage may enter too.
+    moa-infer-shapes, moa-to-dnf, moa-share, moa-sink, moa-to-onf, moa-split-loops,
+    moa-fold-addresses, moa-check-storage, moa-to-scf, then upstream's conversions.
+    Modules at a later stage may enter too.
     """
 
     name = "moa-cpu"

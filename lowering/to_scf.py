@@ -38,7 +38,7 @@ from moa_dialect.ops.operational import BufferOp, LoadOp, LoopOp, RavOp, StoreOp
 from moa_dialect.passes.affine_code import emit_set
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.to_onf import STATUS
-from moa_dialect.scalar_code import apply_function, constant, identity_of
+from moa_dialect.scalar_code import apply_function, constant, fold_start
 from moa_dialect.types import element_of, shape_of
 
 CHECKS = "moa.checks"
@@ -188,16 +188,20 @@ class _Lowering:
     def _fold(self, op: FoldOp, builder: Builder) -> None:
         """A right fold: from the last index down, the accumulator on the right.
 
-        It starts from the identity element; a function without one takes the first
-        element it meets as it is.
+        It starts from the given value or the identity element; a function without one
+        takes the first element it meets as it is.
         """
         one = builder.insert(constant(1, IndexType())).result
         zero = builder.insert(constant(0, IndexType())).result
         count = builder.insert(arith.SubiOp(op.upper, op.lower)).result
         last = builder.insert(arith.SubiOp(op.upper, one)).result
         type_ = op.result.type
-        start = identity_of(op.function, type_) if has_identity(op.function) else 0
-        initial = builder.insert(constant(start, type_)).result
+        initial = op.initial
+        has_start = initial is not None or has_identity(op.function)
+        if initial is None and has_start:
+            initial = fold_start(op.function, type_, op.lower, op.upper, builder)
+        elif initial is None:
+            initial = builder.insert(constant(0, type_)).result
         body = Block(arg_types=[IndexType(), type_])
         inner = Builder(InsertPoint.at_end(body))
         position, accumulated = body.args
@@ -214,7 +218,7 @@ class _Lowering:
                 lambda b: accumulated,
                 inner,
             )
-        elif has_identity(op.function):
+        elif has_start:
             element = self._element(op, index, inner)
             combined = self._combine(op, element, accumulated, inner)
         else:

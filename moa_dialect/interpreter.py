@@ -14,7 +14,7 @@ from __future__ import annotations
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from itertools import product
+from itertools import chain, product
 from math import prod
 from typing import Any, Literal, TypeVar, cast
 
@@ -789,11 +789,15 @@ class _Fold:
         """The right fold over the indices of the domain."""
         lower, upper, *arguments = args
         domain = self.domain
+        first = [] if self.op.initial is None else [arguments.pop()]
         return _fold_from_last(
-            (
-                self.body.run(interpreter, (k,))[0]
-                for k in reversed(range(lower, upper))
-                if domain is None or _is_in(domain, (k, *arguments))
+            chain(
+                first,
+                (
+                    self.body.run(interpreter, (k,))[0]
+                    for k in reversed(range(lower, upper))
+                    if domain is None or _is_in(domain, (k, *arguments))
+                ),
             ),
             self.combine,
             lambda: self.empty(interpreter),

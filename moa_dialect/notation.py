@@ -38,6 +38,8 @@ from xdsl.dialects.builtin import (
     UnregisteredOp,
 )
 from xdsl.dialects.func import CallOp, FuncOp, ReturnOp
+from xdsl.dialects.scf import IfOp
+from xdsl.dialects.scf import YieldOp as BranchYieldOp
 from xdsl.ir import Attribute, Block, Operation, OpResult, SSAValue
 from xdsl.ir.affine import (
     AffineBinaryOpExpr,
@@ -565,7 +567,7 @@ class _Definition:
         """The lines of a block without its terminator."""
         lines: list[Document] = []
         for op in block.ops:
-            if isinstance(op, ReturnOp | YieldOp) or op in self._merged:
+            if isinstance(op, ReturnOp | YieldOp | BranchYieldOp) or op in self._merged:
                 continue
             if isinstance(op, RequireOp):
                 lines += self._requirement(op)
@@ -754,6 +756,8 @@ class _Definition:
                 return self._anonymous(op)
             case FoldOp():
                 return self._fold(op)
+            case IfOp():
+                return self._branch(op)
             case _:
                 return self._scalar(op)
 
@@ -824,8 +828,35 @@ class _Definition:
         bounds = concat(*start, index, "<", upper.at(Level.ATOM), domain)
         sign = self._spelling.sign(self._spelling.function(op.function))
         inner = Nest(concat(EMPTY, _stack([*lines, element])))
-        document = Group(concat(sign, " fold_{", bounds, "} (", inner, EMPTY, ")"))
+        body = concat(sign, " fold_{", bounds, "} (", inner, EMPTY, ")")
+        if op.initial is not None:
+            body = concat(body, " from ", self._known[op.initial].at(Level.ATOM))
+        document = Group(body)
         return Expression(document, Level.LOOSE, is_enclosed=True)
+
+    def _branch(self, op: IfOp) -> Expression:
+        """`if c then (x) else (y)`."""
+        sides: list[Document] = []
+        self._depth += 1
+        for region in op.regions:
+            block = region.block
+            with self._names.scope():
+                lines = self._lines(block)
+                assert block.last_op is not None
+                (value,) = block.last_op.operands
+                sides.append(_stack([*lines, self._known[value].document]))
+        self._depth -= 1
+        then, otherwise = (Nest(concat(EMPTY, side)) for side in sides)
+        condition = self._known[op.cond].document
+        return Expression(
+            Group(
+                concat(
+                    *("if ", condition, " then (", then, EMPTY),
+                    *(") else (", otherwise, EMPTY, ")"),
+                )
+            ),
+            Level.LOOSE,
+        )
 
     def _domain(self, op: FoldOp) -> Document:
         """` | p ≤ i, ...`: where the fold's index is not skipped."""

@@ -12,6 +12,7 @@ from xdsl.dialects.builtin import (
     IndexType,
     IntegerAttr,
     IntegerType,
+    StringAttr,
     SymbolRefAttr,
     f32,
     i64,
@@ -88,6 +89,26 @@ def identity_of(function: FunctionAttr, type_: Attribute) -> float | int:
     identity = SCALAR_OPERATIONS[function.data].identity
     assert identity is not None
     return identity_value(identity, type_)
+
+
+def fold_start(
+    function: FunctionAttr,
+    type_: Attribute,
+    lower: SSAValue,
+    upper: SSAValue,
+    builder: Builder,
+) -> SSAValue:
+    """Emit what a fold over `lower <= index < upper` starts from.
+
+    That is the identity element; but a sum of floats that is not empty starts from -0,
+    which alone leaves every number as it is, -0 included.
+    """
+    identity = builder.insert(constant(identity_of(function, type_), type_)).result
+    if function != StringAttr("add") or not isinstance(type_, AnyFloat):
+        return identity
+    neutral = builder.insert(constant(-0.0, type_)).result
+    is_some = builder.insert(arith.CmpiOp(lower, upper, "slt")).result
+    return builder.insert(arith.SelectOp(is_some, neutral, identity)).result
 
 
 def apply_named(name: str, arguments: Sequence[SSAValue], builder: Builder) -> SSAValue:

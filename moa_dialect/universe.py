@@ -59,6 +59,18 @@ def _to_onf() -> type[ModulePass]:
     return ToOnfPass
 
 
+def _split_loops() -> type[ModulePass]:
+    from moa_dialect.passes.split_loops import SplitLoopsPass
+
+    return SplitLoopsPass
+
+
+def _fold_addresses() -> type[ModulePass]:
+    from moa_dialect.passes.fold_addresses import FoldAddressesPass
+
+    return FoldAddressesPass
+
+
 def _check_storage() -> type[ModulePass]:
     from moa_dialect.passes.check_storage import CheckStoragePass
 
@@ -98,6 +110,8 @@ MOA_UNIVERSE = Universe(
         "moa-share": _share,
         "moa-sink": _sink,
         "moa-to-onf": _to_onf,
+        "moa-split-loops": _split_loops,
+        "moa-fold-addresses": _fold_addresses,
         "moa-check-storage": _check_storage,
         "moa-to-scf": _to_scf,
         "mlir-pipeline": _mlir_pipeline,

@@ -93,19 +93,28 @@ def scratch_bytes(module: ModuleOp) -> int:
     for op in module.walk():
         if not isinstance(op, BufferOp):
             continue
-        count = 1
-        for extent in op.extents:
-            owner = extent.owner
-            static = (
-                owner.static_value
-                if isinstance(owner, ExtentOp | FixedExtentOp)
-                else None
-            )
-            if static is None:
-                raise CompileError("the size of the scratch is known only at the call")
-            count *= static
+        count = prod(map(_static_size, op.extents))
         total += count * dtype_of(element_of(op.result.type)).itemsize
     return total
+
+
+def _static_size(value: SSAValue) -> int:
+    """The number a size is, from the types.
+
+    Raises:
+        CompileError: if types do not give it.
+    """
+    match value.owner:
+        case ExtentOp() | FixedExtentOp() as op if op.static_value is not None:
+            return op.static_value
+        case arith.AddiOp(lhs=left, rhs=right):
+            return _static_size(left) + _static_size(right)
+        case arith.SubiOp(lhs=left, rhs=right):
+            return _static_size(left) - _static_size(right)
+        case arith.MuliOp(lhs=left, rhs=right):
+            return _static_size(left) * _static_size(right)
+        case _:
+            raise CompileError("the size of the scratch is known only at the call")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ of each law states it in MoA notation.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import ClassVar, Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
@@ -81,6 +81,15 @@ class Reduction(Protocol):
         otherwise: Callable[[], SSAValue],
     ) -> SSAValue:
         """The element that one of two emits, only the chosen one evaluated."""
+        ...
+
+    def once(
+        self, key: Hashable, value: SSAValue, emit: Callable[[], SSAValue]
+    ) -> SSAValue:
+        """A number computed from an array, once at the function's entry if it can be.
+
+        It can be if the array is not one of a cell function.
+        """
         ...
 
     def constant_element(self, values: np.ndarray, position: SSAValue) -> SSAValue:

@@ -169,7 +169,11 @@ class PsiOfRotate(PsiLaw[RotateOp]):
 
     def reduce(self, op: RotateOp, index: Index, r: Reduction) -> SSAValue:
         m, extent = IndexCode(r), r.extent(op.array, 0)
-        shift = maps.rotation(m, _integer(op.count, (), r), extent)
+        shift = r.once(
+            op,
+            op.count,
+            lambda: maps.rotation(m, _integer(op.count, (), r), extent),
+        )
         entry = maps.rotate(m, index[0], shift, extent)
         return r.element(op.array, (entry, *index[1:]))
 

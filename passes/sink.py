@@ -194,7 +194,7 @@ def sink_into(inner: ComprehensionOp, fold: FoldOp) -> bool:
     block = inner.body.block
     all_axes: dict[SSAValue, Axes] = {arg: Axes((0,)) for arg in block.args}
     outside = dependences(block, all_axes)
-    if any(outside.get(value) for value in fold.operands):
+    if fold.initial is not None or any(outside.get(v) for v in fold.operands):
         return False
     within = dependences(fold.body.block, outside)
     *body_ops, terminator = fold.body.block.ops

@@ -14,7 +14,7 @@ call-by-name), hence the limit on the size of the result.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -98,7 +98,7 @@ class PsiReduction:
     trace: Callable[[str], None] | None
     builder: Builder = field(init=False)
     _entry: Builder = field(init=False)
-    _extents: dict[Root, SSAValue] = field(default_factory=dict[Root, SSAValue])
+    _extents: dict[Hashable, SSAValue] = field(default_factory=dict[Hashable, SSAValue])
     _roots: RootCache = field(default_factory=RootCache)
     _equal: dict[Root, Root] = field(default_factory=dict[Root, Root])
     _numbers: dict[int, SSAValue] = field(default_factory=dict[int, SSAValue])
@@ -177,6 +177,16 @@ class PsiReduction:
         self.builder = outer
         op = scf.IfOp(condition, (element,), regions[0], regions[1])
         return self.builder.insert(op).results[0]
+
+    def once(
+        self, key: Hashable, value: SSAValue, emit: Callable[[], SSAValue]
+    ) -> SSAValue:
+        """A number computed from an array, at the entry unless it is a cell's."""
+        if _block_of(value) is not self.function.body.block:
+            return emit()
+        if (known := self._extents.get(key)) is not None:
+            return self._resolve(known)
+        return self._at_entry(key, value, emit)
 
     def constant_element(self, values: np.ndarray, position: SSAValue) -> SSAValue:
         """An element of a vector of numbers known now."""
@@ -305,7 +315,7 @@ class PsiReduction:
         return cast(self.element(value, index), IndexType(), self.builder)
 
     def _at_entry(
-        self, root: Root, value: SSAValue, emit: Callable[[], SSAValue]
+        self, root: Hashable, value: SSAValue, emit: Callable[[], SSAValue]
     ) -> SSAValue:
         """An extent that depends on data: computed when the function starts."""
         if _block_of(value) is not self.function.body.block:

@@ -58,7 +58,7 @@ from moa_dialect.ops.structural import ConstantOp
 from moa_dialect.passes.affine_code import emit_set
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.share import captured
-from moa_dialect.scalar_code import apply_function, constant, identity_of
+from moa_dialect.scalar_code import apply_function, constant, fold_start
 from moa_dialect.types import (
     array_of,
     dense,
@@ -393,6 +393,7 @@ class _Lowering:
             op.result.type,
             op.domain,
             [self.get(value) for value in op.domain_arguments],
+            None if op.initial is None else self.get(op.initial),
         )
         self.values[op.result] = self.builder.insert(fold).result
 
@@ -418,6 +419,8 @@ class _Lowering:
         """A fold of arrays: one loop, from the last index down, over accumulators."""
         body, terminator = body_of(op.body)
         row = terminator.values[0].owner
+        if op.initial is not None:
+            raise CompileError("a fold of arrays cannot start from an array yet")
         if not isinstance(row, ComprehensionOp) or row.order is not None:
             raise CompileError("a fold of arrays must yield a comprehension")
         if any(isa(v.type, TensorType) for v in body_of(row.body)[1].values):
@@ -427,10 +430,10 @@ class _Lowering:
         stop = self.builder.insert(arith.SubiOp(lower, self.number(1))).result
         extents = [self.get(extent) for extent in row.extents]
         if has_identity(op.function):
-            indices, outer = self._loops(extents)
             element = element_of(op.result.type)
-            start = constant(identity_of(op.function, element), element)
-            self.store(self.builder.insert(start).result, place.bind(indices))
+            start = fold_start(op.function, element, lower, upper, self.builder)
+            indices, outer = self._loops(extents)
+            self.store(start, place.bind(indices))
             self.builder = outer
         else:
             self._fold_step(op, row, last, place, is_first=True)

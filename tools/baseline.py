@@ -171,6 +171,11 @@ def milliseconds(seconds: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
+def ratio(value: float) -> str:
+    """A ratio with two digits or more."""
+    return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
+
+
 def row(*cells: str) -> None:
     """Print one row of a table at once: the next may take a while."""
     print(f"| {' | '.join(cells)} |", flush=True)
@@ -199,7 +204,7 @@ def print_tables(only: str, repeat: int) -> None:
             f"{ours['compile_s']:.2f}",
             milliseconds(ours["call_s"]),
             milliseconds(theirs["call_s"]),
-            f"{ours['call_s'] / theirs['call_s']:.2g}",
+            ratio(ours["call_s"] / theirs["call_s"]),
         )
     if only in "overhead":
         print()

@@ -17,9 +17,11 @@ from xdsl.dialects.builtin import (
 )
 from xdsl.ir import Attribute, Block, Region, SSAValue
 from xdsl.irdl import (
+    AttrSizedOperandSegments,
     IRDLOperation,
     irdl_op_definition,
     operand_def,
+    opt_operand_def,
     opt_prop_def,
     prop_def,
     region_def,
@@ -482,6 +484,8 @@ class FoldOp(IRDLOperation):
     identity element. An index at which the affine set `domain` (over the index and the
     values given with it) does not hold is not in the fold: its element is neither read
     nor combined. The body may yield an array, which is then folded element by element.
+    With `init` x the fold is that of the elements and then x: `... f (b(upper - 1) f x)`;
+    an empty domain gives x.
 
     ```mlir
     %s = moa.fold add [%k = %c0 to %n] where affine_set<(d0, d1) : (d1 - d0 >= 0)>(%k, %i) -> f64 {
@@ -496,9 +500,11 @@ class FoldOp(IRDLOperation):
     lower = operand_def(IndexType())
     upper = operand_def(IndexType())
     domain_arguments = var_operand_def(IndexType())
+    initial = opt_operand_def()
     domain = opt_prop_def(AffineSetAttr)
     body = region_def("single_block")
     result = result_def(Attribute)
+    irdl_options = (AttrSizedOperandSegments(as_property=True),)
     traits = traits_def(Pure())
 
     def __init__(
@@ -510,9 +516,10 @@ class FoldOp(IRDLOperation):
         result_type: Attribute,
         domain: AffineSetAttr | None = None,
         domain_arguments: Sequence[SSAValue] = (),
+        initial: SSAValue | None = None,
     ):
         super().__init__(
-            operands=[lower, upper, domain_arguments],
+            operands=[lower, upper, domain_arguments, initial],
             regions=[body],
             result_types=[result_type],
             properties={"function": as_function(function), "domain": domain},
@@ -527,6 +534,11 @@ class FoldOp(IRDLOperation):
                 f"got {', '.join(str(v.type) for v in terminator.values) or 'none'}"
             )
         verify_combines(self, self.function, cell_element(self.result.type))
+        if self.initial is not None and self.initial.type != self.result.type:
+            raise VerifyException(
+                f"a fold starts from a value of its result type: expected "
+                f"{self.result.type}, got {self.initial.type}"
+            )
         count = len(self.domain_arguments)
         if self.domain is None:
             if count:
@@ -538,7 +550,7 @@ class FoldOp(IRDLOperation):
                 f"the domain's set takes {set_.num_dims + set_.num_symbols} values, "
                 f"got {count + 1} (the index first)"
             )
-        if not has_identity(self.function):
+        if not has_identity(self.function) and self.initial is None:
             raise VerifyException(
                 f"a restricted fold needs an identity element, "
                 f"{print_name(self.function)} has none"
@@ -560,6 +572,9 @@ class FoldOp(IRDLOperation):
                 printer.print_list(
                     (index, *self.domain_arguments), printer.print_ssa_value
                 )
+        if self.initial is not None:
+            printer.print_string(" init ")
+            printer.print_ssa_value(self.initial)
         printer.print_string(" -> ")
         printer.print_attribute(self.result.type)
         printer.print_string(" ")
@@ -587,13 +602,17 @@ class FoldOp(IRDLOperation):
                     f"expected the fold's index {index.name.text} as the domain's first"
                 )
             arguments = given[1:]
+        first = None
+        if parser.parse_optional_keyword("init"):
+            first = parser.parse_unresolved_operand()
         parser.parse_punctuation("->")
         type_ = parser.parse_type()
+        initial = None if first is None else parser.resolve_operand(first, type_)
         start = parser.resolve_operand(lower, INDEX)
         stop = parser.resolve_operand(upper, INDEX)
         resolved = [parser.resolve_operand(value, INDEX) for value in arguments]
         body = parser.parse_region([index.resolve(INDEX)])
-        op = cls(function, start, stop, body, type_, domain, resolved)
+        op = cls(function, start, stop, body, type_, domain, resolved, initial)
         op.attributes |= parser.parse_optional_attr_dict()
         return op
 

@@ -611,10 +611,21 @@ func.func @fold_element(%n: index, %x: vector<3xf64>) {
 
 func.func @fold_arguments(%n: index, %x: f64) {
   // CHECK: 1 arguments for a domain not given
-  %s = "moa.fold"(%n, %n, %n) <{function = "add"}> ({
+  %s = "moa.fold"(%n, %n, %n) <{function = "add", operandSegmentSizes = array<i32: 1, 1, 1, 0>}> ({
   ^body(%i: index):
     moa.yield %x : f64
   }) : (index, index, index) -> f64
+  func.return
+}
+
+// -----
+
+func.func @fold_initial(%n: index, %x: f64, %y: f32) {
+  // CHECK: a fold starts from a value of its result type: expected f64, got f32
+  %s = "moa.fold"(%n, %n, %y) <{function = "add", operandSegmentSizes = array<i32: 1, 1, 0, 1>}> ({
+  ^body(%i: index):
+    moa.yield %x : f64
+  }) : (index, index, f32) -> f64
   func.return
 }
 

@@ -6,23 +6,40 @@
 // CHECK-LABEL: func.func @fold(
 // CHECK-SAME:    %[[A:.*]]: memref<?xf64>, %[[N:.*]]: index, %[[M:.*]]: index) -> f64
 func.func @fold(%a: memref<?xf64>, %n: index, %m: index) -> f64 {
-  %s = moa.fold add [%k = %n to %m] -> f64 {
+  %largest = moa.fold max [%k = %n to %m] -> f64 {
     %x = memref.load %a[%k] : memref<?xf64>
     moa.yield %x : f64
   }
-  func.return %s : f64
+  func.return %largest : f64
 }
 // CHECK-DAG:   %[[ZERO:.*]] = arith.constant 0 : index
 // CHECK-DAG:   %[[ONE:.*]] = arith.constant 1 : index
 // CHECK-DAG:   %[[COUNT:.*]] = arith.subi %[[M]], %[[N]] : index
 // CHECK-DAG:   %[[LAST:.*]] = arith.subi %[[M]], %[[ONE]] : index
-// CHECK-DAG:   %[[IDENTITY:.*]] = arith.constant 0.000000e+00 : f64
-// CHECK:       %[[SUM:.*]] = scf.for %[[STEP:.*]] = %[[ZERO]] to %[[COUNT]] step %[[ONE]] iter_args(%[[SO_FAR:.*]] = %[[IDENTITY]]) -> (f64) {
+// CHECK-DAG:   %[[IDENTITY:.*]] = arith.constant 0xfff0000000000000 : f64
+// CHECK:       %[[LARGEST:.*]] = scf.for %[[STEP:.*]] = %[[ZERO]] to %[[COUNT]] step %[[ONE]] iter_args(%[[SO_FAR:.*]] = %[[IDENTITY]]) -> (f64) {
 // CHECK-NEXT:    %[[K:.*]] = arith.subi %[[LAST]], %[[STEP]] : index
 // CHECK-NEXT:    %[[X:.*]] = memref.load %[[A]][%[[K]]]
-// CHECK-NEXT:    %[[NEXT:.*]] = arith.addf %[[X]], %[[SO_FAR]] : f64
+// CHECK-NEXT:    %[[NEXT:.*]] = arith.maximumf %[[X]], %[[SO_FAR]] : f64
 // CHECK-NEXT:    scf.yield %[[NEXT]] : f64
-// CHECK:       func.return %[[SUM]] : f64
+// CHECK:       func.return %[[LARGEST]] : f64
+
+// A sum of floats starts from -0, which leaves every number as it is; an empty one is 0.
+// CHECK-LABEL: func.func @sum_of_floats(
+// CHECK-SAME:    %[[A:.*]]: memref<?xf64>, %[[N:.*]]: index, %[[M:.*]]: index) -> f64
+func.func @sum_of_floats(%a: memref<?xf64>, %n: index, %m: index) -> f64 {
+  %sum = moa.fold add [%k = %n to %m] -> f64 {
+    %x = memref.load %a[%k] : memref<?xf64>
+    moa.yield %x : f64
+  }
+  func.return %sum : f64
+}
+// CHECK-DAG:   %[[EMPTY:.*]] = arith.constant 0.000000e+00 : f64
+// CHECK-DAG:   %[[NEUTRAL:.*]] = arith.constant -0.000000e+00 : f64
+// CHECK:       %[[IS_SOME:.*]] = arith.cmpi slt, %[[N]], %[[M]] : index
+// CHECK-NEXT:  %[[START:.*]] = arith.select %[[IS_SOME]], %[[NEUTRAL]], %[[EMPTY]] : f64
+// CHECK:       scf.for {{.*}} iter_args(%[[SO_FAR:.*]] = %[[START]]) -> (f64) {
+// CHECK:         arith.addf %{{.*}}, %[[SO_FAR]] : f64
 
 // Without identity element the last element is where it starts.
 // CHECK-LABEL: func.func @fold_without_identity(

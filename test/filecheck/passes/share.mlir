@@ -131,6 +131,26 @@ func.func @integer_division_stays(%s: tensor<i64>, %b: tensor<?xi64>) -> tensor<
 // CHECK:       moa.fold add
 // CHECK-NEXT:    arith.divsi %[[D]], %[[D]] : i64
 
+// Nor is anything evaluated that a branch does not choose: there may be no such element.
+// CHECK-LABEL: func.func @branches_keep_what_they_evaluate(
+// CHECK-SAME:    %[[A:.*]]: tensor<?xf64>, %[[HOLDS:.*]]: i1)
+func.func @branches_keep_what_they_evaluate(%a: tensor<?xf64>, %holds: i1) -> tensor<f64> {
+  %zero = arith.constant 0 : index
+  %b = moa.comprehension [] -> tensor<f64> {
+    %x = scf.if %holds -> (f64) {
+      %first = moa.at %a[%zero] : tensor<?xf64>
+      scf.yield %first : f64
+    } else {
+      %none = arith.constant 0.0 : f64
+      scf.yield %none : f64
+    }
+    moa.yield %x : f64
+  }
+  func.return %b : tensor<f64>
+}
+// CHECK:       scf.if %[[HOLDS]] -> (f64) {
+// CHECK-NEXT:    moa.at %[[A]][
+
 // Results over the same axes are computed together, and share what they have in common.
 // CHECK-LABEL: func.func @results_over_the_same_axes_are_merged(
 // CHECK-SAME:    %[[A:.*]]: tensor<3x4xf64>)

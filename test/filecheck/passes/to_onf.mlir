@@ -83,7 +83,7 @@ func.func @fold_of_scalars(%a: tensor<?xf64>) -> tensor<f64> {
 // CHECK-SAME:    %[[A:.*]]: memref<3x4xf64>, %[[B:.*]]: memref<4x5xf64>, %[[C:.*]]: memref<3x5xf64> {moa.result})
 func.func @fold_of_arrays(%a: tensor<3x4xf64>, %b: tensor<4x5xf64>) -> tensor<3x5xf64> {
   %e = moa.map exp %a : tensor<3x4xf64> -> tensor<3x4xf64>
-  %c = moa.inner add mul %e, %b : tensor<3x4xf64>, tensor<4x5xf64> -> tensor<3x5xf64>
+  %c = moa.inner max mul %e, %b : tensor<3x4xf64>, tensor<4x5xf64> -> tensor<3x5xf64>
   func.return %c : tensor<3x5xf64>
 }
 // CHECK-DAG:   %[[K:.*]] = moa.extent %[[A]], 1
@@ -95,16 +95,16 @@ func.func @fold_of_arrays(%a: tensor<3x4xf64>, %b: tensor<4x5xf64>) -> tensor<3x
 // CHECK:       moa.loop [%[[I:.*]] = %[[ZERO]] to
 // CHECK-DAG:     %[[LAST:.*]] = arith.subi %[[K]], %[[ONE]] : index
 // CHECK-DAG:     %[[STOP:.*]] = arith.subi %[[ZERO]], %[[ONE]] : index
+// CHECK-DAG:     %[[IDENTITY:.*]] = arith.constant 0xfff0000000000000 : f64
 // CHECK:         moa.loop [%[[J:.*]] = %[[ZERO]] to %[[M]] by 1]
-// CHECK-NEXT:      %[[IDENTITY:.*]] = arith.constant 0.000000e+00 : f64
 // CHECK-NEXT:      moa.store %[[IDENTITY]], %[[ROWS]][%[[ZERO]], %[[I]] * %{{.*}}, %[[J]] * %[[ONE]]]
 // CHECK:         moa.loop [%[[P:.*]] = %[[LAST]] to %[[STOP]] by -1]
 // CHECK:           math.exp
 // CHECK-NEXT:      moa.loop [%[[J:.*]] = %[[ZERO]] to %[[M]] by 1]
 // CHECK:             %[[TERM:.*]] = arith.mulf
 // CHECK-NEXT:        %[[SO_FAR:.*]] = moa.load %[[ROWS]][%[[ZERO]], %[[I]] * %{{.*}}, %[[J]] * %[[ONE]]]
-// CHECK-NEXT:        %[[SUM:.*]] = arith.addf %[[TERM]], %[[SO_FAR]] : f64
-// CHECK-NEXT:        moa.store %[[SUM]], %[[ROWS]][%[[ZERO]], %[[I]] * %{{.*}}, %[[J]] * %[[ONE]]]
+// CHECK-NEXT:        %[[LARGER:.*]] = arith.maximumf %[[TERM]], %[[SO_FAR]] : f64
+// CHECK-NEXT:        moa.store %[[LARGER]], %[[ROWS]][%[[ZERO]], %[[I]] * %{{.*}}, %[[J]] * %[[ONE]]]
 
 // -----
 

@@ -29,6 +29,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
+COMMAND = "python test/pytest/docs/test_tutorial.py"
 PAGES = ("README.md", "docs/tutorial.md", "docs/algebra.md", "docs/cli.md")
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -150,7 +151,9 @@ def test_page_prints_what_it_shows(
     page = (ROOT / name).read_text("utf-8")
     with standard_printing():
         for block, expected in run_page(page, tmp_path):
-            assert lines_of(block.text) == lines_of(expected)
+            assert lines_of(block.text) == lines_of(expected), (
+                f"{name} shows something else; {COMMAND} would mend that"
+            )
 
 
 def rewrite(name: str) -> None:
