@@ -141,8 +141,8 @@ class Kernel:
             copy: False refuses arrays that would have to be copied.
 
         Raises:
-            ShapeError: for a wrong number of arrays, rank or extent, or extents that
-                do not fit together.
+            MoaError: for a wrong number of arrays.
+            ShapeError: for a wrong rank or extent, or extents that do not fit together.
             DTypeError: for a wrong dtype.
             LayoutError: with `copy=False`, for an array that is not contiguous.
             IndexRangeError: for an index in the data that is out of range.
@@ -201,6 +201,10 @@ class Kernel:
         return precondition_error(text)
 
 
+_NOTHING = (ctypes.c_int64 * 2)()
+"""Where the elements of empty arrays lie: a failed check may leave index 0 to read."""
+
+
 class _Frame:
     """The arguments of one call in memory, as the packed C interface takes them.
 
@@ -216,7 +220,7 @@ class _Frame:
         self._arrays = arrays
         for array in arrays:
             starts.append(len(words))
-            data = array.ctypes.data
+            data = array.ctypes.data if array.size else ctypes.addressof(_NOTHING)
             words += (data, data, 0, *array.shape)
             words += (step // array.itemsize for step in array.strides)
         if status:

@@ -59,6 +59,11 @@ class _Lowering:
     checks: list[str] = field(default_factory=list[str])
 
     @property
+    def has_status(self) -> bool:
+        """Whether the function reports failed checks."""
+        return has_status(self.function)
+
+    @property
     def status(self) -> SSAValue:
         """The status argument."""
         return self.function.body.block.args[-1]
@@ -199,7 +204,7 @@ class _Lowering:
         initial = op.initial
         has_start = initial is not None or has_identity(op.function)
         if initial is None and has_start:
-            initial = fold_start(op.function, type_, op.lower, op.upper, builder)
+            initial = fold_start(op, type_, op.lower, op.upper, builder)
         elif initial is None:
             initial = builder.insert(constant(0, type_)).result
         body = Block(arg_types=[IndexType(), type_])
@@ -296,10 +301,14 @@ class _Lowering:
             builder.insert(memref.StoreOp.get(value, self.status, [slot]))
 
     def _in_bounds(self, op: InBoundsOp, builder: Builder) -> None:
-        """Use index 0 instead of one out of range, and report that."""
+        """Use index 0 instead of one out of range; report the first such."""
         message = op.message.data
         zero = builder.insert(constant(0, IndexType())).result
         is_inside = builder.insert(arith.CmpiOp(op.index, op.extent, "ult")).result
+        chosen = arith.SelectOp(is_inside, op.index, zero)
+        if not self.has_status:
+            Rewriter.replace_op(op, chosen)
+            return
         block = Block()
         inner = Builder(InsertPoint.at_end(block))
         is_negative = inner.insert(arith.CmpiOp(op.index, zero, "slt"))
@@ -310,50 +319,51 @@ class _Lowering:
         self._report(number, op.index, bound, inner)
         inner.insert(scf.YieldOp())
         true = builder.insert(constant(1, i1))
-        outside = builder.insert(arith.XOrIOp(is_inside, true.result))
-        builder.insert(scf.IfOp(outside, (), Region(block)))
-        Rewriter.replace_op(op, arith.SelectOp(is_inside, op.index, zero))
+        outside = builder.insert(arith.XOrIOp(is_inside, true.result)).result
+        so_far = builder.insert(memref.LoadOp.get(self.status, [zero]))
+        none = builder.insert(constant(0, i64))
+        is_first = builder.insert(arith.CmpiOp(so_far.res, none, "eq")).result
+        report = builder.insert(arith.AndIOp(outside, is_first)).result
+        builder.insert(scf.IfOp(report, (), Region(block)))
+        Rewriter.replace_op(op, chosen)
 
     def requirements(self) -> None:
-        """Check what the function requires; the rest runs only if all of it holds."""
+        """Check what the function requires; what comes after runs only if it holds.
+
+        So the first failure is reported, and nothing is read that it forbids. Without a
+        status argument nothing is reported, and the function gives zeros.
+        """
         block = self.function.body.block
-        requires = [op for op in block.ops if isinstance(op, RequireOp)]
-        if not requires:
-            return
-        all_hold: SSAValue | None = None
-        for op in requires:
+        end = block.last_op
+        assert isinstance(end, ReturnOp)
+        for op in reversed(list(block.ops)):
+            if not isinstance(op, RequireOp):
+                continue
             builder = Builder(InsertPoint.before(op))
-            number = self._check(f"{op.relation_name}: {op.message.data}")
             predicate = _PREDICATES[op.relation_name]
-            holds = builder.insert(
-                arith.CmpiOp(op.given, op.expected, predicate)
-            ).result
-            so_far: SSAValue = (
-                builder.insert(constant(1, i1)).result if all_hold is None else all_hold
-            )
-            failed = builder.insert(
-                arith.XOrIOp(holds, builder.insert(constant(1, i1)).result)
-            )
-            is_first = builder.insert(arith.AndIOp(so_far, failed))
-            report = Block()
-            inner = Builder(InsertPoint.at_end(report))
-            self._report(number, op.given, op.expected, inner)
-            inner.insert(scf.YieldOp())
-            builder.insert(scf.IfOp(is_first, (), Region(report)))
-            all_hold = builder.insert(arith.AndIOp(so_far, holds)).result
-        assert all_hold is not None
-        rest = Block()
-        after = requires[-1].next_op
-        while after is not None and not isinstance(after, ReturnOp):
-            following = after.next_op
-            after.detach()
-            rest.add_op(after)
-            after = following
-        rest.add_op(scf.YieldOp())
-        for op in requires[:-1]:
+            compare = arith.CmpiOp(op.given, op.expected, predicate)
+            holds = builder.insert(compare).result
+            then, otherwise = Block(), Block()
+            after = op.next_op
+            while after is not None and after is not end:
+                following = after.next_op
+                after.detach()
+                then.add_op(after)
+                after = following
+            then.add_op(scf.YieldOp(*end.operands))
+            failed = Builder(InsertPoint.at_end(otherwise))
+            if self.has_status:
+                number = self._check(f"{op.relation_name}: {op.message.data}")
+                self._report(number, op.given, op.expected, failed)
+            zeros = [failed.insert(constant(0, v.type)).result for v in end.operands]
+            failed.insert(scf.YieldOp(*zeros))
+            types = [value.type for value in end.operands]
+            branch = scf.IfOp(holds, types, Region(then), Region(otherwise))
+            builder.insert(branch)
+            for number, value in enumerate(branch.results):
+                end.operands[number] = value
             op.detach()
             op.erase()
-        Rewriter.replace_op(requires[-1], scf.IfOp(all_hold, (), Region(rest)), [])
 
 
 def has_status(function: FuncOp) -> bool:
@@ -365,7 +375,7 @@ def has_status(function: FuncOp) -> bool:
 def to_scf(function: FuncOp) -> None:
     """Lower one function from the operational normal form to upstream dialects."""
     lowering = _Lowering(function)
-    if has_status(function):
+    if len(function.body.blocks) == 1:
         lowering.requirements()
     lowering.block(function.body.block)
     if lowering.checks:

@@ -23,6 +23,7 @@ from xdsl.utils.hints import isa
 
 from moa_dialect.algebra.scalar import SCALAR_OPERATIONS
 from moa_dialect.ops.function import FunctionAttr
+from moa_dialect.ops.normal_form import FoldOp
 from moa_dialect.types import identity_value, kind_of
 
 _BINARY: dict[tuple[str, str], Callable[[SSAValue, SSAValue], Operation]] = {
@@ -92,7 +93,7 @@ def identity_of(function: FunctionAttr, type_: Attribute) -> float | int:
 
 
 def fold_start(
-    function: FunctionAttr,
+    fold: FoldOp,
     type_: Attribute,
     lower: SSAValue,
     upper: SSAValue,
@@ -103,8 +104,10 @@ def fold_start(
     That is the identity element; but a sum of floats that is not empty starts from -0,
     which alone leaves every number as it is, -0 included.
     """
-    identity = builder.insert(constant(identity_of(function, type_), type_)).result
-    if function != StringAttr("add") or not isinstance(type_, AnyFloat):
+    start = identity_of(fold.function, type_)
+    identity = builder.insert(constant(start, type_)).result
+    is_sum = fold.function == StringAttr("add") and isinstance(type_, AnyFloat)
+    if not is_sum or fold.domain is not None:
         return identity
     neutral = builder.insert(constant(-0.0, type_)).result
     is_some = builder.insert(arith.CmpiOp(lower, upper, "slt")).result

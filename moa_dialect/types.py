@@ -63,7 +63,7 @@ def dtype_of(element_type: Attribute) -> np.dtype:
         ) from None
 
 
-def element_type_of(dtype: np.dtype | str) -> Attribute:
+def element_type_of(dtype: Any) -> Attribute:
     """The element type for a NumPy dtype or for a name such as "f32".
 
     Raises:
@@ -72,7 +72,11 @@ def element_type_of(dtype: np.dtype | str) -> Attribute:
     if isinstance(dtype, str) and dtype in _BY_NAME:
         return _BY_NAME[dtype][0]
     try:
-        return _TYPES[np.dtype(dtype)]
+        # To NumPy, None is a float and "i8" has eight bytes.
+        found = np.dtype("O" if dtype is None else dtype)
+        if isinstance(dtype, str) and dtype != found.name:
+            raise KeyError
+        return _TYPES[found]
     except (KeyError, TypeError):
         raise DTypeError(
             f"unsupported element type: expected one of "

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 
 from xdsl.context import Context
 from xdsl.dialects import arith, memref
-from xdsl.dialects.builtin import MemRefType, ModuleOp
+from xdsl.dialects.builtin import IntegerAttr, ModuleOp
 from xdsl.dialects.func import FuncOp
-from xdsl.ir import Block, BlockArgument, Operation, SSAValue
+from xdsl.ir import Attribute, Block, BlockArgument, Operation, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.utils.exceptions import VerifyException
-from xdsl.utils.hints import isa
 
 from moa_dialect.errors import CompileError
 from moa_dialect.ops.normal_form import ExtentOp, FixedExtentOp, FoldOp
@@ -75,14 +74,6 @@ def _enclosing_loops(op: Operation) -> Iterator[Operation]:
         parent = parent.parent_op()
 
 
-def static_bytes(type_: MemRefType) -> int | None:
-    """The size of a memref in bytes; None if it is dynamic."""
-    shape = shape_of(type_)
-    if any(extent < 0 for extent in shape):
-        return None
-    return prod(shape) * dtype_of(element_of(type_)).itemsize
-
-
 def scratch_bytes(module: ModuleOp) -> int:
     """The bytes that all buffers of a module in operational normal form take.
 
@@ -107,6 +98,8 @@ def _static_size(value: SSAValue) -> int:
     match value.owner:
         case ExtentOp() | FixedExtentOp() as op if op.static_value is not None:
             return op.static_value
+        case arith.ConstantOp(value=IntegerAttr() as number):
+            return number.value.data
         case arith.AddiOp(lhs=left, rhs=right):
             return _static_size(left) + _static_size(right)
         case arith.SubiOp(lhs=left, rhs=right):
@@ -146,7 +139,7 @@ class CheckStoragePass(ModulePass):
         if isinstance(op, BufferOp):
             sizes = [size for size in op.extents if _grows(size)]
             if not sizes:
-                return None
+                return self._too_large(op.extents, element_of(op.result.type))
             if op.accumulator is None:
                 return f"of {len(sizes)} extents of the input"
             if len(sizes) > 1 or not set(sizes) <= outputs:
@@ -158,12 +151,17 @@ class CheckStoragePass(ModulePass):
             sizes = [size for size in op.dynamic_sizes if _grows(size)]
             if sizes:
                 return f"of {len(sizes)} extents of the input"
-        for value in op.results:
-            if isa(value.type, MemRefType) and op.name in _ALLOCATIONS:
-                bytes_ = static_bytes(value.type)
-                if bytes_ is not None and bytes_ > self.tile_bytes:
-                    return f"of {bytes_} bytes, more than {self.tile_bytes}"
+            type_ = op.memref.type
+            fixed = [extent for extent in shape_of(type_) if extent >= 0]
+            return self._too_large(op.dynamic_sizes, element_of(type_), prod(fixed))
         return None
 
-
-_ALLOCATIONS = (memref.AllocOp.name, memref.AllocaOp.name)
+    def _too_large(
+        self, sizes: Sequence[SSAValue], element: Attribute, factor: int = 1
+    ) -> str | None:
+        """Why memory of sizes that are numbers is not a tile; None if it is."""
+        count = factor * prod(map(_static_size, sizes))
+        bytes_ = count * dtype_of(element).itemsize
+        if bytes_ > self.tile_bytes:
+            return f"of {bytes_} bytes, more than {self.tile_bytes}"
+        return None

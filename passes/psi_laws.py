@@ -140,9 +140,7 @@ class PsiOfConstant(PsiLaw[ConstantOp]):
         values = array_of(op.value)
         if values.size == 0:
             return False
-        return bool((values == values.flat[0]).all()) or all(
-            number_of(entry) is not None for entry in index
-        )
+        return _is_splat(values) or all(number_of(entry) is not None for entry in index)
 
     def reduce(self, op: ConstantOp, index: Index, r: Reduction) -> SSAValue:
         values = array_of(op.value)
@@ -150,6 +148,13 @@ class PsiOfConstant(PsiLaw[ConstantOp]):
         position = tuple(0 if n is None else n for n in numbers)
         element = values[position] if None not in numbers else values.flat[0]
         return r.builder.insert(constant(element, op.result_element())).result
+
+
+def _is_splat(values: np.ndarray) -> bool:
+    """Whether all elements are the same number: 0 and -0 are not."""
+    flat = np.ascontiguousarray(values).reshape(-1)
+    bits = flat.view(np.uint8).reshape(flat.size, -1)
+    return bool((bits == bits[0]).all())
 
 
 def number_of(value: SSAValue) -> int | None:

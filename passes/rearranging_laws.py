@@ -31,7 +31,7 @@ from moa_dialect.ops.rearranging import (
 )
 from moa_dialect.passes.psi_laws import Index, PsiLaw, Reduction, number_of
 from moa_dialect.scalar_code import apply_named, cast, constant
-from moa_dialect.types import element_of
+from moa_dialect.types import element_of, kind_of
 
 ADD = StringAttr("add")
 
@@ -318,6 +318,27 @@ class PsiOfScan(PsiLaw[ScanOp]):
         ).result
 
 
+def _compare(
+    before: str, theirs: SSAValue, mine: SSAValue, r: Reduction
+) -> tuple[SSAValue, SSAValue]:
+    """Whether an element comes before another, and whether they are equal.
+
+    The order is total: NaN is equal to NaN and above every number, as NumPy sorts.
+    """
+
+    def emit(name: str, a: SSAValue, b: SSAValue) -> SSAValue:
+        return apply_named(name, (a, b), r.builder)
+
+    is_before, is_equal = emit(before, theirs, mine), emit("eq", theirs, mine)
+    if kind_of(mine.type) == "float":
+        theirs_nan, mine_nan = emit("ne", theirs, theirs), emit("ne", mine, mine)
+        differ = emit("xor", theirs_nan, mine_nan)
+        larger = mine_nan if before == "lt" else theirs_nan
+        is_before = emit("or", is_before, emit("and", differ, larger))
+        is_equal = emit("or", is_equal, emit("and", theirs_nan, mine_nan))
+    return is_before, is_equal
+
+
 def _grade(op: GradeOperation, before: str, k: SSAValue, r: Reduction) -> SSAValue:
     """The sum of j that have k elements before them in the order: one such j."""
     extent = r.extent(op.array, 0)
@@ -327,8 +348,7 @@ def _grade(op: GradeOperation, before: str, k: SSAValue, r: Reduction) -> SSAVal
 
         def precedes(other: SSAValue) -> SSAValue:
             theirs = r.element(op.array, (other,))
-            is_before = apply_named(before, (theirs, mine), r.builder)
-            is_equal = apply_named("eq", (theirs, mine), r.builder)
+            is_before, is_equal = _compare(before, theirs, mine, r)
             is_earlier = apply_named("lt", (other, j), r.builder)
             tie = apply_named("and", (is_equal, is_earlier), r.builder)
             either = apply_named("or", (is_before, tie), r.builder)

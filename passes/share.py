@@ -23,7 +23,13 @@ from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint, Rewriter
 from xdsl.traits import is_side_effect_free
 
-from moa_dialect.ops.normal_form import ComprehensionOp, FoldOp, YieldOp
+from moa_dialect.ops.normal_form import (
+    AtOp,
+    ComprehensionOp,
+    FoldOp,
+    InBoundsOp,
+    YieldOp,
+)
 from moa_dialect.passes.infer_shapes import functions_of
 
 _DIVISIONS = (
@@ -67,13 +73,21 @@ def hoist(block: Block) -> None:
             if not isinstance(op, ComprehensionOp | FoldOp):
                 # What a branch evaluates must not be evaluated without it.
                 continue
+            # What a restriction leaves out does not exist: it must not be read.
+            is_restricted = isinstance(op, FoldOp) and op.domain is not None
             inside: set[SSAValue] = set(body.args)
             for inner in list(body.ops):
-                if may_move(inner) and not captured(inner) & inside:
+                may_leave = not (is_restricted and _reads(inner))
+                if may_leave and may_move(inner) and not captured(inner) & inside:
                     inner.detach()
                     block.insert_op_before(inner, op)
                 else:
                     inside.update(inner.results)
+
+
+def _reads(op: Operation) -> bool:
+    """Whether an operation reads an array or checks an index, at any depth."""
+    return any(isinstance(inner, AtOp | InBoundsOp) for inner in op.walk())
 
 
 def _blocks(op: Operation) -> Iterator[Block]:

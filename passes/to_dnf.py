@@ -41,7 +41,6 @@ from moa_dialect.algebra.shape import (
     RELATIONS,
     Fixed,
     Relation,
-    Requirement,
     failure_message,
 )
 from moa_dialect.errors import CompileError, precondition_error
@@ -57,6 +56,7 @@ from moa_dialect.ops.extents import (
     ValueElement,
     ValueTrueCount,
     as_polynomial,
+    declared,
     extent_root,
     root_of,
 )
@@ -336,7 +336,7 @@ class PsiReduction:
 
     def require(self, op: ArrayOperation) -> None:
         """Emit what one operation requires and types do not settle."""
-        for requirement in (*op.requirements(), *_declared(op)):
+        for requirement in (*op.requirements(), *declared(op)):
             given, expected = (
                 self._canonical(root_of(op.operands, extent, self._roots))
                 for extent in (requirement.given, requirement.expected)
@@ -477,15 +477,6 @@ def _static(root: Root) -> int | None:
             return None
 
 
-def _declared(op: ArrayOperation) -> Iterator[Requirement]:
-    """A static extent that the result type states and the operands do not give."""
-    declared, inferred = shape_of(op.array_result.type), shape_of(op.inferred_type())
-    for axis, extent in enumerate(op.result_extents()):
-        if declared[axis] >= 0 and inferred[axis] < 0:
-            message = f"{op.name}: the result type states the extent of axis {axis}"
-            yield Requirement("eq", extent, Fixed(declared[axis]), message)
-
-
 def erase_dead(block: Block) -> None:
     """Erase operations without effects whose results nobody uses."""
     for op in reversed(list(block.ops)):
@@ -555,7 +546,6 @@ def to_dnf(function: FuncOp, limit: int, trace: Callable[[str], None] | None) ->
             f"function @{function.sym_name.data}: expected one block, "
             f"got {len(function.body.blocks)}"
         )
-    inline_calls(function)
     infer_shapes(function)
     PsiReduction(function, limit, trace).run()
 
@@ -579,6 +569,8 @@ class ToDnfPass(ModulePass):
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         functions = functions_of(op)
         ordered = callers_first(functions)
+        for function in reversed(ordered):
+            inline_calls(function)
         for function in ordered:
             if _has_arrays(function):
                 if self.trace:

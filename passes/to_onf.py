@@ -431,7 +431,7 @@ class _Lowering:
         extents = [self.get(extent) for extent in row.extents]
         if has_identity(op.function):
             element = element_of(op.result.type)
-            start = fold_start(op.function, element, lower, upper, self.builder)
+            start = fold_start(op, element, lower, upper, self.builder)
             indices, outer = self._loops(extents)
             self.store(start, place.bind(indices))
             self.builder = outer
@@ -532,6 +532,18 @@ def _input_types(function: FuncOp, order: Order) -> list[Attribute]:
     ]
 
 
+def _needed(values: Sequence[SSAValue]) -> set[Operation]:
+    """The operations that values are computed by."""
+    needed: set[Operation] = set()
+    pending = [value.owner for value in values]
+    while pending:
+        owner = pending.pop()
+        if isinstance(owner, Operation) and owner not in needed:
+            needed.add(owner)
+            pending.extend(value.owner for value in captured(owner))
+    return needed
+
+
 def extents_function(
     function: FuncOp, returned: Sequence[SSAValue], order: Order
 ) -> FuncOp | None:
@@ -549,13 +561,10 @@ def extents_function(
     types = _input_types(function, order)
     lowering, middle = _start(function, types, order)
     block = function.body.block
-    needed: set[Operation] = set()
-    pending = [value.owner for value in wanted]
-    while pending:
-        owner = pending.pop()
-        if isinstance(owner, Operation) and owner not in needed:
-            needed.add(owner)
-            pending.extend(value.owner for value in captured(owner))
+    needed = _needed(wanted)
+    for op in block.ops:
+        if isinstance(op, RequireOp):
+            needed |= {op, *_needed(op.operands)}
     lowering.lower([op for op in block.ops if op in needed])
     end = lowering.block.last_op
     assert end is not None
@@ -579,6 +588,21 @@ def _erase_unused(block: Block) -> None:
     erase_dead(block)
 
 
+def _expect_normal_form(function: FuncOp) -> None:
+    name = function.sym_name.data
+    if len(function.body.blocks) != 1:
+        raise CompileError(
+            f"@{name}: expected one block, got {len(function.body.blocks)}"
+        )
+    for op in function.walk():
+        makes_array = any(isa(value.type, TensorType) for value in op.results)
+        if makes_array and not isinstance(op, ComprehensionOp | FoldOp | ConstantOp):
+            raise CompileError(
+                f"@{name} is not in normal form (moa-to-dnf makes it so): expected "
+                f"comprehensions, folds and constants as arrays, got {op.name}"
+            )
+
+
 def to_onf(function: FuncOp, order: Order) -> FuncOp | None:
     """Lower one function; returns the function that computes its results' extents.
 
@@ -586,6 +610,7 @@ def to_onf(function: FuncOp, order: Order) -> FuncOp | None:
     arguments with the attribute `moa.result`; a function that checks something gets a
     last argument with the attribute `moa.status`.
     """
+    _expect_normal_form(function)
     old = function.body.block
     terminator = old.last_op
     assert isinstance(terminator, ReturnOp)

@@ -24,6 +24,7 @@ from moa_dialect.frontend.trace import (
     as_array,
     checked,
     function_name,
+    integers,
     record,
     trace_program,
 )
@@ -116,8 +117,9 @@ def psi(index: ArrayLike, a: ArrayLike) -> Array:
     """
     array = as_array(a)
     if not isinstance(index, Array):
-        index = np.atleast_1d(np.asarray(index, np.int64))
-        return record(PsiOp(as_array(index, IndexType()).value, array.value))
+        index = np.atleast_1d(integers("psi", index))
+        given = as_array(index, IndexType())
+        return _recorded(lambda: PsiOp(given.value, array.value))
     position = as_array(index)
     if position.ndim == 0:
         raise ShapeError(f"psi expects a vector as its index, got {position}")
@@ -154,7 +156,7 @@ def iota(n_or_shape: ArrayLike) -> Array:
         ShapeError: if an extent is negative.
     """
     if not isinstance(n_or_shape, Array):
-        n_or_shape = np.asarray(n_or_shape, np.int64)
+        n_or_shape = integers("iota", n_or_shape)
     extents = as_array(n_or_shape, IndexType())
     return _recorded(lambda: IotaOp(extents.value))
 
@@ -175,8 +177,8 @@ def transpose(a: ArrayLike, t: Sequence[int] | None = None) -> Array:
 # Selection and rearrangement.
 
 
-def _counts(v: ArrayLike) -> Array:
-    return as_array(v if isinstance(v, Array) else np.asarray(v, np.int64))
+def _counts(operator: str, v: ArrayLike) -> Array:
+    return as_array(v if isinstance(v, Array) else integers(operator, v))
 
 
 def _mask(v: ArrayLike) -> Array:
@@ -197,7 +199,7 @@ def take(v: ArrayLike, a: ArrayLike) -> Array:
     Raises:
         ShapeError: if more is taken than there is.
     """
-    counts, array = _counts(v), as_array(a)
+    counts, array = _counts("take", v), as_array(a)
     return _recorded(lambda: TakeOp(counts.value, array.value))
 
 
@@ -208,7 +210,7 @@ def drop(v: ArrayLike, a: ArrayLike) -> Array:
     Raises:
         ShapeError: if more is dropped than there is.
     """
-    counts, array = _counts(v), as_array(a)
+    counts, array = _counts("drop", v), as_array(a)
     return _recorded(lambda: DropOp(counts.value, array.value))
 
 
@@ -235,7 +237,7 @@ def reverse(a: ArrayLike) -> Array:
 @_array_function
 def rotate(k: ArrayLike, a: ArrayLike) -> Array:
     """`k θ a`: element i is element `(i + k) mod s0` of axis 0; k is any integer."""
-    count, array = _counts(k), as_array(a)
+    count, array = _counts("rotate", k), as_array(a)
     return _recorded(lambda: RotateOp(count.value, array.value))
 
 
@@ -246,7 +248,7 @@ def reshape(t: ArrayLike, a: ArrayLike) -> Array:
     Raises:
         ShapeError: unless `πt = τa`; elements are not recycled.
     """
-    shape_, array = _counts(t), as_array(a)
+    shape_, array = _counts("reshape", t), as_array(a)
     return _recorded(lambda: ReshapeOp(shape_.value, array.value))
 
 

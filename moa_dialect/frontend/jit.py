@@ -71,12 +71,15 @@ def _from_torch(number: int, tensor: Any) -> np.ndarray:
             f"argument {number}: expected a tensor that does not require grad (moa "
             f"kernels are not differentiated; pass tensor.detach()), got one that does"
         )
-    tensor = tensor.detach()
+    tensor = tensor.detach().resolve_neg()
     if tensor.dtype == torch.bfloat16:
         import ml_dtypes
 
         return tensor.view(torch.uint16).numpy().view(ml_dtypes.bfloat16)
-    return tensor.numpy()
+    try:
+        return tensor.numpy()
+    except TypeError as error:
+        raise DTypeError(f"argument {number}: unsupported tensor: {error}") from None
 
 
 def _to_torch(array: np.ndarray) -> Any:
@@ -234,7 +237,7 @@ class Jit:
         specs = [_spec(to_numpy(number, value)) for number, value in enumerate(args)]
         key = (
             tuple((spec.shape, spec.dtype) for spec in specs),
-            tuple(sorted(static.items())),
+            tuple((name, _identity(static[name])) for name in sorted(static)),
         )
         try:
             compiled = self._compiled.get(key)
@@ -245,6 +248,13 @@ class Jit:
         if compiled is None:
             compiled = self._compiled[key] = self._lower(specs, static)
         return compiled(*args)
+
+
+def _identity(value: Any) -> tuple[Any, ...]:
+    """What tells options apart; to Python 1, 1.0 and True are equal, also 0 and -0."""
+    if isinstance(value, tuple):
+        return tuple(map(_identity, cast(tuple[Any, ...], value)))
+    return type(value).__name__, value, str(value) if isinstance(value, float) else ""
 
 
 def entry_of(module: ModuleOp) -> str:

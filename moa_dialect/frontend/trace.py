@@ -28,7 +28,7 @@ from xdsl.ir import Attribute, Block, Region, SSAValue
 from xdsl.rewriter import InsertPoint
 from xdsl.utils.exceptions import VerifyException
 
-from moa_dialect.errors import DTypeError, MoaError, precondition_error
+from moa_dialect.errors import DTypeError, MoaError, ShapeError, precondition_error
 from moa_dialect.ops.base import ArrayOperation, as_tensor
 from moa_dialect.ops.function import ElementTypeException
 from moa_dialect.ops.structural import ConstantOp
@@ -55,6 +55,16 @@ class ArraySpec:
 
     shape: tuple[int | None, ...]
     dtype: Any = "f64"
+
+    def __post_init__(self) -> None:
+        shape: Any = self.shape
+        if not isinstance(shape, tuple | list) or not all(
+            extent is None or (isinstance(extent, int | np.integer) and extent >= 0)  # pyright: ignore
+            for extent in cast(Sequence[Any], shape)
+        ):
+            raise ShapeError(
+                f"a shape is a tuple of extents, not negative, or None, got {shape!r}"
+            )
 
     @property
     def type(self) -> TensorType:
@@ -187,7 +197,7 @@ class Traced:
     """A value of a program being traced; the operators record operations."""
 
     __slots__ = ("scope", "value")
-    __array_priority__ = 1000
+    __array_ufunc__ = None
 
     def __init__(self, scope: Scope, value: SSAValue) -> None:
         self.scope = scope
@@ -200,6 +210,9 @@ class Traced:
             "a traced value has no truth value: the program cannot branch on data; "
             "use moa.where"
         )
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        raise MoaError("NumPy cannot compute with a traced value; use moa's functions")
 
     def __iter__(self) -> Any:
         raise MoaError("a traced value cannot be iterated over; use moa.omega")
@@ -350,7 +363,12 @@ def constant(value: Any, element_type: Attribute | None = None) -> Array:
     if isinstance(value, bool | int | float) and element_type is not None:
         if isinstance(value, float) and kind_of(element_type) != "float":
             raise DTypeError(f"expected a number of type {element_type}, got {value}")
-        array = np.asarray(value, dtype_of(element_type))
+        try:
+            array = np.asarray(value, dtype_of(element_type))
+        except OverflowError:
+            raise DTypeError(
+                f"expected a number of type {element_type}, got one it cannot hold"
+            ) from None
     else:
         array = np.asarray(value)
         natural = element_type_of(array.dtype)
@@ -359,7 +377,27 @@ def constant(value: Any, element_type: Attribute | None = None) -> Array:
             if element_type is not None and dtype_of(element_type) == array.dtype
             else natural
         )
+    if array.dtype.kind == "f" and array.size > 1 and not array.any():
+        signs = np.copysign(np.ones_like(array), array)
+        if len(np.unique(signs)) > 1:
+            # Text takes equal elements for one element repeated, and 0 equals -0.
+            ones = record(ConstantOp(dense(signs, element_type)))
+            return ones * 0.0
     return record(ConstantOp(dense(array, element_type)))
+
+
+def integers(operator: str, value: Any) -> np.ndarray:
+    """Numbers that an operator takes as indices, extents or counts.
+
+    Raises:
+        DTypeError: unless they are integers that an i64 holds.
+    """
+    array = np.asarray(value)
+    if array.size == 0 and array.dtype == np.float64:
+        return array.astype(np.int64)
+    if not np.issubdtype(array.dtype, np.integer) or array.dtype == np.uint64:
+        raise DTypeError(f"{operator} expects integers, got {value!r}")
+    return array.astype(np.int64)
 
 
 def as_array(value: Any, element_type: Attribute | None = None) -> Array:

@@ -17,7 +17,8 @@ from xdsl.dialects.builtin import (
     TensorType,
 )
 from xdsl.ir import Attribute, OpResult, SSAValue
-from xdsl.irdl import IRDLOperation
+from xdsl.irdl import IRDLOperation, operand_def, result_def, traits_def
+from xdsl.traits import Pure
 from xdsl.utils.exceptions import VerifyException
 from xdsl.utils.hints import isa
 
@@ -158,6 +159,22 @@ class ArrayOperation(IRDLOperation, ABC):
                 f"result type does not follow from the operands: expected {inferred}, "
                 f"got {self.array_result.type}"
             )
+
+
+class UnaryOperation(ArrayOperation):
+    """An operation on one array: the operand, the result and their syntax."""
+
+    array = operand_def(TensorType.constr())
+    result = result_def(TensorType.constr())
+    traits = traits_def(Pure())
+    assembly_format = "$array attr-dict `:` type($array) `->` type($result)"
+
+    def __init__(self, array: SSAValue):
+        super().__init__(operands=[array], result_types=[array.type])
+        self.set_inferred_type()
+
+    def result_element(self) -> Attribute:
+        return element_of(self.array.type)
 
 
 def are_compatible(left: Attribute, right: Attribute) -> bool:

@@ -52,6 +52,92 @@ from moa_dialect.ops.function import (
 from moa_dialect.types import element_of, element_type_of, shape_of
 
 
+class FunctionOperation(ArrayOperation):
+    """A scalar function and one array: the parts and their syntax.
+
+    The element type may depend on a function of the module around the operation: the
+    constructor takes it if the function is a symbol, and infers it otherwise.
+    """
+
+    function = prop_def(FUNCTION)
+    array = operand_def(TensorType.constr())
+    result = result_def(TensorType.constr())
+    traits = traits_def(Pure())
+    custom_directives = (ScalarFunction,)
+    assembly_format = (
+        "custom<ScalarFunction>($function) $array attr-dict `:` "
+        "type($array) `->` type($result)"
+    )
+
+    def __init__(
+        self,
+        function: str | FunctionAttr,
+        array: SSAValue,
+        element: Attribute | None = None,
+    ):
+        super().__init__(
+            operands=[array],
+            result_types=[array.type],
+            properties={"function": as_function(function)},
+        )
+        self.set_inferred_type(element)
+
+
+class FoldingOperation(FunctionOperation):
+    """A right fold along axis 0 of an array, of rank 1 or more."""
+
+    def __init__(self, function: str | FunctionAttr, array: SSAValue):
+        super().__init__(function, array, element_of(array.type))
+
+    def verify_ranks(self) -> None:
+        if rank(self.array) == 0:
+            operator = self.name.removeprefix("moa.")
+            raise VerifyException(
+                f"{operator} expects an array of rank 1 or more, got {self.array.type}"
+            )
+
+    def result_element(self) -> Attribute:
+        element = element_of(self.array.type)
+        verify_combines(self, self.function, element)
+        return element
+
+
+class BinaryFunctionOperation(ArrayOperation):
+    """A scalar function and two arrays: the parts and their syntax.
+
+    For the element type see `FunctionOperation`.
+    """
+
+    function = prop_def(FUNCTION)
+    lhs = operand_def(TensorType.constr())
+    rhs = operand_def(TensorType.constr())
+    result = result_def(TensorType.constr())
+    traits = traits_def(Pure())
+    custom_directives = (ScalarFunction,)
+    assembly_format = (
+        "custom<ScalarFunction>($function) $lhs `,` $rhs attr-dict `:` "
+        "type($lhs) `,` type($rhs) `->` type($result)"
+    )
+
+    def __init__(
+        self,
+        function: str | FunctionAttr,
+        lhs: SSAValue,
+        rhs: SSAValue,
+        element: Attribute | None = None,
+    ):
+        super().__init__(
+            operands=[lhs, rhs],
+            result_types=[lhs.type],
+            properties={"function": as_function(function)},
+        )
+        self.set_inferred_type(element)
+
+    def result_element(self) -> Attribute:
+        elements = element_of(self.lhs.type), element_of(self.rhs.type)
+        return apply_type(self, self.function, elements)
+
+
 def _pointwise_extents(operands: Sequence[SSAValue]) -> tuple[Extent, ...]:
     """The shape of the first operand that is not a scalar."""
     for number, operand in enumerate(operands):
@@ -87,7 +173,7 @@ def _pointwise_ranks(operator: str, operands: Sequence[SSAValue]) -> None:
 
 
 @irdl_op_definition
-class PointwiseOp(ArrayOperation):
+class PointwiseOp(BinaryFunctionOperation):
     """A scalar function of two arrays, element by element: `i ψ (A f B)`.
 
     The shapes are equal, or one operand is a scalar (rank 0), which is used for every
@@ -99,30 +185,6 @@ class PointwiseOp(ArrayOperation):
     """
 
     name = "moa.pointwise"
-    function = prop_def(FUNCTION)
-    lhs = operand_def(TensorType.constr())
-    rhs = operand_def(TensorType.constr())
-    result = result_def(TensorType.constr())
-    traits = traits_def(Pure())
-    custom_directives = (ScalarFunction,)
-    assembly_format = (
-        "custom<ScalarFunction>($function) $lhs `,` $rhs attr-dict `:` "
-        "type($lhs) `,` type($rhs) `->` type($result)"
-    )
-
-    def __init__(
-        self,
-        function: str | FunctionAttr,
-        lhs: SSAValue,
-        rhs: SSAValue,
-        element: Attribute | None = None,
-    ):
-        super().__init__(
-            operands=[lhs, rhs],
-            result_types=[lhs.type],
-            properties={"function": as_function(function)},
-        )
-        self.set_inferred_type(element)
 
     def verify_ranks(self) -> None:
         _pointwise_ranks(print_name(self.function), self.operands)
@@ -133,13 +195,9 @@ class PointwiseOp(ArrayOperation):
     def requirements(self) -> tuple[Requirement, ...]:
         return _pointwise_requirements(print_name(self.function), self.operands)
 
-    def result_element(self) -> Attribute:
-        elements = element_of(self.lhs.type), element_of(self.rhs.type)
-        return apply_type(self, self.function, elements)
-
 
 @irdl_op_definition
-class MapOp(ArrayOperation):
+class MapOp(FunctionOperation):
     """A scalar function of one array, element by element: `i ψ (f A) = f (i ψ A)`.
 
     ```mlir
@@ -148,28 +206,6 @@ class MapOp(ArrayOperation):
     """
 
     name = "moa.map"
-    function = prop_def(FUNCTION)
-    array = operand_def(TensorType.constr())
-    result = result_def(TensorType.constr())
-    traits = traits_def(Pure())
-    custom_directives = (ScalarFunction,)
-    assembly_format = (
-        "custom<ScalarFunction>($function) $array attr-dict `:` "
-        "type($array) `->` type($result)"
-    )
-
-    def __init__(
-        self,
-        function: str | FunctionAttr,
-        array: SSAValue,
-        element: Attribute | None = None,
-    ):
-        super().__init__(
-            operands=[array],
-            result_types=[array.type],
-            properties={"function": as_function(function)},
-        )
-        self.set_inferred_type(element)
 
     def result_extents(self) -> tuple[Extent, ...]:
         return axes_of(0, range(rank(self.array)))
@@ -258,7 +294,7 @@ class WhereOp(ArrayOperation):
 
 
 @irdl_op_definition
-class ReduceOp(ArrayOperation):
+class ReduceOp(FoldingOperation):
     """Right fold over axis 0: `i ψ (f red A) = (0++i ψ A) f ((1++i ψ A) f (...))`.
 
     An empty axis gives f's identity element if it has one and is an error otherwise.
@@ -270,40 +306,12 @@ class ReduceOp(ArrayOperation):
     """
 
     name = "moa.reduce"
-    function = prop_def(FUNCTION)
-    array = operand_def(TensorType.constr())
-    result = result_def(TensorType.constr())
-    traits = traits_def(Pure())
-    custom_directives = (ScalarFunction,)
-    assembly_format = (
-        "custom<ScalarFunction>($function) $array attr-dict `:` "
-        "type($array) `->` type($result)"
-    )
-
-    def __init__(self, function: str | FunctionAttr, array: SSAValue):
-        super().__init__(
-            operands=[array],
-            result_types=[array.type],
-            properties={"function": as_function(function)},
-        )
-        self.set_inferred_type(element_of(array.type))
-
-    def verify_ranks(self) -> None:
-        if rank(self.array) == 0:
-            raise VerifyException(
-                f"reduce expects an array of rank 1 or more, got {self.array.type}"
-            )
 
     def result_extents(self) -> tuple[Extent, ...]:
         return axes_of(0, range(1, rank(self.array)))
 
     def requirements(self) -> tuple[Requirement, ...]:
         return _fold_requirements("reduce", self.function, AxisOf(0, 0))
-
-    def result_element(self) -> Attribute:
-        element = element_of(self.array.type)
-        verify_combines(self, self.function, element)
-        return element
 
 
 def _fold_requirements(
@@ -320,7 +328,7 @@ def _fold_requirements(
 
 
 @irdl_op_definition
-class ScanOp(ArrayOperation):
+class ScanOp(FoldingOperation):
     """The folds of all prefixes of axis 0: `(<k> ++ i) ψ (f scan A)` folds 0 to k.
 
     Each is a right fold, as of `moa.reduce`.
@@ -331,41 +339,13 @@ class ScanOp(ArrayOperation):
     """
 
     name = "moa.scan"
-    function = prop_def(FUNCTION)
-    array = operand_def(TensorType.constr())
-    result = result_def(TensorType.constr())
-    traits = traits_def(Pure())
-    custom_directives = (ScalarFunction,)
-    assembly_format = (
-        "custom<ScalarFunction>($function) $array attr-dict `:` "
-        "type($array) `->` type($result)"
-    )
-
-    def __init__(self, function: str | FunctionAttr, array: SSAValue):
-        super().__init__(
-            operands=[array],
-            result_types=[array.type],
-            properties={"function": as_function(function)},
-        )
-        self.set_inferred_type(element_of(array.type))
-
-    def verify_ranks(self) -> None:
-        if rank(self.array) == 0:
-            raise VerifyException(
-                f"scan expects an array of rank 1 or more, got {self.array.type}"
-            )
 
     def result_extents(self) -> tuple[Extent, ...]:
         return axes_of(0, range(rank(self.array)))
 
-    def result_element(self) -> Attribute:
-        element = element_of(self.array.type)
-        verify_combines(self, self.function, element)
-        return element
-
 
 @irdl_op_definition
-class OuterOp(ArrayOperation):
+class OuterOp(BinaryFunctionOperation):
     """Outer product: `(i ++ j) ψ (A •f B) = (i ψ A) f (j ψ B)`, shape `ρA ++ ρB`.
 
     ```mlir
@@ -374,37 +354,9 @@ class OuterOp(ArrayOperation):
     """
 
     name = "moa.outer"
-    function = prop_def(FUNCTION)
-    lhs = operand_def(TensorType.constr())
-    rhs = operand_def(TensorType.constr())
-    result = result_def(TensorType.constr())
-    traits = traits_def(Pure())
-    custom_directives = (ScalarFunction,)
-    assembly_format = (
-        "custom<ScalarFunction>($function) $lhs `,` $rhs attr-dict `:` "
-        "type($lhs) `,` type($rhs) `->` type($result)"
-    )
-
-    def __init__(
-        self,
-        function: str | FunctionAttr,
-        lhs: SSAValue,
-        rhs: SSAValue,
-        element: Attribute | None = None,
-    ):
-        super().__init__(
-            operands=[lhs, rhs],
-            result_types=[lhs.type],
-            properties={"function": as_function(function)},
-        )
-        self.set_inferred_type(element)
 
     def result_extents(self) -> tuple[Extent, ...]:
         return axes_of(0, range(rank(self.lhs))) + axes_of(1, range(rank(self.rhs)))
-
-    def result_element(self) -> Attribute:
-        elements = element_of(self.lhs.type), element_of(self.rhs.type)
-        return apply_type(self, self.function, elements)
 
 
 @irdl_op_definition

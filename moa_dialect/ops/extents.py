@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-from xdsl.dialects.builtin import DYNAMIC_INDEX
-from xdsl.dialects.func import FuncOp, ReturnOp
+from xdsl.dialects.builtin import DYNAMIC_INDEX, TensorType
+from xdsl.dialects.func import CallOp, FuncOp, ReturnOp
 from xdsl.ir import BlockArgument, OpResult, SSAValue
 from xdsl.utils.exceptions import VerifyException
+from xdsl.utils.hints import isa
 
 from moa_dialect.algebra.polynomial import Polynomial
 from moa_dialect.algebra.shape import (
@@ -25,6 +26,7 @@ from moa_dialect.algebra.shape import (
     polynomial,
 )
 from moa_dialect.ops.base import ArrayOperation, constant_array
+from moa_dialect.ops.function import lookup_function
 from moa_dialect.types import shape_of
 
 
@@ -83,11 +85,10 @@ def extent_root(value: SSAValue, axis: int, cache: RootCache | None = None) -> R
     path: list[tuple[SSAValue, int]] = []
     while (value, axis) not in cache:
         path.append((value, axis))
-        if not isinstance(value, OpResult) or not isinstance(value.op, ArrayOperation):
+        operands, extent = _given(value, axis)
+        if extent is None:
             cache[value, axis] = ValueAxis(value, axis)
             break
-        operands = value.op.operands
-        extent = value.op.result_extents()[axis]
         if not isinstance(extent, AxisOf):
             cache[value, axis] = root_of(operands, extent, cache)
             break
@@ -95,6 +96,18 @@ def extent_root(value: SSAValue, axis: int, cache: RootCache | None = None) -> R
     root = cache[value, axis]
     cache.update((step, root) for step in path)
     return root
+
+
+def _given(value: SSAValue, axis: int) -> tuple[Sequence[SSAValue], Extent | None]:
+    """The extent of an axis in terms of the operands of what makes the array."""
+    match value.owner:
+        case ArrayOperation() as op:
+            return op.operands, op.result_extents()[axis]
+        case CallOp() as op if isinstance(value, OpResult):
+            callee = lookup_function(op, op.callee)
+            return op.operands, function_extents(callee, value.index)[axis]
+        case _:
+            return (), None
 
 
 def root_of(
@@ -183,15 +196,15 @@ def _as_extent(root: Root) -> Extent | None:
             return None
 
 
-def function_extents(function: FuncOp) -> tuple[Extent, ...]:
-    """The shape of a function's first result in terms of its arguments.
+def function_extents(function: FuncOp, result: int = 0) -> tuple[Extent, ...]:
+    """The shape of one of a function's results in terms of its arguments.
 
     Raises:
         VerifyException: if the shape depends on data, not on extents alone.
     """
     terminator = function.body.block.last_op
     assert isinstance(terminator, ReturnOp)
-    value = terminator.operands[0]
+    value = terminator.operands[result]
     extents: list[Extent] = []
     for axis in range(len(shape_of(value.type))):
         extent = _as_extent(extent_root(value, axis))
@@ -204,13 +217,34 @@ def function_extents(function: FuncOp) -> tuple[Extent, ...]:
     return tuple(extents)
 
 
+def declared(op: ArrayOperation) -> Iterator[Requirement]:
+    """A static extent that the result type states and the operands do not give."""
+    stated, inferred = shape_of(op.array_result.type), shape_of(op.inferred_type())
+    for axis, extent in enumerate(op.result_extents()):
+        if stated[axis] >= 0 and inferred[axis] < 0:
+            message = f"{op.name}: the result type states the extent of axis {axis}"
+            yield Requirement("eq", extent, Fixed(stated[axis]), message)
+
+
 def function_requirements(function: FuncOp) -> tuple[Requirement, ...]:
     """The preconditions inside a function that its arguments' extents decide."""
-    found: list[Requirement] = []
+    found = [
+        Requirement(
+            "eq",
+            AxisOf(argument.index, axis),
+            Fixed(extent),
+            f"@{function.sym_name.data}: the type of argument {argument.index} states "
+            f"the extent of axis {axis}",
+        )
+        for argument in function.body.block.args
+        if isa(argument.type, TensorType)
+        for axis, extent in enumerate(argument.type.get_shape())
+        if extent >= 0
+    ]
     for op in function.body.block.ops:
         if not isinstance(op, ArrayOperation):
             continue
-        for r in op.requirements():
+        for r in (*op.requirements(), *declared(op)):
             given = _as_extent(root_of(op.operands, r.given))
             expected = _as_extent(root_of(op.operands, r.expected))
             if given is not None and expected is not None and given != expected:

@@ -188,6 +188,7 @@ class LoopOp(IRDLOperation):
 
     ```mlir
     moa.loop [%i = %start to %stop by -1] {
+      moa.yield
     }
     ```
     """

@@ -21,7 +21,7 @@ from moa_dialect.algebra.shape import (
     plus,
     times,
 )
-from moa_dialect.ops.base import ArrayOperation, rank
+from moa_dialect.ops.base import ArrayOperation, UnaryOperation, rank
 from moa_dialect.ops.function import ElementTypeException
 from moa_dialect.ops.structural import expect_integers
 from moa_dialect.types import element_of, element_type_of, shape_of
@@ -184,7 +184,7 @@ class CatOp(ArrayOperation):
 
 
 @irdl_op_definition
-class ReverseOp(ArrayOperation):
+class ReverseOp(UnaryOperation):
     """Reversal of axis 0: `i ψ ΦA = (<s0 - 1 - i0> ++ (1 ▽ i)) ψ A`; a scalar stays.
 
     ```mlir
@@ -193,20 +193,9 @@ class ReverseOp(ArrayOperation):
     """
 
     name = "moa.reverse"
-    array = operand_def(TensorType.constr())
-    result = result_def(TensorType.constr())
-    traits = traits_def(Pure())
-    assembly_format = "$array attr-dict `:` type($array) `->` type($result)"
-
-    def __init__(self, array: SSAValue):
-        super().__init__(operands=[array], result_types=[array.type])
-        self.set_inferred_type()
 
     def result_extents(self) -> tuple[Extent, ...]:
         return axes_of(0, range(rank(self.array)))
-
-    def result_element(self) -> Attribute:
-        return element_of(self.array.type)
 
 
 @irdl_op_definition
@@ -305,7 +294,7 @@ class ReshapeOp(ArrayOperation):
 
 
 @irdl_op_definition
-class RavelOp(ArrayOperation):
+class RavelOp(UnaryOperation):
     """The elements as a vector, in row-major order: `<k> ψ rav A = γ'(k; ρA) ψ A`.
 
     ```mlir
@@ -314,20 +303,9 @@ class RavelOp(ArrayOperation):
     """
 
     name = "moa.ravel"
-    array = operand_def(TensorType.constr())
-    result = result_def(TensorType.constr())
-    traits = traits_def(Pure())
-    assembly_format = "$array attr-dict `:` type($array) `->` type($result)"
-
-    def __init__(self, array: SSAValue):
-        super().__init__(operands=[array], result_types=[array.type])
-        self.set_inferred_type()
 
     def result_extents(self) -> tuple[Extent, ...]:
         return (times(axes_of(0, range(rank(self.array)))),)
-
-    def result_element(self) -> Attribute:
-        return element_of(self.array.type)
 
 
 class MaskedOperation(ArrayOperation):
@@ -405,17 +383,8 @@ class ExpandOp(MaskedOperation):
         return (Requirement("eq", TrueCountOf(0), AxisOf(1, 0), message),)
 
 
-class GradeOperation(ArrayOperation):
+class GradeOperation(UnaryOperation):
     """A permutation that sorts a vector, stably."""
-
-    array = operand_def(TensorType.constr())
-    result = result_def(TensorType.constr())
-    traits = traits_def(Pure())
-    assembly_format = "$array attr-dict `:` type($array) `->` type($result)"
-
-    def __init__(self, array: SSAValue):
-        super().__init__(operands=[array], result_types=[array.type])
-        self.set_inferred_type()
 
     def verify_ranks(self) -> None:
         if rank(self.array) != 1:
@@ -434,7 +403,7 @@ class GradeOperation(ArrayOperation):
 class GradeUpOp(GradeOperation):
     """The permutation that sorts a vector in ascending order, equal elements in place.
 
-    `(gu v) ψ v` is sorted. NaN is not ordered and has no place of its own.
+    `(gu v) ψ v` is sorted. NaN counts as larger than every number.
 
     ```mlir
     %p = moa.grade_up %v : tensor<4xf64> -> tensor<4xindex>

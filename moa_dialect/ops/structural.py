@@ -40,7 +40,12 @@ from moa_dialect.algebra.shape import (
     axes_of,
     transpose_source_axes,
 )
-from moa_dialect.ops.base import ArrayOperation, constant_array, rank
+from moa_dialect.ops.base import (
+    ArrayOperation,
+    UnaryOperation,
+    constant_array,
+    rank,
+)
 from moa_dialect.ops.function import ElementTypeException
 from moa_dialect.types import element_of, is_element_type, kind_of, shape_of
 
@@ -119,7 +124,7 @@ class IotaOp(ArrayOperation):
 
 
 @irdl_op_definition
-class ShapeOp(ArrayOperation):
+class ShapeOp(UnaryOperation):
     """The shape of an array: `<k> ψ ρA` is the extent of axis k.
 
     ```mlir
@@ -128,15 +133,6 @@ class ShapeOp(ArrayOperation):
     """
 
     name = "moa.shape"
-    array = operand_def(TensorType.constr())
-    result = result_def(TensorType.constr())
-    traits = traits_def(Pure())
-    assembly_format = "$array attr-dict `:` type($array) `->` type($result)"
-
-    def __init__(self, array: SSAValue):
-        super().__init__(
-            operands=[array], result_types=[TensorType(IndexType(), [rank(array)])]
-        )
 
     def result_extents(self) -> tuple[Extent, ...]:
         return (Fixed(rank(self.array)),)
@@ -146,7 +142,7 @@ class ShapeOp(ArrayOperation):
 
 
 @irdl_op_definition
-class DimOp(ArrayOperation):
+class DimOp(UnaryOperation):
     """The number of axes of an array, `δA`, a scalar.
 
     ```mlir
@@ -155,13 +151,6 @@ class DimOp(ArrayOperation):
     """
 
     name = "moa.dim"
-    array = operand_def(TensorType.constr())
-    result = result_def(TensorType.constr())
-    traits = traits_def(Pure())
-    assembly_format = "$array attr-dict `:` type($array) `->` type($result)"
-
-    def __init__(self, array: SSAValue):
-        super().__init__(operands=[array], result_types=[TensorType(IndexType(), [])])
 
     def result_extents(self) -> tuple[Extent, ...]:
         return ()
@@ -171,7 +160,7 @@ class DimOp(ArrayOperation):
 
 
 @irdl_op_definition
-class TotalOp(ArrayOperation):
+class TotalOp(UnaryOperation):
     """The number of elements of an array, `τA = π(ρA)`, a scalar; 1 for a scalar.
 
     ```mlir
@@ -180,13 +169,6 @@ class TotalOp(ArrayOperation):
     """
 
     name = "moa.total"
-    array = operand_def(TensorType.constr())
-    result = result_def(TensorType.constr())
-    traits = traits_def(Pure())
-    assembly_format = "$array attr-dict `:` type($array) `->` type($result)"
-
-    def __init__(self, array: SSAValue):
-        super().__init__(operands=[array], result_types=[TensorType(IndexType(), [])])
 
     def result_extents(self) -> tuple[Extent, ...]:
         return ()
@@ -257,7 +239,7 @@ class PsiOp(ArrayOperation):
             if entries is None:
                 some = f"psi: an index into axis {axis} needs a non-empty axis"
                 found.append(
-                    Requirement("le", ElementCountOf(0), AxisOf(1, axis), some)
+                    Requirement("ge", AxisOf(1, axis), ElementCountOf(0), some)
                 )
             elif entries.size:
                 column = entries.reshape(-1, self.index_length)[:, axis]

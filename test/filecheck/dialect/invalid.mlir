@@ -120,7 +120,7 @@ func.func @psi_negative(%a: tensor<?xf64>) {
 // -----
 
 func.func @psi_of_empty(%i: tensor<5x1xindex>, %a: tensor<0xf64>) {
-  // CHECK: psi: an index into axis 0 needs a non-empty axis: expected at most 0, got 1
+  // CHECK: psi: an index into axis 0 needs a non-empty axis: expected at least 1, got 0
   %x = moa.psi %i, %a : tensor<5x1xindex>, tensor<0xf64> -> tensor<5xf64>
   func.return
 }

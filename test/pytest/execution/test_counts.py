@@ -1,4 +1,7 @@
 """The work of derived programs, counted by the interpreter: exact, never timed."""
+# The parameters of a lambda given where any function is taken have no type.
+# pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownVariableType=false
 
 from __future__ import annotations
 

@@ -2,6 +2,9 @@
 
 And the checks that say so are not vacuous: they fail when one is put in.
 """
+# The parameters of a lambda given where any function is taken have no type.
+# pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownVariableType=false
 
 from __future__ import annotations
 

@@ -8,6 +8,9 @@ are involved, so that these are compared exactly (up to the sign of zero), and a
 units in the last place more for every function of the mathematical library, carried
 through the operations after it.
 """
+# The parameters of a lambda given where any function is taken have no type.
+# pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownVariableType=false
 
 from __future__ import annotations
 
@@ -378,9 +381,9 @@ class Generator:
 
     # Nodes by depth.
 
-    def node(self, depth: int, shape: Shape | None = None, dtype: str = "") -> Node:
+    def node(self, depth: int, given: Shape | None = None, dtype: str = "") -> Node:
         """A program of at most this depth, of a given or any shape and dtype."""
-        shape = self.draw(shapes()) if shape is None else shape
+        shape: Shape = self.draw(shapes()) if given is None else given
         dtype = dtype or self.pick("f64", "f64", "f64", *ELEMENTS)
         if depth == 0:
             return self.leaf(shape, dtype)
@@ -487,9 +490,9 @@ class Generator:
 
     def _casted(self, depth: int, shape: Shape, dtype: str) -> Node | None:
         a = self.node(depth, shape, self.pick(*(t for t in ELEMENTS if t != dtype)))
-        if a.dtype in FLOATS and dtype not in FLOATS:
-            if not a.is_exact or a.magnitude > 2**30:
-                return None
+        is_whole = a.is_exact and a.magnitude <= 2**30
+        if a.dtype in FLOATS and dtype not in FLOATS and not is_whole:
+            return None
         return self._cast(a, dtype)
 
     def _cast(self, a: Node, dtype: str) -> Node:
@@ -613,7 +616,108 @@ class Generator:
         )
         return self._cast(node, dtype)
 
+    def _rearranged(self, depth: int, shape: Shape, dtype: str) -> Node | None:
+        """Taken from, dropped from, reversed, rotated, joined or reshaped."""
+        if not shape:
+            return self._reshaped(depth, shape, dtype)
+        name = self.pick("take", "drop", "reverse", "rotate", "cat", "reshape")
+        if name == "reshape":
+            return self._reshaped(depth, shape, dtype)
+        extent, rest = shape[0], shape[1:]
+        if name == "cat":
+            split = self.draw(st.integers(0, extent))
+            a = self.node(depth, (split, *rest), dtype)
+            b = self.node(depth, (extent - split, *rest), dtype)
+            return self.make(
+                shape,
+                dtype,
+                lambda e: moa.cat(e(a), e(b)),
+                lambda a, b, ea, eb: (np.concatenate([a, b]), np.concatenate([ea, eb])),
+                (a, b),
+                a.steps + b.steps + 2,
+                f"cat({a.text}, {b.text})",
+            )
+        more = self.draw(st.integers(0, 3)) if name in ("take", "drop") else 0
+        sign = self.pick(1, -1)
+        a = self.node(depth, (extent + more, *rest), dtype)
+        places = list(range(extent + more))
+        match name:
+            case "take":
+                count = sign * extent
+                places = places[:extent] if sign > 0 else places[more:]
+            case "drop":
+                count = sign * more
+                places = places[more:] if sign > 0 else places[:extent]
+            case "rotate":
+                count = self.draw(st.integers(-7, 7))
+                places = [(k + count) % extent for k in places] if extent else []
+            case _:
+                count = 0
+                places.reverse()
+
+        def emit(e: Emitter) -> Any:
+            if name == "reverse":
+                return moa.reverse(e(a))
+            return getattr(moa, name)(count, e(a))
+
+        return self.make(
+            shape,
+            dtype,
+            emit,
+            lambda a, ea: (a[places], ea[places]),
+            (a,),
+            a.steps + 2,
+            f"{name}({count}, {a.text})",
+        )
+
+    def _reshaped(self, depth: int, shape: Shape, dtype: str) -> Node:
+        """From another shape of as many elements, in row-major order."""
+        total = math.prod(shape)
+        sources = [(total,), (1, total), (total, 1), shape[::-1]]
+        sources += [(k, total // k) for k in range(2, 6) if total % k == 0]
+        a = self.node(depth, self.pick(*sources), dtype)
+        is_ravel = len(shape) == 1 and self.pick(True, False)
+        return self.make(
+            shape,
+            dtype,
+            lambda e: moa.ravel(e(a)) if is_ravel else moa.reshape(shape, e(a)),
+            lambda a, ea: (a.reshape(shape), ea.reshape(shape)),
+            (a,),
+            a.steps + 4,
+            f"reshape({shape}, {a.text})",
+        )
+
     # Folds and products.
+
+    def _scanned(self, depth: int, shape: Shape, dtype: str) -> Node | None:
+        """The folds of the first one, two, ... planes, each from its last."""
+        if not shape:
+            return None
+        name = self._fold_name(dtype, shape[0])
+        if name == "div":
+            name = "max"
+        a = self.node(depth, shape, dtype)
+        function = _mix if name == "mix" else name
+
+        def compute(a: np.ndarray, ea: np.ndarray) -> tuple[Any, Any]:
+            planes = list(zip(a, ea, strict=True))
+            folds = [
+                _fold(name, planes[: k + 1], shape[1:], a.dtype)
+                for k in range(len(planes))
+            ]
+            values = np.array([value for value, _ in folds], a.dtype).reshape(shape)
+            errors = [np.broadcast_to(error, shape[1:]) for _, error in folds]
+            return values, np.array(errors, float).reshape(shape)
+
+        return self.make(
+            shape,
+            dtype,
+            lambda e: moa.scan(function, e(a)),
+            compute,
+            (a,),
+            shape[0] * (a.steps + 1) + 1,
+            f"scan({name}, {a.text})",
+        )
 
     def _fold_name(self, dtype: str, extent: int) -> str:
         if dtype == "i1":
@@ -836,6 +940,8 @@ KINDS = (
     "psi",
     "iota",
     "measure",
+    "rearranged",
+    "scanned",
     "reduce",
     "outer",
     "inner",
@@ -847,7 +953,9 @@ KINDS = (
 @st.composite
 def shapes(draw: Any, rank: int | None = None) -> Shape:
     """Ranks 0 to 3, extents 0 to 5, small ones and no empty axis more often."""
-    rank = draw(st.sampled_from((0, 1, 1, 2, 2, 2, 3))) if rank is None else rank
+    if rank is None:
+        rank = draw(st.sampled_from((0, 1, 1, 2, 2, 2, 3)))
+    assert rank is not None
     extent = st.sampled_from((0, 1, 1, 2, 2, 3, 3, 4, 5))
     return tuple(draw(extent) for _ in range(rank))
 
@@ -867,7 +975,7 @@ def arrays(
         values = np.random.default_rng(seed).normal(size=shape).astype(dtype)
         if size and draw(st.sampled_from((True, False, False, False))):
             special = st.sampled_from((0.0, -0.0, 1.0, -3.0, np.nan, np.inf, -np.inf))
-            values.reshape(-1)[draw(st.integers(0, size - 1))] = draw(special)
+            values.flat[draw(st.integers(0, size - 1))] = draw(special)
         return values
     values = draw(st.lists(elements, min_size=size, max_size=size))
     return np.array(values, dtype).reshape(shape)
@@ -892,7 +1000,7 @@ class Program:
     def __call__(self, *arrays: Any) -> Any:
         emit = Emitter(dict(zip(self.arguments, arrays, strict=True)))
         results = tuple(map(emit, self.results))
-        return results if len(results) > 1 else results[0]
+        return results[0] if len(results) == 1 else results
 
 
 @st.composite

@@ -1,4 +1,7 @@
 """Every error path of the front end and the kernel: one line, expected and given."""
+# The parameters of a lambda given where any function is taken have no type.
+# pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownVariableType=false
 
 from __future__ import annotations
 
@@ -335,7 +338,9 @@ def test_huge_indices_in_the_data(index: int) -> None:
 def test_index_into_an_empty_axis() -> None:
     message = "psi: index entry 0 out of range of axis 0: expected less than 0, got 0"
     fails_at_the_call(IndexRangeError, message, lambda a: moa.psi([0], a), V[:0])
-    with pytest.raises((IndexRangeError, ShapeError), match="expected at most 0, got 1"):
+    with pytest.raises(
+        (IndexRangeError, ShapeError), match="expected at least 1, got 0"
+    ):
         moa.jit(lambda a, i: moa.psi(i, a))(V[:0], np.array([0]))
 
 
@@ -435,7 +440,11 @@ def test_brackets_take_integers() -> None:
         (lambda a, i: moa.psi(i, a), (V, V), "psi expects integers, got tensor<3xf64>"),
         (lambda a, i: moa.psi(i, a), (V, T), "psi expects integers, got tensor<3xi1>"),
         (lambda a: moa.iota(a), (np.float64(2),), "iota expects integers"),
-        (lambda a: moa.cast(a, "f8x"), (V,), "unsupported element type: expected one of"),
+        (
+            lambda a: moa.cast(a, "f8x"),
+            (V,),
+            "unsupported element type: expected one of",
+        ),
         (lambda a: moa.cast(a, np.uint8), (V,), "unsupported element type"),
         (lambda a: moa.cast(a, object()), (V,), "unsupported element type"),
     ],
@@ -451,7 +460,11 @@ def test_element_types_that_do_not_fit(
 )
 def test_unsupported_dtypes_of_arguments(dtype: str) -> None:
     array = np.zeros(3, dtype)
-    fails(DTypeError, "unsupported element type: expected one of f64, f32", run(abs, array))
+    fails(
+        DTypeError,
+        "unsupported element type: expected one of f64, f32",
+        run(abs, array),
+    )
 
 
 @pytest.mark.parametrize("value", ["x", [1.0, 2.0], None, {}, object(), 1j, (V,)])
@@ -623,7 +636,7 @@ def test_an_array_that_outlives_its_program() -> None:
     with pytest.raises(MoaError):
         moa.jit(lambda b: b + kept[0])(V)
     with pytest.raises(MoaError):
-        kept[0] + 1.0
+        moa.exp(kept[0])
 
 
 def test_a_compiled_program_inside_of_a_program() -> None:
@@ -682,7 +695,9 @@ def test_wrong_number_of_arguments() -> None:
     program = moa.jit(add)
     with pytest.raises(TypeError, match="missing 1 required positional argument: 'b'"):
         program(V)
-    with pytest.raises(TypeError, match="takes 2 positional arguments but 3 were given"):
+    with pytest.raises(
+        TypeError, match="takes 2 positional arguments but 3 were given"
+    ):
         program(V, V, V)
     compiled = program.lower(V, V)
     fails(MoaError, "add: expected 2 arguments, got 1", lambda: compiled(V))

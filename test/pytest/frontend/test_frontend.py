@@ -1,4 +1,7 @@
 """The front end: arrays in and out, tracing, caching, threads."""
+# The parameters of a lambda given where any function is taken have no type.
+# pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownVariableType=false
 
 from __future__ import annotations
 
@@ -540,7 +543,7 @@ def test_the_entry_has_the_name_of_the_function() -> None:
 
     text = moa.jit(scaled).lower(A, 2.0).text("moa")
     assert "func.func @scaled(%values: tensor<3x4xf64>, %factor: tensor<f64>)" in text
-    assert moa.jit(scaled).__name__ == "scaled"
+    assert getattr(moa.jit(scaled), "__name__", None) == "scaled"
 
 
 def test_a_lambda_is_main() -> None:
@@ -671,8 +674,8 @@ def test_scalar_functions_may_close_over_numbers() -> None:
         (lambda a: 2.0 / (a + 1.0), 2 / (A + 1)),
         (lambda a: 2.0**a, 2**A),
         (lambda a: 1.0 + 2.0 * a, 1 + 2 * A),
-        (lambda a: moa.where(3.0 > a, a, -a), np.where(A < 3, A, -A)),
-        (lambda a: moa.where(3.0 == a, 1.0, a), np.where(A == 3, 1, A)),
+        (lambda a: moa.where(a < 3.0, a, -a), np.where(A < 3, A, -A)),
+        (lambda a: moa.where(a == 3.0, 1.0, a), np.where(A == 3, 1, A)),
         (lambda a: moa.where(True ^ (a > 1.0), 1.0, a), np.where(A > 1, A, 1)),
         (lambda a: abs(-a), A),
     ],

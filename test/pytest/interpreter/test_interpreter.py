@@ -264,7 +264,7 @@ def test_psi_into_an_empty_axis():
     text = psi("tensor<1xindex>", "tensor<?xf64>", "tensor<f64>")
     with fails(
         IndexRangeError,
-        "psi: an index into axis 0 needs a non-empty axis: expected at most 0, got 1",
+        "psi: an index into axis 0 needs a non-empty axis: expected at least 1, got 0",
     ):
         run(text, index(0), np.empty(0))
 

@@ -1,0 +1,893 @@
+"""Machine proofs of the index rules, for all extents and all valid indices.
+
+The laws of psi reduction rewrite an index of a result into an index of an operand. Here
+the index functions they do it with (`moa_dialect.algebra.index`) are applied to
+symbols, and a solver (z3) is asked for extents and an index for which the outcome is
+wrong. That there are none is the proof. What is shown of each rule, for each rank up to
+four:
+
+- the rewritten index is in bounds, if the operation's preconditions hold and the index
+  of the result is valid;
+- it denotes the element that the operation's definition says, where the definition is
+  stated another way: rotation as drop ++ take and as a remainder, reversal as the
+  involution that reverses the order, take from the end as a drop, transposition by
+  where it puts each element, a cell as a block of adjacent addresses, reshape by equal
+  addresses.
+
+Where products and quotients of symbols are more than the solver finds by itself, it is
+given instances of lemmas about them. The lemmas are obligations themselves (the rule
+`division`); an instance is the lemma's formula for other terms.
+
+What is put together by hand, outside of the solver:
+
+- An obligation may assume what another one has proved, for symbols in place of its
+  terms; a comment says so.
+- `reshape` works by groups of axes. Shown are one group by itself (equal addresses), an
+  address by groups, and the axes that are in no group; and that equal addresses of the
+  groups make the address of the whole equal. How the groups are found is not part of
+  it: the code that does compares the totals.
+- `compress` and `expand` are proved by induction over the mask: the start, the step and
+  what follows at the end are obligations; that an induction has these parts is not, nor
+  that the ones before a position are as many counted from either end.
+- `grade_up`, `grade_down`: the order is shown to be strict and total. That each place
+  in it is then taken by exactly one element is left to the reader.
+
+The laws of `cat`, `transpose`, `psi`, the folds, products and omega have no function of
+their own, but put an index together from parts: they are repeated here. The symbols are
+unbounded integers, while the code computes with 64 bits.
+"""
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import combinations, pairwise, permutations, product
+from math import prod
+from typing import Any, TypeAlias, cast
+
+import z3
+from z3 import z3util
+
+from moa_dialect.algebra import index
+from moa_dialect.algebra.layout import Order, strides
+from moa_dialect.algebra.shape import OmegaFrames, transpose_source_axes
+
+Term: TypeAlias = Any
+"""An integer term of the solver, whose Python interface has no types."""
+
+Formula: TypeAlias = Any
+"""A truth value of the solver."""
+
+Terms: TypeAlias = Sequence[Term]
+
+LARGEST_RANK = 4
+
+
+class Z3Arithmetic:
+    """The arithmetic of terms: what an index function computes is a term."""
+
+    def number(self, value: int) -> Term:
+        """A number."""
+        return z3.IntVal(value)
+
+    def add(self, a: Term, b: Term) -> Term:
+        """The sum."""
+        return a + b
+
+    def sub(self, a: Term, b: Term) -> Term:
+        """The difference."""
+        return a - b
+
+    def mul(self, a: Term, b: Term) -> Term:
+        """The product."""
+        return a * b
+
+    def div(self, a: Term, b: Term) -> Term:
+        """The quotient, rounded down for a positive divisor."""
+        return a / b
+
+    def mod(self, a: Term, b: Term) -> Term:
+        """The remainder, not negative for a positive divisor."""
+        return a % b
+
+    def if_less(self, a: Term, b: Term, then: Term, otherwise: Term) -> Term:
+        """`then` if a < b, else `otherwise`."""
+        return z3.If(a < b, then, otherwise)
+
+
+M = Z3Arithmetic()
+
+
+@dataclass(frozen=True)
+class IndexFunctions:
+    """The functions that are proved. Tests put wrong ones in their place."""
+
+    take: Callable[..., Any] = index.take
+    drop: Callable[..., Any] = index.drop
+    reverse: Callable[..., Any] = index.reverse
+    rotation: Callable[..., Any] = index.rotation
+    rotate: Callable[..., Any] = index.rotate
+    gamma: Callable[..., Any] = index.gamma
+    gamma_inverse: Callable[..., Any] = index.gamma_inverse
+
+
+@dataclass(frozen=True)
+class Obligation:
+    """Something to be proved of a rule.
+
+    Attributes:
+        rule: the rule: the name of its law without the prefix `psi-`, or a function.
+        rank: the rank it is about; that of the first operand, if there are several.
+        statement: what is to be proved, in words or in MoA notation.
+        given: what is assumed: preconditions, valid indices, instances of lemmas.
+        claim: what then holds, for all values of the symbols.
+    """
+
+    rule: str
+    rank: int
+    statement: str
+    given: tuple[Formula, ...]
+    claim: Formula
+
+    @property
+    def formula(self) -> Formula:
+        """The whole: what is given implies the claim."""
+        return z3.Implies(z3.And(*self.given), self.claim)
+
+    def __str__(self) -> str:
+        return f"{self.rule}, rank {self.rank}: {self.statement}"
+
+
+class Outcome(StrEnum):
+    """What the solver says about an obligation."""
+
+    PROVED = "proved"
+    COUNTEREXAMPLE = "counterexample"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The solver's answer.
+
+    Attributes:
+        outcome: unknown if it has no answer within its time.
+        counterexample: values for which the obligation does not hold.
+    """
+
+    outcome: Outcome
+    counterexample: str | None = None
+
+
+def prove(obligation: Obligation, timeout_ms: int = 30_000) -> Answer:
+    """Whether an obligation holds for all values of its symbols.
+
+    If that is not settled soon, a counterexample of small numbers is looked for before
+    the solver is given its time.
+    """
+    answer = _refute(obligation, min(timeout_ms, _SOON_MS), [])
+    if answer.outcome is not Outcome.UNKNOWN:
+        return answer
+    symbols = z3util.get_vars(obligation.formula)
+    numbers = [symbol for symbol in symbols if symbol.sort() == z3.IntSort()]
+    small = [_absolute(number) <= _SMALL for number in numbers]
+    answer = _refute(obligation, timeout_ms, small)
+    if answer.outcome is Outcome.COUNTEREXAMPLE:
+        return answer
+    return _refute(obligation, timeout_ms, [])
+
+
+_SOON_MS = 1_000
+_SMALL = 4
+
+
+def _refute(obligation: Obligation, timeout_ms: int, more: list[Formula]) -> Answer:
+    solver = z3.Solver()
+    solver.set("timeout", timeout_ms)
+    solver.add(*obligation.given, z3.Not(obligation.claim), *more)
+    answer = solver.check()
+    if answer == z3.unsat:
+        return Answer(Outcome.PROVED)
+    if answer == z3.sat:
+        return Answer(Outcome.COUNTEREXAMPLE, f"{solver.model()}")
+    return Answer(Outcome.UNKNOWN)
+
+
+# Symbols and formulas
+
+_Part: TypeAlias = tuple[int, str, tuple[Formula, ...], Formula]
+"""An obligation of the rule at hand: rank, statement, what is given, claim."""
+
+
+def _symbols(name: str, count: int) -> list[Term]:
+    return [z3.Int(f"{name}{k}") for k in range(count)]
+
+
+def _ints(names: str) -> list[Term]:
+    return list(z3.Ints(names))
+
+
+def _function(name: str, arguments: int, kind: Any) -> Callable[..., Term]:
+    """A function of integers of which nothing is known, such as an array."""
+    return cast(Any, z3.Function(name, *[z3.IntSort()] * arguments, kind))
+
+
+def _array(name: str, rank: int) -> Callable[..., Term]:
+    return _function(name, rank, z3.DeclareSort("Element"))
+
+
+def _valid(indices: Terms, shape: Terms) -> Formula:
+    """`0 <= i < s` on each axis: no extent is zero then."""
+    pairs = zip(indices, shape, strict=True)
+    return z3.And(*(bound for i, s in pairs for bound in (i >= 0, i < s)))
+
+
+def _equal(left: Terms, right: Terms) -> Formula:
+    return z3.And(*(a == b for a, b in zip(left, right, strict=True)))
+
+
+def _choose(condition: Formula, then: Term, otherwise: Term) -> Term:
+    return z3.If(condition, then, otherwise)
+
+
+def _absolute(value: Term) -> Term:
+    return _choose(value < 0, -value, value)
+
+
+def _dot(left: Terms, right: Terms) -> Term:
+    return sum(a * b for a, b in zip(left, right, strict=True))
+
+
+def _pick(values: Terms, axes: Sequence[int]) -> list[Term]:
+    return [values[axis] for axis in axes]
+
+
+def _ranks(first: int = 1) -> range:
+    return range(first, LARGEST_RANK + 1)
+
+
+def _groupings(rank: int) -> Iterator[list[range]]:
+    """All ways to part axes into adjacent groups, none of them empty."""
+    for count in range(rank):
+        for cuts in combinations(range(1, rank), count):
+            yield [range(a, b) for a, b in pairwise((0, *cuts, rank))]
+
+
+# The lemmas
+
+
+def remainder_is_unique(q: Term, r: Term, p: Term, t: Term, y: Term) -> Formula:
+    """If `q y + r = p y + t` with remainders r and t by y, then q = p and r = t."""
+    given = (r >= 0, r < y, t >= 0, t < y, q * y + r == p * y + t)
+    return z3.Implies(z3.And(*given), z3.And(q == p, r == t))
+
+
+def quotient_and_remainder(a: Term, y: Term) -> Formula:
+    """Of a >= 0 by y > 0: `(a / y) y + a mod y = a` and `0 <= a mod y < y`."""
+    claim = (a / y * y + a % y == a, a % y >= 0, a % y < y, a / y >= 0)
+    return z3.Implies(z3.And(a >= 0, y > 0), z3.And(*claim))
+
+
+def quotient_in_bounds(a: Term, x: Term, y: Term) -> Formula:
+    """If `0 <= a < x y` then `0 <= a / y < x`, for y >= 0."""
+    given = (a >= 0, a < x * y, y >= 0)
+    return z3.Implies(z3.And(*given), z3.And(a / y >= 0, a / y < x))
+
+
+def quotient_of_address(x: Term, i: Term, y: Term) -> Formula:
+    """If `0 <= i < y` and x >= 0 then `(x y + i) / y = x` and the remainder is i."""
+    claim = z3.And((x * y + i) / y == x, (x * y + i) % y == i)
+    return z3.Implies(z3.And(x >= 0, i >= 0, i < y), claim)
+
+
+def address_in_bounds(x: Term, p: Term, i: Term, y: Term) -> Formula:
+    """If `0 <= x < p` and `0 <= i < y` then `0 <= x y + i < p y`."""
+    claim = z3.And(x * y + i >= 0, x * y + i < p * y)
+    return z3.Implies(z3.And(x >= 0, x < p, i >= 0, i < y), claim)
+
+
+def factors_of_one(x: Term, y: Term) -> Formula:
+    """If `x y = 1` for numbers that are not negative, both are 1."""
+    return z3.Implies(z3.And(x >= 0, y >= 0, x * y == 1), z3.And(x == 1, y == 1))
+
+
+def factor_that_keeps(x: Term, y: Term) -> Formula:
+    """If `x y = x` for a positive x, then y = 1."""
+    return z3.Implies(z3.And(x > 0, x * y == x), y == 1)
+
+
+def _division(f: IndexFunctions) -> Iterator[_Part]:
+    for lemma, names in (
+        (remainder_is_unique, "q r p t y"),
+        (quotient_and_remainder, "a y"),
+        (quotient_in_bounds, "a x y"),
+        (quotient_of_address, "x i y"),
+        (address_in_bounds, "x p i y"),
+        (factors_of_one, "x y"),
+        (factor_that_keeps, "x y"),
+    ):
+        claim = cast(Callable[..., Formula], lemma)(*_ints(names))
+        yield 0, lemma.__name__.replace("_", " "), (), claim
+
+
+# Take and drop
+
+
+def _counted(
+    source: Callable[[Term, Term, Term], Term],
+    extent: Callable[[Term, Term], Term],
+    shift: Callable[[Term, Term], Term],
+) -> Iterator[_Part]:
+    """Counts for leading axes, the other axes as they are.
+
+    Args:
+        source: the index of the operand, of that of the result, the count, the extent.
+        extent: the extent of the result, of the count and that of the operand.
+        shift: by how much the definition shifts the index.
+    """
+    for rank in _ranks():
+        array = _array("A", rank)
+        for length in range(rank + 1):
+            i, s, v = _symbols("i", rank), _symbols("s", rank), _symbols("v", length)
+            counted = list(zip(i, v, s, strict=False))
+            shape = [*(extent(c, n) for _, c, n in counted), *s[length:]]
+            given = (_valid(i, shape), *(_absolute(c) <= n for _, c, n in counted))
+            found = [*(source(*axis) for axis in counted), *i[length:]]
+            wanted = [*(a + shift(c, n) for a, c, n in counted), *i[length:]]
+            yield rank, f"{length} counts: in bounds", given, _valid(found, s)
+            statement = f"{length} counts: the element where the definition says"
+            yield rank, statement, given, array(*found) == array(*wanted)
+
+
+def _take(f: IndexFunctions) -> Iterator[_Part]:
+    def source(i: Term, count: Term, extent: Term) -> Term:
+        return f.take(M, i, count, extent)
+
+    yield from _counted(
+        source,
+        lambda count, extent: _absolute(count),
+        lambda count, extent: _choose(count < 0, extent - _absolute(count), 0),
+    )
+    i, j, v, s = _ints("i j v s")
+    at, given = source(i, v, s), (i >= 0, i < _absolute(v), _absolute(v) <= s)
+    following = (*given, i + 1 < _absolute(v))
+    yield 1, "in order, without gaps", following, source(i + 1, v, s) == at + 1
+    yield 1, "v >= 0 begins at the first", (*given, v >= 0, i == 0), at == 0
+    yield 1, "v < 0 ends at the last", (*given, v < 0, i == -v - 1), at == s - 1
+    statement = "v △ A = (s + v) ▽ A for v < 0"
+    yield 1, statement, (*given, v < 0), at == f.drop(M, i, s + v)
+    statement = "v △ (j △ A) = v △ A for 0 <= v <= j"
+    twice = source(source(i, v, j), j, s)
+    yield 1, statement, (*given, v >= 0, v <= j, j <= s), twice == at
+
+
+def _drop(f: IndexFunctions) -> Iterator[_Part]:
+    def source(i: Term, count: Term, extent: Term) -> Term:
+        return f.drop(M, i, count)
+
+    yield from _counted(
+        source,
+        lambda count, extent: extent - _absolute(count),
+        lambda count, extent: _choose(count < 0, 0, count),
+    )
+    i, v, w, s = _ints("i v w s")
+    size = s - _absolute(v)
+    at, given = f.drop(M, i, v), (i >= 0, i < size)
+    following = (*given, i + 1 < size)
+    yield 1, "in order, without gaps", following, f.drop(M, i + 1, v) == at + 1
+    yield 1, "v >= 0 ends at the last", (*given, v >= 0, i == size - 1), at == s - 1
+    yield 1, "v < 0 begins at the first", (*given, v < 0, i == 0), at == 0
+    statement = "w ▽ (v ▽ A) = (v + w) ▽ A for v, w >= 0"
+    twice, once = f.drop(M, f.drop(M, i, w), v), f.drop(M, i, v + w)
+    yield 1, statement, (*given, v >= 0, w >= 0, i < size - w), twice == once
+
+
+# Reverse, rotate, cat, transpose
+
+
+def _reverse(f: IndexFunctions) -> Iterator[_Part]:
+    for rank in _ranks():
+        i, s, array = _symbols("i", rank), _symbols("s", rank), _array("A", rank)
+        given = (_valid(i, s),)
+        found = [f.reverse(M, i[0], s[0]), *i[1:]]
+        yield rank, "in bounds", given, _valid(found, s)
+        again = [f.reverse(M, found[0], s[0]), *i[1:]]
+        yield rank, "ΦΦA = A", given, array(*again) == array(*i)
+    i, j, s = _ints("i j s")
+    falls = f.reverse(M, i, s) > f.reverse(M, j, s)
+    yield 1, "the order is reversed", (i >= 0, i < j, j < s), falls
+
+
+def _rotate(f: IndexFunctions) -> Iterator[_Part]:
+    i, k, s = _ints("i k s")
+    shift = f.rotation(M, k, s)
+    at = f.rotate(M, i, shift, s)
+    # How often the extent is in the count, and in the index and the count.
+    down = -((-k) / s)
+    times = _choose(k < 0, _choose((-k) % s == 0, down, down - 1), k / s)
+    wraps = times + _choose(i < s - shift, 0, 1)
+
+    def is_remainder(value: Term, number: Term, quotient: Term) -> Formula:
+        """The instance of the lemma by which a value is a number modulo s."""
+        return remainder_is_unique(number / s, number % s, quotient, value, s)
+
+    yield 1, "the shift is in bounds", (s > 0,), z3.And(shift >= 0, shift < s)
+    yield 1, "the shift of an empty axis is 0", (s == 0,), shift == 0
+    given = (s > 0, is_remainder(shift, k, times))
+    yield 1, "the shift is k mod s", given, shift == k % s
+    statement = "i + k is a multiple of s more"
+    yield 1, statement, (i >= 0, i < s), i + k == wraps * s + at
+    for rank in _ranks():
+        rest, extents = _symbols("r", rank - 1), _symbols("e", rank - 1)
+        array, given = _array("A", rank), (i >= 0, i < s, _valid(rest, extents))
+        element = array(at, *rest)
+
+        def taken(n: Term, array: Any = array, rest: Any = rest) -> Term:
+            return array(f.take(M, n, k, s), *rest)
+
+        def dropped(n: Term, array: Any = array, rest: Any = rest) -> Term:
+            return array(f.drop(M, n, k), *rest)
+
+        yield rank, "in bounds", given, _valid([at, *rest], [s, *extents])
+        statement, instance = "at (i + k) mod s", is_remainder(at, i + k, wraps)
+        yield rank, statement, (*given, instance), element == array((i + k) % s, *rest)
+        statement = "k θ A = (k ▽ A) ++ (k △ A) for 0 <= k <= s"
+        claim = element == _catenated(i, s - k, dropped, taken)
+        yield rank, statement, (*given, k >= 0, k <= s), claim
+        statement = "k θ A = (k △ A) ++ (k ▽ A) for -s <= k < 0"
+        claim = element == _catenated(i, -k, taken, dropped)
+        yield rank, statement, (*given, -s <= k, k < 0), claim
+    # Proved above, for symbols: rotated by k to a, then by j to b; at once to c.
+    j, a, b, c, p, q, r = _ints("j a b c p q r")
+    yield (
+        1,
+        "j θ (k θ A) = (k + j) θ A",
+        (
+            _valid([a, b, c], [s, s, s]),
+            i + k == p * s + a,
+            a + j == q * s + b,
+            i + (k + j) == r * s + c,
+            remainder_is_unique(p + q, b, r, c, s),
+        ),
+        b == c,
+    )
+
+
+def _catenated(
+    i: Term, first: Term, left: Callable[[Term], Term], right: Callable[[Term], Term]
+) -> Term:
+    """The law of cat: the left operand below its extent, else the right one."""
+    return _choose(i < first, left(i), right(M.sub(i, first)))
+
+
+def _cat(f: IndexFunctions) -> Iterator[_Part]:
+    i, j, k, a, b = _ints("i j k a b")
+    zero, one = z3.IntVal(0), z3.IntVal(1)
+    for rank in _ranks():
+        rest, extents = _symbols("r", rank - 1), _symbols("e", rank - 1)
+        arrays = _array("A", rank), _array("B", rank)
+
+        def left(n: Term, arrays: Any = arrays, rest: Any = rest) -> Term:
+            return arrays[0](n, *rest)
+
+        def right(n: Term, arrays: Any = arrays, rest: Any = rest) -> Term:
+            return arrays[1](n, *rest)
+
+        given = (a >= 0, b >= 0, _valid(rest, extents))
+        chosen = _choose(
+            i < a,
+            _valid([i, *rest], [a, *extents]),
+            _valid([M.sub(i, a), *rest], [b, *extents]),
+        )
+        yield rank, "in bounds of the chosen", (*given, i >= 0, i < a + b), chosen
+        in_left, in_right = (*given, j >= 0, j < a), (*given, j >= 0, j < b)
+        claim = _catenated(j, a, left, right) == left(j)
+        yield rank, "all of A comes first", in_left, claim
+        claim = _catenated(a + j, a, left, right) == right(j)
+        yield rank, "all of B comes after it", in_right, claim
+        claim = _catenated(1 + j, one, left, right) == right(j)
+        claim = z3.And(_catenated(zero, one, left, right) == left(zero), claim)
+        yield rank, "a scalar on the left is one plane", in_right, claim
+        claim = left(i) == _catenated(
+            i,
+            k,
+            lambda n, left=left: left(f.take(M, n, k, a)),
+            lambda n, left=left: left(f.drop(M, n, k)),
+        )
+        bounds = (*given, i >= 0, i < a, k >= 0, k <= a)
+        yield rank, "(k △ A) ++ (k ▽ A) = A for 0 <= k <= a", bounds, claim
+
+
+def _transposed(entries: Terms, t: Sequence[int]) -> list[Term]:
+    """The law of transpose: `i[t]`."""
+    return [entries[axis] for axis in t]
+
+
+def _transpose(f: IndexFunctions) -> Iterator[_Part]:
+    for rank in _ranks():
+        array = _array("A", rank)
+        i, s, x = _symbols("i", rank), _symbols("s", rank), _symbols("x", rank)
+        for t in permutations(range(rank)):
+            given = (_valid(i, _pick(s, transpose_source_axes(t))),)
+            found = _transposed(i, t)
+            yield rank, f"{t}: in bounds", given, _valid(found, s)
+            put = z3.And(*(i[axis] == x[k] for k, axis in enumerate(t)))
+            statement = f"{t}: entry k of an index of A is entry t[k] of the result's"
+            yield rank, statement, (*given, put), array(*found) == array(*x)
+            for u in permutations(range(rank)) if rank < LARGEST_RANK else ():
+                both = _transposed(i, [t[axis] for axis in u])
+                statement = f"t ⊘ (u ⊘ A) = t[u] ⊘ A for t = {t}, u = {u}"
+                yield rank, statement, (), _equal(_transposed(found, u), both)
+        back = range(rank)[::-1]
+        again = _transposed(_transposed(i, back), back)
+        yield rank, "⊘⊘A = A", (), array(*again) == array(*i)
+
+
+# Indexing: a cell is a block of adjacent addresses
+
+
+def _block(f: IndexFunctions, i: Terms, j: Terms, s: Terms) -> Term:
+    """The address of j in the cell at i, from the start and the size of the cell."""
+    start = f.gamma(M, i, s[: len(i)]) * prod(s[len(i) :])
+    return start + f.gamma(M, j, s[len(i) :])
+
+
+def _psi(f: IndexFunctions) -> Iterator[_Part]:
+    """An index that is an array of indices: the entries are checked, hence valid."""
+    for rank in _ranks():
+        s = _symbols("s", rank)
+        for length, rows in product(range(rank + 1), range(3)):
+            i, j = _symbols("i", rows), _symbols("j", rank - length)
+            table = _function("P", rows + 1, z3.IntSort())
+            entries = [table(*i, axis) for axis in range(length)]
+            given = (_valid(entries, s[:length]), _valid(j, s[length:]))
+            name = f"{length} entries in an array of rank {rows + 1}"
+            found = [*entries, *j]
+            yield rank, f"{name}: in bounds", given, _valid(found, s)
+            claim = f.gamma(M, found, s) == _block(f, entries, j, s)
+            yield rank, f"{name}: a block", given, claim
+
+
+def _cell(f: IndexFunctions) -> Iterator[_Part]:
+    for rank in _ranks():
+        i, s = _symbols("i", rank), _symbols("s", rank)
+        for first in range(rank + 1):
+            head, tail = i[:first], i[first:]
+            given = (_valid(head, s[:first]), _valid(tail, s[first:]))
+            found = [*head, *tail]
+            yield rank, f"{first} entries: in bounds", given, _valid(found, s)
+            claim = f.gamma(M, found, s) == _block(f, head, tail, s)
+            yield rank, f"{first} entries: a block", given, claim
+            for second in range(first, rank + 1):
+                start = _block(f, head, i[first:second], s[:second])
+                inner = f.gamma(M, i[second:], s[second:])
+                claim = f.gamma(M, i, s) == start * prod(s[second:]) + inner
+                lengths = f"{first} and {second - first} entries"
+                yield rank, f"j ψ (i ψ A) = (i ++ j) ψ A, {lengths}", given, claim
+
+
+# Addresses
+
+
+def _in_bounds(f: IndexFunctions, i: Terms, s: Terms) -> list[Formula]:
+    """Instances by which an address is in bounds, one for each axis."""
+    return [
+        address_in_bounds(f.gamma(M, i[:k], s[:k]), prod(s[:k]), i[k], s[k])
+        for k in range(1, len(s))
+    ]
+
+
+def _successive(x: Term, s: Terms) -> list[Formula]:
+    """Instances for the successive divisions of an address, from the last axis."""
+    found: list[Formula] = []
+    for k in range(len(s) - 1, 0, -1):
+        found.append(quotient_and_remainder(x, s[k]))
+        found.append(quotient_in_bounds(x, prod(s[:k]), s[k]))
+        x = x / s[k]
+    return found
+
+
+def _gamma(f: IndexFunctions) -> Iterator[_Part]:
+    for rank in _ranks(0):
+        i, j, s = (_symbols(name, rank) for name in "ijs")
+        valid, address = _valid(i, s), f.gamma(M, i, s)
+        given = (valid, *_in_bounds(f, i, s))
+        yield rank, "in bounds", given, _valid([address], [prod(s)])
+        by_strides = _dot(i, strides(s, Order.ROW))
+        yield rank, "the sum of i times the strides", (valid,), address == by_strides
+        backward = f.gamma(M, i[::-1], s[::-1])
+        statement = "by columns: the address of Φi in the shape Φs"
+        claim = backward == _dot(i, strides(s, Order.COLUMN))
+        yield rank, statement, (valid,), claim
+        instances = [
+            remainder_is_unique(
+                f.gamma(M, i[:k], s[:k]), i[k], f.gamma(M, j[:k], s[:k]), j[k], s[k]
+            )
+            for k in range(1, rank)
+        ]
+        given = (valid, _valid(j, s), address == f.gamma(M, j, s), *instances)
+        yield rank, "of different indices different", given, _equal(i, j)
+
+
+def _gamma_inverse(f: IndexFunctions) -> Iterator[_Part]:
+    for rank in _ranks():
+        i, s, x = _symbols("i", rank), _symbols("s", rank), z3.Int("x")
+        extents = [extent >= 0 for extent in s]
+        given = (_valid([x], [prod(s)]), *extents, *_successive(x, s))
+        entries = f.gamma_inverse(M, x, s)
+        yield rank, "in bounds", given, _valid(entries, s)
+        yield rank, "γ(γ'(x; s); s) = x", given, f.gamma(M, entries, s) == x
+        instances = [
+            quotient_of_address(f.gamma(M, i[:k], s[:k]), i[k], s[k])
+            for k in range(1, rank)
+        ]
+        given = (_valid(i, s), *_in_bounds(f, i, s), *instances)
+        claim = _equal(f.gamma_inverse(M, f.gamma(M, i, s), s), i)
+        yield rank, "γ'(γ(i; s); s) = i", given, claim
+
+
+def _group(f: IndexFunctions, result: int, source: int) -> Iterator[_Part]:
+    """One group of axes: an index of t to the index of s at the same address."""
+    i, t, s = _symbols("i", result), _symbols("t", result), _symbols("s", source)
+    x = z3.Int("x")
+    given = (
+        _valid(i, t),
+        *(extent >= 0 for extent in s),
+        prod(t) == prod(s),
+        x == f.gamma(M, i, t),
+        _valid([x], [prod(t)]),  # Proved: an address is in bounds.
+        *_successive(x, s),
+    )
+    entries = f.gamma_inverse(M, x, s)
+    name = f"{result} axes of {source}"
+    yield source, f"{name}: in bounds", given, _valid(entries, s)
+    claim = f.gamma(M, entries, s) == f.gamma(M, i, t)
+    yield source, f"{name}: γ(i'; s) = γ(i; t)", given, claim
+
+
+def _reshape(f: IndexFunctions) -> Iterator[_Part]:
+    for result, source in product(_ranks(), _ranks()):
+        yield from _group(f, result, source)
+    for rank in _ranks():
+        i, s = _symbols("i", rank), _symbols("s", rank)
+        valid, address = _valid(i, s), f.gamma(M, i, s)
+        for groups in _groupings(rank):
+            addresses = [f.gamma(M, _pick(i, g), _pick(s, g)) for g in groups]
+            claim = address == f.gamma(
+                M, addresses, [prod(_pick(s, g)) for g in groups]
+            )
+            sizes = [len(group) for group in groups]
+            yield rank, f"the address by groups of {sizes} axes", (valid,), claim
+        x, y, a, b = (_symbols(name, rank) for name in "xyab")
+        statement = f"{rank} groups: equal addresses and totals give an equal address"
+        claim = f.gamma(M, x, a) == f.gamma(M, y, b)
+        yield rank, statement, (_equal(x, y), _equal(a, b)), claim
+        for axis in range(rank):
+            others = [k for k in range(rank) if k != axis]
+            given = (_valid(_pick(i, others), _pick(s, others)), i[axis] == 0)
+            claim = address == f.gamma(M, _pick(i, others), _pick(s, others))
+            claim = z3.And(valid, claim)
+            statement = (
+                f"axis {axis} of extent 1 has index 0 and no part in the address"
+            )
+            yield rank, statement, (*given, s[axis] == 1), claim
+        # The other groups have a total m on both sides, positive if an index is valid.
+        m = z3.Int("m")
+        given = (
+            *(extent >= 0 for extent in s),
+            m > 0,
+            m * prod(s) == m,
+            factor_that_keeps(m, prod(s)),
+            *(factors_of_one(prod(s[:k]), s[k]) for k in range(1, rank)),
+            *(prod(s[:k]) >= 0 for k in range(2, rank)),  # A product of such extents.
+        )
+        ones = z3.And(*(extent == 1 for extent in s))
+        yield rank, "axes of the operand in no group have extent 1", given, ones
+        zeros = z3.And(*(entry == 0 for entry in i))
+        yield rank, "axes of the result in no group: index 0", (*given, valid), zeros
+
+
+def _ravel(f: IndexFunctions) -> Iterator[_Part]:
+    for rank in _ranks():
+        yield from _group(f, 1, rank)
+
+
+# Masks and orders, by induction
+
+
+def _mask() -> tuple[Callable[..., Formula], Callable[..., Term]]:
+    """A mask, and how many ones it has before a position."""
+    return _function("v", 1, z3.BoolSort()), _function("before", 1, z3.IntSort())
+
+
+def _counts_one(mask: Callable[..., Formula], before: Any, j: Term) -> Formula:
+    return before(j + 1) == before(j) + _choose(mask(j), 1, 0)
+
+
+def _compress(f: IndexFunctions) -> Iterator[_Part]:
+    """The sum of the positions that are the k-th one, from the last position down."""
+    j, k, n, p = _ints("j k n p")
+    mask, before = _mask()
+    total = _function("sum", 1, z3.IntSort())
+
+    def found(start: Term, position: Term) -> Formula:
+        """The sum from a start: the position of the k-th one, 0 if that is before."""
+        is_kth = z3.And(mask(position), before(position) == k)
+        later = z3.And(start <= position, position < n, total(start) == position)
+        return _choose(before(start) <= k, z3.And(is_kth, later), total(start) == 0)
+
+    given = (total(n) == 0, n >= 0, k >= 0, k < before(n))
+    yield 1, "the start: nothing is left at the end", given, found(n, p)
+    term = _choose(z3.And(mask(j), before(j) == k), j, 0)
+    step = (total(j) == term + total(j + 1), _counts_one(mask, before, j))
+    given = (j >= 0, j < n, k >= 0, *step, found(j + 1, p))
+    yield 1, "the step: one position more", given, z3.Or(found(j, p), found(j, j))
+    at, zero = total(0), z3.IntVal(0)
+    given = (before(0) == 0, k >= 0, found(zero, p))
+    yield 1, "the end: in bounds", given, _valid([at], [n])
+    claim = z3.And(mask(at), before(at) == k)
+    yield 1, "the end: a one with k ones before it", given, claim
+
+
+def _expand(f: IndexFunctions) -> Iterator[_Part]:
+    i, j, n, s = _ints("i j n s")
+    mask, before = _mask()
+    yield 1, "the start: none before 0", (before(0) == 0,), before(0) >= 0
+    given = (j >= 0, _counts_one(mask, before, j), before(j) >= 0)
+    claim = z3.And(before(j) <= before(j + 1), before(j + 1) >= 0)
+    yield 1, "the step: one position more has no fewer before it", given, claim
+    one = (i >= 0, i < n, mask(i), _counts_one(mask, before, i), before(i) >= 0)
+    given = (*one, before(i + 1) <= before(n), before(n) == s)
+    yield 1, "the end: in bounds where the mask holds", given, _valid([before(i)], [s])
+    given = (*one, i < j, before(i + 1) <= before(j))
+    yield 1, "the end: planes in order", given, before(i) < before(j)
+
+
+def _grade(is_before: Callable[[Term, Term], Formula]) -> Iterator[_Part]:
+    i, j, k = _ints("i j k")
+    value = _function("v", 1, z3.RealSort())
+
+    def precedes(a: Term, b: Term) -> Formula:
+        tie = z3.And(value(a) == value(b), a < b)
+        return z3.Or(is_before(value(a), value(b)), tie)
+
+    yield 1, "nothing precedes itself", (), z3.Not(precedes(i, i))
+    given = (precedes(i, j), precedes(j, k))
+    yield 1, "what precedes is transitive", given, precedes(i, k)
+    one = z3.Xor(precedes(i, j), precedes(j, i))
+    yield 1, "of two, exactly one precedes", (i != j,), one
+    tie = z3.Implies(value(i) == value(j), i < j)
+    claim = z3.And(z3.Not(is_before(value(j), value(i))), tie)
+    yield 1, "in order, equal ones in place", (precedes(i, j),), claim
+
+
+def _grade_up(f: IndexFunctions) -> Iterator[_Part]:
+    yield from _grade(lambda a, b: a < b)
+
+
+def _grade_down(f: IndexFunctions) -> Iterator[_Part]:
+    yield from _grade(lambda a, b: a > b)
+
+
+# Folds, products and omega
+
+
+def _reduce(f: IndexFunctions) -> Iterator[_Part]:
+    for rank in _ranks():
+        i, s, k = _symbols("i", rank - 1), _symbols("s", rank), z3.Int("k")
+        given = (_valid(i, s[1:]), k >= 0, k < s[0])
+        yield rank, "in bounds", given, _valid([k, *i], s)
+
+
+def _scan(f: IndexFunctions) -> Iterator[_Part]:
+    for rank in _ranks():
+        array = _array("A", rank)
+        i, s, p = _symbols("i", rank), _symbols("s", rank), z3.Int("p")
+        given = (_valid(i, s), p >= 0, p < M.add(i[0], M.number(1)))
+        yield rank, "in bounds", given, _valid([p, *i[1:]], s)
+        count = i[0] + 1
+        taken = array(f.take(M, p, count, s[0]), *i[1:])
+        claim = z3.And(count <= s[0], array(p, *i[1:]) == taken)
+        yield rank, "plane k folds (k + 1) △ A", given, claim
+
+
+def _outer(f: IndexFunctions) -> Iterator[_Part]:
+    for rank, other in product(_ranks(0), _ranks(0)):
+        s, t = _symbols("s", rank), _symbols("t", other)
+        i = _symbols("i", rank + other)
+        claim = z3.And(_valid(i[:rank], s), _valid(i[rank:], t))
+        yield rank, f"with rank {other}: in bounds", (_valid(i, [*s, *t]),), claim
+
+
+def _inner(f: IndexFunctions) -> Iterator[_Part]:
+    for rank, other in product(_ranks(), _ranks()):
+        s, t, k = _symbols("s", rank), _symbols("t", other), z3.Int("k")
+        i = _symbols("i", rank + other - 2)
+        split = rank - 1
+        shape = [*s[:-1], *t[1:]]
+        given = (_valid(i, shape), t[0] == s[-1], k >= 0, k < s[-1])
+        claim = z3.And(_valid([*i[:split], k], s), _valid([k, *i[split:]], t))
+        yield rank, f"with rank {other}: in bounds", given, claim
+
+
+def _omega(f: IndexFunctions) -> Iterator[_Part]:
+    for left, right in product(_ranks(0), _ranks(0)):
+        frames = OmegaFrames(left, right)
+        s, t = _symbols("s", left), _symbols("t", right)
+        frame = _symbols("i", frames.result_frame)
+        agree = [t[b] == s[a] for a, b in frames.shared_axes()]
+        given = (_valid(frame, s if left >= right else t), *agree)
+        found = _pick(frame, frames.left_axes()), _pick(frame, frames.right_axes())
+        claim = z3.And(_valid(found[0], s), _valid(found[1], t))
+        name = f"frames of {left} and {right} axes"
+        yield left, f"{name}: in bounds", given, claim
+        # One of i and j is empty.
+        excess = frame[: len(frame) - frames.common]
+        i, j = (excess, []) if left >= right else ([], excess)
+        k = frame[len(excess) :]
+        claim = z3.And(_equal(found[0], [*i, *k]), _equal(found[1], [*j, *k]))
+        yield left, f"{name}: i ++ k and j ++ k", given, claim
+
+
+_RULES: dict[str, Callable[[IndexFunctions], Iterator[_Part]]] = {
+    "division": _division,
+    "gamma": _gamma,
+    "gamma-inverse": _gamma_inverse,
+    "psi": _psi,
+    "cell": _cell,
+    "take": _take,
+    "drop": _drop,
+    "cat": _cat,
+    "reverse": _reverse,
+    "rotate": _rotate,
+    "transpose": _transpose,
+    "reshape": _reshape,
+    "ravel": _ravel,
+    "compress": _compress,
+    "expand": _expand,
+    "grade-up": _grade_up,
+    "grade-down": _grade_down,
+    "reduce": _reduce,
+    "scan": _scan,
+    "outer": _outer,
+    "inner": _inner,
+    "omega": _omega,
+}
+
+WITHOUT_INDEX_REWRITING: dict[str, str] = {
+    "constant": "it has no operand: the element at the index is known",
+    "iota": "it has no operand to index: an element is an entry of its index",
+    "shape": "it asks for an extent of the operand, for no element",
+    "dim": "it asks for the rank of the operand, for no element",
+    "total": "it asks for extents of the operand, for no element",
+    "pointwise": "the operands are indexed as the result is",
+    "map": "the operand is indexed as the result is",
+    "cast": "the operand is indexed as the result is",
+    "where": "the operands are indexed as the result is",
+}
+"""The laws of which nothing is to be proved, by name, and why."""
+
+
+def rules() -> list[str]:
+    """What is proved: the lemmas, the functions of addresses, and the laws by name."""
+    return list(_RULES)
+
+
+def obligations(
+    rule: str | None = None, functions: IndexFunctions | None = None
+) -> list[Obligation]:
+    """What is to be proved of one rule, or of all.
+
+    Args:
+        rule: one of `rules()`.
+        functions: the index functions to prove it of, those of the compiler unless
+            given.
+    """
+    functions = IndexFunctions() if functions is None else functions
+    return [
+        Obligation(name, *part)
+        for name in (rules() if rule is None else [rule])
+        for part in _RULES[name](functions)
+    ]
