@@ -745,30 +745,47 @@ def _expand(f: IndexFunctions) -> Iterator[_Part]:
     yield 1, "the end: planes in order", given, before(i) < before(j)
 
 
-def _grade(is_before: Callable[[Term, Term], Formula]) -> Iterator[_Part]:
+def _grade(
+    is_less: Callable[[Term, Term], Formula], nan_first: bool
+) -> Iterator[_Part]:
+    """The order that decides the places: it is strict and total, with NaN in it."""
     i, j, k = _ints("i j k")
     value = _function("v", 1, z3.RealSort())
+    is_nan = _function("nan", 1, z3.BoolSort())
+
+    def compare(holds: Formula, a: Term, b: Term) -> Formula:
+        """A comparison of elements: none holds of NaN."""
+        return z3.And(z3.Not(is_nan(a)), z3.Not(is_nan(b)), holds)
+
+    def is_before(a: Term, b: Term) -> Formula:
+        larger = is_nan(a) if nan_first else is_nan(b)
+        one = z3.And(z3.Xor(is_nan(a), is_nan(b)), larger)
+        return z3.Or(compare(is_less(value(a), value(b)), a, b), one)
+
+    def is_equal(a: Term, b: Term) -> Formula:
+        both = z3.And(is_nan(a), is_nan(b))
+        return z3.Or(compare(value(a) == value(b), a, b), both)
 
     def precedes(a: Term, b: Term) -> Formula:
-        tie = z3.And(value(a) == value(b), a < b)
-        return z3.Or(is_before(value(a), value(b)), tie)
+        return z3.Or(is_before(a, b), z3.And(is_equal(a, b), a < b))
 
     yield 1, "nothing precedes itself", (), z3.Not(precedes(i, i))
     given = (precedes(i, j), precedes(j, k))
     yield 1, "what precedes is transitive", given, precedes(i, k)
     one = z3.Xor(precedes(i, j), precedes(j, i))
     yield 1, "of two, exactly one precedes", (i != j,), one
-    tie = z3.Implies(value(i) == value(j), i < j)
-    claim = z3.And(z3.Not(is_before(value(j), value(i))), tie)
-    yield 1, "in order, equal ones in place", (precedes(i, j),), claim
+    given, is_last = (precedes(i, j),), is_nan(i) if nan_first else is_nan(j)
+    in_order = z3.Or(is_last, z3.Not(is_less(value(j), value(i))))
+    claim = z3.And(in_order, z3.Implies(is_equal(i, j), i < j))
+    yield 1, "in order, equal ones in place", given, claim
 
 
 def _grade_up(f: IndexFunctions) -> Iterator[_Part]:
-    yield from _grade(lambda a, b: a < b)
+    yield from _grade(lambda a, b: a < b, nan_first=False)
 
 
 def _grade_down(f: IndexFunctions) -> Iterator[_Part]:
-    yield from _grade(lambda a, b: a > b)
+    yield from _grade(lambda a, b: a > b, nan_first=True)
 
 
 # Folds, products and omega

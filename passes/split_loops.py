@@ -127,8 +127,8 @@ def _decided(loop: LoopOp | FoldOp, choice: Choice, holds: bool) -> LoopOp | Fol
 def simplify(loop: Operation) -> None:
     """Follow the branches whose condition is a constant."""
     for op in list(loop.walk()):
-        if not isinstance(op, scf.IfOp | arith.SelectOp):
-            continue
+        if not isinstance(op, scf.IfOp | arith.SelectOp) or op.parent is None:
+            continue  # Without a parent, it was in a branch that was not taken.
         condition = op.cond.owner
         if not isinstance(condition, arith.ConstantOp):
             continue

@@ -9,7 +9,6 @@ from xdsl.context import Context
 from xdsl.ir import Operation
 
 from moa_dialect.dialect import ALGEBRA, NORMAL_FORM, OPERATIONAL
-from moa_dialect.ops.operational import LoopOp
 from moa_dialect.parsing import ModuleParser
 from moa_dialect.tools import reference
 from moa_dialect.tools.diagnostics import check_definitions
@@ -67,12 +66,7 @@ def completed(text: str) -> str:
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda op: op.name)
-def test_example_of_an_operation_is_valid(
-    operation: type[Operation], request: pytest.FixtureRequest
-):
-    if operation is LoopOp:
-        reason = "the body of the example has no moa.yield"
-        request.applymarker(pytest.mark.xfail(reason=reason, strict=False))
+def test_example_of_an_operation_is_valid(operation: type[Operation]):
     found = examples(operation)
     assert found, f"{operation.name} has no example"
     for text in found:

@@ -108,7 +108,11 @@ class Emitter:
 
     def __call__(self, node: Node) -> Any:
         if node not in self.arrays:
-            self.arrays[node] = node.emit(self)
+            array = node.emit(self)
+            # NumPy itself computes with constants alone, and gives its own numbers,
+            # some of which count as numbers of Python: of no type of their own.
+            is_number = isinstance(array, np.generic)
+            self.arrays[node] = np.asarray(array) if is_number else array
         return self.arrays[node]
 
 

@@ -1648,7 +1648,7 @@ def test_arguments():
     q, k = np.zeros((3, 64)), np.zeros((2, 64))
     types = [TensorType(f64, [DYNAMIC_INDEX, 64]), MemRefType(f64, [DYNAMIC_INDEX, 64])]
 
-    def check(*arrays: object) -> None:
+    def check(*arrays: Any) -> None:
         expected = [array_type(type_) for type_ in types]
         check_arguments("attention", ["q", "k"], expected, arrays)
 
