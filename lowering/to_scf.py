@@ -336,9 +336,13 @@ class _Lowering:
         block = self.function.body.block
         end = block.last_op
         assert isinstance(end, ReturnOp)
-        for op in reversed(list(block.ops)):
-            if not isinstance(op, RequireOp):
-                continue
+        requires = [op for op in block.ops if isinstance(op, RequireOp)]
+        numbers = [
+            self._check(f"{op.relation_name}: {op.message.data}")
+            for op in requires
+            if self.has_status
+        ]
+        for op in reversed(requires):
             builder = Builder(InsertPoint.before(op))
             predicate = _PREDICATES[op.relation_name]
             compare = arith.CmpiOp(op.given, op.expected, predicate)
@@ -353,8 +357,7 @@ class _Lowering:
             then.add_op(scf.YieldOp(*end.operands))
             failed = Builder(InsertPoint.at_end(otherwise))
             if self.has_status:
-                number = self._check(f"{op.relation_name}: {op.message.data}")
-                self._report(number, op.given, op.expected, failed)
+                self._report(numbers.pop(), op.given, op.expected, failed)
             zeros = [failed.insert(constant(0, v.type)).result for v in end.operands]
             failed.insert(scf.YieldOp(*zeros))
             types = [value.type for value in end.operands]

@@ -92,6 +92,15 @@ class Reduction(Protocol):
         """
         ...
 
+    def checked(
+        self, op: Operation, index: SSAValue, extent: SSAValue, message: str
+    ) -> SSAValue:
+        """An index that data of a cell decides, checked; of data outside, as it is.
+
+        What an operation of the function itself requires is checked at the entry.
+        """
+        ...
+
     def constant_element(self, values: np.ndarray, position: SSAValue) -> SSAValue:
         """An element of a vector of index constants."""
         ...

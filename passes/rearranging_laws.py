@@ -5,6 +5,8 @@ The index functions are those of `moa_dialect.algebra.index`, applied to code.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from xdsl.dialects import arith
 from xdsl.dialects.builtin import IndexType, StringAttr
@@ -103,6 +105,24 @@ def _counts(op: CountedOperation, r: Reduction) -> list[SSAValue]:
     return [_integer(op.counts, (r.number(axis),), r) for axis in range(op.length)]
 
 
+def _selected(
+    op: CountedOperation,
+    index: Index,
+    r: Reduction,
+    source: Callable[[SSAValue, SSAValue, SSAValue], SSAValue],
+) -> SSAValue:
+    """The element at the source index of each leading axis; the others stay."""
+    leading: list[SSAValue] = []
+    for axis, (entry, count) in enumerate(zip(index, _counts(op, r), strict=False)):
+        extent = r.extent(op.array, axis)
+        position = source(entry, count, extent)
+        if number_of(count) is None:
+            message = f"{op.operator}: the count for axis {axis} exceeds the extent"
+            position = r.checked(op, position, extent, message)
+        leading.append(position)
+    return r.element(op.array, (*leading, *index[op.length :]))
+
+
 class PsiOfTake(PsiLaw[TakeOp]):
     """`i ψ (v △ A) = i' ψ A` with `i'_j = i_j + (s_j - |v_j| if v_j < 0 else 0)`."""
 
@@ -110,11 +130,7 @@ class PsiOfTake(PsiLaw[TakeOp]):
 
     def reduce(self, op: TakeOp, index: Index, r: Reduction) -> SSAValue:
         m = IndexCode(r)
-        leading = [
-            maps.take(m, index[axis], count, r.extent(op.array, axis))
-            for axis, count in enumerate(_counts(op, r))
-        ]
-        return r.element(op.array, (*leading, *index[op.length :]))
+        return _selected(op, index, r, lambda i, count, s: maps.take(m, i, count, s))
 
 
 class PsiOfDrop(PsiLaw[DropOp]):
@@ -124,11 +140,7 @@ class PsiOfDrop(PsiLaw[DropOp]):
 
     def reduce(self, op: DropOp, index: Index, r: Reduction) -> SSAValue:
         m = IndexCode(r)
-        counts = _counts(op, r)
-        leading = [
-            maps.drop(m, entry, c) for entry, c in zip(index, counts, strict=False)
-        ]
-        return r.element(op.array, (*leading, *index[op.length :]))
+        return _selected(op, index, r, lambda i, count, _: maps.drop(m, i, count))
 
 
 class PsiOfCat(PsiLaw[CatOp]):
@@ -294,10 +306,12 @@ class PsiOfExpand(PsiLaw[ExpandOp]):
 
         def kept() -> SSAValue:
             if values is not None:
-                before = np.cumsum(values) - values.astype(np.int64)
-                position = r.constant_element(before, index[0])
+                counts = np.cumsum(values) - values.astype(np.int64)
+                position = r.constant_element(counts, index[0])
             else:
-                position = _true_before(op.mask, index[0], r)
+                before = _true_before(op.mask, index[0], r)
+                message = "expand: the mask holds more often than axis 0 is long"
+                position = r.checked(op, before, r.extent(op.array, 0), message)
             return r.element(op.array, (position, *index[1:]))
 
         def filled() -> SSAValue:

@@ -67,6 +67,7 @@ from moa_dialect.ops.normal_form import (
     ExtentOp,
     FixedExtentOp,
     FoldOp,
+    InBoundsOp,
     RequireOp,
     YieldOp,
 )
@@ -82,6 +83,9 @@ _AXIS_NAMES = "ijklmn"
 
 _FOLDED_NAME = "p"
 """What a folded index is called."""
+
+_FOLD_STEPS = 8
+"""How many steps a fold counts as: what becomes of it later is that much work."""
 
 _MOST_NESTED = 64
 """How deep folds may nest: beyond, evaluating them is hopeless anyway."""
@@ -149,6 +153,7 @@ class PsiReduction:
                 f"the normal form of @{self.function.sym_name.data} nests more than "
                 f"{_MOST_NESTED} folds in each other"
             )
+        self._count(_FOLD_STEPS)
         block = Block(arg_types=[IndexType()])
         block.args[0].name_hint = _FOLDED_NAME
         outer, self.builder = self.builder, Builder(InsertPoint.at_end(block))
@@ -187,6 +192,14 @@ class PsiReduction:
         if (known := self._extents.get(key)) is not None:
             return self._resolve(known)
         return self._at_entry(key, value, emit)
+
+    def checked(
+        self, op: Operation, index: SSAValue, extent: SSAValue, message: str
+    ) -> SSAValue:
+        """An index that data of a cell decides, checked where it is used."""
+        if op.parent is self.function.body.block:
+            return index
+        return self.builder.insert(InBoundsOp(index, extent, message)).result
 
     def constant_element(self, values: np.ndarray, position: SSAValue) -> SSAValue:
         """An element of a vector of numbers known now."""
@@ -419,7 +432,7 @@ class PsiReduction:
         ):
             known[key] = op.result
             return
-        self._count(op)
+        self._count(1)
         self.builder = Builder(InsertPoint.before(op))
         assert isinstance(producer, Operation)
         value = law.reduce(producer, tuple(op.indices), self)
@@ -428,8 +441,8 @@ class PsiReduction:
         known[key] = value
         self._replace(op, value)
 
-    def _count(self, op: AtOp) -> None:
-        self._steps += 1
+    def _count(self, steps: int) -> None:
+        self._steps += steps
         if self._steps > self.limit:
             raise CompileError(
                 f"the normal form of @{self.function.sym_name.data} is too large: more "

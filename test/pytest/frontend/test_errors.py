@@ -903,3 +903,9 @@ def test_a_product_with_a_vector_compared() -> None:
     np.testing.assert_array_equal(positive, expected > 0)
     single = moa.jit(lambda v, a: moa.cast(moa.tanh(v) @ a, "f32"))(v, a)
     np.testing.assert_allclose(single, np.tanh(v) @ a, rtol=1e-5)
+
+
+def test_a_constant_choice_inside_of_a_joined_array() -> None:
+    """The loop over the result is split at the seam, the choice known in both parts."""
+    program = moa.jit(lambda a: moa.cat(a, moa.where(False, a, a + 1.0)))
+    np.testing.assert_array_equal(program(V), [0, 1, 2, 1, 2, 3])

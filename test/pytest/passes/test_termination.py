@@ -165,7 +165,7 @@ def test_exponential_programs_are_refused(
     with within(60), pytest.raises(CompileError) as caught:
         moa.jit(program)(array)
     message = str(caught.value)
-    assert re.search(r"too large: more than \d+ reduction steps|more than \d+ folds", message)
+    assert re.search(r"more than \d+ (reduction steps|folds in each other)", message)
     assert "\n" not in message
 
 
@@ -191,19 +191,19 @@ def test_the_limit_is_an_option() -> None:
 
 
 def test_what_is_within_the_limit_is_compiled_in_bounded_time() -> None:
-    """The largest normal form that is not refused is one upstream can still compile.
+    """The largest normal form that is not refused is one that can still be compiled.
 
-    The time of what follows psi reduction grows faster than the normal form: with
-    13,000 operations at the last stage before LLVM it is some 10 seconds in all.
+    The time of what follows psi reduction, upstream's most of all, grows with the
+    square of the normal form: 4,100 operations in it (16,000 before LLVM) took 11 s of
+    one core, 8,200 took 43 s, 16,400 took 214 s.
     """
     for count in range(8, 25):
         compiled = lower(powers(count), V[:2])
         try:
-            steps = sum(1 for _ in compiled.module("dnf").walk())
+            size = sum(1 for _ in compiled.module("dnf").walk())
         except CompileError:
             return
-        # Each operation of this normal form becomes about 3 for LLVM.
-        assert steps < 8_000, f"accepted: a normal form of {steps} operations"
+        assert size < 8_000, f"accepted: a normal form of {size} operations"
 
 
 # Programs that are long or deep

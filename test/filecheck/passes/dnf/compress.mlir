@@ -2,33 +2,38 @@
 
 // i ψ (v ⌿ A) = (<p> ++ (1 ▽ i)) ψ A, p the position of the i0-th one in v
 
-// Of a constant mask the positions are known.
+// The ones of a constant mask are positions that are known.
 // CHECK-LABEL: func.func @psi_of_compress(
-// CHECK-SAME:    %[[A:.*]]: tensor<4x6xf64>)
-func.func @psi_of_compress(%a: tensor<4x6xf64>) -> tensor<2x6xf64> {
-  %v = moa.constant dense<[false, true, false, true]> : tensor<4xi1>
-  %b = moa.compress %v, %a : tensor<4xi1>, tensor<4x6xf64> -> tensor<2x6xf64>
-  func.return %b : tensor<2x6xf64>
+// CHECK-SAME:    %[[A:.*]]: tensor<4x5xf64>)
+func.func @psi_of_compress(%a: tensor<4x5xf64>) -> tensor<2x5xf64> {
+  %v = moa.constant dense<[true, false, false, true]> : tensor<4xi1>
+  %r = moa.compress %v, %a : tensor<4xi1>, tensor<4x5xf64> -> tensor<2x5xf64>
+  func.return %r : tensor<2x5xf64>
 }
-// CHECK-DAG:   %[[POSITIONS:.*]] = moa.constant dense<[1, 3]> : tensor<2xindex>
-// CHECK:       moa.comprehension [%[[I:.*]] < %{{.*}}, %[[J:.*]] < %{{.*}}] -> tensor<2x6xf64>
-// CHECK-NEXT:    %[[P:.*]] = moa.at %[[POSITIONS]][%[[I]]]
+// CHECK-DAG:   %[[TWO:.*]] = moa.fixed_extent 2
+// CHECK-DAG:   %[[ONES:.*]] = moa.constant dense<[0, 3]> : tensor<2xindex>
+// CHECK:       moa.comprehension [%[[I:.*]] < %[[TWO]], %[[J:.*]] < %{{.*}}] -> tensor<2x5xf64>
+// CHECK-NEXT:    %[[P:.*]] = moa.at %[[ONES]][%[[I]]] : tensor<2xindex>
 // CHECK-NEXT:    moa.at %[[A]][%[[P]], %[[J]]]
 
-// The extent is how many there are, the position the one before which there are i0.
+// Of data they are searched: the one with as many ones before it as the index says.
 // CHECK-LABEL: func.func @psi_of_compress_by_data(
-// CHECK-SAME:    %[[V:.*]]: tensor<4xi1>, %[[A:.*]]: tensor<4xf64>)
-func.func @psi_of_compress_by_data(%v: tensor<4xi1>, %a: tensor<4xf64>) -> tensor<?xf64> {
-  %b = moa.compress %v, %a : tensor<4xi1>, tensor<4xf64> -> tensor<?xf64>
-  func.return %b : tensor<?xf64>
+// CHECK-SAME:    %[[V:.*]]: tensor<?xi1>, %[[A:.*]]: tensor<?xf64>)
+func.func @psi_of_compress_by_data(%v: tensor<?xi1>, %a: tensor<?xf64>) -> tensor<?xf64> {
+  %r = moa.compress %v, %a : tensor<?xi1>, tensor<?xf64> -> tensor<?xf64>
+  func.return %r : tensor<?xf64>
 }
+// CHECK-DAG:   %[[LENGTH:.*]] = moa.extent %[[V]], 0
+// CHECK-DAG:   %[[N:.*]] = moa.extent %[[A]], 0
+// CHECK:       moa.require %[[LENGTH]] eq %[[N]], "compress: the mask must be as long as axis 0"
 // CHECK:       %[[COUNT:.*]] = moa.fold add [%[[K:.*]] = %{{.*}} to %{{.*}}] -> index
 // CHECK-NEXT:    moa.at %[[V]][%[[K]]]
 // CHECK:       moa.comprehension [%[[I:.*]] < %[[COUNT]]] -> tensor<?xf64>
-// CHECK-NEXT:    %[[P:.*]] = moa.fold add [%[[Q:.*]] = %{{.*}} to %{{.*}}] -> index
-// CHECK-NEXT:      %[[HOLDS:.*]] = moa.at %[[V]][%[[Q]]]
-// CHECK-NEXT:      %[[BEFORE:.*]] = moa.fold add [%{{.*}} = %{{.*}} to %[[Q]]] -> index
+// CHECK-NEXT:    %[[POSITION:.*]] = moa.fold add [%[[P:.*]] = %{{.*}} to %{{.*}}] -> index
+// CHECK-NEXT:      %[[HOLDS:.*]] = moa.at %[[V]][%[[P]]]
+// CHECK-NEXT:      %[[BEFORE:.*]] = moa.fold add [%[[Q:.*]] = %{{.*}} to %[[P]]] -> index
+// CHECK-NEXT:        moa.at %[[V]][%[[Q]]]
 // CHECK:           %[[ENOUGH:.*]] = arith.cmpi eq, %[[BEFORE]], %[[I]] : index
-// CHECK-NEXT:      %[[IS_IT:.*]] = arith.andi %[[HOLDS]], %[[ENOUGH]] : i1
-// CHECK-NEXT:      arith.select %[[IS_IT]], %[[Q]], %{{.*}} : index
-// CHECK:         moa.at %[[A]][%[[P]]]
+// CHECK-NEXT:      %[[BOTH:.*]] = arith.andi %[[HOLDS]], %[[ENOUGH]] : i1
+// CHECK-NEXT:      arith.select %[[BOTH]], %[[P]], %{{.*}} : index
+// CHECK:         moa.at %[[A]][%[[POSITION]]]

@@ -1,26 +1,44 @@
-// RUN: moa-opt %s -p moa-to-dnf,moa-share | filecheck %s
+// RUN: moa-opt %s -p moa-to-dnf | filecheck %s
 
 // i ψ (kθA) = (<(i0 + k) mod s0> ++ (1 ▽ i)) ψ A
 
-// The count is reduced once; an element takes a comparison, not a division. The divisor is
-// at least 1, also for an empty axis.
-// CHECK-LABEL: func.func @psi_of_rotate(
-// CHECK-SAME:    %[[K:.*]]: tensor<index>, %[[A:.*]]: tensor<?x3xf64>)
-func.func @psi_of_rotate(%k: tensor<index>, %a: tensor<?x3xf64>) -> tensor<?x3xf64> {
-  %b = moa.rotate %k, %a : tensor<index>, tensor<?x3xf64> -> tensor<?x3xf64>
-  func.return %b : tensor<?x3xf64>
+// The count modulo the extent, the shift, is computed once. An index wraps where it is
+// at least the extent less the shift: no division at an element.
+// CHECK-LABEL: func.func @psi_of_rotate_by_data(
+// CHECK-SAME:    %[[K:.*]]: tensor<index>, %[[A:.*]]: tensor<?x5xf64>)
+func.func @psi_of_rotate_by_data(%k: tensor<index>, %a: tensor<?x5xf64>) -> tensor<?x5xf64> {
+  %b = moa.rotate %k, %a : tensor<index>, tensor<?x5xf64> -> tensor<?x5xf64>
+  func.return %b : tensor<?x5xf64>
 }
-// CHECK:       %[[N:.*]] = moa.extent %[[A]], 0
-// CHECK:       %[[EMPTY:.*]] = arith.cmpi slt, %[[N]], %[[ONE:.*]] : index
-// CHECK:       %[[SIZE:.*]] = arith.select %[[EMPTY]], %[[ONE]], %[[N]] : index
-// CHECK:       arith.remui %{{.*}}, %[[SIZE]] : index
-// CHECK:       %[[BACK:.*]] = arith.remui %{{.*}}, %[[SIZE]] : index
-// CHECK:       %[[COMPLEMENT:.*]] = arith.subi %[[N]], %[[BACK]] : index
-// CHECK:       %[[SHIFT:.*]] = arith.select %{{.*}}, %[[COMPLEMENT]], %{{.*}} : index
-// CHECK:       %[[WRAP:.*]] = arith.subi %[[N]], %[[SHIFT]] : index
-// CHECK:       moa.comprehension [%[[I:.*]] < %[[N]], %[[J:.*]] < %{{.*}}] -> tensor<?x3xf64>
-// CHECK-DAG:     %[[AHEAD:.*]] = arith.addi %[[I]], %[[SHIFT]] : index
-// CHECK-DAG:     %[[AROUND:.*]] = arith.subi %[[I]], %[[WRAP]] : index
-// CHECK-DAG:     %[[INSIDE:.*]] = arith.cmpi slt, %[[I]], %[[WRAP]] : index
-// CHECK:         %[[MOVED:.*]] = arith.select %[[INSIDE]], %[[AHEAD]], %[[AROUND]] : index
-// CHECK-NEXT:    moa.at %[[A]][%[[MOVED]], %[[J]]]
+// CHECK-DAG:   %[[N:.*]] = moa.extent %[[A]], 0
+// CHECK-DAG:   %[[COUNT:.*]] = moa.at %[[K]][] : tensor<index>
+// An empty axis is not divided by.
+// CHECK-DAG:   %[[ONE:.*]] = arith.constant 1 : index
+// CHECK:       %[[EMPTY:.*]] = arith.cmpi slt, %[[N]], %[[ONE]] : index
+// CHECK-NEXT:  %[[DIVISOR:.*]] = arith.select %[[EMPTY]], %[[ONE]], %[[N]] : index
+// CHECK:       arith.remui %{{.*}}, %[[DIVISOR]] : index
+// CHECK:       arith.remui %{{.*}}, %[[DIVISOR]] : index
+// CHECK:       %[[SHIFT:.*]] = arith.select
+// CHECK-NEXT:  moa.comprehension [%[[I:.*]] < %[[N]], %[[J:.*]] < %{{.*}}] -> tensor<?x5xf64>
+// CHECK-NOT:     arith.remui
+// CHECK:         %[[WRAP:.*]] = arith.subi %[[N]], %[[SHIFT]] : index
+// CHECK-NEXT:    %[[FURTHER:.*]] = arith.addi %[[I]], %[[SHIFT]] : index
+// CHECK-NEXT:    %[[BACK:.*]] = arith.subi %[[I]], %[[WRAP]] : index
+// CHECK-NEXT:    %[[BEFORE:.*]] = arith.cmpi slt, %[[I]], %[[WRAP]] : index
+// CHECK-NEXT:    %[[L:.*]] = arith.select %[[BEFORE]], %[[FURTHER]], %[[BACK]] : index
+// CHECK-NEXT:    moa.at %[[A]][%[[L]], %[[J]]]
+
+// Any constant is a count, also one beyond the extent.
+// CHECK-LABEL: func.func @psi_of_rotate_by_a_constant(
+// CHECK-SAME:    %[[A:.*]]: tensor<5xf64>)
+func.func @psi_of_rotate_by_a_constant(%a: tensor<5xf64>) -> tensor<5xf64> {
+  %k = moa.constant dense<-7> : tensor<index>
+  %b = moa.rotate %k, %a : tensor<index>, tensor<5xf64> -> tensor<5xf64>
+  func.return %b : tensor<5xf64>
+}
+// CHECK-NOT:   moa.require
+// CHECK:       moa.comprehension [%[[I:.*]] < %{{.*}}] -> tensor<5xf64>
+// CHECK-NOT:     arith.remui
+// CHECK:         %[[BEFORE:.*]] = arith.cmpi slt, %[[I]], %{{.*}} : index
+// CHECK-NEXT:    %[[L:.*]] = arith.select %[[BEFORE]]
+// CHECK-NEXT:    moa.at %[[A]][%[[L]]]
