@@ -151,6 +151,245 @@ func.func @cell(%a: tensor<3xf64>, %i: index) {
 
 // -----
 
+// Selection and rearrangement
+
+func.func @take_integers(%v: tensor<1xf64>, %a: tensor<3xf64>) {
+  // CHECK: take expects integers, got tensor<1xf64>
+  %b = moa.take %v, %a : tensor<1xf64>, tensor<3xf64> -> tensor<?xf64>
+  func.return
+}
+
+// -----
+
+func.func @take_rank(%v: tensor<1x1xindex>, %a: tensor<3xf64>) {
+  // CHECK: take expects a scalar or a vector of static length, got tensor<1x1xindex>
+  %b = moa.take %v, %a : tensor<1x1xindex>, tensor<3xf64> -> tensor<?xf64>
+  func.return
+}
+
+// -----
+
+func.func @take_length(%v: tensor<?xindex>, %a: tensor<3xf64>) {
+  // CHECK: take expects a scalar or a vector of static length, got tensor<?xindex>
+  %b = moa.take %v, %a : tensor<?xindex>, tensor<3xf64> -> tensor<?xf64>
+  func.return
+}
+
+// -----
+
+func.func @take_axes(%v: tensor<2xindex>, %a: tensor<3xf64>) {
+  // CHECK: take: more counts than axes: expected at most 1, got 2
+  %b = moa.take %v, %a : tensor<2xindex>, tensor<3xf64> -> tensor<?xf64>
+  func.return
+}
+
+// -----
+
+func.func @take_count(%a: tensor<3x4xf64>) {
+  %v = moa.constant dense<[3, -5]> : tensor<2xindex>
+  // CHECK: take: the count for axis 1 must not exceed the extent: expected at most 4, got 5
+  %b = moa.take %v, %a : tensor<2xindex>, tensor<3x4xf64> -> tensor<3x5xf64>
+  func.return
+}
+
+// -----
+
+func.func @drop_integers(%v: tensor<f64>, %a: tensor<3xf64>) {
+  // CHECK: drop expects integers, got tensor<f64>
+  %b = moa.drop %v, %a : tensor<f64>, tensor<3xf64> -> tensor<?xf64>
+  func.return
+}
+
+// -----
+
+func.func @drop_length(%v: tensor<?xindex>, %a: tensor<3xf64>) {
+  // CHECK: drop expects a scalar or a vector of static length, got tensor<?xindex>
+  %b = moa.drop %v, %a : tensor<?xindex>, tensor<3xf64> -> tensor<?xf64>
+  func.return
+}
+
+// -----
+
+func.func @drop_axes(%v: tensor<index>, %a: tensor<f64>) {
+  // CHECK: drop: more counts than axes: expected at most 0, got 1
+  %b = moa.drop %v, %a : tensor<index>, tensor<f64> -> tensor<f64>
+  func.return
+}
+
+// -----
+
+func.func @drop_count(%a: tensor<3x4xf64>) {
+  %v = moa.constant dense<-4> : tensor<index>
+  // CHECK: drop: the count for axis 0 must not exceed the extent: expected at most 3, got 4
+  %b = moa.drop %v, %a : tensor<index>, tensor<3x4xf64> -> tensor<?x4xf64>
+  func.return
+}
+
+// -----
+
+func.func @cat_ranks(%a: tensor<3x4xf64>, %b: tensor<4xf64>) {
+  // CHECK: cat expects arrays of equal rank or a scalar, got tensor<3x4xf64> and tensor<4xf64>
+  %c = moa.cat %a, %b : tensor<3x4xf64>, tensor<4xf64> -> tensor<4x4xf64>
+  func.return
+}
+
+// -----
+
+func.func @cat_extents(%a: tensor<3x4xf64>, %b: tensor<3x5xf64>) {
+  // CHECK: cat: extents of axis 1 must be equal: expected 4, got 5
+  %c = moa.cat %a, %b : tensor<3x4xf64>, tensor<3x5xf64> -> tensor<6x4xf64>
+  func.return
+}
+
+// -----
+
+func.func @cat_elements(%a: tensor<3xf64>, %b: tensor<3xf32>) {
+  // CHECK: cat: operands must have one element type, got f64, f32
+  %c = moa.cat %a, %b : tensor<3xf64>, tensor<3xf32> -> tensor<6xf64>
+  func.return
+}
+
+// -----
+
+func.func @rotate_integers(%k: tensor<f64>, %a: tensor<3xf64>) {
+  // CHECK: rotate expects integers, got tensor<f64>
+  %b = moa.rotate %k, %a : tensor<f64>, tensor<3xf64> -> tensor<3xf64>
+  func.return
+}
+
+// -----
+
+func.func @rotate_count(%k: tensor<1xindex>, %a: tensor<3xf64>) {
+  // CHECK: rotate expects a scalar, got tensor<1xindex>
+  %b = moa.rotate %k, %a : tensor<1xindex>, tensor<3xf64> -> tensor<3xf64>
+  func.return
+}
+
+// -----
+
+func.func @rotate_rank(%k: tensor<index>, %a: tensor<f64>) {
+  // CHECK: rotate expects an array of rank 1 or more, got tensor<f64>
+  %b = moa.rotate %k, %a : tensor<index>, tensor<f64> -> tensor<f64>
+  func.return
+}
+
+// -----
+
+func.func @reshape_integers(%t: tensor<1xf64>, %a: tensor<3xf64>) {
+  // CHECK: reshape expects integers, got tensor<1xf64>
+  %b = moa.reshape %t, %a : tensor<1xf64>, tensor<3xf64> -> tensor<?xf64>
+  func.return
+}
+
+// -----
+
+func.func @reshape_scalar(%t: tensor<index>, %a: tensor<3xf64>) {
+  // CHECK: reshape expects a vector of static length as the shape, got tensor<index>
+  %b = moa.reshape %t, %a : tensor<index>, tensor<3xf64> -> tensor<?xf64>
+  func.return
+}
+
+// -----
+
+func.func @reshape_length(%t: tensor<?xindex>, %a: tensor<3xf64>) {
+  // CHECK: reshape expects a vector of static length as the shape, got tensor<?xindex>
+  %b = moa.reshape %t, %a : tensor<?xindex>, tensor<3xf64> -> tensor<?xf64>
+  func.return
+}
+
+// -----
+
+func.func @reshape_negative(%a: tensor<?xf64>) {
+  %t = moa.constant dense<[-3, -4]> : tensor<2xindex>
+  // CHECK: reshape: an extent must not be negative: expected at least 0, got -3
+  %b = moa.reshape %t, %a : tensor<2xindex>, tensor<?xf64> -> tensor<?x?xf64>
+  func.return
+}
+
+// -----
+
+func.func @reshape_total(%a: tensor<3x4xf64>) {
+  %t = moa.constant dense<[5, 2]> : tensor<2xindex>
+  // CHECK: reshape: the number of elements must stay: expected 12, got 10
+  %b = moa.reshape %t, %a : tensor<2xindex>, tensor<3x4xf64> -> tensor<5x2xf64>
+  func.return
+}
+
+// -----
+
+func.func @compress_ranks(%v: tensor<i1>, %a: tensor<3xf64>) {
+  // CHECK: compress expects a vector and an array of rank 1 or more, got tensor<i1> and tensor<3xf64>
+  %b = moa.compress %v, %a : tensor<i1>, tensor<3xf64> -> tensor<?xf64>
+  func.return
+}
+
+// -----
+
+func.func @compress_scalar(%v: tensor<1xi1>, %a: tensor<f64>) {
+  // CHECK: compress expects a vector and an array of rank 1 or more, got tensor<1xi1> and tensor<f64>
+  %b = moa.compress %v, %a : tensor<1xi1>, tensor<f64> -> tensor<?xf64>
+  func.return
+}
+
+// -----
+
+func.func @compress_mask(%v: tensor<3xi64>, %a: tensor<3xf64>) {
+  // CHECK: compress expects i1 as its mask, got tensor<3xi64>
+  %b = moa.compress %v, %a : tensor<3xi64>, tensor<3xf64> -> tensor<?xf64>
+  func.return
+}
+
+// -----
+
+func.func @compress_length(%v: tensor<4xi1>, %a: tensor<3xf64>) {
+  // CHECK: compress: the mask must be as long as axis 0: expected 3, got 4
+  %b = moa.compress %v, %a : tensor<4xi1>, tensor<3xf64> -> tensor<?xf64>
+  func.return
+}
+
+// -----
+
+func.func @expand_ranks(%v: tensor<1x3xi1>, %a: tensor<3xf64>) {
+  // CHECK: expand expects a vector and an array of rank 1 or more, got tensor<1x3xi1> and tensor<3xf64>
+  %b = moa.expand %v, %a : tensor<1x3xi1>, tensor<3xf64> -> tensor<3xf64>
+  func.return
+}
+
+// -----
+
+func.func @expand_mask(%v: tensor<3xindex>, %a: tensor<3xf64>) {
+  // CHECK: expand expects i1 as its mask, got tensor<3xindex>
+  %b = moa.expand %v, %a : tensor<3xindex>, tensor<3xf64> -> tensor<3xf64>
+  func.return
+}
+
+// -----
+
+func.func @expand_count(%a: tensor<3xf64>) {
+  %v = moa.constant dense<[true, false, true]> : tensor<3xi1>
+  // CHECK: expand: the mask must hold as often as axis 0 is long: expected 3, got 2
+  %b = moa.expand %v, %a : tensor<3xi1>, tensor<3xf64> -> tensor<3xf64>
+  func.return
+}
+
+// -----
+
+func.func @grade_rank(%a: tensor<3x4xf64>) {
+  // CHECK: grade expects a vector, got tensor<3x4xf64>
+  %b = moa.grade_up %a : tensor<3x4xf64> -> tensor<3xindex>
+  func.return
+}
+
+// -----
+
+func.func @grade_elements(%a: tensor<3xi1>) {
+  // CHECK: grade expects numbers, got tensor<3xi1>
+  %b = moa.grade_down %a : tensor<3xi1> -> tensor<3xindex>
+  func.return
+}
+
+// -----
+
 // Scalar functions
 
 func.func @unknown_unary(%a: tensor<3xf64>) {
@@ -340,6 +579,22 @@ func.func @reduce_scalar(%a: tensor<f64>) {
 func.func @reduce_empty(%a: tensor<0xf64>) {
   // CHECK: reduce: sub has no identity element, so the folded axis must not be empty: expected at least 1, got 0
   %b = moa.reduce sub %a : tensor<0xf64> -> tensor<f64>
+  func.return
+}
+
+// -----
+
+func.func @scan_scalar(%a: tensor<f64>) {
+  // CHECK: scan expects an array of rank 1 or more, got tensor<f64>
+  %b = moa.scan add %a : tensor<f64> -> tensor<f64>
+  func.return
+}
+
+// -----
+
+func.func @scan_of_predicate(%a: tensor<3xf64>) {
+  // CHECK: a fold needs a function from two f64 to f64, lt gives i1
+  %b = moa.scan lt %a : tensor<3xf64> -> tensor<3xf64>
   func.return
 }
 

@@ -65,6 +65,90 @@ func.func @transpose(%a: tensor<3x4x5xf64>) -> tensor<5x3x4xf64> {
   func.return %c : tensor<5x3x4xf64>
 }
 
+// CHECK-LABEL: func.func @take_and_drop
+// CHECK-SAME: (%[[K:.*]]: tensor<index>, %[[V:.*]]: tensor<2xi32>, %[[A:.*]]: tensor<4x?xf64>)
+// CHECK-NEXT: %[[TWO:.*]] = moa.constant dense<-2> : tensor<index>
+// CHECK-NEXT: %{{.*}} = moa.take %[[TWO]], %[[A]] : tensor<index>, tensor<4x?xf64> -> tensor<2x?xf64>
+// CHECK-NEXT: %{{.*}} = moa.take %[[K]], %[[A]] : tensor<index>, tensor<4x?xf64> -> tensor<?x?xf64>
+// CHECK-NEXT: %{{.*}} = moa.take %[[V]], %[[A]] : tensor<2xi32>, tensor<4x?xf64> -> tensor<?x?xf64>
+// CHECK-NEXT: %{{.*}} = moa.drop %[[TWO]], %[[A]] : tensor<index>, tensor<4x?xf64> -> tensor<2x?xf64>
+// CHECK-NEXT: %{{.*}} = moa.drop %[[V]], %[[A]] : tensor<2xi32>, tensor<4x?xf64> -> tensor<?x?xf64>
+func.func @take_and_drop(%k: tensor<index>, %v: tensor<2xi32>, %a: tensor<4x?xf64>) -> tensor<?x?xf64> {
+  %two = moa.constant dense<-2> : tensor<index>
+  %b = moa.take %two, %a : tensor<index>, tensor<4x?xf64> -> tensor<2x?xf64>
+  %c = moa.take %k, %a : tensor<index>, tensor<4x?xf64> -> tensor<?x?xf64>
+  %d = moa.take %v, %a : tensor<2xi32>, tensor<4x?xf64> -> tensor<?x?xf64>
+  %e = moa.drop %two, %a : tensor<index>, tensor<4x?xf64> -> tensor<2x?xf64>
+  %f = moa.drop %v, %a : tensor<2xi32>, tensor<4x?xf64> -> tensor<?x?xf64>
+  func.return %f : tensor<?x?xf64>
+}
+
+// CHECK-LABEL: func.func @cat
+// CHECK-SAME: (%[[A:.*]]: tensor<2x3xf64>, %[[B:.*]]: tensor<?x3xf64>, %[[X:.*]]: tensor<f64>)
+// CHECK-NEXT: %{{.*}} = moa.cat %[[A]], %[[A]] : tensor<2x3xf64>, tensor<2x3xf64> -> tensor<4x3xf64>
+// CHECK-NEXT: %{{.*}} = moa.cat %[[A]], %[[B]] : tensor<2x3xf64>, tensor<?x3xf64> -> tensor<?x3xf64>
+// CHECK-NEXT: %{{.*}} = moa.cat %[[X]], %[[A]] : tensor<f64>, tensor<2x3xf64> -> tensor<3x3xf64>
+// CHECK-NEXT: %{{.*}} = moa.cat %[[X]], %[[X]] : tensor<f64>, tensor<f64> -> tensor<2xf64>
+func.func @cat(%a: tensor<2x3xf64>, %b: tensor<?x3xf64>, %x: tensor<f64>) -> tensor<?x3xf64> {
+  %c = moa.cat %a, %a : tensor<2x3xf64>, tensor<2x3xf64> -> tensor<4x3xf64>
+  %d = moa.cat %a, %b : tensor<2x3xf64>, tensor<?x3xf64> -> tensor<?x3xf64>
+  %e = moa.cat %x, %a : tensor<f64>, tensor<2x3xf64> -> tensor<3x3xf64>
+  %f = moa.cat %x, %x : tensor<f64>, tensor<f64> -> tensor<2xf64>
+  func.return %d : tensor<?x3xf64>
+}
+
+// CHECK-LABEL: func.func @reverse_and_rotate
+// CHECK-SAME: (%[[K:.*]]: tensor<i64>, %[[A:.*]]: tensor<2x3xf64>, %[[X:.*]]: tensor<f64>)
+// CHECK-NEXT: %{{.*}} = moa.reverse %[[A]] : tensor<2x3xf64> -> tensor<2x3xf64>
+// CHECK-NEXT: %{{.*}} = moa.reverse %[[X]] : tensor<f64> -> tensor<f64>
+// CHECK-NEXT: %{{.*}} = moa.rotate %[[K]], %[[A]] : tensor<i64>, tensor<2x3xf64> -> tensor<2x3xf64>
+func.func @reverse_and_rotate(%k: tensor<i64>, %a: tensor<2x3xf64>, %x: tensor<f64>) -> tensor<2x3xf64> {
+  %b = moa.reverse %a : tensor<2x3xf64> -> tensor<2x3xf64>
+  %c = moa.reverse %x : tensor<f64> -> tensor<f64>
+  %d = moa.rotate %k, %a : tensor<i64>, tensor<2x3xf64> -> tensor<2x3xf64>
+  func.return %d : tensor<2x3xf64>
+}
+
+// CHECK-LABEL: func.func @reshape_and_ravel
+// CHECK-SAME: (%[[T:.*]]: tensor<2xindex>, %[[A:.*]]: tensor<4x6xf64>, %[[B:.*]]: tensor<4x?xf64>)
+// CHECK-NEXT: %[[U:.*]] = moa.constant dense<[2, 12]> : tensor<2xindex>
+// CHECK-NEXT: %{{.*}} = moa.reshape %[[T]], %[[A]] : tensor<2xindex>, tensor<4x6xf64> -> tensor<?x?xf64>
+// CHECK-NEXT: %{{.*}} = moa.reshape %[[U]], %[[A]] : tensor<2xindex>, tensor<4x6xf64> -> tensor<2x12xf64>
+// CHECK-NEXT: %{{.*}} = moa.ravel %[[A]] : tensor<4x6xf64> -> tensor<24xf64>
+// CHECK-NEXT: %{{.*}} = moa.ravel %[[B]] : tensor<4x?xf64> -> tensor<?xf64>
+func.func @reshape_and_ravel(%t: tensor<2xindex>, %a: tensor<4x6xf64>, %b: tensor<4x?xf64>) -> tensor<?xf64> {
+  %u = moa.constant dense<[2, 12]> : tensor<2xindex>
+  %c = moa.reshape %t, %a : tensor<2xindex>, tensor<4x6xf64> -> tensor<?x?xf64>
+  %d = moa.reshape %u, %a : tensor<2xindex>, tensor<4x6xf64> -> tensor<2x12xf64>
+  %e = moa.ravel %a : tensor<4x6xf64> -> tensor<24xf64>
+  %f = moa.ravel %b : tensor<4x?xf64> -> tensor<?xf64>
+  func.return %f : tensor<?xf64>
+}
+
+// CHECK-LABEL: func.func @compress_and_expand
+// CHECK-SAME: (%[[V:.*]]: tensor<4xi1>, %[[A:.*]]: tensor<4x6xf64>)
+// CHECK-NEXT: %[[W:.*]] = moa.constant dense<[true, false, true, false]> : tensor<4xi1>
+// CHECK-NEXT: %{{.*}} = moa.compress %[[V]], %[[A]] : tensor<4xi1>, tensor<4x6xf64> -> tensor<?x6xf64>
+// CHECK-NEXT: %[[B:.*]] = moa.compress %[[W]], %[[A]] : tensor<4xi1>, tensor<4x6xf64> -> tensor<2x6xf64>
+// CHECK-NEXT: %{{.*}} = moa.expand %[[V]], %[[B]] : tensor<4xi1>, tensor<2x6xf64> -> tensor<4x6xf64>
+func.func @compress_and_expand(%v: tensor<4xi1>, %a: tensor<4x6xf64>) -> tensor<4x6xf64> {
+  %w = moa.constant dense<[true, false, true, false]> : tensor<4xi1>
+  %b = moa.compress %v, %a : tensor<4xi1>, tensor<4x6xf64> -> tensor<?x6xf64>
+  %c = moa.compress %w, %a : tensor<4xi1>, tensor<4x6xf64> -> tensor<2x6xf64>
+  %d = moa.expand %v, %c : tensor<4xi1>, tensor<2x6xf64> -> tensor<4x6xf64>
+  func.return %d : tensor<4x6xf64>
+}
+
+// CHECK-LABEL: func.func @grade
+// CHECK-SAME: (%[[V:.*]]: tensor<?xf64>, %[[W:.*]]: tensor<4xi32>)
+// CHECK-NEXT: %{{.*}} = moa.grade_up %[[V]] : tensor<?xf64> -> tensor<?xindex>
+// CHECK-NEXT: %{{.*}} = moa.grade_down %[[W]] : tensor<4xi32> -> tensor<4xindex>
+func.func @grade(%v: tensor<?xf64>, %w: tensor<4xi32>) -> tensor<4xindex> {
+  %p = moa.grade_up %v : tensor<?xf64> -> tensor<?xindex>
+  %q = moa.grade_down %w : tensor<4xi32> -> tensor<4xindex>
+  func.return %q : tensor<4xindex>
+}
+
 // CHECK-LABEL: func.func @pointwise
 // CHECK-SAME: (%[[A:.*]]: tensor<?xf64>, %[[B:.*]]: tensor<f64>)
 // CHECK-NEXT: %{{.*}} = moa.pointwise add %[[A]], %[[B]] : tensor<?xf64>, tensor<f64> -> tensor<?xf64>
@@ -124,6 +208,16 @@ func.func @reduce(%a: tensor<?x4xf64>) -> tensor<4xf64> {
   %s = moa.reduce add %a : tensor<?x4xf64> -> tensor<4xf64>
   %h = moa.reduce @hypotenuse %a : tensor<?x4xf64> -> tensor<4xf64>
   func.return %s : tensor<4xf64>
+}
+
+// CHECK-LABEL: func.func @scan
+// CHECK-SAME: (%[[A:.*]]: tensor<?x4xf64>)
+// CHECK-NEXT: %{{.*}} = moa.scan sub %[[A]] : tensor<?x4xf64> -> tensor<?x4xf64>
+// CHECK-NEXT: %{{.*}} = moa.scan @hypotenuse %[[A]] : tensor<?x4xf64> -> tensor<?x4xf64>
+func.func @scan(%a: tensor<?x4xf64>) -> tensor<?x4xf64> {
+  %s = moa.scan sub %a : tensor<?x4xf64> -> tensor<?x4xf64>
+  %h = moa.scan @hypotenuse %a : tensor<?x4xf64> -> tensor<?x4xf64>
+  func.return %s : tensor<?x4xf64>
 }
 
 // CHECK-LABEL: func.func @products

@@ -60,7 +60,7 @@ func.func @psi_of_drop_by_data(%v: tensor<index>, %a: tensor<?xf64>) -> tensor<?
 // CHECK-NEXT:    %[[K:.*]] = arith.addi %[[I]], %[[START]] : index
 // CHECK-NEXT:    moa.at %[[A]][%[[K]]]
 
-// Of the shape, what is left of it: a constant.
+// 3 ▽ ι5 = <3 4>
 // CHECK-LABEL: func.func @psi_of_drop_of_iota(
 func.func @psi_of_drop_of_iota() -> tensor<2xindex> {
   %n = moa.constant dense<5> : tensor<index>

@@ -17,8 +17,9 @@ func.func @psi_of_rotate_by_data(%k: tensor<index>, %a: tensor<?x5xf64>) -> tens
 // CHECK:       %[[EMPTY:.*]] = arith.cmpi slt, %[[N]], %[[ONE]] : index
 // CHECK-NEXT:  %[[DIVISOR:.*]] = arith.select %[[EMPTY]], %[[ONE]], %[[N]] : index
 // CHECK:       arith.remui %{{.*}}, %[[DIVISOR]] : index
-// CHECK:       arith.remui %{{.*}}, %[[DIVISOR]] : index
-// CHECK:       %[[SHIFT:.*]] = arith.select
+// CHECK:       %[[LESS:.*]] = arith.remui %{{.*}}, %[[DIVISOR]] : index
+// CHECK:       %[[NEGATIVE:.*]] = arith.cmpi slt, %{{.*}}, %[[LESS]] : index
+// CHECK-NEXT:  %[[SHIFT:.*]] = arith.select %[[NEGATIVE]]
 // CHECK-NEXT:  moa.comprehension [%[[I:.*]] < %[[N]], %[[J:.*]] < %{{.*}}] -> tensor<?x5xf64>
 // CHECK-NOT:     arith.remui
 // CHECK:         %[[WRAP:.*]] = arith.subi %[[N]], %[[SHIFT]] : index
