@@ -145,9 +145,16 @@ class Step:
 
 @dataclass
 class Chain:
-    """A program that applies steps, one after the other, to its first argument."""
+    """A program that applies steps, one after the other, to an array.
+
+    Attributes:
+        array: what it begins with: its first argument, or a constant.
+        is_constant: whether that is a constant.
+        steps: the operations.
+    """
 
     array: Array
+    is_constant: bool = False
     steps: list[Step] = field(default_factory=list[Step])
 
     @property
@@ -160,10 +167,12 @@ class Chain:
 
     @property
     def arguments(self) -> list[Array]:
-        return [self.array, *(step.parameter for step in self.data)]
+        arrays = [] if self.is_constant else [self.array]
+        return [*arrays, *(step.parameter for step in self.data)]
 
     def specs(self, is_static: bool) -> list[moa.ArraySpec]:
-        known = [is_static, *(is_static or step.is_counted for step in self.data)]
+        known = [] if self.is_constant else [is_static]
+        known += [is_static or step.is_counted for step in self.data]
         return [
             moa.ArraySpec(
                 array.shape if is_known else (None,) * array.ndim, array.dtype
@@ -171,8 +180,9 @@ class Chain:
             for array, is_known in zip(self.arguments, known, strict=True)
         ]
 
-    def __call__(self, array: Any, *data: Any) -> Any:
-        given = iter(data)
+    def __call__(self, *arrays: Any) -> Any:
+        given = iter(arrays)
+        array = self.array if self.is_constant else next(given)
         for step in self.steps:
             array = step.emit(array, next(given) if step.is_data else step.parameter)
         return array
@@ -182,7 +192,8 @@ class Chain:
             f"; {step.text} {step.parameter!r}{' as data' if step.is_data else ''}"
             for step in self.steps
         )
-        return f"Chain({self.array!r}{steps})"
+        constant = " as constant" if self.is_constant else ""
+        return f"Chain({self.array!r}{constant}{steps})"
 
 
 def values(draw: Draw, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
@@ -283,6 +294,13 @@ def _cat(draw: Draw, array: Array) -> Step:
     return Step("cat after", value, lambda a, b: moa.cat(b, a), other, is_data)
 
 
+def _psi(draw: Draw, array: Array) -> Step:
+    length = draw(st.integers(0, array.ndim))
+    assume(0 not in array.shape[:length])
+    index = [draw(st.integers(0, n - 1)) for n in array.shape[:length]]
+    return _with(draw, "psi", array[(*index, ...)], index)
+
+
 def _itself(draw: Draw, array: Array) -> Step:
     value = cat(array, array[::-1])
     return Step("cat ΦA", value, lambda a, _: moa.cat(a, moa.reverse(a)))
@@ -320,6 +338,7 @@ STEPS: dict[str, Callable[[Draw, Array], Step]] = {
     "drop": _drop,
     "cat": _cat,
     "itself": _itself,
+    "psi": _psi,
     "reverse": _reverse,
     "rotate": _rotate,
     "transpose": _transpose,
@@ -357,7 +376,8 @@ def chains(draw: Draw, first: str | None = None, depth: int = 4) -> Chain:
     is_graded = first in GRADES
     rank = 1 if is_graded else draw(st.integers(1, 3))
     dtype = draw(st.sampled_from(DTYPES[:-1] if is_graded else DTYPES))
-    chain, folds = Chain(values(draw, extents(draw, rank), dtype)), 0
+    array = values(draw, extents(draw, rank), dtype)
+    chain, folds = Chain(array, draw(st.sampled_from((False, False, True)))), 0
     for number in range(draw(st.integers(1, depth))):
         names = possible(chain, folds)
         name = first if first and not number else draw(st.sampled_from(names))
@@ -407,7 +427,7 @@ def test_grade_has_an_order_of_all_numbers(name: str) -> None:
     """NaN is above infinity; the two zeros are equal."""
     array = np.array([1, np.nan, -np.inf, 0.0, -0.0, np.inf, np.nan, 0.0, -1])
     expected = {"grade_up": grade_up, "grade_down": grade_down}[name](array)
-    check_chain(Chain(array, [_without(name, expected)]), False)
+    check_chain(Chain(array, steps=[_without(name, expected)]), False)
     sign = 1 if name == "grade_up" else -1
     numbers = np.argsort(sign * array, kind="stable")[: len(array) - 2]
     assert set(expected[:7] if sign == 1 else expected[2:]) == set(numbers)
@@ -657,6 +677,12 @@ STATIC: dict[str, tuple[Program, Sequence[moa.ArraySpec], type[MoaError], str]] 
         [spec(3), spec(None, dtype="i64")],
         ShapeError,
         "drop expects a scalar or a vector of static length, got tensor<?xi64>",
+    ),
+    "take by a float": (
+        lambda a: moa.take(1.5, a),
+        [spec(3)],
+        DTypeError,
+        "take expects integers, got 1.5",
     ),
     "take by floats": (
         lambda a, v: moa.take(v, a),
@@ -970,19 +996,88 @@ CELLS: dict[str, tuple[Program, list[int]]] = {
     "take": (lambda v, row: moa.psi([0], moa.take(v, row)), [-4]),
     "drop": (lambda v, row: moa.psi([0], moa.drop(v, row)), [4]),
 }
+BEYOND: dict[str, tuple[Program, list[int]]] = {
+    "expand": (lambda v, row: moa.expand(v != 0, row), [1, 0, 0, 0]),
+    "take": (lambda v, row: moa.psi([1], moa.take(v, row)), [-3]),
+    "drop": (lambda v, row: moa.psi([0], moa.drop(v, row)), [-3]),
+}
+"""What is wrong as well, but reads nothing out of bounds."""
 
 
-@pytest.mark.xfail(reason="what a cell requires of its data is not checked")
-@pytest.mark.parametrize("name", CELLS)
-def test_errors_in_cells(name: str) -> None:
-    program, counts = CELLS[name]
+def in_cells(program: Program, counts: list[int]) -> tuple[moa.Compiled, list[Array]]:
+    """A program for each row of a matrix of two columns and its counts."""
 
     def main(a: Any, v: Any) -> Any:
         return moa.omega(cast(Any, program), (1, 1), v, a)
 
     compiled = moa.jit(main).lower(spec(1, 2), spec(1, len(counts), dtype="i64"))
-    with pytest.raises(ShapeError, match=name):
-        compiled(table(1, 2), np.array([counts]))
+    return compiled, [table(1, 2), np.array([counts])]
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_nothing_out_of_bounds_is_read_in_cells(name: str) -> None:
+    compiled, arrays = in_cells(*CELLS[name])
+    for stage in STAGES:
+        with pytest.raises(MoaError, match=f"^{name}: "):
+            interpret_module(compiled.module(stage), "main", arrays)
+    with pytest.raises(MoaError, match=f"^{name}: "):
+        compiled(*arrays)
+
+
+@pytest.mark.xfail(reason="the interpreter says IndexRangeError, the kernel ShapeError")
+@pytest.mark.parametrize("name", CELLS)
+def test_errors_in_cells_have_one_class(name: str) -> None:
+    compiled, arrays = in_cells(*CELLS[name])
+    for stage in STAGES:
+        with pytest.raises(ShapeError):
+            interpret_module(compiled.module(stage), "main", arrays)
+    with pytest.raises(ShapeError):
+        compiled(*arrays)
+
+
+@pytest.mark.xfail(reason="only the index is checked in a cell, not what is required")
+@pytest.mark.parametrize("name", BEYOND)
+def test_errors_in_cells_that_read_nothing_wrong(name: str) -> None:
+    compiled, arrays = in_cells(*BEYOND[name])
+    with pytest.raises(ShapeError):
+        interpret_module(compiled.module("moa"), "main", arrays)
+    with pytest.raises(MoaError):
+        compiled(*arrays)
+
+
+KNOWN: dict[str, Program] = {
+    "an extent": lambda a, b: moa.psi([3], moa.cat(moa.shape(a), moa.shape(b))),
+    "a constant": lambda a, b: moa.psi([3], moa.cat([4.0, 2.0], moa.ravel(a))),
+}
+
+
+@pytest.mark.xfail(reason="the operand that does not have the index is asked for it")
+@pytest.mark.parametrize("name", KNOWN)
+def test_cat_at_an_index_that_is_known(name: str) -> None:
+    def main(a: Any, b: Any) -> Any:
+        return call(KNOWN[name], a, b)
+
+    arrays = [table(3, 4), table(5, 6)]
+    compiled = moa.jit(main).lower(spec(None, None), spec(None, None))
+    (expected,) = interpret_module(compiled.module("moa"), "main", arrays)
+    for stage in STAGES:
+        (result,) = interpret_module(compiled.module(stage), "main", arrays)
+        check(result, expected, stage)
+    check(compiled(*arrays), expected, "compiled")
+
+
+@pytest.mark.xfail(reason="the access moves out of a loop that is not executed")
+def test_an_access_that_has_no_index() -> None:
+    """The only index of its row would be 0, of an array without rows."""
+
+    def main(p: Any, b: Any) -> Any:
+        return moa.reshape([0], moa.psi(p, b))
+
+    compiled = moa.jit(main).lower(spec(None, 1, dtype="i64"), spec(None, 0))
+    arrays = [np.zeros((0, 1), np.int64), table(3, 0)]
+    for stage in STAGES:
+        (result,) = interpret_module(compiled.module(stage), "main", arrays)
+        check(result, table(0), stage)
 
 
 @pytest.mark.xfail(reason="the extent of what is indexed is not known in a cell")
