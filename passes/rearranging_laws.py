@@ -33,7 +33,7 @@ from moa_dialect.ops.rearranging import (
 )
 from moa_dialect.passes.psi_laws import Index, PsiLaw, Reduction, number_of
 from moa_dialect.scalar_code import apply_named, cast, constant
-from moa_dialect.types import element_of, kind_of
+from moa_dialect.types import element_of, kind_of, shape_of
 
 ADD = StringAttr("add")
 
@@ -158,6 +158,10 @@ class PsiOfCat(PsiLaw[CatOp]):
             entry = IndexCode(r).sub(index[0], first)
             return r.element(op.rhs, (entry, *index[1:]) if rank(op.rhs) else ())
 
+        number = number_of(index[0])
+        planes = shape_of(op.lhs.type)[0] if rank(op.lhs) else 1
+        if number is not None and planes >= 0:
+            return left() if number < planes else right()
         is_left = apply_named("lt", (index[0], first), r.builder)
         return r.choose(is_left, element_of(op.lhs.type), left, right)
 

@@ -1051,7 +1051,6 @@ KNOWN: dict[str, Program] = {
 }
 
 
-@pytest.mark.xfail(reason="the operand that does not have the index is asked for it")
 @pytest.mark.parametrize("name", KNOWN)
 def test_cat_at_an_index_that_is_known(name: str) -> None:
     def main(a: Any, b: Any) -> Any:
