@@ -47,7 +47,8 @@ def trip_count(op: FoldOp | ComprehensionOp) -> int:
 def weight(op: Operation) -> int:
     """The work of one evaluation of an operation, its regions included."""
     if isinstance(op, FoldOp | ComprehensionOp):
-        return trip_count(op) * sum(map(weight, op.body.block.ops))
+        # However short it is, a fold is not to be evaluated again for each element.
+        return max(COSTLY, trip_count(op) * sum(map(weight, op.body.block.ops)))
     if isinstance(op, scf.IfOp):
         return sum(weight(inner) for r in op.regions for inner in r.block.ops)
     if isinstance(op, _FREE):
