@@ -2,6 +2,8 @@
 
 from xdsl.ir import Dialect, Operation
 
+from moa_dialect.ops.addresses import GammaInverseOp, GammaOp, ProductOp
+from moa_dialect.ops.blocks import InsertOp, PadOp
 from moa_dialect.ops.computational import (
     CastOp,
     InnerOp,
@@ -32,6 +34,7 @@ from moa_dialect.ops.rearranging import (
     GradeDownOp,
     GradeUpOp,
     RavelOp,
+    RecycleOp,
     ReshapeOp,
     ReverseOp,
     RotateOp,
@@ -54,6 +57,9 @@ ALGEBRA: tuple[type[Operation], ...] = (
     ShapeOp,
     DimOp,
     TotalOp,
+    ProductOp,
+    GammaOp,
+    GammaInverseOp,
     PsiOp,
     CellOp,
     TakeOp,
@@ -62,7 +68,10 @@ ALGEBRA: tuple[type[Operation], ...] = (
     ReverseOp,
     RotateOp,
     TransposeOp,
+    PadOp,
+    InsertOp,
     ReshapeOp,
+    RecycleOp,
     RavelOp,
     CompressOp,
     ExpandOp,

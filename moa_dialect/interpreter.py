@@ -48,7 +48,7 @@ from xdsl.traits import SymbolTable
 from xdsl.utils.exceptions import InterpretationError
 from xdsl.utils.hints import isa
 
-from moa_dialect.algebra.layout import Order
+from moa_dialect.algebra.layout import Order, strides
 from moa_dialect.algebra.scalar import SCALAR_OPERATIONS
 from moa_dialect.algebra.shape import (
     RELATIONS,
@@ -72,7 +72,9 @@ from moa_dialect.errors import (
     ShapeError,
     precondition_error,
 )
+from moa_dialect.ops.addresses import GammaInverseOp, GammaOp, ProductOp
 from moa_dialect.ops.base import ArrayOperation
+from moa_dialect.ops.blocks import InsertOp, PadOp
 from moa_dialect.ops.computational import (
     CastOp,
     InnerOp,
@@ -106,6 +108,7 @@ from moa_dialect.ops.rearranging import (
     GradeDownOp,
     GradeUpOp,
     RavelOp,
+    RecycleOp,
     ReshapeOp,
     ReverseOp,
     RotateOp,
@@ -466,7 +469,7 @@ def _atom(operands: PythonValues, atom: Atom) -> int:
 def _check_requirements(
     interpreter: Interpreter, op: ArrayOperation, operands: PythonValues
 ) -> None:
-    error = IndexRangeError if isinstance(op, PsiOp) else ShapeError
+    error = IndexRangeError if isinstance(op, PsiOp) else precondition_error
     for r in once(interpreter, ("requirements", op), op.requirements):
         given, expected = _extent(operands, r.given), _extent(operands, r.expected)
         if not RELATIONS[r.relation](given, expected):
@@ -591,6 +594,45 @@ class _Algebra(InterpreterFunctions):
     def total(self, interpreter: Interpreter, op: TotalOp, args: PythonValues):
         return np.int64(args[0].size)
 
+    @_algebra(ProductOp)
+    def product(self, interpreter: Interpreter, op: ProductOp, args: PythonValues):
+        (array,) = args
+        element = element_of(op.result.type)
+        return _fold_from_last(
+            (array[(k, ...)] for k in reversed(range(len(array)))),
+            ARRAY_FUNCTIONS["mul"],
+            lambda: _identities((), StringAttr("mul"), element),
+        )
+
+    @_algebra(GammaOp)
+    def gamma(self, interpreter: Interpreter, op: GammaOp, args: PythonValues):
+        index, shape = args
+        extents = [int(extent) for extent in shape]
+        wrong = np.argwhere((index < 0) | (index >= shape))
+        if len(wrong):
+            _check_indices("gamma", index[tuple(wrong[0][:-1])].tolist(), extents)
+        steps = np.array(strides(extents, op.layout), np.int64)
+        return np.sum(index * steps, axis=-1, dtype=np.int64)
+
+    @_algebra(GammaInverseOp)
+    def gamma_inverse(
+        self, interpreter: Interpreter, op: GammaInverseOp, args: PythonValues
+    ):
+        address, shape = args
+        extents = [int(extent) for extent in shape]
+        for wrong in address[(address < 0) | (address >= prod(extents))]:
+            message = "gamma_inverse: the address is out of range"
+            _check_index(message, int(wrong), prod(extents))
+        steps = strides(extents, op.layout)
+        entries = [
+            address // max(step, 1) % max(extent, 1)
+            for step, extent in zip(steps, extents, strict=True)
+        ]
+        result = np.empty((*address.shape, len(extents)), np.int64)
+        for axis, entry in enumerate(entries):
+            result[..., axis] = entry
+        return result
+
     @_algebra(PsiOp)
     def psi(self, interpreter: Interpreter, op: PsiOp, args: PythonValues):
         index, array = args
@@ -651,6 +693,31 @@ class _Algebra(InterpreterFunctions):
     def reshape(self, interpreter: Interpreter, op: ReshapeOp, args: PythonValues):
         shape, array = args
         return array.reshape([int(extent) for extent in shape])
+
+    @_algebra(RecycleOp)
+    def recycle(self, interpreter: Interpreter, op: RecycleOp, args: PythonValues):
+        shape, array = args
+        extents = [int(extent) for extent in shape]
+        addresses = np.arange(prod(extents)) % max(array.size, 1)
+        return array.reshape(-1)[addresses].reshape(extents)
+
+    @_algebra(PadOp)
+    def pad(self, interpreter: Interpreter, op: PadOp, args: PythonValues):
+        left, right, array = args
+        sides = zip(np.atleast_1d(left), np.atleast_1d(right), strict=True)
+        for axis, (before, after) in enumerate(sides):
+            extent = array.shape[axis]
+            places = np.arange(-int(before), extent + int(after)) % max(extent, 1)
+            array = np.take(array, places, axis)
+        return array
+
+    @_algebra(InsertOp)
+    def insert(self, interpreter: Interpreter, op: InsertOp, args: PythonValues):
+        offsets, block, array = args
+        result = array.copy()
+        places = zip(np.atleast_1d(offsets), block.shape, strict=False)
+        result[tuple(slice(int(o), int(o) + n) for o, n in places)] = block
+        return result
 
     @_algebra(RavelOp)
     def ravel(self, interpreter: Interpreter, op: RavelOp, args: PythonValues):

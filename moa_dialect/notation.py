@@ -53,8 +53,10 @@ from xdsl.ir.affine import (
 )
 from xdsl.utils.hints import isa
 
+from moa_dialect.algebra.layout import Order
 from moa_dialect.algebra.shape import Fixed
 from moa_dialect.errors import MoaError
+from moa_dialect.ops.addresses import GammaInverseOp, GammaOp, ProductOp
 from moa_dialect.ops.base import ArrayOperation
 from moa_dialect.ops.computational import (
     CastOp,
@@ -133,6 +135,13 @@ _INFIX = {
 }
 """Scalar operations written with an infix sign; most others are written as calls."""
 
+_PREFIX: dict[type[Operation], str] = {
+    IotaOp: "ι",
+    ShapeOp: "ρ",
+    DimOp: "δ",
+    TotalOp: "τ",
+    ProductOp: "π",
+}
 _CALLED = {"arith.select": "where", "math.absf": "abs", "math.absi": "abs"}
 _CONVERSIONS = {
     *("arith.extf", "arith.truncf", "arith.extsi", "arith.extui", "arith.trunci"),
@@ -712,9 +721,12 @@ class _Definition:
         match op:
             case ConstantOp():
                 return spelling.constant(op.value)
-            case IotaOp() | ShapeOp() | DimOp() | TotalOp():
-                glyph = {IotaOp: "ι", ShapeOp: "ρ", DimOp: "δ", TotalOp: "τ"}[type(op)]
-                return spelling.prefix(glyph, *self._arguments(op))
+            case IotaOp() | ShapeOp() | DimOp() | TotalOp() | ProductOp():
+                return spelling.prefix(_PREFIX[type(op)], *self._arguments(op))
+            case GammaOp() | GammaInverseOp():
+                glyph = "γ" if isinstance(op, GammaOp) else "γ'"
+                order = "" if op.layout is Order.ROW else "_col"
+                return call(spelling.sign(glyph) + order, *self._arguments(op))
             case PsiOp():
                 return spelling.infix("ψ", *self._arguments(op))
             case CellOp() | AtOp():

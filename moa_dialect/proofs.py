@@ -96,6 +96,12 @@ class Z3Arithmetic:
         """`then` if a < b, else `otherwise`."""
         return z3.If(a < b, then, otherwise)
 
+    def choose_less(
+        self, a: Term, b: Term, then: Callable[[], Term], otherwise: Callable[[], Term]
+    ) -> Term:
+        """As `if_less`."""
+        return z3.If(a < b, then(), otherwise())
+
 
 M = Z3Arithmetic()
 
