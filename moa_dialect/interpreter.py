@@ -424,7 +424,7 @@ def _fold_from_last(
 
 
 def _pairs(counts: np.ndarray, array: np.ndarray) -> list[tuple[int, int]]:
-    """The counts of take or drop with the extents of the axes they are for."""
+    """Counts, as of take or drop, with the extents of the axes they are for."""
     numbers = [int(count) for count in np.atleast_1d(counts)]
     return list(zip(numbers, array.shape, strict=False))
 
@@ -704,19 +704,18 @@ class _Algebra(InterpreterFunctions):
     @_algebra(PadOp)
     def pad(self, interpreter: Interpreter, op: PadOp, args: PythonValues):
         left, right, array = args
-        sides = zip(np.atleast_1d(left), np.atleast_1d(right), strict=True)
-        for axis, (before, after) in enumerate(sides):
-            extent = array.shape[axis]
-            places = np.arange(-int(before), extent + int(after)) % max(extent, 1)
-            array = np.take(array, places, axis)
+        sides = zip(_pairs(left, array), _pairs(right, array), strict=True)
+        for axis, ((before, extent), (after, _)) in enumerate(sides):
+            places = [i % extent for i in range(-before, extent + after)]
+            array = np.take(array, np.array(places, np.int64), axis)
         return array
 
     @_algebra(InsertOp)
     def insert(self, interpreter: Interpreter, op: InsertOp, args: PythonValues):
         offsets, block, array = args
         result = array.copy()
-        places = zip(np.atleast_1d(offsets), block.shape, strict=False)
-        result[tuple(slice(int(o), int(o) + n) for o, n in places)] = block
+        places = [slice(o, o + n) for o, n in _pairs(offsets, block)]
+        result[tuple(places)] = block
         return result
 
     @_algebra(RavelOp)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xdsl.dialects.builtin import IndexType, StringAttr
+from xdsl.dialects.builtin import StringAttr
 from xdsl.ir import SSAValue
 
 from moa_dialect.algebra import index as maps
@@ -12,7 +12,6 @@ from moa_dialect.ops.base import constant_array, rank
 from moa_dialect.ops.normal_form import InBoundsOp
 from moa_dialect.passes.psi_laws import Index, PsiLaw, Reduction, entry_at
 from moa_dialect.passes.rearranging_laws import IndexCode, integer_at
-from moa_dialect.scalar_code import cast
 
 MUL = StringAttr("mul")
 

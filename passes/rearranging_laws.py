@@ -45,9 +45,7 @@ class IndexCode:
     What `choose_less` chooses from may be of another type, `chosen`.
     """
 
-    def __init__(
-        self, reduction: Reduction, chosen: Attribute | None = None
-    ) -> None:
+    def __init__(self, reduction: Reduction, chosen: Attribute | None = None) -> None:
         self.r = reduction
         self.chosen = IndexType() if chosen is None else chosen
 

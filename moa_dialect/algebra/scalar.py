@@ -19,6 +19,7 @@ Kind = Literal["float", "int", "bool"]
 
 _NUMBER: frozenset[Kind] = frozenset({"float", "int"})
 _FLOAT: frozenset[Kind] = frozenset({"float"})
+_INT: frozenset[Kind] = frozenset({"int"})
 _BOOL: frozenset[Kind] = frozenset({"bool"})
 _ANY: frozenset[Kind] = frozenset({"float", "int", "bool"})
 
@@ -53,6 +54,24 @@ def _erf(x: Any) -> Any:
     return values.astype(np.asarray(x).dtype)[()]
 
 
+def _chosen(condition: Any, then: Any, otherwise: Any) -> Any:
+    chosen: Any = np.where(condition, then, otherwise)
+    return chosen[()]
+
+
+def floor_divide(x: Any, y: Any) -> Any:
+    """`⌊x ÷ y⌋` of integers, 0 for y = 0; of the least number by -1 it wraps around."""
+    divisor: Any = np.where(np.equal(y, 0), np.ones_like(y), y)
+    quotient: Any = np.floor_divide(x, divisor)
+    return _chosen(np.equal(y, 0), np.zeros_like(x), quotient)
+
+
+def modulo(x: Any, y: Any) -> Any:
+    """`x - y × ⌊x ÷ y⌋` of integers, with the sign of y; x for y = 0."""
+    divisor: Any = np.where(np.equal(y, 0), np.ones_like(y), y)
+    return _chosen(np.equal(y, 0), x, np.remainder(x, divisor))
+
+
 def _rsqrt(x: Any) -> Any:
     return np.asarray(1, np.asarray(x).dtype)[()] / np.sqrt(x)
 
@@ -63,6 +82,8 @@ _TABLE = (
     ScalarOperation("mul", 2, _NUMBER, "×", np.multiply, identity="one"),
     ScalarOperation("div", 2, _FLOAT, "÷", np.divide),
     ScalarOperation("pow", 2, _FLOAT, "*", np.power),
+    ScalarOperation("floordiv", 2, _INT, "div", floor_divide),
+    ScalarOperation("mod", 2, _INT, "mod", modulo),
     ScalarOperation("max", 2, _NUMBER, "⌈", np.maximum, identity="lowest"),
     ScalarOperation("min", 2, _NUMBER, "⌊", np.minimum, identity="highest"),
     ScalarOperation("and", 2, _BOOL, "∧", np.logical_and, identity="true"),
@@ -76,6 +97,7 @@ _TABLE = (
     ScalarOperation("ge", 2, _NUMBER, "≥", np.greater_equal, is_predicate=True),
     ScalarOperation("neg", 1, _NUMBER, "-", np.negative),
     ScalarOperation("abs", 1, _NUMBER, "abs", np.abs),
+    ScalarOperation("sign", 1, _NUMBER, "sign", np.sign),
     ScalarOperation("exp", 1, _FLOAT, "exp", np.exp),
     ScalarOperation("exp2", 1, _FLOAT, "exp2", np.exp2),
     ScalarOperation("log", 1, _FLOAT, "log", np.log),
@@ -87,6 +109,7 @@ _TABLE = (
     ScalarOperation("sin", 1, _FLOAT, "sin", np.sin),
     ScalarOperation("cos", 1, _FLOAT, "cos", np.cos),
     ScalarOperation("floor", 1, _FLOAT, "floor", np.floor),
+    ScalarOperation("ceil", 1, _FLOAT, "ceil", np.ceil),
     ScalarOperation("not", 1, _BOOL, "¬", np.logical_not),
 )
 

@@ -339,7 +339,7 @@ def recycle(t: ArrayLike, a: ArrayLike) -> Array:
 
 @_array_function
 def pad(left: ArrayLike, right: ArrayLike, a: ArrayLike) -> Array:
-    """Circular padding: before axis j its last `left[j]`, after it its first `right[j]`.
+    """Circular padding: axis j after its last `left[j]`, before its first `right[j]`.
 
     Args:
         left: an integer (axis 0), or a sequence of at most rank-many integers, or such
@@ -510,11 +510,15 @@ erf = _unary("erf", "The error function")
 sin = _unary("sin", "The sine")
 cos = _unary("cos", "The cosine")
 floor = _unary("floor", "The largest integer not above")
+ceil = _unary("ceil", "The smallest integer not below")
+sign = _unary("sign", "1, 0 or -1 (NaN of NaN)")
 absolute = _unary("abs", "The absolute value")
 negative = _unary("neg", "The negation")
 logical_not = _unary("not", "The logical negation")
 maximum = _binary("maximum", "max", "The larger (NaN if one is)")
 minimum = _binary("minimum", "min", "The smaller (NaN if one is)")
+floor_divide = _binary("floor_divide", "floordiv", "The quotient rounded down (0 by 0)")
+mod = _binary("mod", "mod", "The remainder with the sign of b (a by 0)")
 logical_and = _binary("logical_and", "and", "Whether both hold")
 logical_or = _binary("logical_or", "or", "Whether one holds")
 logical_xor = _binary("logical_xor", "xor", "Whether exactly one holds")

@@ -241,6 +241,18 @@ class Traced:
     def __rtruediv__(self, other: Any) -> Any:
         return _apply("div", other, self)
 
+    def __floordiv__(self, other: Any) -> Any:
+        return _apply("floordiv", self, other)
+
+    def __rfloordiv__(self, other: Any) -> Any:
+        return _apply("floordiv", other, self)
+
+    def __mod__(self, other: Any) -> Any:
+        return _apply("mod", self, other)
+
+    def __rmod__(self, other: Any) -> Any:
+        return _apply("mod", other, self)
+
     def __pow__(self, other: Any) -> Any:
         return _apply("pow", self, other)
 

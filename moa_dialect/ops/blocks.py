@@ -51,7 +51,7 @@ def _verify_counts(operator: str, counts: SSAValue, array: SSAValue) -> None:
 
 @irdl_op_definition
 class PadOp(ArrayOperation):
-    """Circular padding: before each leading axis its last l planes, after it its first r.
+    """Circular padding: the last l planes before each leading axis, the first r after it.
 
     Shape `s_j + l_j + r_j`, then the other axes;
     `i ψ pad(l, r, A) = (<(i_j - l_j) mod s_j> ++ (τl ▽ i)) ψ A`. Counts are not
