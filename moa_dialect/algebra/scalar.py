@@ -97,7 +97,6 @@ _TABLE = (
     ScalarOperation("ge", 2, _NUMBER, "≥", np.greater_equal, is_predicate=True),
     ScalarOperation("neg", 1, _NUMBER, "-", np.negative),
     ScalarOperation("abs", 1, _NUMBER, "abs", np.abs),
-    ScalarOperation("sign", 1, _NUMBER, "sign", np.sign),
     ScalarOperation("exp", 1, _FLOAT, "exp", np.exp),
     ScalarOperation("exp2", 1, _FLOAT, "exp2", np.exp2),
     ScalarOperation("log", 1, _FLOAT, "log", np.log),
@@ -110,6 +109,7 @@ _TABLE = (
     ScalarOperation("cos", 1, _FLOAT, "cos", np.cos),
     ScalarOperation("floor", 1, _FLOAT, "floor", np.floor),
     ScalarOperation("ceil", 1, _FLOAT, "ceil", np.ceil),
+    ScalarOperation("sign", 1, _NUMBER, "sign", np.sign),
     ScalarOperation("not", 1, _BOOL, "¬", np.logical_not),
 )
 

@@ -1025,3 +1025,320 @@ func.func @store_element(%a: memref<3xf64>, %n: index, %x: f32) {
   "moa.store"(%x, %a, %n) : (f32, memref<3xf64>, index) -> ()
   func.return
 }
+
+// -----
+
+// Shapes and addresses
+
+// -----
+
+func.func @product_vector(%a: tensor<2x2xf64>) {
+  // CHECK: product expects a vector, got tensor<2x2xf64>
+  %b = moa.product %a : tensor<2x2xf64> -> tensor<f64>
+  func.return
+}
+
+// -----
+
+func.func @product_numbers(%a: tensor<2xi1>) {
+  // CHECK: product expects numbers, got tensor<2xi1>
+  %b = moa.product %a : tensor<2xi1> -> tensor<i1>
+  func.return
+}
+
+// -----
+
+func.func @gamma_order(%i: tensor<2xindex>) {
+  // CHECK: unknown order: expected row or column, got diagonal
+  %k = moa.gamma diagonal %i, %i : tensor<2xindex>, tensor<2xindex> -> tensor<index>
+  func.return
+}
+
+// -----
+
+func.func @gamma_integers(%i: tensor<2xf64>, %s: tensor<2xindex>) {
+  // CHECK: gamma expects integers, got tensor<2xf64>
+  %k = moa.gamma row %i, %s : tensor<2xf64>, tensor<2xindex> -> tensor<index>
+  func.return
+}
+
+// -----
+
+func.func @gamma_shape_rank(%i: tensor<2xindex>, %s: tensor<index>) {
+  // CHECK: gamma expects a vector of static length as the shape, got tensor<index>
+  %k = moa.gamma row %i, %s : tensor<2xindex>, tensor<index> -> tensor<index>
+  func.return
+}
+
+// -----
+
+func.func @gamma_shape_length(%i: tensor<2xindex>, %s: tensor<?xindex>) {
+  // CHECK: gamma expects a vector of static length as the shape, got tensor<?xindex>
+  %k = moa.gamma row %i, %s : tensor<2xindex>, tensor<?xindex> -> tensor<index>
+  func.return
+}
+
+// -----
+
+func.func @gamma_scalar(%i: tensor<index>, %s: tensor<1xindex>) {
+  // CHECK: gamma expects a vector (or array of vectors) as its index, got the scalar tensor<index>
+  %k = moa.gamma row %i, %s : tensor<index>, tensor<1xindex> -> tensor<index>
+  func.return
+}
+
+// -----
+
+func.func @gamma_lengths(%i: tensor<3xindex>, %s: tensor<2xindex>) {
+  // CHECK: gamma needs as many index entries as there are extents: expected 2, got 3
+  %k = moa.gamma row %i, %s : tensor<3xindex>, tensor<2xindex> -> tensor<index>
+  func.return
+}
+
+// -----
+
+func.func @gamma_length(%i: tensor<?xindex>, %s: tensor<2xindex>) {
+  // CHECK: gamma needs as many index entries as there are extents: expected 2, got any number
+  %k = moa.gamma row %i, %s : tensor<?xindex>, tensor<2xindex> -> tensor<index>
+  func.return
+}
+
+// -----
+
+func.func @gamma_range() {
+  %i = moa.constant dense<[1, 4]> : tensor<2xindex>
+  %s = moa.constant dense<[3, 4]> : tensor<2xindex>
+  // CHECK: gamma: index entry 1 out of range of axis 1: expected less than 4, got 4
+  %k = moa.gamma row %i, %s : tensor<2xindex>, tensor<2xindex> -> tensor<index>
+  func.return
+}
+
+// -----
+
+func.func @gamma_negative(%s: tensor<2xindex>) {
+  %i = moa.constant dense<[[1, 4], [-1, 2]]> : tensor<2x2xindex>
+  // CHECK: gamma: index entry 0 out of range of axis 0: expected at least 0, got -1
+  %k = moa.gamma column %i, %s : tensor<2x2xindex>, tensor<2xindex> -> tensor<2xindex>
+  func.return
+}
+
+// -----
+
+func.func @gamma_type(%i: tensor<2xi64>, %s: tensor<2xi64>) {
+  // CHECK: result type does not follow from the operands: expected tensor<index>, got tensor<i64>
+  %k = moa.gamma row %i, %s : tensor<2xi64>, tensor<2xi64> -> tensor<i64>
+  func.return
+}
+
+// -----
+
+func.func @gamma_inverse_order(%k: tensor<index>, %s: tensor<2xindex>) {
+  // CHECK: unknown order: expected row or column, got block
+  %i = moa.gamma_inverse block %k, %s : tensor<index>, tensor<2xindex> -> tensor<2xindex>
+  func.return
+}
+
+// -----
+
+func.func @gamma_inverse_shape(%k: tensor<index>, %s: tensor<2x2xindex>) {
+  // CHECK: gamma_inverse expects a vector of static length as the shape, got tensor<2x2xindex>
+  %i = moa.gamma_inverse row %k, %s : tensor<index>, tensor<2x2xindex> -> tensor<2xindex>
+  func.return
+}
+
+// -----
+
+func.func @gamma_inverse_range() {
+  %k = moa.constant dense<12> : tensor<index>
+  %s = moa.constant dense<[3, 4]> : tensor<2xindex>
+  // CHECK: gamma_inverse: the address is out of range: expected less than 12, got 12
+  %i = moa.gamma_inverse row %k, %s : tensor<index>, tensor<2xindex> -> tensor<2xindex>
+  func.return
+}
+
+// -----
+
+func.func @gamma_inverse_negative(%s: tensor<2xindex>) {
+  %k = moa.constant dense<[5, -2]> : tensor<2xindex>
+  // CHECK: gamma_inverse: the address is out of range: expected at least 0, got -2
+  %i = moa.gamma_inverse row %k, %s : tensor<2xindex>, tensor<2xindex> -> tensor<2x2xindex>
+  func.return
+}
+
+// -----
+
+func.func @gamma_inverse_extent(%k: tensor<index>) {
+  %s = moa.constant dense<[-3, -4]> : tensor<2xindex>
+  // CHECK: gamma_inverse: an extent must not be negative: expected at least 0, got -3
+  %i = moa.gamma_inverse row %k, %s : tensor<index>, tensor<2xindex> -> tensor<2xindex>
+  func.return
+}
+
+// -----
+
+// Recycling and blocks
+
+// -----
+
+func.func @recycle_shape(%t: tensor<index>, %a: tensor<3xf64>) {
+  // CHECK: recycle expects a vector of static length as the shape, got tensor<index>
+  %b = moa.recycle %t, %a : tensor<index>, tensor<3xf64> -> tensor<?xf64>
+  func.return
+}
+
+// -----
+
+func.func @recycle_integers(%t: tensor<1xf64>, %a: tensor<3xf64>) {
+  // CHECK: recycle expects integers, got tensor<1xf64>
+  %b = moa.recycle %t, %a : tensor<1xf64>, tensor<3xf64> -> tensor<?xf64>
+  func.return
+}
+
+// -----
+
+func.func @recycle_negative(%a: tensor<3xf64>) {
+  %t = moa.constant dense<-2> : tensor<1xindex>
+  // CHECK: recycle: an extent must not be negative: expected at least 0, got -2
+  %b = moa.recycle %t, %a : tensor<1xindex>, tensor<3xf64> -> tensor<?xf64>
+  func.return
+}
+
+// -----
+
+func.func @recycle_empty(%a: tensor<0x3xf64>) {
+  %t = moa.constant dense<2> : tensor<1xindex>
+  // CHECK: recycle: an array without elements has none to repeat: expected at least 2, got 0
+  %b = moa.recycle %t, %a : tensor<1xindex>, tensor<0x3xf64> -> tensor<2xf64>
+  func.return
+}
+
+// -----
+
+func.func @pad_integers(%v: tensor<f64>, %a: tensor<3xf64>) {
+  // CHECK: pad expects integers, got tensor<f64>
+  %b = moa.pad %v, %v, %a : tensor<f64>, tensor<f64>, tensor<3xf64> -> tensor<?xf64>
+  func.return
+}
+
+// -----
+
+func.func @pad_vector(%v: tensor<?xindex>, %a: tensor<3xf64>) {
+  // CHECK: pad expects a scalar or a vector of static length, got tensor<?xindex>
+  %b = moa.pad %v, %v, %a : tensor<?xindex>, tensor<?xindex>, tensor<3xf64> -> tensor<?xf64>
+  func.return
+}
+
+// -----
+
+func.func @pad_axes(%v: tensor<2xindex>, %a: tensor<3xf64>) {
+  // CHECK: pad: more counts than axes: expected at most 1, got 2
+  %b = moa.pad %v, %v, %a : tensor<2xindex>, tensor<2xindex>, tensor<3xf64> -> tensor<?xf64>
+  func.return
+}
+
+// -----
+
+func.func @pad_sides(%v: tensor<2xindex>, %w: tensor<1xindex>, %a: tensor<3x4xf64>) {
+  // CHECK: pad expects as many counts on the right as on the left: expected 2, got 1
+  %b = moa.pad %v, %w, %a : tensor<2xindex>, tensor<1xindex>, tensor<3x4xf64> -> tensor<?x?xf64>
+  func.return
+}
+
+// -----
+
+func.func @pad_negative(%v: tensor<index>, %a: tensor<3xf64>) {
+  %w = moa.constant dense<-1> : tensor<index>
+  // CHECK: pad: the right count for axis 0 must not be negative: expected at least 0, got -1
+  %b = moa.pad %v, %w, %a : tensor<index>, tensor<index>, tensor<3xf64> -> tensor<?xf64>
+  func.return
+}
+
+// -----
+
+func.func @pad_count(%w: tensor<2xindex>, %a: tensor<3x4xf64>) {
+  %v = moa.constant dense<[3, 5]> : tensor<2xindex>
+  // CHECK: pad: the left count for axis 1 must not exceed the extent: expected at most 4, got 5
+  %b = moa.pad %v, %w, %a : tensor<2xindex>, tensor<2xindex>, tensor<3x4xf64> -> tensor<?x?xf64>
+  func.return
+}
+
+// -----
+
+func.func @insert_integers(%o: tensor<f64>, %a: tensor<3xf64>) {
+  // CHECK: insert expects integers, got tensor<f64>
+  %b = moa.insert %o, %a, %a : tensor<f64>, tensor<3xf64>, tensor<3xf64> -> tensor<3xf64>
+  func.return
+}
+
+// -----
+
+func.func @insert_vector(%o: tensor<1x1xindex>, %a: tensor<3xf64>) {
+  // CHECK: insert expects a scalar or a vector of static length, got tensor<1x1xindex>
+  %b = moa.insert %o, %a, %a : tensor<1x1xindex>, tensor<3xf64>, tensor<3xf64> -> tensor<3xf64>
+  func.return
+}
+
+// -----
+
+func.func @insert_axes(%o: tensor<2xindex>, %a: tensor<3xf64>) {
+  // CHECK: insert: more counts than axes: expected at most 1, got 2
+  %b = moa.insert %o, %a, %a : tensor<2xindex>, tensor<3xf64>, tensor<3xf64> -> tensor<3xf64>
+  func.return
+}
+
+// -----
+
+func.func @insert_rank(%o: tensor<index>, %b: tensor<3xf64>, %a: tensor<3x3xf64>) {
+  // CHECK: insert expects a block of the array's rank, got tensor<3xf64> for tensor<3x3xf64>
+  %c = moa.insert %o, %b, %a : tensor<index>, tensor<3xf64>, tensor<3x3xf64> -> tensor<3x3xf64>
+  func.return
+}
+
+// -----
+
+func.func @insert_elements(%o: tensor<index>, %b: tensor<2xf32>, %a: tensor<3xf64>) {
+  // CHECK: insert: operands must have one element type, got f32, f64
+  %c = moa.insert %o, %b, %a : tensor<index>, tensor<2xf32>, tensor<3xf64> -> tensor<3xf64>
+  func.return
+}
+
+// -----
+
+func.func @insert_long(%o: tensor<index>, %b: tensor<4xf64>, %a: tensor<3xf64>) {
+  // CHECK: insert: the block must not be longer than axis 0: expected at most 3, got 4
+  %c = moa.insert %o, %b, %a : tensor<index>, tensor<4xf64>, tensor<3xf64> -> tensor<3xf64>
+  func.return
+}
+
+// -----
+
+func.func @insert_whole_axes(%o: tensor<index>, %b: tensor<2x4xf64>, %a: tensor<3x5xf64>) {
+  // CHECK: insert: extents of axis 1 must be equal: expected 5, got 4
+  %c = moa.insert %o, %b, %a : tensor<index>, tensor<2x4xf64>, tensor<3x5xf64> -> tensor<3x5xf64>
+  func.return
+}
+
+// -----
+
+func.func @insert_negative(%b: tensor<2xf64>, %a: tensor<3xf64>) {
+  %o = moa.constant dense<-1> : tensor<index>
+  // CHECK: insert: the offset for axis 0 must not be negative: expected at least 0, got -1
+  %c = moa.insert %o, %b, %a : tensor<index>, tensor<2xf64>, tensor<3xf64> -> tensor<3xf64>
+  func.return
+}
+
+// -----
+
+func.func @insert_beyond(%b: tensor<2xf64>, %a: tensor<3xf64>) {
+  %o = moa.constant dense<2> : tensor<index>
+  // CHECK: insert: the block must not reach beyond axis 0: offset: expected at most 1, got 2
+  %c = moa.insert %o, %b, %a : tensor<index>, tensor<2xf64>, tensor<3xf64> -> tensor<3xf64>
+  func.return
+}
+
+// -----
+
+func.func @floordiv_integers(%a: tensor<3xf64>) {
+  // CHECK: floordiv: expected elements of kind int, got f64 (float)
+  %b = moa.pointwise floordiv %a, %a : tensor<3xf64>, tensor<3xf64> -> tensor<3xf64>
+  func.return
+}

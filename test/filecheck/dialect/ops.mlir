@@ -125,6 +125,50 @@ func.func @reshape_and_ravel(%t: tensor<2xindex>, %a: tensor<4x6xf64>, %b: tenso
   func.return %f : tensor<?xf64>
 }
 
+// CHECK-LABEL: func.func @product_gamma_and_inverse
+// CHECK-SAME: (%[[I:.*]]: tensor<2xindex>, %[[S:.*]]: tensor<2xi32>, %[[J:.*]]: tensor<?x2xi64>, %[[K:.*]]: tensor<i64>)
+// CHECK-NEXT: %{{.*}} = moa.product %[[S]] : tensor<2xi32> -> tensor<i32>
+// CHECK-NEXT: %{{.*}} = moa.gamma row %[[I]], %[[S]] : tensor<2xindex>, tensor<2xi32> -> tensor<index>
+// CHECK-NEXT: %[[L:.*]] = moa.gamma column %[[J]], %[[S]] : tensor<?x2xi64>, tensor<2xi32> -> tensor<?xindex>
+// CHECK-NEXT: %{{.*}} = moa.gamma_inverse row %[[K]], %[[S]] : tensor<i64>, tensor<2xi32> -> tensor<2xindex>
+// CHECK-NEXT: %{{.*}} = moa.gamma_inverse column %[[L]], %[[S]] : tensor<?xindex>, tensor<2xi32> -> tensor<?x2xindex>
+func.func @product_gamma_and_inverse(%i: tensor<2xindex>, %s: tensor<2xi32>, %j: tensor<?x2xi64>, %k: tensor<i64>) -> tensor<?x2xindex> {
+  %p = moa.product %s : tensor<2xi32> -> tensor<i32>
+  %x = moa.gamma row %i, %s : tensor<2xindex>, tensor<2xi32> -> tensor<index>
+  %l = moa.gamma column %j, %s : tensor<?x2xi64>, tensor<2xi32> -> tensor<?xindex>
+  %m = moa.gamma_inverse row %k, %s : tensor<i64>, tensor<2xi32> -> tensor<2xindex>
+  %n = moa.gamma_inverse column %l, %s : tensor<?xindex>, tensor<2xi32> -> tensor<?x2xindex>
+  func.return %n : tensor<?x2xindex>
+}
+
+// CHECK-LABEL: func.func @recycle
+// CHECK-SAME: (%[[T:.*]]: tensor<2xindex>, %[[A:.*]]: tensor<4x6xf64>)
+// CHECK-NEXT: %[[U:.*]] = moa.constant dense<[2, 5]> : tensor<2xindex>
+// CHECK-NEXT: %{{.*}} = moa.recycle %[[T]], %[[A]] : tensor<2xindex>, tensor<4x6xf64> -> tensor<?x?xf64>
+// CHECK-NEXT: %{{.*}} = moa.recycle %[[U]], %[[A]] : tensor<2xindex>, tensor<4x6xf64> -> tensor<2x5xf64>
+func.func @recycle(%t: tensor<2xindex>, %a: tensor<4x6xf64>) -> tensor<2x5xf64> {
+  %u = moa.constant dense<[2, 5]> : tensor<2xindex>
+  %b = moa.recycle %t, %a : tensor<2xindex>, tensor<4x6xf64> -> tensor<?x?xf64>
+  %c = moa.recycle %u, %a : tensor<2xindex>, tensor<4x6xf64> -> tensor<2x5xf64>
+  func.return %c : tensor<2x5xf64>
+}
+
+// CHECK-LABEL: func.func @pad_and_insert
+// CHECK-SAME: (%[[V:.*]]: tensor<2xi32>, %[[A:.*]]: tensor<4x?xf64>, %[[B:.*]]: tensor<2x?xf64>)
+// CHECK-NEXT: %[[ONE:.*]] = moa.constant dense<1> : tensor<index>
+// CHECK-NEXT: %{{.*}} = moa.pad %[[ONE]], %[[ONE]], %[[A]] : tensor<index>, tensor<index>, tensor<4x?xf64> -> tensor<6x?xf64>
+// CHECK-NEXT: %{{.*}} = moa.pad %[[V]], %[[V]], %[[A]] : tensor<2xi32>, tensor<2xi32>, tensor<4x?xf64> -> tensor<?x?xf64>
+// CHECK-NEXT: %{{.*}} = moa.insert %[[ONE]], %[[B]], %[[A]] : tensor<index>, tensor<2x?xf64>, tensor<4x?xf64> -> tensor<4x?xf64>
+// CHECK-NEXT: %{{.*}} = moa.insert %[[V]], %[[B]], %[[A]] : tensor<2xi32>, tensor<2x?xf64>, tensor<4x?xf64> -> tensor<4x?xf64>
+func.func @pad_and_insert(%v: tensor<2xi32>, %a: tensor<4x?xf64>, %b: tensor<2x?xf64>) -> tensor<4x?xf64> {
+  %one = moa.constant dense<1> : tensor<index>
+  %c = moa.pad %one, %one, %a : tensor<index>, tensor<index>, tensor<4x?xf64> -> tensor<6x?xf64>
+  %d = moa.pad %v, %v, %a : tensor<2xi32>, tensor<2xi32>, tensor<4x?xf64> -> tensor<?x?xf64>
+  %e = moa.insert %one, %b, %a : tensor<index>, tensor<2x?xf64>, tensor<4x?xf64> -> tensor<4x?xf64>
+  %f = moa.insert %v, %b, %a : tensor<2xi32>, tensor<2x?xf64>, tensor<4x?xf64> -> tensor<4x?xf64>
+  func.return %f : tensor<4x?xf64>
+}
+
 // CHECK-LABEL: func.func @compress_and_expand
 // CHECK-SAME: (%[[V:.*]]: tensor<4xi1>, %[[A:.*]]: tensor<4x6xf64>)
 // CHECK-NEXT: %[[W:.*]] = moa.constant dense<[true, false, true, false]> : tensor<4xi1>

@@ -495,7 +495,8 @@ def test_reversed_operands_are_not_the_operator():
 def test_scalar_operation_at_every_stage(name: str):
     """The algebra and the scalar code that computes it are written alike."""
     operation = SCALAR_OPERATIONS[name]
-    element = "f64" if "float" in operation.kinds else "i1"
+    kinds = {"float": "f64", "int": "i64", "bool": "i1"}
+    element = next(kinds[kind] for kind in kinds if kind in operation.kinds)
     result = "i1" if operation.is_predicate else element
     operands = ["%x", "%y"][: operation.arity]
     arguments = ", ".join(f"{o}: tensor<{element}>" for o in operands)
