@@ -11,7 +11,7 @@ from moa_dialect.ops.addresses import GammaInverseOp, GammaOp, ProductOp
 from moa_dialect.ops.base import constant_array, rank
 from moa_dialect.ops.normal_form import InBoundsOp
 from moa_dialect.passes.psi_laws import Index, PsiLaw, Reduction, entry_at
-from moa_dialect.passes.rearranging_laws import IndexCode, integer_at
+from moa_dialect.passes.rearranging_laws import IndexCode, integer_at, natural
 
 MUL = StringAttr("mul")
 
@@ -39,14 +39,15 @@ class PsiOfGamma(PsiLaw[GammaOp]):
         m, shape, entries = IndexCode(r), _shape(op, r), list[SSAValue]()
         for axis, extent in enumerate(shape):
             entry = integer_at(op.index, (*index, r.number(axis)), r)
+            bound = natural(m, extent)
             message = f"gamma: index entry {axis} out of range of axis {axis}"
             if constant_array(op.index) is not None and rank(op.index) > 1:
                 pass  # All entries are checked at the entry.
             elif rank(op.index) > 1:
-                checked = InBoundsOp(entry, extent, message)
+                checked = InBoundsOp(entry, bound, message)
                 entry = r.builder.insert(checked).result
             else:
-                entry = r.checked(op, entry, extent, message)
+                entry = r.checked(op, entry, bound, message)
             entries.append(entry)
         gamma = maps.gamma if op.layout is Order.ROW else maps.gamma_column
         return gamma(m, entries, shape)
@@ -58,11 +59,11 @@ class PsiOfGammaInverse(PsiLaw[GammaInverseOp]):
     name = "psi-gamma-inverse"
 
     def reduce(self, op: GammaInverseOp, index: Index, r: Reduction) -> SSAValue:
-        m, shape, *_ = IndexCode(r), _shape(op, r)
-        zero, one, total = r.number(0), r.number(1), r.number(1)
+        m, shape = IndexCode(r), _shape(op, r)
+        one, total = r.number(1), r.number(1)
         for extent in shape:
             # Nothing is within a negative extent, even if two of them multiply.
-            total = m.mul(total, m.if_less(extent, zero, zero, extent))
+            total = m.mul(total, natural(m, extent))
         address = integer_at(op.address, index[:-1], r)
         message = "gamma_inverse: the address is out of range"
         if rank(op.address) == 0 or constant_array(op.address) is not None:

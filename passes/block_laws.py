@@ -14,7 +14,7 @@ from moa_dialect.algebra import index as maps
 from moa_dialect.ops.base import rank
 from moa_dialect.ops.blocks import InsertOp, PadOp
 from moa_dialect.passes.psi_laws import Index, PsiLaw, Reduction, number_of
-from moa_dialect.passes.rearranging_laws import IndexCode, integer_at
+from moa_dialect.passes.rearranging_laws import IndexCode, integer_at, natural
 from moa_dialect.scalar_code import constant
 from moa_dialect.types import element_of
 
@@ -51,7 +51,7 @@ class PsiOfInsert(PsiLaw[InsertOp]):
             if number_of(offset) is None:
                 last = m.sub(r.extent(op.array, axis), r.extent(op.block, axis))
                 message = f"insert: the block reaches beyond axis {axis}"
-                places = m.add(last, r.number(1))
+                places = natural(m, m.add(last, r.number(1)))
                 offset = r.checked(op, offset, places, message)
             offsets.append(offset)
         truth = IndexCode(r, i1)

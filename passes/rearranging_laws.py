@@ -107,6 +107,12 @@ class IndexCode:
         return self.r.choose(less, self.chosen, then, otherwise)
 
 
+def natural(m: IndexCode, value: SSAValue) -> SSAValue:
+    """A number as an extent that nothing negative passes for: 0 if it is negative."""
+    zero = m.number(0)
+    return m.if_less(value, zero, zero, value)
+
+
 def integer_at(array: SSAValue, index: Index, r: Reduction) -> SSAValue:
     """An element of an array of integers as an index; a constant's as a number."""
     values = constant_array(array)

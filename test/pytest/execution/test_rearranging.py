@@ -75,6 +75,33 @@ def rotate(count: Any, array: Array) -> Array:
     return _planes(array, 0, [(i + int(count)) % extent for i in range(extent)])
 
 
+def recycle(shape: Sequence[int], array: Array) -> Array:
+    """The elements of as many copies as there have to be, cut to size."""
+    total = math.prod(shape)
+    copies = [array.reshape(-1)] * (-(-total // max(array.size, 1)))
+    elements = np.concatenate([np.empty(0, array.dtype), *copies])
+    return elements[:total].reshape(shape)
+
+
+def pad(left: Any, right: Any, array: Array) -> Array:
+    counts = zip(np.atleast_1d(left), np.atleast_1d(right), strict=True)
+    for axis, (before, after) in enumerate(counts):
+        parts = np.split(array, [array.shape[axis] - before], axis)
+        parts = [parts[1], array, np.split(array, [after], axis)[0]]
+        array = np.concatenate(parts, axis)
+    return array
+
+
+def insert(offsets: Any, block: Array, array: Array) -> Array:
+    result = array.copy()
+    for index in np.ndindex(*block.shape):
+        place = list(index)
+        for axis, offset in enumerate(np.atleast_1d(offsets).tolist()):
+            place[axis] += offset
+        result[tuple(place)] = block[index]
+    return result
+
+
 def compress(mask: Any, array: Array) -> Array:
     return np.compress(mask, array, 0)
 
@@ -272,6 +299,43 @@ def _reshape(draw: Draw, array: Array) -> Step:
     return _with(draw, "reshape", array.reshape(shape), shape)
 
 
+def _recycle(draw: Draw, array: Array) -> Step:
+    shape = extents(draw, draw(st.integers(0, 3)))
+    if array.size == 0:
+        shape = draw(st.permutations([*shape, 0]))
+    return _with(draw, "recycle", recycle(shape, array), list(shape))
+
+
+def _pad(draw: Draw, array: Array) -> Step:
+    length, is_scalar = draw(st.integers(0, array.ndim)), draw(st.booleans())
+    axes = array.shape[:1] if is_scalar else array.shape[:length]
+    sides = [[draw(st.integers(0, n)) for n in axes] for _ in range(2)]
+    given = np.array(sides, np.int64).reshape((2,) if is_scalar else (2, length))
+    is_data = draw(st.booleans())
+
+    def emit(array: Any, sides: Any) -> Any:
+        left, right = (moa.psi([k], sides) if is_data else sides[k] for k in (0, 1))
+        return moa.pad(left, right, array)
+
+    value = pad(given[0], given[1], array)
+    return Step("pad", value, emit, given, is_data, is_counted=True)
+
+
+def _insert(draw: Draw, array: Array) -> Step:
+    length, is_scalar = draw(st.integers(0, array.ndim)), draw(st.booleans())
+    counted = 1 if is_scalar else length
+    shape = [draw(st.integers(0, n)) for n in array.shape[:counted]]
+    offsets: Any = [
+        draw(st.integers(0, n - m)) for n, m in zip(array.shape, shape, strict=False)
+    ]
+    if is_scalar:
+        (offsets,) = offsets
+    block = values(draw, (*shape, *array.shape[counted:]), array.dtype)
+    step = _with(draw, "insert", insert(offsets, block, array), offsets)
+    step.emit = lambda array, offsets: moa.insert(offsets, block, array)
+    return step
+
+
 def _compress(draw: Draw, array: Array) -> Step:
     size = len(array)
     mask = draw(st.lists(st.booleans(), min_size=size, max_size=size))
@@ -342,7 +406,10 @@ STEPS: dict[str, Callable[[Draw, Array], Step]] = {
     "reverse": _reverse,
     "rotate": _rotate,
     "transpose": _transpose,
+    "pad": _pad,
+    "insert": _insert,
     "reshape": _reshape,
+    "recycle": _recycle,
     "ravel": _ravel,
     "compress": _compress,
     "expand": _expand,
@@ -360,11 +427,11 @@ def possible(chain: Chain, folds: int) -> list[str]:
     array, done = chain.value, [step.text for step in chain.steps]
     names = set(STEPS)
     if array.ndim == 0:
-        names = {"reshape", "ravel", "cat"}
+        names = {"reshape", "recycle", "ravel", "cat"}
     if array.ndim != 1 or array.dtype == np.bool_:
         names -= set(GRADES)
     if set(done) & set(GRADES):
-        names -= {"cat"}  # No argument has the element type index.
+        names -= {"cat", "insert"}  # No argument has the element type index.
     if folds == 2:
         names -= set(FOLDS)
     return sorted(names)
@@ -549,6 +616,33 @@ IDENTITIES: dict[str, Identity] = {
     ),
     "⊘⊘A = A": Identity(lambda a: (moa.transpose(moa.transpose(a)), a)),
     "t ⊘ (u ⊘ A) = t[u] ⊘ A": Identity(_sides_of_transpose),
+    "-r ▽ (l ▽ pad(l, r, A)) = A": Identity(
+        lambda a, k, j: (moa.drop(-j, moa.drop(k, moa.pad(k, j, a))), a),
+        lambda draw, array: [draw(st.integers(0, len(array))) for _ in "lr"],
+    ),
+    "pad(l, r, A) = (-l △ A) ++ A ++ (r △ A)": Identity(
+        lambda a, k, j: (
+            moa.pad(k, j, a),
+            moa.cat(moa.cat(moa.take(-k, a), a), moa.take(j, a)),
+        ),
+        lambda draw, array: [draw(st.integers(0, len(array))) for _ in "lr"],
+    ),
+    "insert(o, m △ (o ▽ A), A) = A": Identity(
+        lambda a, o, m: (moa.insert(o, moa.take(m, moa.drop(o, a)), a), a),
+        lambda draw, array: _summands(draw, len(array)),
+    ),
+    "insert(k, k ▽ A, A) = A": Identity(
+        lambda a, k: (moa.insert(k, moa.drop(k, a), a), a),
+        lambda draw, array: _two(draw, len(array))[:1],
+    ),
+    "recycle(ρA, A) = A": Identity(lambda a: (moa.recycle(moa.shape(a), a), a)),
+    "recycle(<πt>, A) = rav (t ρ̂ A)": Identity(
+        lambda a, t: (
+            moa.recycle(moa.ravel(moa.product(t)), a),
+            moa.ravel(moa.reshape(t, a)),
+        ),
+        lambda draw, array: _shapes(draw, array)[:1],
+    ),
     "v ⌿ (v ⍀ A) = A": Identity(
         lambda a, v: (moa.compress(v, moa.expand(v, a)), a), _mask
     ),
@@ -757,6 +851,109 @@ STATIC: dict[str, tuple[Program, Sequence[moa.ArraySpec], type[MoaError], str]] 
         ShapeError,
         "reshape expects a vector of static length as the shape, got tensor<?xi64>",
     ),
+    "recycle of nothing": (
+        lambda a: moa.recycle([2, 3], a),
+        [spec(0, 4)],
+        ShapeError,
+        "recycle: an array without elements has none to repeat: expected at least 6, "
+        "got 0",
+    ),
+    "recycle to a negative extent": (
+        lambda a: moa.recycle([-1], a),
+        [spec(4)],
+        ShapeError,
+        "recycle: an extent must not be negative: expected at least 0, got -1",
+    ),
+    "recycle to a number": (
+        lambda a: moa.recycle(4, a),
+        [spec(4)],
+        ShapeError,
+        "recycle expects a vector of static length as the shape, got tensor<i64>",
+    ),
+    "pad by more than there is": (
+        lambda a: moa.pad([1, 5], [1, 1], a),
+        [spec(3, 4)],
+        ShapeError,
+        "pad: the left count for axis 1 must not exceed the extent: expected at most "
+        "4, got 5",
+    ),
+    "pad of an empty axis": (
+        lambda a: moa.pad(0, 1, a),
+        [spec(0, 4)],
+        ShapeError,
+        "pad: the right count for axis 0 must not exceed the extent: expected at most "
+        "0, got 1",
+    ),
+    "pad by a negative count": (
+        lambda a: moa.pad(1, -1, a),
+        [spec(3, 4)],
+        ShapeError,
+        "pad: the right count for axis 0 must not be negative: expected at least 0, "
+        "got -1",
+    ),
+    "pad by other counts on the right": (
+        lambda a: moa.pad([1, 1], 1, a),
+        [spec(3, 4)],
+        ShapeError,
+        "pad expects as many counts on the right as on the left: expected 2, got 1",
+    ),
+    "pad of more axes than there are": (
+        lambda a: moa.pad([1, 1], [1, 1], a),
+        [spec(3)],
+        ShapeError,
+        "pad: more counts than axes: expected at most 1, got 2",
+    ),
+    "pad by a float": (
+        lambda a: moa.pad(1.5, 1, a),
+        [spec(3)],
+        DTypeError,
+        "pad expects integers, got 1.5",
+    ),
+    "insert of a block that is too long": (
+        moa.insert,
+        [spec(dtype="i64"), spec(4, 4), spec(3, 4)],
+        ShapeError,
+        "insert: the block must not be longer than axis 0: expected at most 3, got 4",
+    ),
+    "insert of a block that is too narrow": (
+        moa.insert,
+        [spec(dtype="i64"), spec(2, 3), spec(3, 4)],
+        ShapeError,
+        "insert: extents of axis 1 must be equal: expected 4, got 3",
+    ),
+    "insert of a row": (
+        moa.insert,
+        [spec(dtype="i64"), spec(4), spec(3, 4)],
+        ShapeError,
+        "insert expects a block of the array's rank, got tensor<4xf64> for "
+        "tensor<3x4xf64>",
+    ),
+    "insert beyond the end": (
+        lambda b, a: moa.insert([1, 2], b, a),
+        [spec(2, 3), spec(3, 4)],
+        ShapeError,
+        "insert: the block must not reach beyond axis 1: offset: expected at most 1, "
+        "got 2",
+    ),
+    "insert at a negative offset": (
+        lambda b, a: moa.insert(-1, b, a),
+        [spec(2, 4), spec(None, 4)],
+        ShapeError,
+        "insert: the offset for axis 0 must not be negative: expected at least 0, "
+        "got -1",
+    ),
+    "insert of another dtype": (
+        lambda b, a: moa.insert(0, b, a),
+        [spec(2, 4, dtype="f32"), spec(3, 4)],
+        DTypeError,
+        "insert: operands must have one element type, got f32, f64",
+    ),
+    "insert with more offsets than axes": (
+        lambda b, a: moa.insert([0, 0], b, a),
+        [spec(2), spec(3)],
+        ShapeError,
+        "insert: more counts than axes: expected at most 1, got 2",
+    ),
     "compress by a mask that is too short": (
         lambda a: moa.compress([True, False], a),
         [spec(3, 4)],
@@ -904,6 +1101,58 @@ DATA: dict[str, tuple[Program, Sequence[Any], str]] = {
         [table(3, 4), np.array([12, -1])],
         "reshape: an extent must not be negative: expected at least 0, got -1",
     ),
+    "recycle of nothing": (
+        lambda a, t: moa.recycle(t, a),
+        [table(0, 4), np.array([2, 3])],
+        "recycle: an array without elements has none to repeat: expected at least 6, "
+        "got 0",
+    ),
+    "recycle to negative extents": (
+        lambda a, t: moa.recycle(t, a),
+        [table(4), np.array([-2, -3])],
+        "recycle: an extent must not be negative: expected at least 0, got -2",
+    ),
+    "pad by more than there is": (
+        lambda a, v: moa.pad([1, 1], v, a),
+        [table(3, 4), np.array([3, 5])],
+        "pad: the right count for axis 1 must not exceed the extent: expected at most "
+        "4, got 5",
+    ),
+    "pad by a negative count": (
+        lambda a, v: moa.pad(v, [0, 0], a),
+        [table(3, 4), np.array([0, -1])],
+        "pad: the left count for axis 1 must not be negative: expected at least 0, "
+        "got -1",
+    ),
+    "pad of an empty axis": (
+        lambda a: moa.pad(1, 0, a),
+        [table(0, 4)],
+        "pad: the left count for axis 0 must not exceed the extent: expected at most "
+        "0, got 1",
+    ),
+    "insert of a block that is too long": (
+        lambda b, a: moa.insert(0, b, a),
+        [table(4, 4), table(3, 4)],
+        "insert: the block must not be longer than axis 0: expected at most 3, got 4",
+    ),
+    "insert beyond the end": (
+        lambda b, a, v: moa.insert(v, b, a),
+        [table(2, 3), table(3, 4), np.array([1, 2])],
+        "insert: the block must not reach beyond axis 1: offset: expected at most 1, "
+        "got 2",
+    ),
+    "insert at the largest offset there is": (
+        lambda b, a, v: moa.insert(v, b, a),
+        [table(2, 4), table(3, 4), np.array(2**63 - 1)],
+        "insert: the block must not reach beyond axis 0: offset: expected at most 1, "
+        f"got {2**63 - 1}",
+    ),
+    "insert at a negative offset": (
+        lambda b, a, v: moa.insert(v, b, a),
+        [table(2, 4), table(3, 4), np.array(LEAST)],
+        "insert: the offset for axis 0 must not be negative: expected at least 0, "
+        f"got {LEAST}",
+    ),
     "compress by a mask that is too long": (
         lambda a, v: moa.compress(v, a),
         [table(3, 4), np.array([True] * 4)],
@@ -995,6 +1244,8 @@ CELLS: dict[str, tuple[Program, list[int]]] = {
     "expand": (lambda v, row: moa.expand(v != 0, row), [1, 1, 1, 1]),
     "take": (lambda v, row: moa.psi([0], moa.take(v, row)), [-4]),
     "drop": (lambda v, row: moa.psi([0], moa.drop(v, row)), [4]),
+    "pad": (lambda v, row: moa.psi([0], moa.pad(v, [0], row)), [4]),
+    "insert": (lambda v, row: moa.insert(v, [7.5], row), [2]),
 }
 BEYOND: dict[str, tuple[Program, list[int]]] = {
     "expand": (lambda v, row: moa.expand(v != 0, row), [1, 0, 0, 0]),

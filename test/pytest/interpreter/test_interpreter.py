@@ -354,6 +354,8 @@ UNARY_FLOAT = [
     "sin",
     "cos",
     "floor",
+    "ceil",
+    "sign",
 ]
 SPECIAL = [0.0, -0.0, 1.0, -1.5, 2.5, math.inf, -math.inf, math.nan]
 
