@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -55,21 +55,20 @@ def _erf(x: Any) -> Any:
 
 
 def _chosen(condition: Any, then: Any, otherwise: Any) -> Any:
-    chosen: Any = np.where(condition, then, otherwise)
-    return chosen[()]
+    return cast(Callable[..., Any], np.where)(condition, then, otherwise)[()]
 
 
 def floor_divide(x: Any, y: Any) -> Any:
     """`⌊x ÷ y⌋` of integers, 0 for y = 0; of the least number by -1 it wraps around."""
-    divisor: Any = np.where(np.equal(y, 0), np.ones_like(y), y)
-    quotient: Any = np.floor_divide(x, divisor)
-    return _chosen(np.equal(y, 0), np.zeros_like(x), quotient)
+    is_zero = np.equal(y, 0)
+    quotient = np.floor_divide(x, _chosen(is_zero, np.ones_like(y), y))
+    return _chosen(is_zero, np.zeros_like(x), quotient)
 
 
 def modulo(x: Any, y: Any) -> Any:
     """`x - y × ⌊x ÷ y⌋` of integers, with the sign of y; x for y = 0."""
-    divisor: Any = np.where(np.equal(y, 0), np.ones_like(y), y)
-    return _chosen(np.equal(y, 0), x, np.remainder(x, divisor))
+    is_zero = np.equal(y, 0)
+    return _chosen(is_zero, x, np.remainder(x, _chosen(is_zero, np.ones_like(y), y)))
 
 
 def _rsqrt(x: Any) -> Any:

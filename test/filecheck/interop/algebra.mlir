@@ -31,6 +31,23 @@ func.func @structure(%a: tensor<3x?x5xf32>, %p: tensor<2xi64>, %q: tensor<4x2xin
   func.return %t, %row, %rows, %plane, %rank, %total, %k : tensor<?x5x3xf32>, tensor<5xf32>, tensor<4x5xf32>, tensor<?x5xf32>, tensor<index>, tensor<index>, tensor<3x4x2xindex>
 }
 
+// CHECK-LABEL: func.func @addresses_and_blocks(
+func.func @addresses_and_blocks(%a: tensor<3x?xf32>, %b: tensor<2x?xf32>, %p: tensor<2xi64>, %k: tensor<index>) -> (tensor<2x?xf32>, tensor<index>, tensor<2xindex>, tensor<i64>) {
+  // CHECK: moa.product %{{.*}} : tensor<2xi64> -> tensor<i64>
+  %t = moa.product %p : tensor<2xi64> -> tensor<i64>
+  // CHECK: moa.gamma column %{{.*}}, %{{.*}} : tensor<2xi64>, tensor<2xi64> -> tensor<index>
+  %g = moa.gamma column %p, %p : tensor<2xi64>, tensor<2xi64> -> tensor<index>
+  // CHECK: moa.gamma_inverse row %{{.*}}, %{{.*}} : tensor<index>, tensor<2xi64> -> tensor<2xindex>
+  %i = moa.gamma_inverse row %k, %p : tensor<index>, tensor<2xi64> -> tensor<2xindex>
+  // CHECK: moa.recycle %{{.*}}, %{{.*}} : tensor<2xi64>, tensor<3x?xf32> -> tensor<?x?xf32>
+  %r = moa.recycle %p, %a : tensor<2xi64>, tensor<3x?xf32> -> tensor<?x?xf32>
+  // CHECK: moa.insert %{{.*}}, %{{.*}}, %{{.*}} : tensor<index>, tensor<2x?xf32>, tensor<3x?xf32> -> tensor<3x?xf32>
+  %c = moa.insert %k, %b, %a : tensor<index>, tensor<2x?xf32>, tensor<3x?xf32> -> tensor<3x?xf32>
+  // CHECK: moa.pad %{{.*}}, %{{.*}}, %{{.*}} : tensor<2xi64>, tensor<2xi64>, tensor<?x?xf32> -> tensor<?x?xf32>
+  %d = moa.pad %p, %p, %r : tensor<2xi64>, tensor<2xi64>, tensor<?x?xf32> -> tensor<?x?xf32>
+  func.return %b, %g, %i, %t : tensor<2x?xf32>, tensor<index>, tensor<2xindex>, tensor<i64>
+}
+
 // CHECK-LABEL: func.func private @cell(
 func.func private @cell(%row: tensor<?xf64>) -> tensor<f64> {
   // CHECK: moa.reduce max

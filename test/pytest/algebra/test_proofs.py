@@ -157,7 +157,7 @@ WRONG_PAD: dict[str, Callable[[Any, Any, Any, Any], Any]] = {
     "no end": lambda m, i, a, s: choose(i < a, i - a + s, i - a),
     "mirrored": lambda m, i, a, s: choose(i < a, a - 1 - i, i - a),
 }
-WRONG_WITHIN: dict[str, Callable[..., Any]] = {
+WRONG_WITHIN: dict[str, Callable[[Any, Any, Any, Any, Any, Any], Any]] = {
     "one too many": lambda m, i, o, b, then, otherwise: choose(
         z3.And(o <= i, i <= o + b), then(), otherwise()
     ),
@@ -234,7 +234,10 @@ def test_the_arithmetic_is_that_of_integers(a: int, b: int) -> None:
     term = terms.if_less(*map(terms.number, (a, b, 1, 2)))
     assert number(term) == integers.if_less(a, b, 1, 2)
     term = terms.choose_less(
-        *map(terms.number, (a, b)), lambda: terms.number(1), lambda: terms.number(2)
+        terms.number(a),
+        terms.number(b),
+        lambda: terms.number(1),
+        lambda: terms.number(2),
     )
     assert number(term) == integers.choose_less(a, b, lambda: 1, lambda: 2)
 

@@ -84,8 +84,8 @@ def recycle(shape: Sequence[int], array: Array) -> Array:
 
 
 def pad(left: Any, right: Any, array: Array) -> Array:
-    counts = zip(np.atleast_1d(left), np.atleast_1d(right), strict=True)
-    for axis, (before, after) in enumerate(counts):
+    sides = [np.atleast_1d(counts).tolist() for counts in (left, right)]
+    for axis, (before, after) in enumerate(zip(*sides, strict=True)):
         parts = np.split(array, [array.shape[axis] - before], axis)
         parts = [parts[1], array, np.split(array, [after], axis)[0]]
         array = np.concatenate(parts, axis)
