@@ -338,7 +338,8 @@ class SplitLoopsPass(ModulePass):
     """Splits loops and folds at the indices where a choice in their body changes.
 
     Each value is computed as before, in the same order; the branch is gone. `pieces`
-    bounds how many loops one loop may become.
+    bounds how many loops one loop may become. A choice that the bounds of a loop settle
+    for all its indices, compared as sums, is made without a split.
     """
 
     name = "moa-split-loops"
