@@ -42,6 +42,7 @@ from xdsl.irdl import (
     AnyAttr,
     AnyOf,
     AttrConstraint,
+    AttrSetConstraint,
     BaseAttr,
     EqAttrConstraint,
     IRDLOperation,
@@ -118,11 +119,10 @@ class _Body:
                 return self._define(f'irdl.base "{BASES[base]}"')
             case EqAttrConstraint(attr=attribute):
                 return self._define(f"irdl.is {attribute}")
-            case AnyOf(attr_constrs=parts) if all(
-                isinstance(part, EqAttrConstraint) for part in parts
-            ):
-                names = ", ".join(map(self.constraint, parts))
-                return self._define(f"irdl.any_of({names})")
+            case AttrSetConstraint(values=attributes):
+                texts = sorted(map(str, attributes))
+                names = [self._define(f"irdl.is {text}") for text in texts]
+                return self._define(f"irdl.any_of({', '.join(names)})")
             case AnyOf() | AnyAttr():
                 return self._define("irdl.any")
             case _:

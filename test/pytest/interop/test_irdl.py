@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from mlir import ir
@@ -30,8 +30,13 @@ from xdsl.ir import Operation
 from xdsl.irdl import (
     IRDLOperation,
     MessageConstraint,
+    VarConstraint,
     base,
+    eq,
     irdl_op_definition,
+    operand_def,
+    opt_operand_def,
+    opt_prop_def,
     prop_def,
 )
 from xdsl.printer import Printer
@@ -155,6 +160,49 @@ def test_unknown_constraint_is_an_error():
 
     with pytest.raises(generator.InexpressibleError, match="no constraint of IRDL for"):
         generator.operation_text(NotAString)
+
+
+@irdl_op_definition
+class Mixed(IRDLOperation):
+    """An operation with what the algebra does not use."""
+
+    name = "moa.mixed"
+    T: ClassVar = VarConstraint("T", TensorType.constr())
+    lhs = operand_def(T)
+    rhs = opt_operand_def(T)
+    order = prop_def(eq(StringAttr("row")) | eq(StringAttr("column")))
+    hint = opt_prop_def(StringAttr)
+
+
+def mixed(operands: str, types: str, order: str) -> str:
+    return (
+        f"func.func @f(%a: tensor<3xf64>, %b: tensor<4xf64>) {{\n"
+        f'  "moa.mixed"({operands}) {{order = "{order}"}} : ({types}) -> ()\n'
+        f"  return\n}}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (mixed("%a", "tensor<3xf64>", "row"), None),
+        (mixed("%a, %a", "tensor<3xf64>, tensor<3xf64>", "column"), None),
+        (
+            mixed("%a, %b", "tensor<3xf64>, tensor<4xf64>", "row"),
+            "expected 'tensor<3xf64>' but got 'tensor<4xf64>'",
+        ),
+        (mixed("%a", "tensor<3xf64>", "diagonal"), "does not satisfy the constraint"),
+        (mixed("", "", "row"), "expects at least 1 operands, but got 0"),
+    ],
+)
+def test_choices_options_and_equal_types(
+    text: str, message: str | None, tmp_path: Path
+):
+    file = tmp_path / "mixed.irdl.mlir"
+    file.write_text(generator.dialect_text([Mixed]))
+    result = run((upstream_tool(), f"--irdl-file={file}"), text)
+    assert (result.returncode == 0) == (message is None)
+    assert (message or "") in result.stderr
 
 
 def test_loading_twice_is_no_error():
