@@ -42,6 +42,36 @@ irdl.dialect @moa {
     irdl.results(result: %1)
   }
 
+  // The product of a vector, `π v`, a scalar; `π <> = 1`.
+  irdl.operation @product {
+    %0 = irdl.base "!builtin.tensor"
+    %1 = irdl.base "!builtin.tensor"
+    irdl.operands(array: %0)
+    irdl.results(result: %1)
+  }
+
+  // The address of an index in a shape: `γ(i; s)`, by rows or by columns.
+  irdl.operation @gamma {
+    %0 = irdl.base "!builtin.tensor"
+    %1 = irdl.base "!builtin.tensor"
+    %2 = irdl.base "!builtin.tensor"
+    %3 = irdl.base "#builtin.string"
+    irdl.operands(index: %0, shape: %1)
+    irdl.results(result: %2)
+    irdl.attributes { "order" = %3 }
+  }
+
+  // The index at an address of a shape: `γ'(k; s)`, by rows or by columns.
+  irdl.operation @gamma_inverse {
+    %0 = irdl.base "!builtin.tensor"
+    %1 = irdl.base "!builtin.tensor"
+    %2 = irdl.base "!builtin.tensor"
+    %3 = irdl.base "#builtin.string"
+    irdl.operands(address: %0, shape: %1)
+    irdl.results(result: %2)
+    irdl.attributes { "order" = %3 }
+  }
+
   // Indexing: `j ψ (i ψ A) = (i ++ j) ψ A` for a vector i no longer than the rank.
   irdl.operation @psi {
     %0 = irdl.base "!builtin.tensor"
@@ -112,8 +142,37 @@ irdl.dialect @moa {
     irdl.results(result: %1)
   }
 
+  // Circular padding: the last l planes before each leading axis, the first r after it.
+  irdl.operation @pad {
+    %0 = irdl.base "!builtin.tensor"
+    %1 = irdl.base "!builtin.tensor"
+    %2 = irdl.base "!builtin.tensor"
+    %3 = irdl.base "!builtin.tensor"
+    irdl.operands(left: %0, right: %1, array: %2)
+    irdl.results(result: %3)
+  }
+
+  // An array with one block replaced: the block B of A that begins at o.
+  irdl.operation @insert {
+    %0 = irdl.base "!builtin.tensor"
+    %1 = irdl.base "!builtin.tensor"
+    %2 = irdl.base "!builtin.tensor"
+    %3 = irdl.base "!builtin.tensor"
+    irdl.operands(offsets: %0, block: %1, array: %2)
+    irdl.results(result: %3)
+  }
+
   // The same elements in another shape: `i ψ (t ρ̂ A) = γ'(γ(i; t); ρA) ψ A`.
   irdl.operation @reshape {
+    %0 = irdl.base "!builtin.tensor"
+    %1 = irdl.base "!builtin.tensor"
+    %2 = irdl.base "!builtin.tensor"
+    irdl.operands(shape: %0, array: %1)
+    irdl.results(result: %2)
+  }
+
+  // The elements, over and over, in a shape: `γ'(γ(i; t) mod τA; ρA) ψ A` at i.
+  irdl.operation @recycle {
     %0 = irdl.base "!builtin.tensor"
     %1 = irdl.base "!builtin.tensor"
     %2 = irdl.base "!builtin.tensor"
