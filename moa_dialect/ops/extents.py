@@ -377,7 +377,8 @@ def _atom_text(atom: RootAtom) -> str | None:
         case ValueElement(BlockArgument() as argument, position):
             return _element_text(argument, position)
         case ValueAbsolute(BlockArgument() as argument, position):
-            return f"the absolute value of {_element_text(argument, position)}"
+            text = _element_text(argument, position)
+            return f"the absolute value of {text}".replace("value of the value", "value")
         case ValueTrueCount(BlockArgument() as argument):
             return f"the number of true elements of {argument_name(argument)}"
         case _:
@@ -386,7 +387,9 @@ def _atom_text(atom: RootAtom) -> str | None:
 
 def _element_text(argument: BlockArgument, position: int) -> str:
     name = argument_name(argument)
-    return f"element {position} of {name}" if shape_of(argument.type) else name
+    if not shape_of(argument.type):
+        return f"the value of {name}"
+    return f"element {position} of {name}"
 
 
 def root_text(
