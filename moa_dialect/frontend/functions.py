@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import wraps
+from inspect import Parameter, Signature
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,6 +22,7 @@ from moa_dialect.frontend.trace import (
     Number,
     Scalar,
     active_trace,
+    argument_names,
     as_array,
     checked,
     function_name,
@@ -90,6 +92,9 @@ def _array_function(fn: Callable[..., Any]) -> Callable[..., Any]:
                 given[n] = array
             return fn(*given, **kwargs)
 
+        names = argument_names(fn, len(args))
+        parameters = [Parameter(names[n], Parameter.POSITIONAL_ONLY) for n in places]
+        vars(program)["__signature__"] = Signature(parameters)
         specs = [ArraySpec(array.shape, array.dtype) for array in arrays]
         module = trace_program(program, specs, "main")
         (result,) = interpret_module(module, "main", arrays)

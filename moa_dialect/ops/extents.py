@@ -378,7 +378,9 @@ def _atom_text(atom: RootAtom) -> str | None:
             return _element_text(argument, position)
         case ValueAbsolute(BlockArgument() as argument, position):
             text = _element_text(argument, position)
-            return f"the absolute value of {text}".replace("value of the value", "value")
+            return f"the absolute value of {text}".replace(
+                "value of the value", "value"
+            )
         case ValueTrueCount(BlockArgument() as argument):
             return f"the number of true elements of {argument_name(argument)}"
         case _:

@@ -763,8 +763,7 @@ STATIC: dict[str, tuple[Program, Sequence[moa.ArraySpec], type[MoaError], str]] 
         lambda a: moa.compress([True, False], a),
         [spec(3, 4)],
         ShapeError,
-        "compress: the mask must be as long as axis 0: expected 3 (axis 0 of a), "
-        "got 2",
+        "compress: the mask must be as long as axis 0: expected 3 (axis 0 of a), got 2",
     ),
     "compress of a scalar": (
         lambda a: moa.compress([True], a),

@@ -913,7 +913,8 @@ def test_omega_errors():
     ):
         run(text, np.ones((3, 4)), np.ones((2, 4)))
     with fails(
-        ShapeError, "sub: extents of cell axis 0 must be equal: expected 4 (axis 1 of a), got 5 (axis 1 of b)"
+        ShapeError,
+        "sub: extents of cell axis 0 must be equal: expected 4 (axis 1 of a), got 5 (axis 1 of b)",
     ):
         run(text, np.ones((3, 4)), np.ones((3, 5)))
     cells = """
