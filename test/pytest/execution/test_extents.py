@@ -1,5 +1,8 @@
 """Symbolic extents: one kernel for all extents, guards, and the errors they raise."""
 
+# pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownVariableType=false
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
