@@ -93,7 +93,12 @@ def _array_function(fn: Callable[..., Any]) -> Callable[..., Any]:
             return fn(*given, **kwargs)
 
         names = argument_names(fn, len(args))
-        parameters = [Parameter(names[n], Parameter.POSITIONAL_ONLY) for n in places]
+        # Arrays without a parameter of their own are numbered among the arrays.
+        called = [
+            f"arg{k}" if names[n] == f"arg{n}" else names[n]
+            for k, n in enumerate(places)
+        ]
+        parameters = [Parameter(name, Parameter.POSITIONAL_ONLY) for name in called]
         vars(program)["__signature__"] = Signature(parameters)
         specs = [ArraySpec(array.shape, array.dtype) for array in arrays]
         module = trace_program(program, specs, "main")

@@ -924,7 +924,10 @@ def test_omega_errors():
       }
     """
     text = omega("@g", "1, 1", 2, 2, 2, cells)
-    with fails(ShapeError, "sub: extents of axis 0 must be equal: expected 4, got 5"):
+    with fails(
+        ShapeError,
+        "sub: extents of axis 0 must be equal: expected 4 (axis 1 of a), got 5 (axis 1 of b)",
+    ):
         run(text, np.ones((0, 4)), np.ones((0, 5)))
 
 
