@@ -377,10 +377,8 @@ def _atom_text(atom: RootAtom) -> str | None:
         case ValueElement(BlockArgument() as argument, position):
             return _element_text(argument, position)
         case ValueAbsolute(BlockArgument() as argument, position):
-            text = _element_text(argument, position)
-            return f"the absolute value of {text}".replace(
-                "value of the value", "value"
-            )
+            element = _element_text(argument, position)
+            return f"the absolute value of {element.removeprefix('the value of ')}"
         case ValueTrueCount(BlockArgument() as argument):
             return f"the number of true elements of {argument_name(argument)}"
         case _:
