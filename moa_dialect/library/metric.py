@@ -42,9 +42,11 @@ def nearest(x: Any, y: Any, k: int) -> Any:
     Raises:
         ShapeError: if k is larger than m, or unless both have points of the same d.
     """
-    return moa.omega(
-        lambda row: moa.take(k, moa.grade_up(row)), 1, squared_distances(x, y)
-    )
+
+    def places(row: Any) -> Any:
+        return moa.take(k, moa.grade_up(row))
+
+    return moa.omega(places, 1, squared_distances(x, y))
 
 
 def nearest_distances(x: Any, y: Any, k: int) -> Any:

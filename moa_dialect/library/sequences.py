@@ -51,7 +51,11 @@ def horner(coefficients: Any, x: float) -> Any:
     Raises:
         ShapeError: for a scalar, or without coefficients.
     """
-    return moa.reduce(lambda c, rest: c + x * rest, coefficients)
+
+    def step(coefficient: Any, rest: Any) -> Any:
+        return coefficient + x * rest
+
+    return moa.reduce(step, coefficients)
 
 
 def polynomial(coefficients: Any, points: Any) -> Any:

@@ -41,7 +41,11 @@ def shift(a: Any, count: int, axis: int = 0) -> Any:
         ShapeError: for an axis that is not there.
     """
     _check_axis("shift", a, axis)
-    return _on_axis(lambda x: moa.rotate(count, x), a, axis)
+
+    def rotated(x: Any) -> Any:
+        return moa.rotate(count, x)
+
+    return _on_axis(rotated, a, axis)
 
 
 def central_difference(a: Any, spacing: float = 1.0, axis: int = 0) -> Any:
