@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from moa_dialect.errors import ShapeError
 from moa_dialect.frontend import functions as moa
 
 
@@ -71,6 +72,8 @@ def polynomial(coefficients: Any, points: Any) -> Any:
     Raises:
         ShapeError: if coefficients is a scalar.
     """
+    if not coefficients.ndim:
+        raise ShapeError("polynomial: expected an axis of coefficients, got a scalar")
     count = moa.iota(moa.psi([0], moa.shape(coefficients)))
     powers = moa.outer("pow", points, moa.cast(count, points.dtype))
     return moa.inner("add", "mul", powers, coefficients)
