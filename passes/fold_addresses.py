@@ -75,8 +75,7 @@ def _is_fixed(value: SSAValue) -> bool:
     owner = value.owner
     if isinstance(owner, arith.ConstantOp):
         return True
-    parent = owner.parent_op() if owner is not None else None
-    return isinstance(parent, FuncOp)
+    return isinstance(owner.parent_op(), FuncOp)
 
 
 def _is_product(value: SSAValue, left: SSAValue, right: SSAValue) -> bool:
@@ -208,7 +207,8 @@ class FoldAddressesPass(ModulePass):
     """Brings every access into the form start plus loop indices times strides.
 
     The parts of an index that the loops do not change move into the start, a minus
-    sign into the stride; index arithmetic moves out of the loops.
+    sign into the stride; index arithmetic moves out of the loops. A quotient and a
+    remainder whose strides put them together again are one index.
     """
 
     name = "moa-fold-addresses"

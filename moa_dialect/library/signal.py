@@ -77,14 +77,15 @@ def correlate(a: Any, kernel: Any) -> Any:
 
     Args:
         a: shape s of rank 1 or more, float or integer.
-        kernel: known shape e of the same rank, each extent at least 1, the dtype of a.
+        kernel: known shape e of the same rank, each extent at least 1 and at most one
+            more than that of a, the dtype of a.
 
     Returns:
         Shape `s - e + 1`.
 
     Raises:
         ShapeError: for different ranks, an unknown kernel shape, a kernel without
-            elements, or one larger than a.
+            elements, or one that is too large.
     """
     if a.ndim != kernel.ndim or None in kernel.shape:
         raise ShapeError(
@@ -108,7 +109,8 @@ def convolve(a: Any, kernel: Any) -> Any:
 
     Args:
         a: shape s of rank 1 or more, float or integer.
-        kernel: known shape e of the same rank, each extent at least 1, the dtype of a.
+        kernel: known shape e of the same rank, each extent at least 1 and at most one
+            more than that of a, the dtype of a.
 
     Returns:
         Shape `s - e + 1`.
@@ -135,7 +137,7 @@ def correlate_channels(a: Any, kernels: Any) -> Any:
 
     Raises:
         ShapeError: for other ranks, an unknown kernel shape, different numbers of
-            channels, or a kernel larger than the image.
+            channels, or a kernel that is too large.
     """
     if a.ndim != 3 or kernels.ndim != 4 or None in kernels.shape:
         raise ShapeError(

@@ -600,6 +600,16 @@ def test_neighbours_are_accesses_with_other_indices(name: str) -> None:
     assert "moa.buffer" not in [op.name for op in compiled.module("onf").walk()]
 
 
+def test_the_parts_of_an_elimination_step_have_loops_of_their_own() -> None:
+    """The rows that stay, the multipliers so far, the new ones, the trailing block."""
+    compiled = moa.jit(step_1).lower(moa.ArraySpec((None, None)))
+    names = [op.name for op in compiled.module("onf").walk()]
+    assert names.count("moa.store") == 4
+    assert names.count("moa.loop") == 6
+    assert "scf.if" not in names
+    assert "arith.cmpi" not in names
+
+
 @pytest.mark.parametrize("shape", [(4,), (3, 5)])
 def test_burgers_of_a_constant_field_stays(shape: Shape) -> None:
     u = np.full(shape, 2.0)
