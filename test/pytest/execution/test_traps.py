@@ -558,11 +558,19 @@ ROW_MUST_BE_KNOWN = ("reshape that splits an axis", "transpose of reshape")
 def test_a_chain_is_one_strided_copy(name: str, is_static: bool) -> None:
     """One nest of loops, one load and one store, no choice and no division."""
     program, shape, rank = COPIES[name]
-    counts = loops(program, shape if is_static else (None,) * len(shape))
+    known = shape if is_static else (None,) * len(shape)
+    counts = loops(program, known)
     assert counts["moa.loop"] == rank
     assert counts["moa.load"] == counts["moa.store"] == 1
     assert not any(counts[choice] for choice in (*CHOICES, *DIVISIONS))
     assert counts["moa.buffer"] == 0
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_a_chain_that_is_one_copy_copies_the_right_elements(name: str) -> None:
+    program, shape, _ = COPIES[name]
+    a = table(*(extent or 0 for extent in shape))
+    agree(program, moa.interpret(program, a), a)
 
 
 CATS: dict[str, tuple[Program, list[tuple[int | None, ...]], int]] = {

@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -520,6 +521,13 @@ def test_one_kernel_serves_all_shapes(name: str, data: st.DataObject) -> None:
     case = BY_NAME[name]
     arrays = arguments(case, shapes_of(name, data.draw), "f8")
     same(dynamic(case, arrays), case.reference(*arrays), "f8")
+
+
+def test_every_program_is_compared() -> None:
+    """Here, or with PyTorch in the other file."""
+    folder = Path(__file__).parent
+    text = "".join(path.read_text("utf-8") for path in folder.glob("test_*.py"))
+    assert [n for n in library.__all__ if f"library.{n}" not in text] == []
 
 
 # What holds between programs
