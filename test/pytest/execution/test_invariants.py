@@ -257,7 +257,20 @@ def test_an_intermediate_that_is_lowered_becomes_a_buffer_and_is_found() -> None
 # No pattern for a program
 
 ROOT = Path(moa.__file__).resolve().parent
-NAMES = ("attention", "softmax", "flash", "layernorm", "logsumexp", "layer_norm")
+NAMES = (
+    "attention",
+    "softmax",
+    "flash",
+    "layernorm",
+    "logsumexp",
+    "layer_norm",
+    "laplacian",
+    "burgers",
+    "fourier",
+    "convol",
+    "cooley",
+    "horner",
+)
 
 
 def _sources() -> Iterator[Path]:
