@@ -126,7 +126,7 @@ def _defined(
     q, k, v = map(_widened, (q, k, v))
     k, v = _for_each_head(k, q), _for_each_head(v, q)
 
-    scores = _factor(scale, q) * moa.omega(_products, (2, 2), q, k)
+    scores = factor(scale, q) * products(q, k)
     if softcap is not None:
         scores = softcap * moa.tanh(scores / softcap)
     if bias is not None:
@@ -164,11 +164,16 @@ def weights_of(scores: Any, sink: Any = None) -> tuple[Any, Any]:
     return moa.omega("div", (1, 0), powers, sums), top + moa.log(sums)
 
 
+def products(q: Any, k: Any) -> Any:
+    """`Q +•× ⊘K` over leading axes: of every query with every key."""
+    return moa.omega(_products, (2, 2), q, k)
+
+
 def _products(queries: Any, keys: Any) -> Any:
     return moa.inner("add", "mul", queries, moa.transpose(keys))
 
 
-def _factor(scale: Any, q: Any) -> Any:
+def factor(scale: Any, q: Any) -> Any:
     """The scale, by default 1 / sqrt(d); a score of width 0 is 0 with any."""
     if isinstance(scale, Array):
         return scale
@@ -297,13 +302,19 @@ def _check_options(
                 f"attention: expected True or False as {name}, got {value!r}"
             )
     if window is not None:
-        if not isinstance(window, Integral) or isinstance(window, bool):
-            raise DTypeError(f"attention: expected an integer as window, got {window!r}")
+        if isinstance(window, bool) or not isinstance(window, Integral):
+            raise DTypeError(
+                f"attention: expected an integer as window, got {window!r}"
+            )
         if window < 1:
-            raise OptionError(f"attention: expected a window of at least 1, got {window}")
+            raise OptionError(
+                f"attention: expected a window of at least 1, got {window}"
+            )
     if softcap is not None:
         if not _is_number(softcap):
-            raise DTypeError(f"attention: expected a number as softcap, got {softcap!r}")
+            raise DTypeError(
+                f"attention: expected a number as softcap, got {softcap!r}"
+            )
         if not 0 < softcap < math.inf:
             raise OptionError(
                 f"attention: expected a softcap above 0 and finite, got {softcap}"
