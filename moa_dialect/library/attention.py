@@ -15,6 +15,7 @@ from moa_dialect.frontend.jit import is_array, jit
 from moa_dialect.frontend.trace import Array, active_trace, as_array
 from moa_dialect.library.broadcasting import extent, repeated_along, stretched
 from moa_dialect.library.linear import matmul
+from moa_dialect.library.positions import Position
 from moa_dialect.library.softmax import row_maximum, row_sum
 from moa_dialect.types import dtype_of, element_type_of, kind_of
 
@@ -65,8 +66,9 @@ def attention(
         score_mod: a function `(s, b, h, i, j)` of a score and its batch, head, query
             and key index to the score that takes its place, all scalars (rank 0). h is
             the index on the axis before the rows, b the row-major number of the index
-            on all axes before that; each is 0 if there is no such axis. The function
-            may use constants, not arrays of the program around it.
+            on all axes before that; each is 0 if there is no such axis. An index is an
+            integer that becomes a float beside one; `//` and `%` take a Python integer.
+            The function may use constants, not arrays of the program around it.
         return_lse: also give the logarithm of the denominator.
 
     Returns:
@@ -142,26 +144,18 @@ def _defined(
         if q.ndim == 2 and sink.shape == (1,):
             sink = moa.psi([0], sink)
         sink = stretched(sink, scores, q.ndim - 2, "attention: sink")
-    weights, lse = weights_of(scores, sink)
-    result = matmul(weights, v)
-    if q.element_type != given:
-        result = moa.cast(result, dtype_of(given))
-    return (result, lse) if return_lse else result
 
-
-def weights_of(scores: Any, sink: Any = None) -> tuple[Any, Any]:
-    """Softmax of every row of scores, and the logarithm of its denominator.
-
-    The denominator has a further summand for the sink, a logit for each matrix.
-    """
     top = row_maximum(scores)
     if sink is not None:
         top = moa.omega("max", (1, 0), top, sink)
     powers = moa.exp(moa.omega("sub", (1, 0), scores, top))
     sums = row_sum(powers)
     if sink is not None:
-        sums = sums + moa.exp(moa.negative(moa.omega("sub", (1, 0), top, sink)))
-    return moa.omega("div", (1, 0), powers, sums), top + moa.log(sums)
+        sums = sums + moa.exp(moa.omega(_less, (1, 0), top, sink))
+    result = matmul(moa.omega("div", (1, 0), powers, sums), v)
+    if q.element_type != given:
+        result = moa.cast(result, dtype_of(given))
+    return (result, top + moa.log(sums)) if return_lse else result
 
 
 def products(q: Any, k: Any) -> Any:
@@ -171,6 +165,11 @@ def products(q: Any, k: Any) -> Any:
 
 def _products(queries: Any, keys: Any) -> Any:
     return moa.inner("add", "mul", queries, moa.transpose(keys))
+
+
+def _less(tops: Any, sink: Any) -> Any:
+    """`z - m`, for the maxima m of the rows of one head and its sink z."""
+    return sink - tops
 
 
 def factor(scale: Any, q: Any) -> Any:
@@ -228,7 +227,8 @@ def _modified(scores: Any, score_mod: ScoreMod) -> Any:
             return moa.psi([place], numbers)
 
         def index(axis: int) -> Any:
-            return entry(axis) if axis >= 0 else as_array(0, numbers.element_type)
+            place = entry(axis) if axis >= 0 else as_array(0, numbers.element_type)
+            return Position(place, score.dtype)
 
         batch = index(0 if rank > 3 else -1)
         for axis, known in enumerate(extents[1:], 1):
@@ -242,6 +242,8 @@ def _modified(scores: Any, score_mod: ScoreMod) -> Any:
 
 def _scalar(result: Any, score: Any) -> Any:
     """The result of a score_mod, checked."""
+    if isinstance(result, Position):
+        result = result.as_float()
     if not isinstance(result, Array):
         if not _is_number(result):
             raise DTypeError(

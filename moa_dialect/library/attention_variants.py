@@ -32,8 +32,7 @@ def differential_attention(
         scale: multiplies both scores; 1 / sqrt(d) if None.
 
     Returns:
-        Shape (..., n, e). Source: Ye et al., *Differential Transformer* (2024),
-        equation 1.
+        Shape (..., n, e). Source: Ye et al., *Differential Transformer* (2024).
     """
     scale = factor(scale, q1)
     first = softmax(scale * products(q1, k1))
@@ -61,7 +60,7 @@ def sigmoid_attention(
 
     Returns:
         Shape (..., n, e). Source: Ramapuram et al., *Theory, Analysis, and Best
-        Practices for Sigmoid Self-Attention* (2024), equations 3 and 4.
+        Practices for Sigmoid Self-Attention* (2024).
     """
     scores = factor(scale, q) * products(q, k)
     if bias is None:
@@ -85,8 +84,7 @@ def linear_attention(q: Any, k: Any, v: Any, is_causal: bool = False) -> Any:
         is_causal: query i sees key j only if j <= i.
 
     Returns:
-        Shape (..., n, e). Source: Katharopoulos et al., *Transformers are RNNs* (2020),
-        equations 5, 7 and 9.
+        Shape (..., n, e). Source: Katharopoulos et al., *Transformers are RNNs* (2020).
     """
     queries, keys = _feature(q), _feature(k)
     if is_causal:

@@ -350,6 +350,25 @@ MODS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
         ),
         lambda s, b, h, i, j: s if j % 2 == 0 else -9.0,
     ),
+    "indices as floats": (
+        lambda s, b, h, i, j: s - 0.25 * (i - j) + j / 2 + (h + 1) ** 0.5 + (2 - b) * s,
+        lambda s, b, h, i, j: s - 0.25 * (i - j) + j / 2 + (h + 1) ** 0.5 + (2 - b) * s,
+    ),
+    "blocks": (
+        lambda s, b, h, i, j: moa.where(
+            (i // 2 == j // 2) | (j % 3 == 0), s, -math.inf
+        ),
+        lambda s, b, h, i, j: s if i // 2 == j // 2 or j % 3 == 0 else -math.inf,
+    ),
+    "rounded down": (
+        lambda s, b, h, i, j: s + (i - j) // 3 + ((-j) % 2) * 0.5 + abs(i - j) * 0.125,
+        lambda s, b, h, i, j: s + (i - j) // 3 + ((-j) % 2) * 0.5 + abs(i - j) * 0.125,
+    ),
+    "an index": (lambda s, b, h, i, j: j - i, lambda s, b, h, i, j: j - i),
+    "compared": (
+        lambda s, b, h, i, j: moa.where(s > j, s, 2 * s) + moa.where(i > 0.5, 1.0, s),
+        lambda s, b, h, i, j: (s if s > j else 2 * s) + (1.0 if i > 0.5 else s),
+    ),
     "softcap": (
         lambda s, b, h, i, j: 2 * moa.tanh(s / 2),
         lambda s, b, h, i, j: 2 * math.tanh(s / 2),
@@ -710,7 +729,7 @@ def test_inside_of_a_program() -> None:
 
     random = np.random.default_rng(0)
     x, weight = random.normal(size=(2, 6, 4)), random.normal(size=(4, 4))
-    expected = x + reference(x @ weight, x, x, 0.3, is_causal=True)[0]
+    expected = x + reference(x @ weight, x, x, scale=0.3, is_causal=True)[0]
     for run in (moa.jit(program), lambda *a: moa.interpret(program, *a)):
         assert relative(run(x, weight, np.array(0.3)), expected) <= 1e-14
 
@@ -812,9 +831,9 @@ def test_options_of_a_wrong_shape(option: dict[str, Any], message: str) -> None:
         ),
         ({"score_mod": 2}, DTypeError, "a function as score_mod, got 2"),
         (
-            {"score_mod": lambda s, b, h, i, j: i},
+            {"score_mod": lambda s, b, h, i, j: moa.cast(i, "i64")},
             DTypeError,
-            "score_mod to give an element of type f64, got index",
+            "score_mod to give an element of type f64, got i64",
         ),
         (
             {"score_mod": lambda s, b, h, i, j: None},
@@ -830,6 +849,25 @@ def test_options_that_are_not_possible(
     for call in (moa.attention, moa.jit(moa.attention)):
         with pytest.raises(error, match=f"attention: expected {message}"):
             call(q, k, v, **option)
+
+
+@pytest.mark.parametrize(
+    ("count", "error", "message"),
+    [
+        (0, OptionError, "a divisor of at least 1, got 0"),
+        (-2, OptionError, "a divisor of at least 1, got -2"),
+        (2.0, DTypeError, "an integer as the divisor, got 2.0"),
+    ],
+)
+def test_indices_are_divided_by_positive_integers(
+    count: Any, error: type[Exception], message: str
+) -> None:
+    for mod in (
+        lambda s, b, h, i, j: s + i // count,
+        lambda s, b, h, i, j: s + i % count,
+    ):
+        with pytest.raises(error, match=message):
+            moa.attention(ones(3, 4), ones(5, 4), ones(5, 2), score_mod=mod)
 
 
 def test_a_scale_with_axes() -> None:
