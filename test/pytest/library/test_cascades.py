@@ -399,6 +399,23 @@ def test_minus_infinity_is_a_probability_of_zero() -> None:
     assert moa.jit(library.cross_entropy)(x, np.array([1])) == math.inf
 
 
+def test_zero_times_the_logarithm_of_zero_is_nan() -> None:
+    """Nothing says here that 0 log 0 is 0: see the page on these programs."""
+    x = np.array([[1.0, -math.inf]])
+    assert np.isnan(moa.jit(library.entropy)(x)).all()
+    assert np.isnan(moa.jit(library.kl_divergence)(x, x)).all()
+    assert np.isnan(moa.jit(library.cross_entropy)(x, np.array([[1.0, 0.0]]))).all()
+
+
+@pytest.mark.parametrize("value", [-math.inf, math.inf])
+def test_a_row_of_infinities_has_no_softmax(value: float) -> None:
+    x = np.array([[value, value], [1.0, 1.0]])
+    for program in (library.softmax, library.log_softmax, library.logsumexp):
+        result = moa.jit(program)(x)
+        assert np.isnan(result[0]).all()
+        assert np.isfinite(result[1]).all()
+
+
 def test_shifted_logits_are_the_same_distribution() -> None:
     """By how much is a power of two, so that nothing is rounded."""
     x = np.round(np.random.default_rng(2).normal(size=(2, 9)), 3)
