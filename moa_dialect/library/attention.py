@@ -29,7 +29,7 @@ def attention(
     k: Any,
     v: Any,
     *,
-    scale: float | None = None,
+    scale: Any = None,
     is_causal: bool = False,
     window: int | None = None,
     bias: Any = None,
@@ -54,7 +54,8 @@ def attention(
             except that the heads, the axis before the rows, may be fewer: query head h
             then uses key head `h // (H_q / H_kv)`.
         v: values, shape (..., m, e), the leading axes and dtype of k.
-        scale: multiplies the scores; 1 / sqrt(d) if None.
+        scale: multiplies the scores, a number or a scalar of the program around it;
+            1 / sqrt(d) if None.
         is_causal: query i sees key j only if j <= i, also if n and m differ.
         window: query i sees key j only if `i - window < j <= i` with is_causal, and
             only if `|i - j| < window` without.

@@ -17,7 +17,7 @@ def differential_attention(
     q2: Any,
     k2: Any,
     v: Any,
-    weight: float,
+    weight: Any,
     scale: float | None = None,
 ) -> Any:
     """`(softmax(S1) - λ softmax(S2)) +•× V` with `S = scale * (Q +•× ⊘K)`.
@@ -28,7 +28,7 @@ def differential_attention(
         q2: the second queries, as q1.
         k2: the second keys, as k1.
         v: values, shape (..., m, e), likewise.
-        weight: λ, a number.
+        weight: λ, a number or a scalar of the program.
         scale: multiplies both scores; 1 / sqrt(d) if None.
 
     Returns:
