@@ -298,6 +298,11 @@ class Jit:
         specs = self._specs
         if specs is None:
             specs = [_spec(to_numpy(n, value)) for n, value in enumerate(given)]
+        elif len(specs) != len(given):
+            raise MoaError(
+                f"specs: expected as many arguments as specifications, {len(specs)}, "
+                f"got {len(given)}"
+            )
         key = (
             tuple((spec.shape, spec.dtype) for spec in specs),
             tuple(arrays),
@@ -349,7 +354,8 @@ def jit(
         target: where it runs; `cpu`.
         copy: False refuses arguments that would have to be copied to be contiguous.
         specs: the arguments' shapes and dtypes, with names or None for extents that
-            only a call tells. One kernel then runs for all of them; without `specs`
+            only a call tells; those of keyword arguments that are arrays come last, in
+            the order of the call. One kernel then runs for all of them; without `specs`
             there is one for each shape.
 
     Returns:

@@ -68,7 +68,7 @@ def attention(
             and key index to the score that takes its place, all scalars (rank 0). h is
             the index on the axis before the rows, b the row-major number of the index
             on all axes before that; each is 0 if there is no such axis. An index is an
-            integer that becomes a float beside one; `//` and `%` take a Python integer.
+            integer that becomes a float beside one; `//` and `%` are those of integers.
             The function may use constants, not arrays of the program around it.
         return_lse: also give the logarithm of the denominator.
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 
-from moa_dialect.errors import DTypeError, OptionError
 from moa_dialect.frontend import functions as moa
 from moa_dialect.frontend.trace import Array
 from moa_dialect.types import element_type_of, kind_of
@@ -17,9 +15,8 @@ from moa_dialect.types import element_type_of, kind_of
 class Position(Array):
     """A scalar of type `index` that beside a float becomes one, of a given dtype.
 
-    Sums, differences and products with integers are positions again. Division and
-    power are those of floats. `//` and `%` take a positive Python integer and round
-    down.
+    Sums, differences, products, `//` and `%` with integers are positions again.
+    Division and power are those of floats.
     """
 
     __slots__ = ("floating",)
@@ -50,18 +47,6 @@ class Position(Array):
     def __abs__(self) -> Any:
         return self._like(moa.absolute(self))
 
-    def __floordiv__(self, count: Any) -> Any:
-        if isinstance(count, bool) or not isinstance(count, Integral):
-            raise DTypeError(f"expected an integer as the divisor, got {count!r}")
-        if count < 1:
-            raise OptionError(f"expected a divisor of at least 1, got {count}")
-        # Exact for what an f64 holds: i / n is off an integer by 1 / n or not at all.
-        quotient = moa.floor(moa.cast(self, "f64") / float(count))
-        return self._like(moa.cast(quotient, "index"))
-
-    def __mod__(self, count: Any) -> Any:
-        return self - self.__floordiv__(count) * int(count)
-
 
 def _is_float(value: Any) -> bool:
     if isinstance(value, Array):
@@ -80,7 +65,7 @@ def _operator(name: str, is_swapped: bool) -> Callable[[Position, Any], Any]:
     return operator
 
 
-for _name in ("add", "sub", "mul", "div", "pow"):
+for _name in ("add", "sub", "mul", "div", "pow", "floordiv", "mod"):
     _dunder = {"div": "truediv"}.get(_name, _name)
     setattr(Position, f"__{_dunder}__", _operator(_name, False))
     setattr(Position, f"__r{_dunder}__", _operator(_name, True))

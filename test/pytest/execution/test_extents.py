@@ -375,3 +375,21 @@ def test_specifications_must_be_specifications() -> None:
     wrong: Any = [(2, 3)]
     with pytest.raises(moa.MoaError, match="specs: expected an ArraySpec for argum"):
         moa.jit(lambda a: a, specs=wrong)
+
+
+def test_specifications_of_keyword_arguments_come_last() -> None:
+    program = moa.jit(
+        lambda a, *, b=None, c=None: a if b is None or c is None else a + b * c,
+        specs=[Spec(("n",)), Spec(("n",)), Spec(())],
+    )
+    for n in (2, 3):
+        given = program(table(n), b=table(n), c=np.array(2.0))
+        np.testing.assert_array_equal(given, 3 * table(n))
+
+
+@pytest.mark.parametrize("arrays", [{}, {"b": table(3)}])
+def test_as_many_arguments_as_specifications(arrays: dict[str, np.ndarray]) -> None:
+    program = moa.jit(lambda a, b=None: a, specs=[V, V, V])
+    message = f"as many arguments as specifications, 3, got {1 + len(arrays)}"
+    with pytest.raises(moa.MoaError, match=message):
+        program(table(3), **arrays)
