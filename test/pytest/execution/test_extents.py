@@ -91,6 +91,60 @@ CASES: dict[str, Case] = {
     "shape": with_equal(lambda a: moa.shape(a), "table"),
     "dim": with_equal(lambda a: moa.dim(a), "table"),
     "total": with_equal(lambda a: moa.total(a), "table"),
+    "product": with_equal(moa.product),
+    "gamma": Case(
+        lambda i, a: moa.gamma(i, moa.shape(a)),
+        (Spec((2,), "i64"), A),
+        ((vector(1, 2), table(2, 3)), (vector(0, 1), table(4, 2))),
+        (
+            (vector(1, 3), table(2, 3)),
+            "gamma: index entry 1 out of range of axis 1: expected less than 3 "
+            "(m, axis 1 of a), got 3 (element 1 of i)",
+        ),
+    ),
+    "gamma_inverse": Case(
+        lambda k, a: moa.gamma_inverse(k, moa.shape(a)),
+        (Spec((), "i64"), A),
+        ((scalar(5), table(2, 3)), (scalar(1), table(1, 4))),
+        (
+            (scalar(6), table(2, 3)),
+            "gamma_inverse: the address is out of range: expected less than 6 "
+            "(n * m, axis 0 of a * axis 1 of a), got 6 (the value of k)",
+        ),
+    ),
+    "pad": Case(
+        lambda v, a: moa.pad(v, v, a),
+        (Spec((1,), "i64"), A),
+        ((vector(2), table(3, 2)), (vector(1), table(1, 4))),
+        (
+            (vector(4), table(3, 2)),
+            "pad: the left count for axis 0 must not exceed the extent: expected at "
+            "most 3 (n, axis 0 of a), got 4 (element 0 of v)",
+        ),
+    ),
+    "insert": Case(
+        lambda o, b, a: moa.insert(o, b, a),
+        (Spec((1,), "i64"), Spec(("k", "m")), A),
+        (
+            (vector(1), table(2, 3), table(4, 3)),
+            (vector(0), table(1, 2), table(1, 2)),
+        ),
+        (
+            (vector(3), table(2, 3), table(4, 3)),
+            "insert: the block must not reach beyond axis 0: offset: expected at most "
+            "2 (n - k, axis 0 of a - axis 0 of b), got 3 (element 0 of o)",
+        ),
+    ),
+    "recycle": Case(
+        lambda t, a: moa.recycle(t, a),
+        (Spec((2,), "i64"), A),
+        ((vector(3, 5), table(2, 3)), (vector(1, 2), table(2, 2))),
+        (
+            (vector(2, 4), table(0, 3)),
+            "recycle: an array without elements has none to repeat: expected at least "
+            "8 (element 0 of t * element 1 of t), got 0",
+        ),
+    ),
     "psi": Case(
         lambda a: moa.psi([1], a),
         (A,),
