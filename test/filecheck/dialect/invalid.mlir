@@ -1256,7 +1256,7 @@ func.func @pad_negative(%v: tensor<index>, %a: tensor<3xf64>) {
 
 func.func @pad_count(%w: tensor<2xindex>, %a: tensor<3x4xf64>) {
   %v = moa.constant dense<[3, 5]> : tensor<2xindex>
-  // CHECK: pad: the left count for axis 1 must not exceed the extent: expected at most 4, got 5
+  // CHECK: pad: the left count for axis 1 must not exceed the extent: expected at most 4 (axis 1 of a), got 5
   %b = moa.pad %v, %w, %a : tensor<2xindex>, tensor<2xindex>, tensor<3x4xf64> -> tensor<?x?xf64>
   func.return
 }
@@ -1304,7 +1304,7 @@ func.func @insert_elements(%o: tensor<index>, %b: tensor<2xf32>, %a: tensor<3xf6
 // -----
 
 func.func @insert_long(%o: tensor<index>, %b: tensor<4xf64>, %a: tensor<3xf64>) {
-  // CHECK: insert: the block must not be longer than axis 0: expected at most 3, got 4
+  // CHECK: insert: the block must not be longer than axis 0: expected at most 3 (axis 0 of a), got 4 (axis 0 of b)
   %c = moa.insert %o, %b, %a : tensor<index>, tensor<4xf64>, tensor<3xf64> -> tensor<3xf64>
   func.return
 }
@@ -1312,7 +1312,7 @@ func.func @insert_long(%o: tensor<index>, %b: tensor<4xf64>, %a: tensor<3xf64>) 
 // -----
 
 func.func @insert_whole_axes(%o: tensor<index>, %b: tensor<2x4xf64>, %a: tensor<3x5xf64>) {
-  // CHECK: insert: extents of axis 1 must be equal: expected 5, got 4
+  // CHECK: insert: extents of axis 1 must be equal: expected 5 (axis 1 of a), got 4 (axis 1 of b)
   %c = moa.insert %o, %b, %a : tensor<index>, tensor<2x4xf64>, tensor<3x5xf64> -> tensor<3x5xf64>
   func.return
 }
@@ -1330,7 +1330,7 @@ func.func @insert_negative(%b: tensor<2xf64>, %a: tensor<3xf64>) {
 
 func.func @insert_beyond(%b: tensor<2xf64>, %a: tensor<3xf64>) {
   %o = moa.constant dense<2> : tensor<index>
-  // CHECK: insert: the block must not reach beyond axis 0: offset: expected at most 1, got 2
+  // CHECK: insert: the block must not reach beyond axis 0: offset: expected at most 1 (axis 0 of a - axis 0 of b), got 2
   %c = moa.insert %o, %b, %a : tensor<index>, tensor<2xf64>, tensor<3xf64> -> tensor<3xf64>
   func.return
 }

@@ -10,13 +10,13 @@ func.func @psi_of_gamma(%i: tensor<2xindex>, %s: tensor<2xindex>) -> tensor<inde
   func.return %k : tensor<index>
 }
 // CHECK:       %[[ROW:.*]] = moa.at %[[I]][
-// CHECK:       moa.require %[[ROW]] ge %{{.*}}, "gamma: index entry 0 out of range of axis 0"
+// CHECK:       moa.require %[[ROW]] ge %{{.*}}, "gamma: index entry 0 out of range of axis 0: expected at least {expected}, got {given} (element 0 of i)"
 // CHECK:       %[[ROWS:.*]] = moa.at %[[S]][
-// CHECK-NEXT:  moa.require %[[ROW]] lt %[[ROWS]], "gamma: index entry 0 out of range of axis 0"
+// CHECK-NEXT:  moa.require %[[ROW]] lt %[[ROWS]], "gamma: index entry 0 out of range of axis 0: expected less than {expected} (element 0 of s), got {given} (element 0 of i)"
 // CHECK:       %[[COLUMN:.*]] = moa.at %[[I]][
-// CHECK:       moa.require %[[COLUMN]] ge %{{.*}}, "gamma: index entry 1 out of range of axis 1"
+// CHECK:       moa.require %[[COLUMN]] ge %{{.*}}, "gamma: index entry 1 out of range of axis 1: expected at least {expected}, got {given} (element 1 of i)"
 // CHECK:       %[[COLUMNS:.*]] = moa.at %[[S]][
-// CHECK-NEXT:  moa.require %[[COLUMN]] lt %[[COLUMNS]], "gamma: index entry 1 out of range of axis 1"
+// CHECK-NEXT:  moa.require %[[COLUMN]] lt %[[COLUMNS]], "gamma: index entry 1 out of range of axis 1: expected less than {expected} (element 1 of s), got {given} (element 1 of i)"
 // CHECK:       moa.comprehension [] -> tensor<index>
 // CHECK-NEXT:    %[[START:.*]] = arith.muli %[[ROW]], %[[COLUMNS]] : index
 // CHECK-NEXT:    %[[ADDRESS:.*]] = arith.addi %[[START]], %[[COLUMN]] : index

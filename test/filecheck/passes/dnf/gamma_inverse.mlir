@@ -10,13 +10,13 @@ func.func @psi_of_gamma_inverse(%k: tensor<index>, %s: tensor<2xindex>) -> tenso
   func.return %i : tensor<2xindex>
 }
 // CHECK:       %[[ROWS:.*]] = moa.at %[[S]][
-// CHECK:       moa.require %[[ROWS]] ge %{{.*}}, "gamma_inverse: an extent must not be negative"
+// CHECK:       moa.require %[[ROWS]] ge %{{.*}}, "gamma_inverse: an extent must not be negative: expected at least {expected}, got {given} (element 0 of s)"
 // CHECK:       %[[COLUMNS:.*]] = moa.at %[[S]][
-// CHECK:       moa.require %[[COLUMNS]] ge %{{.*}}, "gamma_inverse: an extent must not be negative"
+// CHECK:       moa.require %[[COLUMNS]] ge %{{.*}}, "gamma_inverse: an extent must not be negative: expected at least {expected}, got {given} (element 1 of s)"
 // CHECK:       %[[ADDRESS:.*]] = moa.at %[[K]][]
-// CHECK:       moa.require %[[ADDRESS]] ge %{{.*}}, "gamma_inverse: the address is out of range"
+// CHECK:       moa.require %[[ADDRESS]] ge %{{.*}}, "gamma_inverse: the address is out of range: expected at least {expected}, got {given} (the value of k)"
 // CHECK-NEXT:  %[[TOTAL:.*]] = arith.muli %[[ROWS]], %[[COLUMNS]] : index
-// CHECK-NEXT:  moa.require %[[ADDRESS]] lt %[[TOTAL]], "gamma_inverse: the address is out of range"
+// CHECK-NEXT:  moa.require %[[ADDRESS]] lt %[[TOTAL]], "gamma_inverse: the address is out of range: expected less than {expected} (element 0 of s * element 1 of s), got {given} (the value of k)"
 // CHECK:       moa.comprehension [%[[A:.*]] < %{{.*}}] -> tensor<2xindex>
 // CHECK:         %[[SIZE:.*]] = arith.select %{{.*}}, %{{.*}}, %[[COLUMNS]] : index
 // CHECK-NEXT:    %[[COLUMN:.*]] = arith.remui %[[ADDRESS]], %[[SIZE]] : index

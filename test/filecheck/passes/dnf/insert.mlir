@@ -11,11 +11,11 @@ func.func @psi_of_insert(%o: tensor<1xindex>, %b: tensor<?x5xf64>, %a: tensor<?x
 }
 // CHECK-DAG:   %[[M:.*]] = moa.extent %[[B]], 0
 // CHECK-DAG:   %[[N:.*]] = moa.extent %[[A]], 0
-// CHECK:       moa.require %[[M]] le %[[N]], "insert: the block must not be longer than axis 0"
+// CHECK:       moa.require %[[M]] le %[[N]], "insert: the block must not be longer than axis 0: expected at most {expected} (axis 0 of a), got {given} (axis 0 of b)"
 // CHECK:       %[[START:.*]] = moa.at %[[O]][
-// CHECK:       moa.require %[[START]] ge %{{.*}}, "insert: the offset for axis 0 must not be negative"
+// CHECK:       moa.require %[[START]] ge %{{.*}}, "insert: the offset for axis 0 must not be negative: expected at least {expected}, got {given} (element 0 of o)"
 // CHECK-NEXT:  %[[LAST:.*]] = arith.subi %[[N]], %[[M]] : index
-// CHECK-NEXT:  moa.require %[[START]] le %[[LAST]], "insert: the block must not reach beyond axis 0: offset"
+// CHECK-NEXT:  moa.require %[[START]] le %[[LAST]], "insert: the block must not reach beyond axis 0: offset: expected at most {expected} (axis 0 of a - axis 0 of b), got {given} (element 0 of o)"
 // CHECK:       moa.comprehension [%[[I:.*]] < %[[N]], %[[J:.*]] < %{{.*}}] -> tensor<?x5xf64>
 // CHECK-NEXT:    arith.cmpi slt, %[[I]], %[[START]] : index
 // CHECK-NEXT:    %[[INSIDE:.*]] = scf.if

@@ -12,8 +12,8 @@ func.func @psi_of_pad(%a: tensor<?x5xf64>) -> tensor<?x5xf64> {
   func.return %b : tensor<?x5xf64>
 }
 // CHECK:       %[[N:.*]] = moa.extent %[[A]], 0
-// CHECK:       moa.require %{{.*}} le %[[N]], "pad: the left count for axis 0 must not exceed the extent"
-// CHECK:       moa.require %{{.*}} le %[[N]], "pad: the right count for axis 0 must not exceed the extent"
+// CHECK:       moa.require %{{.*}} le %[[N]], "pad: the left count for axis 0 must not exceed the extent: expected at most {expected} (axis 0 of a), got {given}"
+// CHECK:       moa.require %{{.*}} le %[[N]], "pad: the right count for axis 0 must not exceed the extent: expected at most {expected} (axis 0 of a), got {given}"
 // CHECK:       %[[SIZE:.*]] = arith.addi %[[N]], %{{.*}} : index
 // CHECK:       %[[ONE:.*]] = arith.constant 1 : index
 // CHECK:       moa.comprehension [%[[I:.*]] < %[[SIZE]], %[[J:.*]] < %{{.*}}] -> tensor<?x5xf64>
