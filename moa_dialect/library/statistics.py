@@ -12,7 +12,14 @@ from moa_dialect.library.softmax import row_sum
 
 
 def mean(x: Any) -> Any:
-    """The mean over the last axis: shape (..., n) to (...)."""
+    """`sum x / n` over the last axis.
+
+    Args:
+        x: shape (..., n), floating point.
+
+    Returns:
+        Shape (...); NaN over an empty row.
+    """
     return row_sum(x) / _count(x)
 
 
