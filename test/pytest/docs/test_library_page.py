@@ -32,7 +32,7 @@ def test_has_every_program_with_its_parameters(name: str):
 
 @pytest.mark.parametrize("name", moa.library.__all__)
 def test_has_an_example_of_every_program(name: str):
-    used = re.compile(rf"^>>> .*library\.{name}\b|^normal_form\(library\.{name},", re.M)
+    used = re.compile(rf"^(>>> |normal_form\().*library\.{name}\b", re.MULTILINE)
     assert any(used.search(page) for page in (PAGE, *IN_FULL))
 
 
