@@ -288,7 +288,10 @@ ROOT = Path(moa.__file__).resolve().parent
 NAMES = {
     *("softmax", "flash", "layer_norm", "burgers", "fourier", "convol", "cooley"),
     *library.__all__,
-} - {"matmul", "mean", "shift", "trace", "diagonal", "contract", "windows", "nearest"}
+}.difference(
+    ("matmul", "mean", "shift", "trace", "diagonal", "contract", "windows", "nearest"),
+    ("lu", "lu_step", "polynomial"),
+)
 """Names of programs, but for those that say something else as well."""
 
 
