@@ -36,6 +36,7 @@ from moa_dialect.ops.normal_form import (
 )
 from moa_dialect.ops.operational import BufferOp, LoadOp, LoopOp, RavOp, StoreOp
 from moa_dialect.passes.affine_code import emit_set
+from moa_dialect.passes.derivation import DERIVATION
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.to_onf import STATUS
 from moa_dialect.scalar_code import apply_function, constant, fold_start
@@ -399,6 +400,8 @@ class ToScfPass(ModulePass):
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for function in functions_of(op):
             to_scf(function)
+            # Upstream does not know it, and it says nothing of what comes from here on.
+            function.attributes.pop(DERIVATION, None)
 
 
 def unlowered(module: ModuleOp) -> Sequence[str]:

@@ -275,7 +275,8 @@ def _shape(type_: Attribute) -> tuple[int, ...]:
     return shape_of(type_) if is_array else ()
 
 
-def _is_array(value: SSAValue) -> bool:
+def is_array(value: SSAValue) -> bool:
+    """Whether a value is an array."""
     return isa(value.type, TensorType)
 
 
@@ -304,7 +305,7 @@ def _references(op: Operation) -> list[str]:
 
 
 @dataclass
-class _Module:
+class Definitions:
     """What the definitions of one module share."""
 
     functions: dict[str, FuncOp]
@@ -452,10 +453,10 @@ class _Affine:
         return total
 
 
-class _Definition:
+class Definition:
     """The definition of one function."""
 
-    def __init__(self, function: FuncOp, module: _Module):
+    def __init__(self, function: FuncOp, module: Definitions):
         self._function = function
         self._module = module
         self._spelling = module.spelling
@@ -478,12 +479,12 @@ class _Definition:
         block = function.body.block
         for argument in block.args:
             letters = ARRAY_LETTERS if _shape(argument.type) else SCALAR_LETTERS
-            letters = ARRAY_LETTERS if _is_array(argument) else letters
+            letters = ARRAY_LETTERS if is_array(argument) else letters
             name = self._names.fresh(argument.name_hint, letters)
             self._known[argument] = atom(name)
         terminator = block.last_op
         returned = list(terminator.operands) if terminator else []
-        is_scalar = not any(_is_array(value) for value in returned)
+        is_scalar = not any(is_array(value) for value in returned)
         outputs = [] if is_scalar else self._name_results(returned)
         self._extents = _Extents(function, self._names)
         lines = self._lines(block)
@@ -523,7 +524,7 @@ class _Definition:
     # Shapes.
 
     def _declared(self, value: SSAValue, name: Document) -> Document:
-        if not _is_array(value):
+        if not is_array(value):
             return name
         return concat(name, " ^ <", " ".join(self._shape_of(value)), ">")
 
@@ -593,7 +594,7 @@ class _Definition:
     def _name(self, value: OpResult) -> str:
         name = self._results.get(value)
         if name is None:
-            letters = ARRAY_LETTERS if _is_array(value) else SCALAR_LETTERS
+            letters = ARRAY_LETTERS if is_array(value) else SCALAR_LETTERS
             name = self._names.fresh(value.name_hint, letters)
         self._known[value] = atom(name)
         return name
@@ -969,6 +970,15 @@ def _stack(lines: Sequence[Document]) -> Document:
     return join(Break(), lines)
 
 
+def definitions_of(functions: dict[str, FuncOp], ascii: bool) -> Definitions:
+    """What the definitions of these functions share: how each function is called."""
+    spelling = Spelling(ascii)
+    names = _Names(set(WORDS))
+    for name in functions:
+        spelling.functions[name] = names.fresh(name, ())
+    return Definitions(functions, spelling)
+
+
 def notation(module: ModuleOp, ascii: bool = False) -> str:
     """A module at stage moa, dnf or fused in MoA notation.
 
@@ -979,14 +989,9 @@ def notation(module: ModuleOp, ascii: bool = False) -> str:
     Raises:
         MoaError: if the module is at a later stage.
     """
-    functions = _definitions(module)
-    spelling = Spelling(ascii)
-    names = _Names(set(WORDS))
-    for name in functions:
-        spelling.functions[name] = names.fresh(name, ())
-    shared = _Module(functions, spelling)
+    shared = definitions_of(_definitions(module), ascii)
     texts = [
-        layout(_Definition(function, shared).document(), WIDTH)
+        layout(Definition(function, shared).document(), WIDTH)
         for function in shared.in_order()
     ]
     return "\n".join(f"{text}\n" for text in texts)

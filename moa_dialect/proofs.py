@@ -40,9 +40,11 @@ unbounded integers, while the code computes with 64 bits.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from itertools import combinations, pairwise, permutations, product
 from math import prod
 from typing import Any, TypeAlias, cast
@@ -135,6 +137,14 @@ class Obligation:
     def formula(self) -> Formula:
         """The whole: what is given implies the claim."""
         return z3.Implies(z3.And(*self.given), self.claim)
+
+    @property
+    def identifier(self) -> str:
+        """What certificates cite: `psi-take/rank2/1-counts-in-bounds`.
+
+        The rule, with the prefix of its law if it has one, the rank, the statement.
+        """
+        return f"{cited_as(self.rule)}/rank{self.rank}/{_slug(self.statement)}"
 
     def __str__(self) -> str:
         return f"{self.rule}, rank {self.rank}: {self.statement}"
@@ -908,3 +918,91 @@ def obligations(
         for name in (rules() if rule is None else [rule])
         for part in _RULES[name](functions)
     ]
+
+
+# What certificates cite
+
+ASSUMED: dict[str, tuple[str, ...]] = {
+    "rotate": ("division",),
+    "gamma": ("division",),
+    "gamma-inverse": ("division", "gamma"),
+    "reshape": ("division", "gamma", "gamma-inverse"),
+    "ravel": ("division", "gamma", "gamma-inverse"),
+}
+"""The rules whose obligations the proofs of a rule assume or use instances of."""
+
+_FUNCTIONS = ("division", "gamma", "gamma-inverse")
+"""The rules that are no law of psi."""
+
+_IN_WORDS = {
+    **{"<=": " le ", ">=": " ge ", "<": " lt ", ">": " gt ", "=": " is "},
+    **{"++": " cat ", "+": " plus ", "-": " minus ", "'": " inverse "},
+    **{"△": " take ", "▽": " drop ", "Φ": " reverse ", "θ": " rotate "},
+    **{"⊘": " transpose ", "ψ": " psi ", "γ": " gamma "},
+}
+
+
+def _slug(statement: str) -> str:
+    """A statement in lower case letters, digits and hyphens."""
+    signs = sorted(_IN_WORDS, key=len, reverse=True)
+    # A hyphen inside of a word is no minus, a genitive no inverse.
+    text = re.sub(r"(?<=[a-z])-(?=[a-z])|'s\b", " ", statement)
+    text = re.sub("|".join(map(re.escape, signs)), lambda m: _IN_WORDS[m[0]], text)
+    return "-".join(re.findall(r"[a-z0-9]+", text.lower()))
+
+
+def cited_as(rule: str) -> str:
+    """What identifiers call a rule: its law, if it has one."""
+    return rule if rule in _FUNCTIONS else f"psi-{rule}"
+
+
+def rule_of(law: str) -> str:
+    """The rule that a law's name stands for."""
+    return law.removeprefix("psi-")
+
+
+@cache
+def by_identifier() -> dict[str, Obligation]:
+    """All obligations by their identifiers."""
+    return {obligation.identifier: obligation for obligation in obligations()}
+
+
+@cache
+def _of_rule(rule: str) -> tuple[Obligation, ...]:
+    return tuple(obligations(rule))
+
+
+def citations(law: str, rank: int) -> tuple[str, ...]:
+    """The identifiers of the proofs that justify an application of a law.
+
+    These are the obligations of its rule for the rank it is applied at, or for the next
+    lower one if it is about fewer axes; and those of the rules they assume, up to that
+    rank.
+
+    Args:
+        law: the name of the law, such as `psi-take`.
+        rank: the rank of the operand that is indexed.
+    """
+    found: list[str] = []
+    rule = rule_of(law)
+    if rule not in _RULES:
+        return ()
+    own = _of_rule(rule)
+    ranks = [obligation.rank for obligation in own if obligation.rank <= rank]
+    at = max(ranks, default=None)
+    found += [obligation.identifier for obligation in own if obligation.rank == at]
+    for other in ASSUMED.get(rule, ()):
+        found += [
+            obligation.identifier
+            for obligation in _of_rule(other)
+            if obligation.rank <= rank
+        ]
+    return tuple(found)
+
+
+def is_beyond(law: str, rank: int) -> bool:
+    """Whether a law has proofs for each rank, but none for one as high as this."""
+    rule = rule_of(law)
+    if rule not in _RULES or rank <= LARGEST_RANK:
+        return False
+    return max(obligation.rank for obligation in _of_rule(rule)) == LARGEST_RANK

@@ -41,6 +41,12 @@ def _check_dnf() -> type[ModulePass]:
     return CheckDnfPass
 
 
+def _verify() -> type[ModulePass]:
+    from moa_dialect.passes.verify import VerifyPass
+
+    return VerifyPass
+
+
 def _share() -> type[ModulePass]:
     from moa_dialect.passes.share import SharePass
 
@@ -107,6 +113,7 @@ MOA_UNIVERSE = Universe(
         "moa-infer-shapes": _infer_shapes,
         "moa-to-dnf": _to_dnf,
         "moa-check-dnf": _check_dnf,
+        "moa-verify": _verify,
         "moa-share": _share,
         "moa-sink": _sink,
         "moa-to-onf": _to_onf,

@@ -22,6 +22,7 @@ from xdsl.rewriter import InsertPoint, Rewriter
 
 from moa_dialect.ops.normal_form import FoldOp
 from moa_dialect.ops.operational import LoadOp, LoopOp, StoreOp
+from moa_dialect.passes.derivation import record
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.share import captured, merge_equal
 from moa_dialect.passes.to_dnf import erase_dead
@@ -137,3 +138,4 @@ class FoldAddressesPass(ModulePass):
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for function in functions_of(op):
             fold_addresses(function)
+            record(function, self)

@@ -137,6 +137,14 @@ class PsiLaw(ABC, Generic[OperationT]):
     def reduce(self, op: OperationT, index: Index, r: Reduction) -> SSAValue:
         """Emit the element of `op`'s result at a full index."""
 
+    def proof_ranks(self, op: OperationT) -> tuple[int, ...]:
+        """The ranks for which the law's proofs are needed here.
+
+        That of the operand that is indexed: `array`, or the left one of two.
+        """
+        indexed = getattr(op, "array", None) or getattr(op, "lhs", None)
+        return (0 if indexed is None else rank(indexed),)
+
 
 class PsiOfConstant(PsiLaw[ConstantOp]):
     """A constant's element at a constant index, or of a splat, is a scalar constant."""
@@ -360,6 +368,9 @@ class PsiOfOmega(PsiLaw[OmegaOp]):
     """
 
     name = "psi-omega"
+
+    def proof_ranks(self, op: OmegaOp) -> tuple[int, ...]:
+        return (op.frames.left_frame,)
 
     def reduce(self, op: OmegaOp, index: Index, r: Reduction) -> SSAValue:
         length = op.frames.result_frame

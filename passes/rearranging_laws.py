@@ -148,6 +148,9 @@ class PsiOfCat(PsiLaw[CatOp]):
 
     name = "psi-cat"
 
+    def proof_ranks(self, op: CatOp) -> tuple[int, ...]:
+        return (rank(op.array_result),)
+
     def reduce(self, op: CatOp, index: Index, r: Reduction) -> SSAValue:
         first = r.extent(op.lhs, 0) if rank(op.lhs) else r.number(1)
 
@@ -248,10 +251,18 @@ def _reshaped(op: ReshapeOp | RavelOp, index: Index, r: Reduction) -> SSAValue:
     return r.element(source, entries)
 
 
+def _ranks(op: ReshapeOp | RavelOp) -> tuple[int, ...]:
+    """Groups of axes there are on both sides."""
+    return tuple(sorted({rank(_unshaped(op.array)), rank(op.array_result)}))
+
+
 class PsiOfReshape(PsiLaw[ReshapeOp]):
     """`i ψ (t ρ̂ A) = γ'(γ(i; t); ρA) ψ A`, and `t ρ̂ (u ρ̂ A) = t ρ̂ A`."""
 
     name = "psi-reshape"
+
+    def proof_ranks(self, op: ReshapeOp) -> tuple[int, ...]:
+        return _ranks(op)
 
     def reduce(self, op: ReshapeOp, index: Index, r: Reduction) -> SSAValue:
         return _reshaped(op, index, r)
@@ -261,6 +272,9 @@ class PsiOfRavel(PsiLaw[RavelOp]):
     """`<k> ψ rav A = γ'(k; ρA) ψ A`."""
 
     name = "psi-ravel"
+
+    def proof_ranks(self, op: RavelOp) -> tuple[int, ...]:
+        return _ranks(op)
 
     def reduce(self, op: RavelOp, index: Index, r: Reduction) -> SSAValue:
         return _reshaped(op, index, r)

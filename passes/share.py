@@ -30,6 +30,7 @@ from moa_dialect.ops.normal_form import (
     InBoundsOp,
     YieldOp,
 )
+from moa_dialect.passes.derivation import record
 from moa_dialect.passes.infer_shapes import functions_of
 
 _DIVISIONS = (
@@ -214,3 +215,4 @@ class SharePass(ModulePass):
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for function in functions_of(op):
             share(function)
+            record(function, self)

@@ -30,6 +30,7 @@ from xdsl.rewriter import InsertPoint, Rewriter
 
 from moa_dialect.ops.base import as_tensor, rank
 from moa_dialect.ops.normal_form import AtOp, ComprehensionOp, FoldOp, YieldOp, body_of
+from moa_dialect.passes.derivation import record
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.share import captured
 from moa_dialect.passes.work import COSTLY, extent_of, trip_count, weight
@@ -306,3 +307,4 @@ class SinkPass(ModulePass):
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for function in functions_of(op):
             sink_axes(function)
+            record(function, self)

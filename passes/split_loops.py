@@ -24,6 +24,7 @@ from xdsl.utils.hints import isa
 from moa_dialect.ops.function import has_identity
 from moa_dialect.ops.normal_form import FoldOp
 from moa_dialect.ops.operational import LoopOp
+from moa_dialect.passes.derivation import record
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.to_dnf import erase_dead
 from moa_dialect.scalar_code import constant
@@ -254,3 +255,4 @@ class SplitLoopsPass(ModulePass):
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for function in functions_of(op):
             split_function(function, self.pieces)
+            record(function, self)

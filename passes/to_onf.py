@@ -56,6 +56,7 @@ from moa_dialect.ops.normal_form import (
 from moa_dialect.ops.operational import BufferOp, LoadOp, LoopOp, RavOp, StoreOp
 from moa_dialect.ops.structural import ConstantOp
 from moa_dialect.passes.affine_code import emit_set
+from moa_dialect.passes.derivation import record
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.share import captured
 from moa_dialect.scalar_code import apply_function, constant, fold_start
@@ -674,5 +675,6 @@ class ToOnfPass(ModulePass):
             type_ = function.function_type
             if any(isa(t, TensorType) for t in (*type_.inputs, *type_.outputs)):
                 companion = to_onf(function, Order(self.layout))
+                record(function, self)
                 if companion is not None:
                     op.body.block.insert_op_after(companion, function)
