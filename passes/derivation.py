@@ -20,10 +20,11 @@ check, they must be equal to those of the replay.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from io import StringIO
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import (
@@ -452,6 +453,70 @@ def unproved_of(function: FuncOp) -> list[str]:
         if "unproved" in entry
         for rule in _texts(name, "unproved", entry["unproved"])
     ]
+
+
+def certificate(function: FuncOp) -> dict[str, Any]:
+    """What the derivation of a function says, for `json.dumps`.
+
+    `Compiled.certificate` has the same entries and says what they are.
+
+    Raises:
+        VerifyException: if it has no derivation, or a malformed one.
+    """
+    from moa_dialect import proofs
+    from moa_dialect.passes.laws import LAWS
+
+    definition, entries = derivation_of(function)
+    name = function.sym_name.data
+    laws = {law.name: inspect.getdoc(law) for law in LAWS.values()}
+    passes: list[dict[str, Any]] = []
+    rules: dict[str, dict[str, Any]] = {}
+    for entry in entries:
+        said = {key: _plain_value(attribute) for key, attribute in entry.items()}
+        cited = said.pop("proofs", {})
+        said.pop("unproved", None)
+        passes.append(said)
+        if "steps" not in entry:
+            continue
+        for step in _steps(name, entry):
+            rule = step["rule"]
+            known = rules.setdefault(
+                rule, {"law": laws.get(rule), "steps": 0, "proofs": cited.get(rule, [])}
+            )
+            known["steps"] += 1
+            why = proofs.WITHOUT_INDEX_REWRITING.get(proofs.rule_of(rule))
+            if why is not None:
+                known["why"] = why
+    known_proofs = proofs.by_identifier()
+    identifiers = dict.fromkeys(proofs_of(function))
+    return {
+        "function": name,
+        "definition": definition,
+        "passes": passes,
+        "rules": rules,
+        "proofs": {
+            each: {
+                "rule": proofs.cited_as(known_proofs[each].rule),
+                "rank": known_proofs[each].rank,
+                "statement": known_proofs[each].statement,
+            }
+            for each in identifiers
+        },
+        "unproved": unproved_of(function),
+    }
+
+
+def _plain_value(attribute: Attribute) -> Any:
+    """An attribute as strings, lists and dictionaries."""
+    match attribute:
+        case StringAttr():
+            return attribute.data
+        case ArrayAttr():
+            return [_plain_value(each) for each in attribute.data]
+        case DictionaryAttr():
+            return {key: _plain_value(each) for key, each in attribute.data.items()}
+        case _:
+            return str(attribute)
 
 
 # Comparing

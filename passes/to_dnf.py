@@ -552,7 +552,7 @@ def callers_first(functions: Sequence[FuncOp]) -> list[FuncOp]:
         path.pop()
         done[function] = None
 
-    for function in functions:
+    for function in reversed(functions):
         visit(function)
     return list(reversed(done))
 
