@@ -43,9 +43,7 @@ TO_LLVM = (
 """The upstream passes from scf, memref, arith and math to the LLVM dialect."""
 
 
-def lower_to(
-    module: ModuleOp, stage: str, ctx: Context, certify: bool = False
-) -> None:
+def lower_to(module: ModuleOp, stage: str, ctx: Context, certify: bool = False) -> None:
     """Lower a module in place from the algebra up to a stage before `llvm`.
 
     With `certify` the functions say how they were derived, up to the stage `onf`.
