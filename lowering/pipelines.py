@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
@@ -43,10 +43,15 @@ TO_LLVM = (
 """The upstream passes from scf, memref, arith and math to the LLVM dialect."""
 
 
-def lower_to(module: ModuleOp, stage: str, ctx: Context) -> None:
-    """Lower a module in place from the algebra up to a stage before `llvm`."""
+def lower_to(module: ModuleOp, stage: str, ctx: Context, certify: bool = False) -> None:
+    """Lower a module in place from the algebra up to a stage before `llvm`.
+
+    With `certify` the functions say how they were derived, up to the stage `onf`.
+    """
     for name, passes in STAGES.items():
         for pass_ in passes:
+            if certify and isinstance(pass_, ToDnfPass):
+                pass_ = replace(pass_, certify=True)
             pass_.apply(ctx, module)
         if name == stage:
             return

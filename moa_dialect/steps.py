@@ -119,7 +119,7 @@ class StepNotation(Definition):
     def begin(
         self, value: SSAValue, extents: Sequence[SSAValue], block: Block
     ) -> str | None:
-        """`∀ 0 ≤ <i j> < <n m>: <i j> ψ O`, what is to be reduced; None for a scalar."""
+        """`∀ 0 ≤ <i> < <n>: <i> ψ O`, what is to be reduced; None for a scalar."""
         self._where = []
         self._enter_scopes(block)
         if not extents:
@@ -219,11 +219,17 @@ class StepNotation(Definition):
         """As in a definition, but what is long gets a name even if it is used once."""
         is_index = isinstance(value.type, IndexType)
         most = _LONGEST_INDEX if is_index else _LONGEST
-        is_named = is_index or is_array(value)
+        is_named = (is_index or is_array(value)) and not _is_yielded(value)
         is_long = not expression.is_plain and _length(expression) > most
         if value not in self._results and is_named and is_long:
             return [self._let(self._name(value), expression)]
         return super()._bind(value, expression)
+
+
+def _is_yielded(value: SSAValue) -> bool:
+    """Whether a value is what its block gives, and nothing else."""
+    users = [use.operation for use in value.uses]
+    return len(users) == 1 and not users[0].results
 
 
 def _is_name(expression: Expression) -> bool:

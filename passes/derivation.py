@@ -20,10 +20,11 @@ check, they must be equal to those of the replay.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from io import StringIO
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import (
@@ -145,7 +146,7 @@ def _fail(function: str, message: str) -> VerifyException:
 
 def _texts(function: str, what: str, attribute: Attribute | None) -> list[str]:
     """The entries of an array of strings."""
-    if isinstance(attribute, ArrayAttr):
+    if isa(attribute, ArrayAttr):
         entries = list(attribute.data)
         texts = [each.data for each in entries if isinstance(each, StringAttr)]
         if len(texts) == len(entries):
@@ -184,7 +185,7 @@ def derivation_of(function: FuncOp) -> tuple[str, list[Entry]]:
         raise _malformed(name, DERIVATION, "a dictionary", derivation)
     lines = _texts(name, "definition", derivation.data.get("definition"))
     passes = derivation.data.get("passes")
-    if not isinstance(passes, ArrayAttr):
+    if not isa(passes, ArrayAttr):
         raise _malformed(name, "passes", "an array", passes)
     entries: list[Entry] = []
     for entry in passes.data:
@@ -236,9 +237,7 @@ def check_equal(function: str, given: Entry, replayed: Entry) -> None:
                 "nothing" if each is None else _abridged(str(each))
                 for each in (replayed.get(key), given.get(key))
             )
-            raise _fail(
-                function, f"{key} of {pass_}: expected {expected}, got {got}"
-            )
+            raise _fail(function, f"{key} of {pass_}: expected {expected}, got {got}")
 
 
 def check_reduction(function: str, given: Entry, replayed: Entry) -> None:
@@ -257,7 +256,7 @@ _Step: TypeAlias = Mapping[str, str]
 
 def _steps(function: str, entry: Entry) -> list[_Step]:
     steps = entry.get("steps")
-    if not isinstance(steps, ArrayAttr):
+    if not isa(steps, ArrayAttr):
         raise _malformed(function, "steps", "an array", steps)
     found: list[_Step] = []
     for step in steps.data:
@@ -313,9 +312,7 @@ def _check_steps(
         raise _fail(function, f"{where} is missing: expected {_told(expected)}")
     if len(given) > len(replayed):
         where = f"step {len(replayed) + 1} of moa-to-dnf"
-        raise _fail(
-            function, f"{where} is one too many: {_told(given[len(replayed)])}"
-        )
+        raise _fail(function, f"{where} is one too many: {_told(given[len(replayed)])}")
 
 
 def _proofs(function: str, entry: Entry) -> dict[str, list[str]]:
@@ -336,14 +333,10 @@ def _check_proofs(
     known = proofs.by_identifier()
     for rule, identifiers in given.items():
         if rule not in needed:
-            raise _fail(
-                function, f"proofs are cited for {rule}, which is not applied"
-            )
+            raise _fail(function, f"proofs are cited for {rule}, which is not applied")
         for identifier in identifiers:
             if identifier not in known:
-                raise _fail(
-                    function, f"unknown proof {identifier}, cited for {rule}"
-                )
+                raise _fail(function, f"unknown proof {identifier}, cited for {rule}")
             if identifier not in needed[rule]:
                 obligation = known[identifier]
                 raise _fail(
@@ -422,10 +415,10 @@ def check(function: FuncOp) -> dict[str, FuncOp]:
         passes = subject.attributes[DERIVATION]
         assert isinstance(passes, DictionaryAttr)
         replayed = passes.data["passes"]
-        assert isinstance(replayed, ArrayAttr)
+        assert isa(replayed, ArrayAttr)
         if len(replayed.data) != number + 1:
             raise _fail(name, f"{spec} does not apply to the function at this point")
-        (*_, last) = replayed.data
+        last = replayed.data[-1]
         assert isinstance(last, DictionaryAttr)
         check_entry(name, entry, last.data)
     subject.sym_visibility = visibility
@@ -460,6 +453,70 @@ def unproved_of(function: FuncOp) -> list[str]:
         if "unproved" in entry
         for rule in _texts(name, "unproved", entry["unproved"])
     ]
+
+
+def certificate(function: FuncOp) -> dict[str, Any]:
+    """What the derivation of a function says, for `json.dumps`.
+
+    `Compiled.certificate` has the same entries and says what they are.
+
+    Raises:
+        VerifyException: if it has no derivation, or a malformed one.
+    """
+    from moa_dialect import proofs
+    from moa_dialect.passes.laws import LAWS
+
+    definition, entries = derivation_of(function)
+    name = function.sym_name.data
+    laws = {law.name: inspect.getdoc(law) for law in LAWS.values()}
+    passes: list[dict[str, Any]] = []
+    rules: dict[str, dict[str, Any]] = {}
+    for entry in entries:
+        said = {key: _plain_value(attribute) for key, attribute in entry.items()}
+        cited = said.pop("proofs", {})
+        said.pop("unproved", None)
+        passes.append(said)
+        if "steps" not in entry:
+            continue
+        for step in _steps(name, entry):
+            rule = step["rule"]
+            known = rules.setdefault(
+                rule, {"law": laws.get(rule), "steps": 0, "proofs": cited.get(rule, [])}
+            )
+            known["steps"] += 1
+            why = proofs.WITHOUT_INDEX_REWRITING.get(proofs.rule_of(rule))
+            if why is not None:
+                known["why"] = why
+    known_proofs = proofs.by_identifier()
+    identifiers = dict.fromkeys(proofs_of(function))
+    return {
+        "function": name,
+        "definition": definition,
+        "passes": passes,
+        "rules": rules,
+        "proofs": {
+            each: {
+                "rule": proofs.cited_as(known_proofs[each].rule),
+                "rank": known_proofs[each].rank,
+                "statement": known_proofs[each].statement,
+            }
+            for each in identifiers
+        },
+        "unproved": unproved_of(function),
+    }
+
+
+def _plain_value(attribute: Attribute) -> Any:
+    """An attribute as strings, lists and dictionaries."""
+    match attribute:
+        case StringAttr():
+            return attribute.data
+        case ArrayAttr():
+            return [_plain_value(each) for each in attribute.data]
+        case DictionaryAttr():
+            return {key: _plain_value(each) for key, each in attribute.data.items()}
+        case _:
+            return str(attribute)
 
 
 # Comparing

@@ -554,6 +554,10 @@ def callers_first(functions: Sequence[FuncOp]) -> list[FuncOp]:
 
     for function in functions:
         visit(function)
+    # Those that do not name each other are to be in the order of the text.
+    done.clear()
+    for function in reversed(functions):
+        visit(function)
     return list(reversed(done))
 
 
