@@ -3,9 +3,10 @@
 // RUN: moa-opt %t.there.mlir --print-op-generic | %mlir_opt --allow-unregistered-dialect --mlir-print-op-generic > %t.again.mlir
 // RUN: diff %t.there.mlir %t.again.mlir
 // RUN: moa-opt %t.there.mlir | filecheck %s
+// RUN: moa-opt %s --print-op-generic --print-no-properties | %mlir_opt --irdl-file=%S/../../../moa_dialect/moa.irdl.mlir | moa-opt | filecheck %s
 
 // The algebra goes through upstream MLIR and comes back without loss: it has no regions,
-// and no attributes but builtin ones.
+// and no attributes but builtin ones. So it does where upstream knows it by its definition.
 
 // CHECK-LABEL: func.func @structure(
 func.func @structure(%a: tensor<3x?x5xf32>, %p: tensor<2xi64>, %q: tensor<4x2xindex>, %i: index) -> (tensor<?x5x3xf32>, tensor<5xf32>, tensor<4x5xf32>, tensor<?x5xf32>, tensor<index>, tensor<index>, tensor<3x4x2xindex>) {

@@ -30,7 +30,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 COMMAND = "python test/pytest/docs/test_tutorial.py"
-PAGES = ("README.md", "docs/tutorial.md", "docs/algebra.md", "docs/cli.md")
+PAGES = (
+    "README.md",
+    "docs/tutorial.md",
+    "docs/algebra.md",
+    "docs/cli.md",
+    "docs/upstream.md",
+)
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
