@@ -59,6 +59,7 @@ from moa_dialect.algebra.shape import (
     ElementOf,
     Extent,
     Fixed,
+    Requirement,
     TrueCountOf,
     evaluate,
     failure_message,
@@ -85,6 +86,11 @@ from moa_dialect.ops.computational import (
     ReduceOp,
     ScanOp,
     WhereOp,
+)
+from moa_dialect.ops.extents import (
+    described,
+    equal_by_name,
+    extent_names,
 )
 from moa_dialect.ops.function import FunctionAttr, lookup_function, print_name
 from moa_dialect.ops.normal_form import (
@@ -241,6 +247,7 @@ def _run_entry(
     types = [argument.type for argument in inputs]
     names = [a.name_hint or f"arg{number}" for number, a in enumerate(inputs)]
     check_arguments(entry, names, list(map(array_type, types)), arrays)
+    _check_extent_names(function, inputs, arrays)
     values = tuple(map(_as_value, arrays, types))
     allocated = _allocate_outputs(interpreter, entry, outputs, values)
     unused = [_allocate(argument.type, []) for argument in status]
@@ -250,6 +257,19 @@ def _run_entry(
         *allocated,
         *(np.array(value, array_type(type_)[0]) for value, type_ in results),
     )
+
+
+def _check_extent_names(
+    function: func.FuncOp,
+    inputs: Sequence[BlockArgument],
+    arrays: Sequence[np.ndarray],
+) -> None:
+    """Check that extents of one name are equal."""
+    shapes = {a: array.shape for a, array in zip(inputs, arrays, strict=True)}
+    for given, expected, message in equal_by_name(extent_names(function)):
+        n, m = (shapes[cast(BlockArgument, e.value)][e.axis] for e in (given, expected))
+        if n != m:
+            raise ShapeError(failure_message("eq", message, n, m))
 
 
 def _marked(function: func.FuncOp, name: str) -> list[BlockArgument]:
@@ -473,7 +493,8 @@ def _check_requirements(
     for r in once(interpreter, ("requirements", op), op.requirements):
         given, expected = _extent(operands, r.given), _extent(operands, r.expected)
         if not RELATIONS[r.relation](given, expected):
-            raise error(failure_message(r.relation, r.message, given, expected))
+            message = described(r, op.operands)
+            raise error(failure_message(r.relation, message, given, expected))
 
 
 def _result(result: OpResult, values: Any) -> np.ndarray:
@@ -486,8 +507,13 @@ def _result(result: OpResult, values: Any) -> np.ndarray:
     assert array.dtype == dtype_of(element_of(result.type)), (result, array.dtype)
     for axis, stated in enumerate(shape_of(result.type)):
         if stated not in (DYNAMIC_INDEX, given := array.shape[axis]):
-            message = f"{result.op.name}: the result type states the extent of axis"
-            raise ShapeError(failure_message("eq", f"{message} {axis}", given, stated))
+            message = f"{result.op.name}: the result type states the extent of axis "
+            message += str(axis)
+            if isinstance(result.op, ArrayOperation):
+                extent = result.op.result_extents()[axis]
+                r = Requirement("eq", extent, Fixed(stated), message)
+                message = described(r, result.op.operands)
+            raise ShapeError(failure_message("eq", message, given, stated))
     return array
 
 

@@ -19,12 +19,13 @@ or by ψ.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+import operator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, count
 
-from xdsl.dialects.arith import CmpfOp, CmpiOp
+from xdsl.dialects.arith import AddiOp, CmpfOp, CmpiOp, MuliOp, SubiOp
 from xdsl.dialects.arith import ConstantOp as ScalarConstantOp
 from xdsl.dialects.builtin import (
     DenseIntOrFPElementsAttr,
@@ -54,6 +55,7 @@ from xdsl.ir.affine import (
 from xdsl.utils.hints import isa
 
 from moa_dialect.algebra.layout import Order
+from moa_dialect.algebra.polynomial import Polynomial
 from moa_dialect.algebra.shape import Fixed
 from moa_dialect.errors import MoaError
 from moa_dialect.ops.addresses import GammaInverseOp, GammaOp, ProductOp
@@ -68,7 +70,18 @@ from moa_dialect.ops.computational import (
     ReduceOp,
     WhereOp,
 )
-from moa_dialect.ops.extents import Root, ValueAxis, extent_root, root_of
+from moa_dialect.ops.extents import (
+    Root,
+    RootAtom,
+    ValueAxis,
+    as_polynomial,
+    equal_by_name,
+    extent_names,
+    extent_root,
+    root_of,
+    root_text,
+    simplified,
+)
 from moa_dialect.ops.normal_form import (
     AtOp,
     ComprehensionOp,
@@ -210,9 +223,13 @@ class _Names:
 
 
 class _Extents:
-    """The extents of one function: equal ones by its requirements are one extent."""
+    """The extents of one function: equal ones by its requirements are one extent.
 
-    def __init__(self, function: FuncOp, names: _Names):
+    They are called as `moa.extents` says, as their operation's result, or by a letter.
+    """
+
+    def __init__(self, function: FuncOp, names: _Names, spelling: Spelling):
+        self._times = spelling.sign("×")
         self._parent: dict[Root, Root] = {}
         axes = [
             (ValueAxis(argument, axis), extent)
@@ -222,7 +239,10 @@ class _Extents:
         for root, extent in axes:
             if extent >= 0:
                 self._unite(root, Fixed(extent))
-        hints: dict[Root, str | None] = {}
+        given_names = extent_names(function)
+        hints: dict[Root, str | None] = {**given_names}
+        for left, right, _ in equal_by_name(given_names):
+            self._unite(left, right)
         for op in function.body.walk():
             if isinstance(op, ArrayOperation):
                 for r in op.requirements():
@@ -249,9 +269,18 @@ class _Extents:
                 self._names[root] = names.fresh(hint, EXTENT_LETTERS)
 
     def text(self, root: Root) -> str | None:
-        """The number or letter for an extent, if it has one."""
-        root = self._find(root)
-        return str(root.value) if isinstance(root, Fixed) else self._names.get(root)
+        """The number or name for an extent, or both computed with: `(n + m)`."""
+        found = self._find(root)
+        if isinstance(found, Fixed):
+            return str(found.value)
+        if (name := self._names.get(found)) is not None:
+            return name
+        for computed in (found, root):
+            if isinstance(computed, Polynomial):
+                text = root_text(computed, self.text, self._times)
+                if text is not None:
+                    return f"({text})" if " " in text else text
+        return None
 
     def _find(self, root: Root) -> Root:
         while root in self._parent:
@@ -266,6 +295,13 @@ class _Extents:
             self._parent[left] = right
 
 
+_COMPUTED: dict[type[Operation], Callable[..., Polynomial[RootAtom]]] = {
+    AddiOp: operator.add,
+    SubiOp: operator.sub,
+    MuliOp: operator.mul,
+}
+
+
 def _extent_of(value: SSAValue) -> Root | None:
     if isinstance(value, OpResult):
         match value.op:
@@ -273,6 +309,14 @@ def _extent_of(value: SSAValue) -> Root | None:
                 return extent_root(op.array, op.axis_number)
             case FixedExtentOp() as op:
                 return Fixed(op.static_value)
+            case ScalarConstantOp(value=IntegerAttr() as number):
+                return Fixed(number.value.data)
+            case AddiOp() | SubiOp() | MuliOp() as op:
+                left, right = _extent_of(op.lhs), _extent_of(op.rhs)
+                if left is None or right is None:
+                    return None
+                combine = _COMPUTED[type(op)]
+                return simplified(combine(as_polynomial(left), as_polynomial(right)))
             case _:
                 pass
     return None
@@ -494,7 +538,7 @@ class _Definition:
         returned = list(terminator.operands) if terminator else []
         is_scalar = not any(_is_array(value) for value in returned)
         outputs = [] if is_scalar else self._name_results(returned)
-        self._extents = _Extents(function, self._names)
+        self._extents = _Extents(function, self._names, self._spelling)
         lines = self._lines(block)
         for value, name in zip(returned, outputs, strict=False):
             if self._results.get(value) != name:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import wraps
+from inspect import Parameter, Signature
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -22,6 +23,7 @@ from moa_dialect.frontend.trace import (
     Number,
     Scalar,
     active_trace,
+    argument_names,
     as_array,
     checked,
     function_name,
@@ -94,6 +96,14 @@ def _array_function(fn: Callable[..., Any]) -> Callable[..., Any]:
                 given[n] = array
             return fn(*given, **kwargs)
 
+        names = argument_names(fn, len(args))
+        # Arrays without a parameter of their own are numbered among the arrays.
+        called = [
+            f"arg{k}" if names[n] == f"arg{n}" else names[n]
+            for k, n in enumerate(places)
+        ]
+        parameters = [Parameter(name, Parameter.POSITIONAL_ONLY) for name in called]
+        vars(program)["__signature__"] = Signature(parameters)
         specs = [ArraySpec(array.shape, array.dtype) for array in arrays]
         module = trace_program(program, specs, "main")
         (result,) = interpret_module(module, "main", arrays)

@@ -190,16 +190,29 @@ class Compiled:
 
 
 class Jit:
-    """A program that is compiled when it is called, once for each shape and dtype."""
+    """A program that is compiled when it is called, once for each shape and dtype.
+
+    If its arguments are specified, it is compiled once for all arrays that fit.
+    """
 
     def __init__(
-        self, fn: Callable[..., Any], target: str = "cpu", copy: bool | None = None
+        self,
+        fn: Callable[..., Any],
+        target: str = "cpu",
+        copy: bool | None = None,
+        specs: Sequence[ArraySpec] | None = None,
     ) -> None:
         if target != "cpu":
             raise CompileError(f"unknown target: expected cpu, got {target}")
         self._fn = fn
         self._target = target
         self._copy = copy
+        self._specs = specs if specs is None else list(specs)
+        for number, spec in enumerate(self._specs or ()):
+            if not isinstance(spec, ArraySpec):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise MoaError(
+                    f"specs: expected an ArraySpec for argument {number}, got {spec!r}"
+                )
         self._compiled: dict[Any, Compiled] = {}
         update_wrapper(self, fn)
 
@@ -221,11 +234,7 @@ class Jit:
         fn = self._fn
         name = getattr(fn, "__name__", "main")
         name = "main" if name == "<lambda>" else name
-        if static:
-            program = update_wrapper(lambda *arrays: fn(*arrays, **static), fn)
-        else:
-            program = fn
-        module = trace_program(program, specs, name)
+        module = trace_program(_with_options(fn, static), specs, name)
         return Compiled(module, entry_of(module), self._target, self._copy)
 
     def __call__(self, *args: Any, **static: Any) -> Any:
@@ -234,7 +243,9 @@ class Jit:
         Raises:
             MoaError: if the program or the arguments are not well formed.
         """
-        specs = [_spec(to_numpy(number, value)) for number, value in enumerate(args)]
+        specs = self._specs
+        if specs is None:
+            specs = [_spec(to_numpy(n, value)) for n, value in enumerate(args)]
         key = (
             tuple((spec.shape, spec.dtype) for spec in specs),
             tuple((name, _identity(static[name])) for name in sorted(static)),
@@ -248,6 +259,13 @@ class Jit:
         if compiled is None:
             compiled = self._compiled[key] = self._lower(specs, static)
         return compiled(*args)
+
+
+def _with_options(fn: Callable[..., Any], static: dict[str, Any]) -> Callable[..., Any]:
+    """A function of arrays alone, whose arguments keep their names."""
+    if not static:
+        return fn
+    return update_wrapper(lambda *arrays: fn(*arrays, **static), fn)
 
 
 def _identity(value: Any) -> tuple[Any, ...]:
@@ -271,13 +289,21 @@ def _spec(array: np.ndarray) -> ArraySpec:
     return ArraySpec(array.shape, array.dtype)
 
 
-def jit(fn: Callable[..., Any], target: str = "cpu", copy: bool | None = None) -> Jit:
+def jit(
+    fn: Callable[..., Any],
+    target: str = "cpu",
+    copy: bool | None = None,
+    specs: Sequence[ArraySpec] | None = None,
+) -> Jit:
     """Compile a program when it is called.
 
     Args:
         fn: a Python function of arrays, written with the array functions of moa.
         target: where it runs; `cpu`.
         copy: False refuses arguments that would have to be copied to be contiguous.
+        specs: the arguments' shapes and dtypes, with names or None for extents that
+            only a call tells. One kernel then runs for all of them; without `specs`
+            there is one for each shape.
 
     Returns:
         A callable on NumPy arrays, torch tensors and anything with DLPack; keyword
@@ -285,8 +311,9 @@ def jit(fn: Callable[..., Any], target: str = "cpu", copy: bool | None = None) -
 
     Raises:
         CompileError: for an unknown target.
+        MoaError: if `specs` has anything but `ArraySpec` values.
     """
-    return Jit(fn, target, copy)
+    return Jit(fn, target, copy, specs)
 
 
 def interpret(fn: Callable[..., Any], *arrays: Any, **static: Any) -> Any:
@@ -301,8 +328,7 @@ def interpret(fn: Callable[..., Any], *arrays: Any, **static: Any) -> Any:
     from moa_dialect.interpreter import interpret_module
 
     converted = [to_numpy(number, value) for number, value in enumerate(arrays)]
-    module = trace_program(
-        lambda *traced: fn(*traced, **static), [_spec(a) for a in converted], "main"
-    )
+    specs = [_spec(array) for array in converted]
+    module = trace_program(_with_options(fn, static), specs, "main")
     results = interpret_module(module, "main", converted)
     return results[0] if len(results) == 1 else tuple(results)

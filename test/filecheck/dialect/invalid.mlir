@@ -103,7 +103,7 @@ func.func @psi_too_long(%i: tensor<2xindex>, %a: tensor<3xf64>) {
 
 func.func @psi_at_extent(%a: tensor<3x4xf64>) {
   %i = moa.constant dense<[2, 4]> : tensor<2xindex>
-  // CHECK: psi: index entry 1 out of range of axis 1: expected less than 4, got 4
+  // CHECK: psi: index entry 1 out of range of axis 1: expected less than 4 (axis 1 of a), got 4
   %x = moa.psi %i, %a : tensor<2xindex>, tensor<3x4xf64> -> tensor<f64>
   func.return
 }
@@ -120,7 +120,7 @@ func.func @psi_negative(%a: tensor<?xf64>) {
 // -----
 
 func.func @psi_of_empty(%i: tensor<5x1xindex>, %a: tensor<0xf64>) {
-  // CHECK: psi: an index into axis 0 needs a non-empty axis: expected at least 1, got 0
+  // CHECK: psi: an index into axis 0 needs a non-empty axis: expected at least 1, got 0 (axis 0 of a)
   %x = moa.psi %i, %a : tensor<5x1xindex>, tensor<0xf64> -> tensor<5xf64>
   func.return
 }
@@ -187,7 +187,7 @@ func.func @take_axes(%v: tensor<2xindex>, %a: tensor<3xf64>) {
 
 func.func @take_count(%a: tensor<3x4xf64>) {
   %v = moa.constant dense<[3, -5]> : tensor<2xindex>
-  // CHECK: take: the count for axis 1 must not exceed the extent: expected at most 4, got 5
+  // CHECK: take: the count for axis 1 must not exceed the extent: expected at most 4 (axis 1 of a), got 5
   %b = moa.take %v, %a : tensor<2xindex>, tensor<3x4xf64> -> tensor<3x5xf64>
   func.return
 }
@@ -220,7 +220,7 @@ func.func @drop_axes(%v: tensor<index>, %a: tensor<f64>) {
 
 func.func @drop_count(%a: tensor<3x4xf64>) {
   %v = moa.constant dense<-4> : tensor<index>
-  // CHECK: drop: the count for axis 0 must not exceed the extent: expected at most 3, got 4
+  // CHECK: drop: the count for axis 0 must not exceed the extent: expected at most 3 (axis 0 of a), got 4
   %b = moa.drop %v, %a : tensor<index>, tensor<3x4xf64> -> tensor<?x4xf64>
   func.return
 }
@@ -236,7 +236,7 @@ func.func @cat_ranks(%a: tensor<3x4xf64>, %b: tensor<4xf64>) {
 // -----
 
 func.func @cat_extents(%a: tensor<3x4xf64>, %b: tensor<3x5xf64>) {
-  // CHECK: cat: extents of axis 1 must be equal: expected 4, got 5
+  // CHECK: cat: extents of axis 1 must be equal: expected 4 (axis 1 of a), got 5 (axis 1 of b)
   %c = moa.cat %a, %b : tensor<3x4xf64>, tensor<3x5xf64> -> tensor<6x4xf64>
   func.return
 }
@@ -310,7 +310,7 @@ func.func @reshape_negative(%a: tensor<?xf64>) {
 
 func.func @reshape_total(%a: tensor<3x4xf64>) {
   %t = moa.constant dense<[5, 2]> : tensor<2xindex>
-  // CHECK: reshape: the number of elements must stay: expected 12, got 10
+  // CHECK: reshape: the number of elements must stay: expected 12 (axis 0 of a * axis 1 of a), got 10
   %b = moa.reshape %t, %a : tensor<2xindex>, tensor<3x4xf64> -> tensor<5x2xf64>
   func.return
 }
@@ -342,7 +342,7 @@ func.func @compress_mask(%v: tensor<3xi64>, %a: tensor<3xf64>) {
 // -----
 
 func.func @compress_length(%v: tensor<4xi1>, %a: tensor<3xf64>) {
-  // CHECK: compress: the mask must be as long as axis 0: expected 3, got 4
+  // CHECK: compress: the mask must be as long as axis 0: expected 3 (axis 0 of a), got 4 (axis 0 of v)
   %b = moa.compress %v, %a : tensor<4xi1>, tensor<3xf64> -> tensor<?xf64>
   func.return
 }
@@ -367,7 +367,7 @@ func.func @expand_mask(%v: tensor<3xindex>, %a: tensor<3xf64>) {
 
 func.func @expand_count(%a: tensor<3xf64>) {
   %v = moa.constant dense<[true, false, true]> : tensor<3xi1>
-  // CHECK: expand: the mask must hold as often as axis 0 is long: expected 3, got 2
+  // CHECK: expand: the mask must hold as often as axis 0 is long: expected 3 (axis 0 of a), got 2
   %b = moa.expand %v, %a : tensor<3xi1>, tensor<3xf64> -> tensor<3xf64>
   func.return
 }
@@ -529,7 +529,7 @@ func.func @pointwise_ranks(%a: tensor<3x4xf64>, %b: tensor<4xf64>) {
 // -----
 
 func.func @pointwise_extents(%a: tensor<3x4xf64>, %b: tensor<3x1xf64>) {
-  // CHECK: add: extents of axis 1 must be equal: expected 4, got 1
+  // CHECK: add: extents of axis 1 must be equal: expected 4 (axis 1 of a), got 1 (axis 1 of b)
   %c = moa.pointwise add %a, %b : tensor<3x4xf64>, tensor<3x1xf64> -> tensor<3x4xf64>
   func.return
 }
@@ -545,7 +545,7 @@ func.func @where_ranks(%c: tensor<3xi1>, %a: tensor<f64>, %b: tensor<3x1xf64>) {
 // -----
 
 func.func @where_extents(%c: tensor<3xi1>, %a: tensor<f64>, %b: tensor<4xf64>) {
-  // CHECK: where: extents of axis 0 must be equal: expected 3, got 4
+  // CHECK: where: extents of axis 0 must be equal: expected 3 (axis 0 of c), got 4 (axis 0 of b)
   %d = moa.where %c, %a, %b : tensor<3xi1>, tensor<f64>, tensor<4xf64> -> tensor<3xf64>
   func.return
 }
@@ -577,7 +577,7 @@ func.func @reduce_scalar(%a: tensor<f64>) {
 // -----
 
 func.func @reduce_empty(%a: tensor<0xf64>) {
-  // CHECK: reduce: sub has no identity element, so the folded axis must not be empty: expected at least 1, got 0
+  // CHECK: reduce: sub has no identity element, so the folded axis must not be empty: expected at least 1, got 0 (axis 0 of a)
   %b = moa.reduce sub %a : tensor<0xf64> -> tensor<f64>
   func.return
 }
@@ -609,7 +609,7 @@ func.func @inner_scalar(%a: tensor<3xf64>, %b: tensor<f64>) {
 // -----
 
 func.func @inner_extents(%a: tensor<3x4xf64>) {
-  // CHECK: inner: the last extent of the left operand must equal the first of the right: expected 4, got 3
+  // CHECK: inner: the last extent of the left operand must equal the first of the right: expected 4 (axis 1 of a), got 3 (axis 0 of a)
   %b = moa.inner add mul %a, %a : tensor<3x4xf64>, tensor<3x4xf64> -> tensor<3x4xf64>
   func.return
 }
@@ -617,7 +617,7 @@ func.func @inner_extents(%a: tensor<3x4xf64>) {
 // -----
 
 func.func @inner_empty(%a: tensor<0xf64>) {
-  // CHECK: inner: sub has no identity element, so the folded axis must not be empty: expected at least 1, got 0
+  // CHECK: inner: sub has no identity element, so the folded axis must not be empty: expected at least 1, got 0 (axis 0 of a)
   %b = moa.inner sub mul %a, %a : tensor<0xf64>, tensor<0xf64> -> tensor<f64>
   func.return
 }
@@ -659,7 +659,7 @@ func.func @omega_cells(%a: tensor<3x4xf64>) {
 // -----
 
 func.func @omega_cell_extents(%a: tensor<3x4xf64>, %b: tensor<5xf64>) {
-  // CHECK: add: extents of cell axis 0 must be equal: expected 4, got 5
+  // CHECK: add: extents of cell axis 0 must be equal: expected 4 (axis 1 of a), got 5 (axis 0 of b)
   %c = moa.omega add <1, 1> (%a, %b) : (tensor<3x4xf64>, tensor<5xf64>) -> tensor<3x4xf64>
   func.return
 }
@@ -667,7 +667,7 @@ func.func @omega_cell_extents(%a: tensor<3x4xf64>, %b: tensor<5xf64>) {
 // -----
 
 func.func @omega_frames(%a: tensor<2x3x4xf64>, %b: tensor<2xf64>) {
-  // CHECK: omega: frames must agree on their trailing axes: expected 3, got 2
+  // CHECK: omega: frames must agree on their trailing axes: expected 3 (axis 1 of a), got 2 (axis 0 of b)
   %c = moa.omega sub <1, 0> (%a, %b) : (tensor<2x3x4xf64>, tensor<2xf64>) -> tensor<2x3x4xf64>
   func.return
 }
@@ -693,7 +693,7 @@ func.func @first_row(%a: tensor<?x?xf64>) -> tensor<?xf64> {
 }
 
 func.func @omega_inside(%a: tensor<5x2x4xf64>) {
-  // CHECK: psi: index entry 0 out of range of axis 0: expected less than 2, got 2
+  // CHECK: psi: index entry 0 out of range of axis 0: expected less than 2 (axis 1 of a), got 2
   %b = moa.omega @first_row <2> (%a) : (tensor<5x2x4xf64>) -> tensor<5x4xf64>
   func.return
 }

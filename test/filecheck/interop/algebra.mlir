@@ -81,3 +81,9 @@ func.func @computation(%a: tensor<?x4xf64>, %b: tensor<4x?xf64>, %c: tensor<i1>)
   %f = moa.cast %w : tensor<?x?xf64> -> tensor<?x?xf32>
   func.return %f : tensor<?x?xf32>
 }
+
+// Names of extents stay, also where upstream names the arguments itself.
+// CHECK-LABEL: func.func @named_extents(%{{.*}}: tensor<?x4xf64> {moa.extents = ["n", "?"]})
+func.func @named_extents(%a: tensor<?x4xf64> {moa.extents = ["n", "?"]}) -> tensor<?x4xf64> {
+  func.return %a : tensor<?x4xf64>
+}

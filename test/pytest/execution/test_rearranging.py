@@ -717,36 +717,36 @@ STATIC: dict[str, tuple[Program, Sequence[moa.ArraySpec], type[MoaError], str]] 
         lambda a: moa.take(4, a),
         [spec(3, 4)],
         ShapeError,
-        "take: the count for axis 0 must not exceed the extent: expected at most 3, "
-        "got 4",
+        "take: the count for axis 0 must not exceed the extent: expected at most 3 "
+        "(axis 0 of a), got 4",
     ),
     "over-take from the end": (
         lambda a: moa.take([-3, -5], a),
         [spec(3, 4)],
         ShapeError,
-        "take: the count for axis 1 must not exceed the extent: expected at most 4, "
-        "got 5",
+        "take: the count for axis 1 must not exceed the extent: expected at most 4 "
+        "(axis 1 of a), got 5",
     ),
     "take of an empty axis": (
         lambda a: moa.take(1, a),
         [spec(0, 4)],
         ShapeError,
-        "take: the count for axis 0 must not exceed the extent: expected at most 0, "
-        "got 1",
+        "take: the count for axis 0 must not exceed the extent: expected at most 0 "
+        "(axis 0 of a), got 1",
     ),
     "over-drop": (
         lambda a: moa.drop(4, a),
         [spec(3, 4)],
         ShapeError,
-        "drop: the count for axis 0 must not exceed the extent: expected at most 3, "
-        "got 4",
+        "drop: the count for axis 0 must not exceed the extent: expected at most 3 "
+        "(axis 0 of a), got 4",
     ),
     "over-drop from the end": (
         lambda a: moa.drop([3, -5], a),
         [spec(None, 4)],
         ShapeError,
-        "drop: the count for axis 1 must not exceed the extent: expected at most 4, "
-        "got 5",
+        "drop: the count for axis 1 must not exceed the extent: expected at most 4 "
+        "(axis 1 of a), got 5",
     ),
     "take of more axes than there are": (
         lambda a: moa.take([1, 1, 1], a),
@@ -795,7 +795,8 @@ STATIC: dict[str, tuple[Program, Sequence[moa.ArraySpec], type[MoaError], str]] 
         moa.cat,
         [spec(None, 4), spec(3, 5)],
         ShapeError,
-        "cat: extents of axis 1 must be equal: expected 4, got 5",
+        "cat: extents of axis 1 must be equal: expected 4 (axis 1 of a), got 5 "
+        "(axis 1 of b)",
     ),
     "cat of two dtypes": (
         moa.cat,
@@ -825,7 +826,8 @@ STATIC: dict[str, tuple[Program, Sequence[moa.ArraySpec], type[MoaError], str]] 
         lambda a: moa.reshape([5, 2], a),
         [spec(3, 4)],
         ShapeError,
-        "reshape: the number of elements must stay: expected 12, got 10",
+        "reshape: the number of elements must stay: expected 12 (axis 0 of a * "
+        "axis 1 of a), got 10",
     ),
     "reshape to a negative extent": (
         lambda a: moa.reshape([-3, -4], a),
@@ -837,7 +839,7 @@ STATIC: dict[str, tuple[Program, Sequence[moa.ArraySpec], type[MoaError], str]] 
         lambda a: moa.reshape([], a),
         [spec(0)],
         ShapeError,
-        "reshape: the number of elements must stay: expected 0, got 1",
+        "reshape: the number of elements must stay: expected 0 (axis 0 of a), got 1",
     ),
     "reshape to a number": (
         lambda a: moa.reshape(12, a),
@@ -958,7 +960,7 @@ STATIC: dict[str, tuple[Program, Sequence[moa.ArraySpec], type[MoaError], str]] 
         lambda a: moa.compress([True, False], a),
         [spec(3, 4)],
         ShapeError,
-        "compress: the mask must be as long as axis 0: expected 3, got 2",
+        "compress: the mask must be as long as axis 0: expected 3 (axis 0 of a), got 2",
     ),
     "compress of a scalar": (
         lambda a: moa.compress([True], a),
@@ -971,7 +973,8 @@ STATIC: dict[str, tuple[Program, Sequence[moa.ArraySpec], type[MoaError], str]] 
         lambda a: moa.expand([True, True, False, True, True], a),
         [spec(3, 4)],
         ShapeError,
-        "expand: the mask must hold as often as axis 0 is long: expected 3, got 4",
+        "expand: the mask must hold as often as axis 0 is long: expected 3 (axis 0 of"
+        " a), got 4",
     ),
     "expand by a table": (
         lambda a, v: moa.expand(v, a),
@@ -1032,74 +1035,79 @@ DATA: dict[str, tuple[Program, Sequence[Any], str]] = {
     "over-take": (
         lambda a: moa.take([3, 5], a),
         [table(3, 4)],
-        "take: the count for axis 1 must not exceed the extent: expected at most 4, "
-        "got 5",
+        "take: the count for axis 1 must not exceed the extent: expected at most 4 "
+        "(axis 1 of arg0), got 5",
     ),
     "over-take by data": (
         lambda a, v: moa.take(v, a),
         [table(3, 4), np.array([3, -5])],
-        "take: the count for axis 1 must not exceed the extent: expected at most 4, "
-        "got 5",
+        "take: the count for axis 1 must not exceed the extent: expected at most 4 "
+        "(axis 1 of arg0), got 5 (the absolute value of element 1 of arg1)",
     ),
     "over-take by i32": (
         lambda a, v: moa.take(v, a),
         [table(3, 4), np.array(-(2**31), np.int32)],
-        "take: the count for axis 0 must not exceed the extent: expected at most 3, "
-        f"got {2**31}",
+        "take: the count for axis 0 must not exceed the extent: expected at most 3 "
+        "(axis 0 of arg0), got 2147483648 (the absolute value of arg1)",
     ),
     "over-take of nothing": (
         lambda a, v: moa.take(v, a),
         [table(0, 4), np.array(1)],
-        "take: the count for axis 0 must not exceed the extent: expected at most 0, "
-        "got 1",
+        "take: the count for axis 0 must not exceed the extent: expected at most 0 "
+        "(axis 0 of arg0), got 1 (the absolute value of arg1)",
     ),
     "over-drop": (
         lambda a: moa.drop(-4, a),
         [table(3, 4)],
-        "drop: the count for axis 0 must not exceed the extent: expected at most 3, "
-        "got 4",
+        "drop: the count for axis 0 must not exceed the extent: expected at most 3 "
+        "(axis 0 of arg0), got 4",
     ),
     "over-drop by data": (
         lambda a, v: moa.drop(v, a),
         [table(3, 4), np.array([0, 5])],
-        "drop: the count for axis 1 must not exceed the extent: expected at most 4, "
-        "got 5",
+        "drop: the count for axis 1 must not exceed the extent: expected at most 4 "
+        "(axis 1 of arg0), got 5 (the absolute value of element 1 of arg1)",
     ),
     "take of what is dropped": (
         lambda a, v: moa.take(3, moa.drop(v, a)),
         [table(4), np.array(2)],
-        "take: the count for axis 0 must not exceed the extent: expected at most 2, "
-        "got 3",
+        "take: the count for axis 0 must not exceed the extent: expected at most 2 "
+        "(axis 0 of arg0 - the absolute value of arg1), got 3",
     ),
     "cat of other extents": (
         moa.cat,
         [table(3, 4), table(2, 5)],
-        "cat: extents of axis 1 must be equal: expected 4, got 5",
+        "cat: extents of axis 1 must be equal: expected 4 (axis 1 of arg0), got 5 "
+        "(axis 1 of arg1)",
     ),
     "reshape to other totals": (
         lambda a, t: moa.reshape(t, a),
         [table(3, 4), np.array([3, 5])],
-        "reshape: the number of elements must stay: expected 12, got 15",
+        "reshape: the number of elements must stay: expected 12 (axis 0 of arg0 * "
+        "axis 1 of arg0), got 15 (element 0 of arg1 * element 1 of arg1)",
     ),
     "reshape to a scalar": (
         lambda a: moa.reshape([], a),
         [table(3)],
-        "reshape: the number of elements must stay: expected 3, got 1",
+        "reshape: the number of elements must stay: expected 3 (axis 0 of arg0), got 1",
     ),
     "reshape of nothing": (
         lambda a, t: moa.reshape(t, a),
         [table(0, 4), np.array([1, 1])],
-        "reshape: the number of elements must stay: expected 0, got 1",
+        "reshape: the number of elements must stay: expected 0 (axis 0 of arg0 * axis"
+        " 1 of arg0), got 1 (element 0 of arg1 * element 1 of arg1)",
     ),
     "reshape to negative extents": (
         lambda a, t: moa.reshape(t, a),
         [table(3, 4), np.array([-3, -4])],
-        "reshape: an extent must not be negative: expected at least 0, got -3",
+        "reshape: an extent must not be negative: expected at least 0, got -3 "
+        "(element 0 of arg1)",
     ),
     "reshape to a negative extent, later": (
         lambda a, t: moa.reshape(t, a),
         [table(3, 4), np.array([12, -1])],
-        "reshape: an extent must not be negative: expected at least 0, got -1",
+        "reshape: an extent must not be negative: expected at least 0, got -1 "
+        "(element 1 of arg1)",
     ),
     "recycle of nothing": (
         lambda a, t: moa.recycle(t, a),
@@ -1156,23 +1164,26 @@ DATA: dict[str, tuple[Program, Sequence[Any], str]] = {
     "compress by a mask that is too long": (
         lambda a, v: moa.compress(v, a),
         [table(3, 4), np.array([True] * 4)],
-        "compress: the mask must be as long as axis 0: expected 3, got 4",
+        "compress: the mask must be as long as axis 0: expected 3 (axis 0 of arg0), "
+        "got 4 (axis 0 of arg1)",
     ),
     "expand by too few ones": (
         lambda a, v: moa.expand(v, a),
         [table(3, 4), np.array([True, False, True])],
-        "expand: the mask must hold as often as axis 0 is long: expected 3, got 2",
+        "expand: the mask must hold as often as axis 0 is long: expected 3 (axis 0 of"
+        " arg0), got 2 (the number of true elements of arg1)",
     ),
     "expand of nothing by ones": (
         lambda a, v: moa.expand(v, a),
         [table(0), np.array([True])],
-        "expand: the mask must hold as often as axis 0 is long: expected 0, got 1",
+        "expand: the mask must hold as often as axis 0 is long: expected 0 (axis 0 of"
+        " arg0), got 1 (the number of true elements of arg1)",
     ),
     "a fold of nothing": (
         lambda a, v: moa.reduce("sub", moa.compress(v, a)),
         [table(3), np.array([False] * 3)],
         "reduce: sub has no identity element, so the folded axis must not be empty: "
-        "expected at least 1, got 0",
+        "expected at least 1, got 0 (the number of true elements of arg1)",
     ),
 }
 
