@@ -34,6 +34,7 @@ PAGES = (
     "README.md",
     "docs/tutorial.md",
     "docs/algebra.md",
+    "docs/library.md",
     "docs/cli.md",
     "docs/upstream.md",
 )
