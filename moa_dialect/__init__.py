@@ -17,6 +17,7 @@ from moa_dialect.errors import (
     IndexRangeError,
     LayoutError,
     MoaError,
+    OptionError,
     ShapeError,
 )
 from moa_dialect.frontend.functions import (
@@ -77,6 +78,7 @@ from moa_dialect.frontend.functions import (
 )
 from moa_dialect.frontend.jit import Compiled, interpret, jit
 from moa_dialect.frontend.trace import Array, ArraySpec, Scalar
+from moa_dialect.library.attention import attention
 
 __version__ = "0.1.0"
 
@@ -89,10 +91,12 @@ __all__ = [
     "IndexRangeError",
     "LayoutError",
     "MoaError",
+    "OptionError",
     "Scalar",
     "ShapeError",
     "absolute",
     "all_of",
+    "attention",
     "cast",
     "cat",
     "ceil",

@@ -17,6 +17,10 @@ class DTypeError(MoaError, TypeError):
     """An element type that an operation or a kernel does not take."""
 
 
+class OptionError(MoaError, ValueError):
+    """An option of a program that is not one of the values it may have."""
+
+
 class LayoutError(MoaError, ValueError):
     """An array whose strides or device a kernel does not take."""
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from xdsl.context import Context
 from xdsl.dialects import arith
-from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.builtin import IntegerAttr, ModuleOp
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Block, Operation, Region, SSAValue
 from xdsl.passes import ModulePass
@@ -26,6 +26,7 @@ from xdsl.traits import is_side_effect_free
 from moa_dialect.ops.normal_form import (
     AtOp,
     ComprehensionOp,
+    FixedExtentOp,
     FoldOp,
     InBoundsOp,
     YieldOp,
@@ -59,10 +60,25 @@ def captured(op: Operation) -> set[SSAValue]:
 def may_move(op: Operation) -> bool:
     """Whether an operation may be evaluated where it would not have been."""
     return (
-        is_side_effect_free(op)
+        # xDSL does not know that the unsigned remainder has no effect.
+        (is_side_effect_free(op) or isinstance(op, arith.RemUIOp))
         and not isinstance(op, YieldOp)
-        and not any(isinstance(inner, _DIVISIONS) for inner in op.walk())
+        and not any(
+            isinstance(inner, _DIVISIONS) and not _is_positive(inner.operands[1])
+            for inner in op.walk()
+        )
     )
+
+
+def _is_positive(value: SSAValue) -> bool:
+    """Whether a value is a number above 0: a division by it is never undefined."""
+    match value.owner:
+        case FixedExtentOp() as op:
+            return op.static_value > 0
+        case arith.ConstantOp(value=IntegerAttr() as number):
+            return number.value.data > 0
+        case _:
+            return False
 
 
 def hoist(block: Block) -> None:

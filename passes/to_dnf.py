@@ -534,7 +534,9 @@ def erase_dead(block: Block) -> None:
         for region in op.regions:
             for inner in region.blocks:
                 erase_dead(inner)
-        if is_trivially_dead(op):
+        # xDSL does not know that the unsigned remainder has no effect.
+        is_remainder = isinstance(op, arith.RemUIOp) and not op.result.uses
+        if is_remainder or is_trivially_dead(op):
             op.detach()
             op.erase()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from functools import cached_property, update_wrapper
+from inspect import Parameter, Signature
 from io import StringIO
 from typing import Any, cast
 
@@ -15,7 +16,12 @@ from xdsl.dialects.func import FuncOp
 from xdsl.printer import Printer
 
 from moa_dialect.errors import CompileError, DTypeError, LayoutError, MoaError
-from moa_dialect.frontend.trace import ArraySpec, trace_program
+from moa_dialect.frontend.trace import (
+    Array,
+    ArraySpec,
+    argument_names,
+    trace_program,
+)
 
 STAGES = ("moa", "dnf", "fused", "onf", "target", "llvm", "asm")
 """The stages of a program, in order; see docs/architecture.md."""
@@ -54,6 +60,42 @@ def to_numpy(number: int, value: Any) -> np.ndarray:
         f"argument {number}: expected an array (NumPy, torch, DLPack), "
         f"got {type(value).__name__}"
     )
+
+
+def is_array(value: Any) -> bool:
+    """Whether something is an argument of a program, not an option."""
+    return isinstance(value, np.ndarray | ArraySpec | Array) or (
+        hasattr(value, "__dlpack__")
+    )
+
+
+def _split(static: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Keyword arguments that are arrays, and those that are options."""
+    arrays = {name: value for name, value in static.items() if is_array(value)}
+    options = {name: v for name, v in static.items() if name not in arrays}
+    return arrays, options
+
+
+def _positional(
+    fn: Callable[..., Any], count: int, names: Sequence[str], options: dict[str, Any]
+) -> Callable[..., Any]:
+    """A function of positional arrays only: `count` of them, then the named ones."""
+    if not names and not options:
+        return fn
+
+    def program(*arrays: Any) -> Any:
+        named = dict(zip(names, arrays[count:], strict=True))
+        return fn(*arrays[:count], **named, **options)
+
+    update_wrapper(program, fn)
+    if names:
+        parameters = [*argument_names(fn, count), *names]
+        kind = Parameter.POSITIONAL_OR_KEYWORD
+        if len(set(parameters)) == len(parameters):
+            program.__signature__ = Signature(  # pyright: ignore
+                [Parameter(name, kind) for name in parameters]
+            )
+    return program
 
 
 def _from_torch(number: int, tensor: Any) -> np.ndarray:
@@ -219,22 +261,30 @@ class Jit:
     def lower(self, *args: Any, **static: Any) -> Compiled:
         """The program for arguments like these: arrays, or `ArraySpec` values.
 
-        Keyword arguments are passed to the Python function as they are.
+        Keyword arguments that are arrays are arguments too, which the result takes by
+        position after the others. Any other is passed to the Python function as it is.
 
         Raises:
             MoaError: if the program is not well formed for them.
         """
+        arrays, options = _split(static)
         specs = [
             value if isinstance(value, ArraySpec) else _spec(to_numpy(number, value))
-            for number, value in enumerate(args)
+            for number, value in enumerate([*args, *arrays.values()])
         ]
-        return self._lower(specs, static)
+        return self._lower(specs, len(args), list(arrays), options)
 
-    def _lower(self, specs: Sequence[ArraySpec], static: dict[str, Any]) -> Compiled:
-        fn = self._fn
-        name = getattr(fn, "__name__", "main")
+    def _lower(
+        self,
+        specs: Sequence[ArraySpec],
+        count: int,
+        names: Sequence[str],
+        options: dict[str, Any],
+    ) -> Compiled:
+        name = getattr(self._fn, "__name__", "main")
         name = "main" if name == "<lambda>" else name
-        module = trace_program(_with_options(fn, static), specs, name)
+        program = _positional(self._fn, count, names, options)
+        module = trace_program(program, specs, name)
         return Compiled(module, entry_of(module), self._target, self._copy)
 
     def __call__(self, *args: Any, **static: Any) -> Any:
@@ -243,29 +293,26 @@ class Jit:
         Raises:
             MoaError: if the program or the arguments are not well formed.
         """
+        arrays, options = _split(static)
+        given = [*args, *arrays.values()]
         specs = self._specs
         if specs is None:
-            specs = [_spec(to_numpy(n, value)) for n, value in enumerate(args)]
+            specs = [_spec(to_numpy(n, value)) for n, value in enumerate(given)]
         key = (
             tuple((spec.shape, spec.dtype) for spec in specs),
-            tuple((name, _identity(static[name])) for name in sorted(static)),
+            tuple(arrays),
+            tuple((name, _identity(options[name])) for name in sorted(options)),
         )
         try:
             compiled = self._compiled.get(key)
         except TypeError:
             raise MoaError(
-                f"keyword arguments must be hashable values, got {static}"
+                f"keyword arguments must be hashable values, got {options}"
             ) from None
         if compiled is None:
-            compiled = self._compiled[key] = self._lower(specs, static)
-        return compiled(*args)
-
-
-def _with_options(fn: Callable[..., Any], static: dict[str, Any]) -> Callable[..., Any]:
-    """A function of arrays alone, whose arguments keep their names."""
-    if not static:
-        return fn
-    return update_wrapper(lambda *arrays: fn(*arrays, **static), fn)
+            compiled = self._lower(specs, len(args), list(arrays), options)
+            self._compiled[key] = compiled
+        return compiled(*given)
 
 
 def _identity(value: Any) -> tuple[Any, ...]:
@@ -307,7 +354,8 @@ def jit(
 
     Returns:
         A callable on NumPy arrays, torch tensors and anything with DLPack; keyword
-        arguments are options of the Python function. `.lower(...)` gives the stages.
+        arguments that are no arrays are options of the Python function.
+        `.lower(...)` gives the stages.
 
     Raises:
         CompileError: for an unknown target.
@@ -327,8 +375,10 @@ def interpret(fn: Callable[..., Any], *arrays: Any, **static: Any) -> Any:
     """
     from moa_dialect.interpreter import interpret_module
 
-    converted = [to_numpy(number, value) for number, value in enumerate(arrays)]
-    specs = [_spec(array) for array in converted]
-    module = trace_program(_with_options(fn, static), specs, "main")
+    named, options = _split(static)
+    given = [*arrays, *named.values()]
+    converted = [to_numpy(number, value) for number, value in enumerate(given)]
+    program = _positional(fn, len(arrays), list(named), options)
+    module = trace_program(program, [_spec(a) for a in converted], "main")
     results = interpret_module(module, "main", converted)
     return results[0] if len(results) == 1 else tuple(results)

@@ -7,6 +7,11 @@ to `moa.jit`.
 """
 
 from moa_dialect.library.attention import attention
+from moa_dialect.library.attention_variants import (
+    differential_attention,
+    linear_attention,
+    sigmoid_attention,
+)
 from moa_dialect.library.linear import (
     bilinear,
     contract,
@@ -17,8 +22,17 @@ from moa_dialect.library.linear import (
     matmul_omega,
     trace,
 )
+from moa_dialect.library.losses import (
+    cross_entropy,
+    entropy,
+    kl_divergence,
+    linear_cross_entropy,
+    log_softmax,
+)
 from moa_dialect.library.metric import nearest, nearest_distances, squared_distances
-from moa_dialect.library.normalization import layernorm, variance
+from moa_dialect.library.normalization import layernorm
+from moa_dialect.library.norms import absmax_scaled_product, l2_norm, rms_norm
+from moa_dialect.library.selection import softmax_top_k
 from moa_dialect.library.sequences import (
     exclusive_prefix_sums,
     horner,
@@ -37,6 +51,14 @@ from moa_dialect.library.signal import (
     windows,
 )
 from moa_dialect.library.softmax import logsumexp, softmax
+from moa_dialect.library.statistics import (
+    covariance,
+    covariance_matrix,
+    kurtosis,
+    mean,
+    skewness,
+    variance,
+)
 from moa_dialect.library.stencil import (
     burgers_step,
     central_difference,
@@ -47,6 +69,7 @@ from moa_dialect.library.stencil import (
 )
 
 __all__ = [
+    "absmax_scaled_product",
     "attention",
     "bilinear",
     "bit_reversal",
@@ -58,25 +81,41 @@ __all__ = [
     "cooley_tukey",
     "correlate",
     "correlate_channels",
+    "covariance",
+    "covariance_matrix",
+    "cross_entropy",
     "dft",
     "diagonal",
+    "differential_attention",
+    "entropy",
     "exclusive_prefix_sums",
     "horner",
+    "kl_divergence",
+    "kurtosis",
+    "l2_norm",
     "laplacian",
     "laplacian_inside",
     "layernorm",
+    "linear_attention",
+    "linear_cross_entropy",
+    "log_softmax",
     "logsumexp",
     "lu",
     "lu_step",
     "matmul",
     "matmul_omega",
+    "mean",
     "nearest",
     "nearest_distances",
     "perfect_shuffle",
     "polynomial",
     "prefix_sums",
+    "rms_norm",
     "shift",
+    "sigmoid_attention",
+    "skewness",
     "softmax",
+    "softmax_top_k",
     "squared_distances",
     "trace",
     "variance",

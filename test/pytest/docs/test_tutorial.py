@@ -34,6 +34,8 @@ PAGES = (
     "README.md",
     "docs/tutorial.md",
     "docs/algebra.md",
+    "docs/attention.md",
+    "docs/reductions.md",
     "docs/library.md",
     "docs/cli.md",
     "docs/upstream.md",
