@@ -334,6 +334,7 @@ class _Body:
         *ops, self.terminator = block.ops
         self.arguments = tuple(block.args)
         self.yielded = tuple(self.terminator.operands)
+        self.is_whole = wanted is None
         if wanted is not None:
             self.yielded = tuple(self.yielded[number] for number in wanted)
             ops = needed(block, self.yielded)
@@ -346,7 +347,7 @@ class _Body:
             values = interpreter.run_op(op, interpreter.get_values(operands))
             interpreter.set_values(zip(results, values, strict=True))
         values = interpreter.get_values(self.yielded)
-        if interpreter.listeners:
+        if interpreter.listeners and self.is_whole:
             interpreter.run_op(self.terminator, values)
         return values
 

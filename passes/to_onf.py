@@ -317,6 +317,22 @@ class _Lowering:
             if not isa(value.type, TensorType):
                 for place in found:
                     self.store(self.get(value), place)
+            elif isinstance(value.owner, Block) or value.owner.parent is not block:
+                # It was made outside, where these places were not known.
+                for place in found:
+                    self._copy(value, place)
+
+    def _copy(self, value: SSAValue, place: Place) -> None:
+        """Copy an array that is made already to a place."""
+        if isinstance(value.owner, Block):
+            rank = len(shape_of(value.type))
+            memory = self.get(value)
+            extents = [self.extent(memory, axis) for axis in range(rank)]
+        else:
+            extents = [self.get(extent) for extent in result_extents(value)]
+        indices, outer = self.loops(extents)
+        self.store(self.load(self.places[value].bind(indices)), place.bind(indices))
+        self.builder = outer
 
     def plan(
         self,

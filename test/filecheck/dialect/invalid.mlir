@@ -969,7 +969,7 @@ func.func @buffer_type(%n: index) {
 // -----
 
 func.func @loop_body(%n: index) {
-  // CHECK: a loop body takes one index and yields nothing
+  // CHECK: a loop body yields what is carried: expected (), got (index)
   moa.loop [%i = %n to %n by 1] {
     moa.yield %i : index
   }
