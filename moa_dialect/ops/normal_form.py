@@ -675,8 +675,7 @@ class CascadeOp(IRDLOperation):
     start from.
 
     ```mlir
-    %m, %s, %r = moa.cascade [%n0 to %n] -> f64, f64, f64
-    data {
+    %m, %s, %r = moa.cascade [%n0 to %n] -> f64, f64, f64 data {
     ^bb0(%p: index):
       %x = moa.at %a[%p] : tensor<?xf64>
       moa.yield %x : f64

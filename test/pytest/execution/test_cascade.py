@@ -350,7 +350,7 @@ def test_variance_by_the_carried_mean(n: int, chunk: int | None, element: str) -
     centre = exact.mean() if n else 0
     tolerance = TOLERANCE[element]
     np.testing.assert_allclose(mean, centre, tolerance)
-    np.testing.assert_allclose(rest, 0, atol=n * 1000 * np.finfo(a.dtype).eps)
+    np.testing.assert_allclose(rest, 0, atol=float(n * 1000 * np.finfo(a.dtype).eps))
     expected = np.square(exact - centre).sum()
     np.testing.assert_allclose(squares, expected, 20 * tolerance, n * 1e-5 * tolerance)
 
