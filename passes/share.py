@@ -25,6 +25,7 @@ from xdsl.traits import is_side_effect_free
 
 from moa_dialect.ops.normal_form import (
     AtOp,
+    CascadeOp,
     ComprehensionOp,
     FoldOp,
     InBoundsOp,
@@ -57,11 +58,13 @@ def captured(op: Operation) -> set[SSAValue]:
 
 
 def may_move(op: Operation) -> bool:
-    """Whether an operation may be evaluated where it would not have been."""
-    return (
-        is_side_effect_free(op)
-        and not isinstance(op, YieldOp)
-        and not any(isinstance(inner, _DIVISIONS) for inner in op.walk())
+    """Whether an operation may be evaluated where it would not have been.
+
+    A fold that reads memory may not: what it reads may have changed.
+    """
+    return not isinstance(op, YieldOp) and not any(
+        isinstance(inner, _DIVISIONS) or not is_side_effect_free(inner)
+        for inner in op.walk()
     )
 
 
@@ -70,7 +73,7 @@ def hoist(block: Block) -> None:
     for op in list(block.ops):
         for body in _blocks(op):
             hoist(body)
-            if not isinstance(op, ComprehensionOp | FoldOp):
+            if not isinstance(op, ComprehensionOp | FoldOp | CascadeOp):
                 # What a branch evaluates must not be evaluated without it.
                 continue
             # What a restriction leaves out does not exist: it must not be read.

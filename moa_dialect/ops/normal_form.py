@@ -17,7 +17,7 @@ from xdsl.dialects.builtin import (
     TensorType,
     i64,
 )
-from xdsl.ir import Attribute, Block, OpResult, Region, SSAValue
+from xdsl.ir import Attribute, Block, Operation, OpResult, Region, SSAValue
 from xdsl.irdl import (
     AttrSizedOperandSegments,
     IRDLOperation,
@@ -361,6 +361,24 @@ def body_of(region: Region) -> tuple[Block, YieldOp]:
     return block, terminator
 
 
+def needed(
+    block: Block, values: Iterable[SSAValue], known: Iterable[SSAValue] = ()
+) -> list[Operation]:
+    """The operations of a block, in order, that these values need.
+
+    Those that give only `known` values, which are there already, are left out.
+    """
+    available = set(known)
+    wanted = set(values) - available
+    found: list[Operation] = []
+    for op in reversed(list(block.ops)):
+        if wanted.intersection(op.results):
+            found.append(op)
+            used = {value for inner in op.walk() for value in inner.operands}
+            wanted |= used - available
+    return found[::-1]
+
+
 def cell_shape(type_: Attribute) -> tuple[int, ...]:
     """The shape of what a body yields: that of a tensor, none for a scalar."""
     return shape_of(type_) if isa(type_, TensorType) else ()
@@ -650,14 +668,14 @@ class CascadeOp(IRDLOperation):
     A group without pivots has `part` only. Indices run from `upper - 1` down to
     `lower`, with the accumulator on the right, as in `moa.fold`; with `chunk` c, up to
     c of them at a time, and accumulators move once for each chunk. Accumulators start
-    from the identity elements of their functions, pivots from `start`; where nothing
-    has been accumulated yet (the count before is 0), nothing moves. Results are all
+    from the identity elements of their functions (from -0 for a sum of floats over
+    something, as in `moa.fold`), pivots from `start`; where nothing has been
+    accumulated yet (the count before is 0), nothing moves. Results are all
     accumulators, then all pivots, group by group; of an empty domain, the values they
     start from.
 
     ```mlir
-    %m, %s, %r = moa.cascade [%n0 to %n] -> f64, f64, f64
-    data {
+    %m, %s, %r = moa.cascade [%n0 to %n] -> f64, f64, f64 data {
     ^bb0(%p: index):
       %x = moa.at %a[%p] : tensor<?xf64>
       moa.yield %x : f64
@@ -763,6 +781,19 @@ class CascadeOp(IRDLOperation):
             at, pivot, region = at + size, pivot + pivots, region + len(regions)
         return found
 
+    def defining(self, result: OpResult) -> SSAValue:
+        """What a region yields for a result: a part's for an accumulator, or a pivot.
+
+        Its shape is the result's.
+        """
+        for view in self.views():
+            if result in view.accumulators:
+                values = body_of(view.part)[1].values
+                return values[view.accumulators.index(result)]
+            if view.pivot is not None and result in view.pivots:
+                return body_of(view.pivot)[1].values[view.pivots.index(result)]
+        raise ValueError(f"{result} is no result of this cascade")
+
     def verify_(self) -> None:
         sizes = self.groups.get_values()
         pivots = self.pivot_counts.get_values()
@@ -791,8 +822,8 @@ class CascadeOp(IRDLOperation):
         if [v.type for v in self.starts] != [v.type for v in self.pivots]:
             raise VerifyException(
                 f"each pivot starts from a value of its type: expected "
-                f"{_types(v.type for v in self.pivots)}, "
-                f"got {_types(v.type for v in self.starts)}"
+                f"{type_list(v.type for v in self.pivots)}, "
+                f"got {type_list(v.type for v in self.starts)}"
             )
         if self.chunk is not None and self.chunk_length < 1:
             raise VerifyException(
@@ -931,8 +962,17 @@ class CascadeView:
     part: Region
     move: Region | None
 
+    def own_accumulators(self) -> list[int]:
+        """Which of the group's accumulators its pivots are computed from."""
+        if self.pivot is None:
+            return []
+        size = len(self.accumulators)
+        arguments = self.pivot.block.args[-size:]
+        return [k for k, argument in enumerate(arguments) if argument.uses]
 
-def _types(types: Iterable[Attribute]) -> str:
+
+def type_list(types: Iterable[Attribute]) -> str:
+    """Types as messages show them."""
     return f"({', '.join(map(str, types))})"
 
 
@@ -946,12 +986,14 @@ def _verify_region(
     block, terminator = body_of(region)
     if [arg.type for arg in block.args] != list(arguments):
         raise VerifyException(
-            f"{name} takes {_types(arguments)}, "
-            f"got {_types(a.type for a in block.args)}"
+            f"{name} takes {type_list(arguments)}, "
+            f"got {type_list(a.type for a in block.args)}"
         )
     types = [value.type for value in terminator.values]
     if yielded is not None and types != list(yielded):
-        raise VerifyException(f"{name} yields {_types(yielded)}, got {_types(types)}")
+        raise VerifyException(
+            f"{name} yields {type_list(yielded)}, got {type_list(types)}"
+        )
     return types
 
 
