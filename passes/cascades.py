@@ -301,13 +301,20 @@ class Derivation:
                 for part in parts
                 if index not in part[1].free and contains(part[1], one.folds)
             ]
+            # A maximum beside the data keeps it small: it stays there if it can.
+            sums = [
+                part
+                for part in apart
+                if all(f.function == ADD for f in direct_folds(part[1], one.folds))
+            ]
+            apart = sums or apart
             rest = [part for part in parts if part not in apart]
             if not apart or not rest:
                 continue
             others = [*above[:position], *above[position + 1 :]]
             weight = [product(self.terms, others, below)] if others or below else []
             unit = self.terms.number(1.0, body.type)
-            sums = [
+            folded = [
                 self.terms.fold(
                     ADD,
                     fold.args[0],
@@ -317,8 +324,8 @@ class Derivation:
                 )
                 for whole in ([*weight, total(self.terms, rest)], weight)
             ]
-            separate = self._weighted(sums[1], [total(self.terms, apart)], ())
-            new = real(self.terms, arith.AddfOp, sums[0], separate)
+            separate = self._weighted(folded[1], [total(self.terms, apart)], ())
+            new = real(self.terms, arith.AddfOp, folded[0], separate)
             if negative:
                 new = real(self.terms, arith.NegfOp, new)
             self._note("splitting: a sum in a fold that separates pivots from the data")

@@ -394,32 +394,29 @@ class _Cascade:
             terms = inner.terms
             count = terms.value(args[0])
             position = 1
+            current: dict[Term, SSAValue] = {}
             known: dict[Term, Term] = {}
             for earlier in (*before, group):
                 for pivot in earlier.pivots:
-                    inner.known[pivot] = args[position]
-                    known[pivot] = terms.value(args[position])
+                    current[pivot] = args[position]
                     position += 1
                 folds = self.accumulators(earlier)
-                stop = position + len(folds)
-                self._bind(inner, folds, args[position:stop])
-                position = stop
-                if earlier is not group:
-                    for pivot, (of, distances) in earlier.means.items():
-                        so_far = as_float(terms, count, pivot)
-                        known[of] = self._sum(so_far, known[pivot], distances)
+                self._bind(inner, folds, args[position : position + len(folds)])
+                position += len(folds)
+                for pivot, (of, distances) in earlier.means.items():
+                    so_far = as_float(terms, count, pivot)
+                    mean = terms.value(current[pivot])
+                    known[of] = self._sum(so_far, mean, distances)
+            settled = {pivot for earlier in before for pivot in earlier.pivots}
             values: list[SSAValue] = []
             for pivot in group.pivots:
-                earlier_pivots = [p for g in before for p in g.pivots]
-                if pivot in earlier_pivots:
-                    values.append(inner.known[pivot])
-                    continue
-                old = known.pop(pivot)
-                del inner.known[pivot]
-                if pivot in group.means:
+                if pivot in settled:
+                    values.append(current[pivot])
+                elif pivot in group.means:
                     _, distances = group.means[pivot]
                     so_far = as_float(terms, count, pivot)
                     step = real(terms, arith.DivfOp, distances, so_far)
+                    old = terms.value(current[pivot])
                     values.append(inner.write(real(terms, arith.AddfOp, old, step)))
                 else:
                     value = terms.replace(pivot, known)
@@ -687,7 +684,7 @@ def _write(
 
     writer = top
     block = None
-    if outer:
+    if outer or not sunk:
         block, writer = enter(top, outer)
     writer.passes(derivation.passes, axes)
     if sunk:

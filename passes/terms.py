@@ -368,8 +368,8 @@ class Reader:
 
 
 def _is_arithmetic(owner: Operation | Block) -> bool:
-    """Whether a value at the top is worth looking into: `1 / n`, say."""
-    return (
+    """Whether a value at the top is worth looking into: a fold, or `1 / n`."""
+    return isinstance(owner, FoldOp) or (
         isinstance(owner, Operation)
         and owner.name.startswith(("arith.", "math."))
         and may_move(owner)

@@ -194,7 +194,7 @@ def _finite_rank(
             )
     distance = {s.d: s.slope * (s.pivot.old - s.pivot.new) for s in shifts}
     moves = tuple(
-        tuple(sp.powsimp(row.get(m, sp.Integer(0)).subs(distance)) for m in basis)
+        tuple(_tidy(row.get(m, sp.Integer(0)).subs(distance)) for m in basis)
         for row in rows
     )
     return Transport(
@@ -204,6 +204,11 @@ def _finite_rank(
         moves,
         (sp.Integer(0),) * len(basis),
     )
+
+
+def _tidy(factor: Expression) -> Expression:
+    """A factor with differences of pivots kept whole: `3 (r - r')`."""
+    return sp.factor_terms(sp.powsimp(factor))
 
 
 def _as_shift(
