@@ -26,7 +26,7 @@ from typing import Any, TypeAlias
 
 import sympy as sp
 from xdsl.dialects import arith
-from xdsl.dialects.builtin import StringAttr
+from xdsl.dialects.builtin import StringAttr, i64
 
 from moa_dialect.ops.function import has_identity, print_name
 from moa_dialect.passes.simplify import (
@@ -34,11 +34,10 @@ from moa_dialect.passes.simplify import (
     compare,
     factors,
     product,
-    real,
     summands,
     total,
 )
-from moa_dialect.passes.symbolic import NotReal, from_sympy, is_real, to_sympy
+from moa_dialect.passes.symbolic import NotReal, from_sympy, is_real, real, to_sympy
 from moa_dialect.passes.terms import Choice, Term, Terms, contains, walk
 from moa_dialect.passes.transport import (
     NoTransport,
@@ -551,8 +550,6 @@ class Derivation:
 
 def as_float(terms: Terms, count: Term, like: Term) -> Term:
     """A number of indices as a float of the type of another term."""
-    from xdsl.dialects.builtin import i64
-
     whole = terms.compute(arith.IndexCastOp, (count,), i64)
     return terms.compute(arith.SIToFPOp, (whole,), like.type)
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from math import inf, isfinite, isnan
 from typing import Any
 
-import numpy as np
+import ml_dtypes
+import sympy as sp
 from xdsl.builder import Builder
 from xdsl.context import Context
 from xdsl.dialects import arith, math
@@ -27,11 +28,14 @@ from xdsl.utils.hints import isa
 
 from moa_dialect.errors import CompileError
 from moa_dialect.ops.base import as_tensor
+from moa_dialect.ops.function import print_name
 from moa_dialect.ops.normal_form import (
     AtOp,
     CascadeGroup,
     CascadeOp,
     ComprehensionOp,
+    ExtentOp,
+    FixedExtentOp,
     YieldOp,
 )
 from moa_dialect.passes.cascades import (
@@ -44,8 +48,8 @@ from moa_dialect.passes.cascades import (
 )
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.rebuild import Body, comprehensions, read_body, tidy
-from moa_dialect.passes.simplify import chain, real
-from moa_dialect.passes.symbolic import from_sympy, to_sympy
+from moa_dialect.passes.simplify import chain
+from moa_dialect.passes.symbolic import from_sympy, real, to_sympy
 from moa_dialect.passes.terms import (
     INDEX,
     NotATerm,
@@ -55,7 +59,6 @@ from moa_dialect.passes.terms import (
     contains,
     walk,
 )
-from moa_dialect.passes.work import COSTLY
 from moa_dialect.scalar_code import identity_of
 from moa_dialect.types import dtype_of, element_of, shape_of
 
@@ -254,9 +257,7 @@ class _Cascade:
         for group in self.groups:
             for pivot, (of, distances) in group.means.items():
                 count = as_float(writer.terms, self.one.upper, pivot)
-                writer.known[of] = writer.write(
-                    self._sum(count, pivot, distances)
-                )
+                writer.known[of] = writer.write(self._sum(count, pivot, distances))
 
     def _sum(self, count: Term, pivot: Term, distances: Term) -> Term:
         """The sum that a mean is of: `count * mean + distances`."""
@@ -278,8 +279,6 @@ class _Cascade:
 
     def _at_start(self, pivot: Term) -> float | None:
         """The value of a pivot when nothing is accumulated, if it is a number."""
-        import sympy as sp
-
         known: dict[Term, Any] = {}
         for fold in direct_folds(pivot, self.one.folds):
             identity = identity_of(fold.function, fold.type)
@@ -344,7 +343,9 @@ class _Cascade:
             names = [inner.terms.index(self.index), *data, *group.pivots]
             inner.known.update(zip(names, args, strict=True))
             return [
-                self._cells(inner, fold, lambda w, fold=fold: w.write(self.bodies[fold]))
+                self._cells(
+                    inner, fold, lambda w, fold=fold: w.write(self.bodies[fold])
+                )
                 for fold in self.accumulators(group)
             ]
 
@@ -479,28 +480,22 @@ class _Cascade:
 
 def _static(extent: Term) -> int | None:
     """The number of an extent, if it is one."""
-    from moa_dialect.ops.normal_form import ExtentOp, FixedExtentOp
-
     owner = extent.kind.owner if isinstance(extent.kind, SSAValue) else None
     return owner.static_value if isinstance(owner, ExtentOp | FixedExtentOp) else None
 
 
 def _smallest(type_: Attribute) -> float:
     """The smallest normal number of a float type."""
-    import ml_dtypes
-
     return float(ml_dtypes.finfo(dtype_of(type_)).smallest_normal)
 
 
 def _largest(type_: Attribute) -> float:
     """The largest number of a float type."""
-    import ml_dtypes
-
     return float(ml_dtypes.finfo(dtype_of(type_)).max)
 
 
 def is_costly_without(terms: Terms, fold: Term, axes: dict[str, Term]) -> bool:
-    """Whether a fold's body has a costly part that some of its inner axes do not enter."""
+    """Whether some inner axis of a fold does not enter a costly part of its body."""
     index, body = terms.open(fold)
     inner = fold.free & axes.keys()
     return any(
@@ -528,8 +523,8 @@ def _sunk_axes(body: Body, passes: Sequence[Pass]) -> list[str]:
 
 def _storage_error(body: Body, passes: Sequence[Pass], sunk: Sequence[str]) -> str:
     """Why accumulators over these axes cannot be stored; empty if they can."""
-    axes = _Axes({axis: e for axis, e in zip(body.axes, body.extents, strict=True)})
-    axes = _Axes({axis: axes.extents[axis] for axis in sunk})
+    extents = dict(zip(body.axes, body.extents, strict=True))
+    axes = _Axes({axis: extents[axis] for axis in sunk})
     has_outer = len(sunk) < len(body.axes)
     hosts = [element_of(array.type) for array in body.op.arrays]
     for one in passes:
@@ -609,19 +604,22 @@ def _explain(
 
 
 def _line(number: int, group: Group, fold: Term) -> str:
-    from moa_dialect.ops.function import print_name
-
     name = print_name(fold.function)
     move = group.moves[fold]
     if move is None:
         return f"pass {number}: a fold of {name} without pivot"
-    parts = [
-        f"({factor}) {'count' if other is None else 'itself' if other is fold else 'another'}"
-        for factor, other in move.factors
-    ]
+    parts = [f"({factor}) {_named(other, fold)}" for factor, other in move.factors]
     if move.added != 0:
         parts.append(f"({move.added})")
-    return f"pass {number}: a fold of {name}, {group.rules[fold]}: T = {' + '.join(parts)}"
+    return (
+        f"pass {number}: a fold of {name}, {group.rules[fold]}: T = {' + '.join(parts)}"
+    )
+
+
+def _named(other: Term | None, fold: Term) -> str:
+    if other is None:
+        return "count"
+    return "itself" if other is fold else "another"
 
 
 def _write(
@@ -644,7 +642,9 @@ def _write(
     order = body.op.positions(len(body.axes))
     types = [array.type for array in body.op.arrays]
 
-    def enter(parent: CascadeWriter, names: Sequence[str]) -> tuple[Block, CascadeWriter]:
+    def enter(
+        parent: CascadeWriter, names: Sequence[str]
+    ) -> tuple[Block, CascadeWriter]:
         block = Block(arg_types=[INDEX] * len(names))
         inner = parent.within(block)
         for name, arg in zip(names, block.args, strict=True):
@@ -653,7 +653,10 @@ def _write(
         return block, inner
 
     def leave(
-        writer: CascadeWriter, block: Block, names: Sequence[str], values: Sequence[SSAValue]
+        writer: CascadeWriter,
+        block: Block,
+        names: Sequence[str],
+        values: Sequence[SSAValue],
     ) -> Sequence[SSAValue]:
         """Close a comprehension over the last axes of the results."""
         Builder(InsertPoint.at_end(block)).insert(YieldOp(*values))
@@ -662,10 +665,7 @@ def _write(
         places = [order[body.axes.index(name)] for name in following]
         tensors = [
             as_tensor(
-                [
-                    None if (e := shape_of(type_)[place]) < 0 else e
-                    for place in places
-                ],
+                [None if (e := shape_of(type_)[place]) < 0 else e for place in places],
                 element_of(type_),
             )
             for type_ in types
@@ -747,6 +747,3 @@ class FuseReductionsPass(ModulePass):
 
 def _print_line(line: str) -> None:
     print(f"//   {line}")
-
-
-__all__ = ["COSTLY", "FuseReductionsPass", "Options", "fuse_reductions"]

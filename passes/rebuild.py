@@ -103,7 +103,7 @@ def rebuild(function: FuncOp, change: Callable[[Body], bool]) -> None:
 
 
 def tidy(function: FuncOp) -> None:
-    """Move values to where their indices are bound, equal ones once, unused ones none."""
+    """Move values to where their indices are bound; no equal or unused ones."""
     from moa_dialect.passes.to_dnf import erase_dead
 
     block = function.body.block

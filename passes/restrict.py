@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 from xdsl.context import Context
 from xdsl.dialects import arith
-from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.builtin import IntegerAttr, ModuleOp, i1
 from xdsl.dialects.func import FuncOp
 from xdsl.passes import ModulePass
 
@@ -180,10 +180,8 @@ def opposite(terms: Terms, condition: Term) -> Term | None:
 def comparison(terms: Terms, predicate: str, left: Term, right: Term) -> Term:
     """A comparison of integers."""
     names = ("eq", "ne", "slt", "sle", "sgt", "sge")
-    number = arith.IntegerAttr(names.index(predicate), 64)
-    return terms.compute(
-        arith.CmpiOp, (left, right), arith.IntegerType(1), {"predicate": number}
-    )
+    number = IntegerAttr(names.index(predicate), 64)
+    return terms.compute(arith.CmpiOp, (left, right), i1, {"predicate": number})
 
 
 def _either(terms: Terms, a: Interval, b: Interval) -> Interval:
@@ -246,9 +244,11 @@ def conditions(body: Term, index: str) -> list[Term]:
     """The conditions on an index that choose values in a body, outermost first."""
     found: dict[Term, None] = {}
     for term in walk(body):
-        if isinstance(term.kind, Choice) or term.computes("arith.select"):
-            found[term.args[0]] = None
-        elif term.computes("arith.uitofp") and is_truth(term.args[0]):
+        if (
+            isinstance(term.kind, Choice)
+            or term.computes("arith.select")
+            or (term.computes("arith.uitofp") and is_truth(term.args[0]))
+        ):
             found[term.args[0]] = None
     return [c for c in reversed(found) if index in c.free]
 

@@ -6,15 +6,15 @@ from collections.abc import Callable, Sequence
 from math import inf, isfinite
 
 from xdsl.dialects import arith, math
-from xdsl.dialects.builtin import IntegerAttr, StringAttr, SymbolRefAttr
+from xdsl.dialects.builtin import IntegerAttr, StringAttr, SymbolRefAttr, i1
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Operation
 from xdsl.utils.hints import isa
 
 from moa_dialect.algebra.scalar import SCALAR_OPERATIONS
 from moa_dialect.ops.function import FunctionAttr
-from moa_dialect.passes.symbolic import is_real, is_truth
-from moa_dialect.passes.terms import Choice, Computed, Folded, Reader, Term, Terms
+from moa_dialect.passes.symbolic import is_real, is_truth, real
+from moa_dialect.passes.terms import Choice, Computed, Folded, Reader, Term, Terms, walk
 from moa_dialect.scalar_code import identity_of
 
 _NO_FLAGS = {"fastmath": arith.FastMathFlagsAttr("none")}
@@ -38,16 +38,11 @@ _INTEGER_PREDICATES = (
 )
 
 
-def real(terms: Terms, operation: type[Operation], *args: Term) -> Term:
-    """The result of an operation on floats."""
-    return terms.compute(operation, args, properties=_NO_FLAGS)
-
-
 def compare(terms: Terms, predicate: str, left: Term, right: Term) -> Term:
     """A comparison of floats."""
     number = _FLOAT_PREDICATES.index(predicate)
     properties = _NO_FLAGS | {"predicate": IntegerAttr(number, 64)}
-    return terms.compute(arith.CmpfOp, (left, right), arith.IntegerType(1), properties)
+    return terms.compute(arith.CmpfOp, (left, right), i1, properties)
 
 
 def predicate_of(term: Term) -> str | None:
@@ -122,14 +117,8 @@ def total(terms: Terms, parts: Sequence[tuple[bool, Term]]) -> Term:
 def is_scope_value(term: Term) -> bool:
     """Whether a term folds something and depends on no index of a fold around it."""
     return not any(name.startswith("$") for name in term.free) and any(
-        inner.is_fold for inner in _all(term)
+        inner.is_fold for inner in walk(term)
     )
-
-
-def _all(term: Term) -> set[Term]:
-    from moa_dialect.passes.terms import walk
-
-    return set(walk(term))
 
 
 class Normalize:

@@ -1,5 +1,6 @@
 """Terms as expressions of SymPy, and back: the arithmetic of real numbers."""
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownLambdaType=false
 
 from __future__ import annotations
 
@@ -115,11 +116,7 @@ def from_sympy(
     """
 
     def emit(operation: type[Operation], *args: Term) -> Term:
-        if operation in (math.ExpOp, math.Exp2Op, math.LogOp, math.SqrtOp):
-            return terms.compute(operation, args, properties=fastmath)
-        return terms.compute(operation, args, properties=fastmath)
-
-    fastmath = {"fastmath": arith.FastMathFlagsAttr("none")}
+        return real(terms, operation, *args)
 
     def product(factors: Sequence[Expression]) -> Term:
         above: list[Expression] = []
@@ -202,6 +199,14 @@ _FUNCTIONS: dict[Any, type[Operation]] = {
     sp.tanh: math.TanhOp,
     sp.erf: math.ErfOp,
 }
+
+
+def real(terms: Terms, operation: type[Operation], *args: Term) -> Term:
+    """The result of an operation on floats."""
+    return terms.compute(operation, args, properties=_NO_FLAGS)
+
+
+_NO_FLAGS = {"fastmath": arith.FastMathFlagsAttr("none")}
 
 
 def is_real(term: Term) -> bool:
