@@ -20,7 +20,7 @@ from xdsl.context import Context
 from xdsl.dialects import arith
 from xdsl.dialects.builtin import IndexType, ModuleOp
 from xdsl.dialects.func import FuncOp
-from xdsl.ir import Block, SSAValue
+from xdsl.ir import Block, BlockArgument, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint, Rewriter
 
@@ -44,8 +44,10 @@ _DIVISION = (arith.DivUIOp, arith.RemUIOp)
 
 
 def _is_loop_index(value: SSAValue) -> bool:
-    return isinstance(value.owner, Block) and isinstance(
-        value.owner.parent_op(), LoopOp | FoldOp
+    return (
+        isinstance(value, BlockArgument)
+        and value.index == 0
+        and isinstance(value.owner.parent_op(), LoopOp | FoldOp)
     )
 
 

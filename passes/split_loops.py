@@ -257,7 +257,9 @@ def _split_loop(loop: LoopOp, choice: Choice) -> tuple[LoopOp, LoopOp]:
     assert isinstance(second, LoopOp)
     first.operands[1] = middle
     second.operands[0] = middle
-    Rewriter.replace_op(loop, [first, second], [])
+    for position, value in enumerate(first.carried, 2):
+        second.operands[position] = value
+    Rewriter.replace_op(loop, [first, second], second.carried)
     return first, second
 
 
