@@ -12,7 +12,9 @@ from moa_dialect.lowering.mlir_pipeline import run_upstream
 from moa_dialect.lowering.to_scf import ToScfPass
 from moa_dialect.passes.check_storage import CheckStoragePass
 from moa_dialect.passes.fold_addresses import FoldAddressesPass
+from moa_dialect.passes.fuse import FuseReductionsPass
 from moa_dialect.passes.infer_shapes import InferShapesPass
+from moa_dialect.passes.restrict import RestrictDomainsPass
 from moa_dialect.passes.share import SharePass
 from moa_dialect.passes.sink import SinkPass
 from moa_dialect.passes.split_loops import SplitLoopsPass
@@ -22,7 +24,12 @@ from moa_dialect.passes.to_onf import ToOnfPass
 STAGES: dict[str, tuple[ModulePass, ...]] = {
     "moa": (InferShapesPass(),),
     "dnf": (ToDnfPass(),),
-    "fused": (SharePass(), SinkPass()),
+    "fused": (
+        SharePass(),
+        RestrictDomainsPass(),
+        FuseReductionsPass(chunk=64),
+        SinkPass(),
+    ),
     "onf": (
         ToOnfPass(),
         SplitLoopsPass(),
@@ -32,6 +39,11 @@ STAGES: dict[str, tuple[ModulePass, ...]] = {
     "target": (ToScfPass(),),
 }
 """The passes that lead to each stage from the one before; the first reads programs."""
+
+STRICT: dict[str, tuple[ModulePass, ...]] = STAGES | {
+    "fused": (SharePass(), FuseReductionsPass(strict=True), SinkPass())
+}
+"""The same, but every fold keeps its value and its order, bit by bit."""
 
 TO_LLVM = (
     "builtin.module(func.func(llvm-request-c-wrappers),canonicalize,cse,"
@@ -43,12 +55,18 @@ TO_LLVM = (
 """The upstream passes from scf, memref, arith and math to the LLVM dialect."""
 
 
-def lower_to(module: ModuleOp, stage: str, ctx: Context, certify: bool = False) -> None:
+def lower_to(
+    module: ModuleOp,
+    stage: str,
+    ctx: Context,
+    strict: bool = False,
+    certify: bool = False,
+) -> None:
     """Lower a module in place from the algebra up to a stage before `llvm`.
 
     With `certify` the functions say how they were derived, up to the stage `onf`.
     """
-    for name, passes in STAGES.items():
+    for name, passes in (STRICT if strict else STAGES).items():
         for pass_ in passes:
             if certify and isinstance(pass_, ToDnfPass):
                 pass_ = replace(pass_, certify=True)
@@ -61,13 +79,16 @@ def lower_to(module: ModuleOp, stage: str, ctx: Context, certify: bool = False) 
 class CpuPipelinePass(ModulePass):
     """The pipeline from the algebra to the LLVM dialect, for the CPU.
 
-    moa-infer-shapes, moa-to-dnf, moa-share, moa-sink, moa-to-onf, moa-split-loops,
-    moa-fold-addresses, moa-check-storage, moa-to-scf, then upstream's conversions.
-    Modules at a later stage may enter too.
+    moa-infer-shapes, moa-to-dnf, moa-share, moa-restrict-domains, moa-fuse-reductions,
+    moa-sink, moa-to-onf, moa-split-loops, moa-fold-addresses, moa-check-storage,
+    moa-to-scf, then upstream's conversions. Modules at a later stage may enter too.
+    With `strict`, every fold keeps its value and its order.
     """
 
     name = "moa-cpu"
 
+    strict: bool = False
+
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        lower_to(op, "target", ctx)
+        lower_to(op, "target", ctx, self.strict)
         run_upstream(op, TO_LLVM, ctx)

@@ -2,6 +2,8 @@
 
 from xdsl.ir import Dialect, Operation
 
+from moa_dialect.ops.addresses import GammaInverseOp, GammaOp, ProductOp
+from moa_dialect.ops.blocks import InsertOp, PadOp
 from moa_dialect.ops.computational import (
     CastOp,
     InnerOp,
@@ -15,6 +17,7 @@ from moa_dialect.ops.computational import (
 )
 from moa_dialect.ops.normal_form import (
     AtOp,
+    CascadeOp,
     ComprehensionOp,
     ExtentOp,
     FixedExtentOp,
@@ -32,6 +35,7 @@ from moa_dialect.ops.rearranging import (
     GradeDownOp,
     GradeUpOp,
     RavelOp,
+    RecycleOp,
     ReshapeOp,
     ReverseOp,
     RotateOp,
@@ -54,6 +58,9 @@ ALGEBRA: tuple[type[Operation], ...] = (
     ShapeOp,
     DimOp,
     TotalOp,
+    ProductOp,
+    GammaOp,
+    GammaInverseOp,
     PsiOp,
     CellOp,
     TakeOp,
@@ -62,7 +69,10 @@ ALGEBRA: tuple[type[Operation], ...] = (
     ReverseOp,
     RotateOp,
     TransposeOp,
+    PadOp,
+    InsertOp,
     ReshapeOp,
+    RecycleOp,
     RavelOp,
     CompressOp,
     ExpandOp,
@@ -88,6 +98,7 @@ NORMAL_FORM: tuple[type[Operation], ...] = (
     AtOp,
     ComprehensionOp,
     FoldOp,
+    CascadeOp,
     YieldOp,
 )
 """The denotational normal form: index spaces with scalar bodies."""

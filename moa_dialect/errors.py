@@ -17,13 +17,24 @@ class DTypeError(MoaError, TypeError):
     """An element type that an operation or a kernel does not take."""
 
 
+class OptionError(MoaError, ValueError):
+    """An option of a program that is not one of the values it may have."""
+
+
 class LayoutError(MoaError, ValueError):
     """An array whose strides or device a kernel does not take."""
 
 
+_OF_AN_INDEX = (
+    "psi: index entry",
+    "gamma: index entry",
+    "gamma_inverse: the address",
+)
+
+
 def precondition_error(text: str) -> MoaError:
     """The error for a precondition that does not hold, by its message."""
-    if text.startswith("psi: index entry"):
+    if text.startswith(_OF_AN_INDEX):
         return IndexRangeError(text)
     return ShapeError(text)
 

@@ -48,7 +48,7 @@ from xdsl.traits import SymbolTable
 from xdsl.utils.exceptions import InterpretationError
 from xdsl.utils.hints import isa
 
-from moa_dialect.algebra.layout import Order
+from moa_dialect.algebra.layout import Order, strides
 from moa_dialect.algebra.scalar import SCALAR_OPERATIONS
 from moa_dialect.algebra.shape import (
     RELATIONS,
@@ -59,6 +59,7 @@ from moa_dialect.algebra.shape import (
     ElementOf,
     Extent,
     Fixed,
+    Requirement,
     TrueCountOf,
     evaluate,
     failure_message,
@@ -72,7 +73,9 @@ from moa_dialect.errors import (
     ShapeError,
     precondition_error,
 )
+from moa_dialect.ops.addresses import GammaInverseOp, GammaOp, ProductOp
 from moa_dialect.ops.base import ArrayOperation
+from moa_dialect.ops.blocks import InsertOp, PadOp
 from moa_dialect.ops.computational import (
     CastOp,
     InnerOp,
@@ -84,9 +87,16 @@ from moa_dialect.ops.computational import (
     ScanOp,
     WhereOp,
 )
+from moa_dialect.ops.extents import (
+    described,
+    equal_by_name,
+    extent_names,
+)
 from moa_dialect.ops.function import FunctionAttr, lookup_function, print_name
 from moa_dialect.ops.normal_form import (
     AtOp,
+    CascadeOp,
+    CascadeView,
     ComprehensionOp,
     ExtentOp,
     FixedExtentOp,
@@ -96,6 +106,7 @@ from moa_dialect.ops.normal_form import (
     YieldOp,
     body_of,
     cell_element,
+    needed,
 )
 from moa_dialect.ops.operational import BufferOp, LoadOp, LoopOp, RavOp, StoreOp
 from moa_dialect.ops.rearranging import (
@@ -106,6 +117,7 @@ from moa_dialect.ops.rearranging import (
     GradeDownOp,
     GradeUpOp,
     RavelOp,
+    RecycleOp,
     ReshapeOp,
     ReverseOp,
     RotateOp,
@@ -238,6 +250,7 @@ def _run_entry(
     types = [argument.type for argument in inputs]
     names = [a.name_hint or f"arg{number}" for number, a in enumerate(inputs)]
     check_arguments(entry, names, list(map(array_type, types)), arrays)
+    _check_extent_names(function, inputs, arrays)
     values = tuple(map(_as_value, arrays, types))
     allocated = _allocate_outputs(interpreter, entry, outputs, values)
     unused = [_allocate(argument.type, []) for argument in status]
@@ -247,6 +260,19 @@ def _run_entry(
         *allocated,
         *(np.array(value, array_type(type_)[0]) for value, type_ in results),
     )
+
+
+def _check_extent_names(
+    function: func.FuncOp,
+    inputs: Sequence[BlockArgument],
+    arrays: Sequence[np.ndarray],
+) -> None:
+    """Check that extents of one name are equal."""
+    shapes = {a: array.shape for a, array in zip(inputs, arrays, strict=True)}
+    for given, expected, message in equal_by_name(extent_names(function)):
+        n, m = (shapes[cast(BlockArgument, e.value)][e.axis] for e in (given, expected))
+        if n != m:
+            raise ShapeError(failure_message("eq", message, n, m))
 
 
 def _marked(function: func.FuncOp, name: str) -> list[BlockArgument]:
@@ -326,11 +352,16 @@ class _Body:
     set before it is used, each time the block is run.
     """
 
-    def __init__(self, block: Block):
+    def __init__(self, block: Block, wanted: Sequence[int] | None = None):
+        """A block, or as much of it as the yielded values `wanted` need."""
         *ops, self.terminator = block.ops
         self.arguments = tuple(block.args)
-        self.steps = [(op, tuple(op.operands), tuple(op.results)) for op in ops]
         self.yielded = tuple(self.terminator.operands)
+        self.is_whole = wanted is None
+        if wanted is not None:
+            self.yielded = tuple(self.yielded[number] for number in wanted)
+            ops = needed(block, self.yielded)
+        self.steps = [(op, tuple(op.operands), tuple(op.results)) for op in ops]
 
     def run(self, interpreter: Interpreter, arguments: PythonValues) -> PythonValues:
         """The values that the block's terminator is given."""
@@ -339,7 +370,7 @@ class _Body:
             values = interpreter.run_op(op, interpreter.get_values(operands))
             interpreter.set_values(zip(results, values, strict=True))
         values = interpreter.get_values(self.yielded)
-        if interpreter.listeners:
+        if interpreter.listeners and self.is_whole:
             interpreter.run_op(self.terminator, values)
         return values
 
@@ -421,7 +452,7 @@ def _fold_from_last(
 
 
 def _pairs(counts: np.ndarray, array: np.ndarray) -> list[tuple[int, int]]:
-    """The counts of take or drop with the extents of the axes they are for."""
+    """Counts, as of take or drop, with the extents of the axes they are for."""
     numbers = [int(count) for count in np.atleast_1d(counts)]
     return list(zip(numbers, array.shape, strict=False))
 
@@ -466,11 +497,12 @@ def _atom(operands: PythonValues, atom: Atom) -> int:
 def _check_requirements(
     interpreter: Interpreter, op: ArrayOperation, operands: PythonValues
 ) -> None:
-    error = IndexRangeError if isinstance(op, PsiOp) else ShapeError
+    error = IndexRangeError if isinstance(op, PsiOp) else precondition_error
     for r in once(interpreter, ("requirements", op), op.requirements):
         given, expected = _extent(operands, r.given), _extent(operands, r.expected)
         if not RELATIONS[r.relation](given, expected):
-            raise error(failure_message(r.relation, r.message, given, expected))
+            message = described(r, op.operands)
+            raise error(failure_message(r.relation, message, given, expected))
 
 
 def _result(result: OpResult, values: Any) -> np.ndarray:
@@ -483,8 +515,13 @@ def _result(result: OpResult, values: Any) -> np.ndarray:
     assert array.dtype == dtype_of(element_of(result.type)), (result, array.dtype)
     for axis, stated in enumerate(shape_of(result.type)):
         if stated not in (DYNAMIC_INDEX, given := array.shape[axis]):
-            message = f"{result.op.name}: the result type states the extent of axis"
-            raise ShapeError(failure_message("eq", f"{message} {axis}", given, stated))
+            message = f"{result.op.name}: the result type states the extent of axis "
+            message += str(axis)
+            if isinstance(result.op, ArrayOperation):
+                extent = result.op.result_extents()[axis]
+                r = Requirement("eq", extent, Fixed(stated), message)
+                message = described(r, result.op.operands)
+            raise ShapeError(failure_message("eq", message, given, stated))
     return array
 
 
@@ -511,6 +548,9 @@ def _unrun_shape(
             return _placed(shape, op.positions(len(shape)))
         case FoldOp() as op:
             return _unrun_shape(interpreter, body_of(op.body)[1].values[0], body)
+        case CascadeOp() as op:
+            assert isinstance(value, OpResult)
+            return _unrun_shape(interpreter, op.defining(value), body)
         case owner:
             name = owner.name if isinstance(owner, Operation) else "an argument"
             raise ShapeError(
@@ -591,6 +631,45 @@ class _Algebra(InterpreterFunctions):
     def total(self, interpreter: Interpreter, op: TotalOp, args: PythonValues):
         return np.int64(args[0].size)
 
+    @_algebra(ProductOp)
+    def product(self, interpreter: Interpreter, op: ProductOp, args: PythonValues):
+        (array,) = args
+        element = element_of(op.result.type)
+        return _fold_from_last(
+            (array[(k, ...)] for k in reversed(range(len(array)))),
+            ARRAY_FUNCTIONS["mul"],
+            lambda: _identities((), StringAttr("mul"), element),
+        )
+
+    @_algebra(GammaOp)
+    def gamma(self, interpreter: Interpreter, op: GammaOp, args: PythonValues):
+        index, shape = args
+        extents = [int(extent) for extent in shape]
+        wrong = np.argwhere((index < 0) | (index >= shape))
+        if len(wrong):
+            _check_indices("gamma", index[tuple(wrong[0][:-1])].tolist(), extents)
+        steps = np.array(strides(extents, op.layout), np.int64)
+        return np.sum(index * steps, axis=-1, dtype=np.int64)
+
+    @_algebra(GammaInverseOp)
+    def gamma_inverse(
+        self, interpreter: Interpreter, op: GammaInverseOp, args: PythonValues
+    ):
+        address, shape = args
+        extents = [int(extent) for extent in shape]
+        for wrong in address[(address < 0) | (address >= prod(extents))]:
+            message = "gamma_inverse: the address is out of range"
+            _check_index(message, int(wrong), prod(extents))
+        steps = strides(extents, op.layout)
+        entries = [
+            address // max(step, 1) % max(extent, 1)
+            for step, extent in zip(steps, extents, strict=True)
+        ]
+        result = np.empty((*address.shape, len(extents)), np.int64)
+        for axis, entry in enumerate(entries):
+            result[..., axis] = entry
+        return result
+
     @_algebra(PsiOp)
     def psi(self, interpreter: Interpreter, op: PsiOp, args: PythonValues):
         index, array = args
@@ -651,6 +730,30 @@ class _Algebra(InterpreterFunctions):
     def reshape(self, interpreter: Interpreter, op: ReshapeOp, args: PythonValues):
         shape, array = args
         return array.reshape([int(extent) for extent in shape])
+
+    @_algebra(RecycleOp)
+    def recycle(self, interpreter: Interpreter, op: RecycleOp, args: PythonValues):
+        shape, array = args
+        extents = [int(extent) for extent in shape]
+        addresses = np.arange(prod(extents)) % max(array.size, 1)
+        return array.reshape(-1)[addresses].reshape(extents)
+
+    @_algebra(PadOp)
+    def pad(self, interpreter: Interpreter, op: PadOp, args: PythonValues):
+        left, right, array = args
+        sides = zip(_pairs(left, array), _pairs(right, array), strict=True)
+        for axis, ((before, extent), (after, _)) in enumerate(sides):
+            places = [i % extent for i in range(-before, extent + after)]
+            array = np.take(array, np.array(places, np.int64), axis)
+        return array
+
+    @_algebra(InsertOp)
+    def insert(self, interpreter: Interpreter, op: InsertOp, args: PythonValues):
+        offsets, block, array = args
+        result = array.copy()
+        places = [slice(o, o + n) for o, n in _pairs(offsets, block)]
+        result[tuple(places)] = block
+        return result
 
     @_algebra(RavelOp)
     def ravel(self, interpreter: Interpreter, op: RavelOp, args: PythonValues):
@@ -770,6 +873,15 @@ class _Algebra(InterpreterFunctions):
 # The denotational normal form
 
 
+def _combining(
+    interpreter: Interpreter, op: Operation, function: FunctionAttr, type_: Attribute
+) -> Callable[[Any, Any], Any]:
+    """A function of elements as a function of two scalars, or arrays of one shape."""
+    if is_array_type(type_):
+        return _of_equal_shapes(_array_function(interpreter, op, function))
+    return _scalar_function(interpreter, op, function, type_)
+
+
 class _Fold:
     """What does not change between the runs of a fold."""
 
@@ -778,12 +890,7 @@ class _Fold:
         self.body = _body(interpreter, op.body.block)
         self.domain = None if op.domain is None else op.domain.data
         self.element = cell_element(op.result.type)
-        if is_array_type(op.result.type):
-            self.combine = _of_equal_shapes(
-                _array_function(interpreter, op, op.function)
-            )
-        else:
-            self.combine = _scalar_function(interpreter, op, op.function, self.element)
+        self.combine = _combining(interpreter, op, op.function, op.result.type)
 
     def run(self, interpreter: Interpreter, args: PythonValues) -> Any:
         """The right fold over the indices of the domain."""
@@ -810,6 +917,127 @@ class _Fold:
             return scalar_of(_identity(function, self.element), self.element)
         shape = _unrun_shape(interpreter, self.body.yielded[0], block)
         return _identities(shape, function, self.element)
+
+
+class _CascadeGroup:
+    """What does not change between the runs of a cascade: one group's functions."""
+
+    def __init__(self, interpreter: Interpreter, op: CascadeOp, view: CascadeView):
+        self.view = view
+        self.part = _Body(view.part.block)
+        self.own = view.own_accumulators()
+        self.own_part = _Body(view.part.block, self.own)
+        self.pivot = None if view.pivot is None else _Body(view.pivot.block)
+        self.move = None if view.move is None else _Body(view.move.block)
+        self.combine = [
+            _combining(interpreter, op, function, result.type)
+            for function, result in zip(view.functions, view.accumulators, strict=True)
+        ]
+
+    def added(
+        self,
+        interpreter: Interpreter,
+        rows: Sequence[PythonValues],
+        pivots: PythonValues,
+        accumulators: PythonValues | None,
+        own: bool = False,
+    ) -> PythonValues | None:
+        """Accumulators with what some indices contribute, the last index first.
+
+        Nothing accumulated yet is None: the first contribution is taken as it is. With
+        `own` it is only those that the pivots are computed from.
+        """
+        part, combine = self.part, self.combine
+        if own:
+            part, combine = self.own_part, [combine[k] for k in self.own]
+        for row in rows:
+            new = part.run(interpreter, (*row, *pivots))
+            if accumulators is not None:
+                pairs = zip(combine, new, accumulators, strict=True)
+                new = tuple(apply(x, a) for apply, x, a in pairs)
+            accumulators = new
+        return accumulators
+
+    def step(
+        self,
+        interpreter: Interpreter,
+        rows: Sequence[PythonValues],
+        counts: tuple[int, int],
+        earlier: PythonValues,
+        state: tuple[PythonValues, PythonValues | None],
+    ) -> tuple[PythonValues, PythonValues | None]:
+        """Pivots and accumulators after these indices; counts before and after."""
+        old, accumulators = state
+        before, count = counts
+        if self.pivot is None or self.move is None:
+            return old, self.added(interpreter, rows, old, accumulators)
+        own: list[Any] = [None] * len(self.combine)
+        if self.own:
+            so_far = None
+            if accumulators is not None:
+                so_far = tuple(accumulators[k] for k in self.own)
+            known = self.added(interpreter, rows, old, so_far, own=True)
+            assert known is not None
+            for number, value in zip(self.own, known, strict=True):
+                own[number] = value
+        new = self.pivot.run(interpreter, (count, *earlier, *old, *own))
+        if accumulators is not None:
+            arguments = (before, *old, *new, *accumulators)
+            accumulators = self.move.run(interpreter, arguments)
+        return new, self.added(interpreter, rows, new, accumulators)
+
+    def empty(self, interpreter: Interpreter) -> PythonValues:
+        """The accumulators of no index: the identity elements."""
+        values: list[Any] = []
+        block = self.view.part.block
+        for function, result, value in zip(
+            self.view.functions, self.view.accumulators, self.part.yielded, strict=True
+        ):
+            element = cell_element(result.type)
+            if is_array_type(result.type):
+                shape = _unrun_shape(interpreter, value, block)
+                values.append(_identities(shape, function, element))
+            else:
+                values.append(scalar_of(_identity(function, element), element))
+        return tuple(values)
+
+
+class _Cascade:
+    """What does not change between the runs of a cascade."""
+
+    def __init__(self, interpreter: Interpreter, op: CascadeOp):
+        self.data = _Body(op.data.block)
+        self.chunk = op.chunk_length
+        self.groups = [_CascadeGroup(interpreter, op, view) for view in op.views()]
+
+    def run(self, interpreter: Interpreter, args: PythonValues) -> PythonValues:
+        """All accumulators, then all pivots."""
+        lower, upper, *starts = args
+        state: list[tuple[PythonValues, PythonValues | None]] = []
+        for group in self.groups:
+            count = len(group.view.pivots)
+            state.append((tuple(starts[:count]), None))
+            del starts[:count]
+        for high in range(upper, lower, -self.chunk):
+            low = max(high - self.chunk, lower)
+            rows = [
+                (index, *self.data.run(interpreter, (index,)))
+                for index in range(high - 1, low - 1, -1)
+            ]
+            counts = upper - high, upper - low
+            earlier: PythonValues = ()
+            for number, group in enumerate(self.groups):
+                pivots, accumulators = group.step(
+                    interpreter, rows, counts, earlier, state[number]
+                )
+                state[number] = pivots, accumulators
+                earlier = (*earlier, *pivots, *(accumulators or ()))
+        found = [
+            group.empty(interpreter) if accumulators is None else accumulators
+            for group, (_, accumulators) in zip(self.groups, state, strict=True)
+        ]
+        pivots = (values for values, _ in state)
+        return (*chain.from_iterable(found), *chain.from_iterable(pivots))
 
 
 def _of_equal_shapes(
@@ -917,6 +1145,11 @@ class _NormalForm(InterpreterFunctions):
         fold = once(interpreter, op, lambda: _Fold(interpreter, op))
         return (fold.run(interpreter, args),)
 
+    @impl(CascadeOp)
+    def cascade(self, interpreter: Interpreter, op: CascadeOp, args: PythonValues):
+        cascade = once(interpreter, op, lambda: _Cascade(interpreter, op))
+        return cascade.run(interpreter, args)
+
     @impl_terminator(YieldOp)
     def yield_(self, interpreter: Interpreter, op: YieldOp, args: PythonValues):
         return _leave(args)
@@ -959,10 +1192,10 @@ class _OperationalForm(InterpreterFunctions):
     @impl(LoopOp)
     def loop(self, interpreter: Interpreter, op: LoopOp, args: PythonValues):
         body = _body(interpreter, op.body.block)
-        start, stop = args
+        start, stop, *carried = args
         for index in range(start, stop, op.stride_value):
-            body.run(interpreter, (index,))
-        return ()
+            carried = body.run(interpreter, (index, *carried))
+        return tuple(carried)
 
     @impl(LoadOp)
     def load(self, interpreter: Interpreter, op: LoadOp, args: PythonValues):

@@ -19,12 +19,13 @@ or by ψ.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+import operator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, count
 
-from xdsl.dialects.arith import CmpfOp, CmpiOp
+from xdsl.dialects.arith import AddiOp, CmpfOp, CmpiOp, MuliOp, SubiOp
 from xdsl.dialects.arith import ConstantOp as ScalarConstantOp
 from xdsl.dialects.builtin import (
     DenseIntOrFPElementsAttr,
@@ -40,7 +41,7 @@ from xdsl.dialects.builtin import (
 from xdsl.dialects.func import CallOp, FuncOp, ReturnOp
 from xdsl.dialects.scf import IfOp
 from xdsl.dialects.scf import YieldOp as BranchYieldOp
-from xdsl.ir import Attribute, Block, Operation, OpResult, SSAValue
+from xdsl.ir import Attribute, Block, Operation, OpResult, Region, SSAValue
 from xdsl.ir.affine import (
     AffineBinaryOpExpr,
     AffineBinaryOpKind,
@@ -53,8 +54,11 @@ from xdsl.ir.affine import (
 )
 from xdsl.utils.hints import isa
 
+from moa_dialect.algebra.layout import Order
+from moa_dialect.algebra.polynomial import Polynomial
 from moa_dialect.algebra.shape import Fixed
 from moa_dialect.errors import MoaError
+from moa_dialect.ops.addresses import GammaInverseOp, GammaOp, ProductOp
 from moa_dialect.ops.base import ArrayOperation
 from moa_dialect.ops.computational import (
     CastOp,
@@ -66,9 +70,21 @@ from moa_dialect.ops.computational import (
     ReduceOp,
     WhereOp,
 )
-from moa_dialect.ops.extents import Root, ValueAxis, extent_root, root_of
+from moa_dialect.ops.extents import (
+    Root,
+    RootAtom,
+    ValueAxis,
+    as_polynomial,
+    equal_by_name,
+    extent_names,
+    extent_root,
+    root_of,
+    root_text,
+    simplified,
+)
 from moa_dialect.ops.normal_form import (
     AtOp,
+    CascadeOp,
     ComprehensionOp,
     ExtentOp,
     FixedExtentOp,
@@ -76,6 +92,7 @@ from moa_dialect.ops.normal_form import (
     InBoundsOp,
     RequireOp,
     YieldOp,
+    body_of,
 )
 from moa_dialect.ops.structural import (
     CellOp,
@@ -133,6 +150,13 @@ _INFIX = {
 }
 """Scalar operations written with an infix sign; most others are written as calls."""
 
+_PREFIX: dict[type[Operation], str] = {
+    IotaOp: "ι",
+    ShapeOp: "ρ",
+    DimOp: "δ",
+    TotalOp: "τ",
+    ProductOp: "π",
+}
 _CALLED = {"arith.select": "where", "math.absf": "abs", "math.absi": "abs"}
 _CONVERSIONS = {
     *("arith.extf", "arith.truncf", "arith.extsi", "arith.extui", "arith.trunci"),
@@ -201,9 +225,13 @@ class _Names:
 
 
 class _Extents:
-    """The extents of one function: equal ones by its requirements are one extent."""
+    """The extents of one function: equal ones by its requirements are one extent.
 
-    def __init__(self, function: FuncOp, names: _Names):
+    They are called as `moa.extents` says, as their operation's result, or by a letter.
+    """
+
+    def __init__(self, function: FuncOp, names: _Names, spelling: Spelling):
+        self._times = spelling.sign("×")
         self._parent: dict[Root, Root] = {}
         axes = [
             (ValueAxis(argument, axis), extent)
@@ -213,7 +241,10 @@ class _Extents:
         for root, extent in axes:
             if extent >= 0:
                 self._unite(root, Fixed(extent))
-        hints: dict[Root, str | None] = {}
+        given_names = extent_names(function)
+        hints: dict[Root, str | None] = {**given_names}
+        for left, right, _ in equal_by_name(given_names):
+            self._unite(left, right)
         for op in function.body.walk():
             if isinstance(op, ArrayOperation):
                 for r in op.requirements():
@@ -240,9 +271,18 @@ class _Extents:
                 self._names[root] = names.fresh(hint, EXTENT_LETTERS)
 
     def text(self, root: Root) -> str | None:
-        """The number or letter for an extent, if it has one."""
-        root = self._find(root)
-        return str(root.value) if isinstance(root, Fixed) else self._names.get(root)
+        """The number or name for an extent, or both computed with: `(n + m)`."""
+        found = self._find(root)
+        if isinstance(found, Fixed):
+            return str(found.value)
+        if (name := self._names.get(found)) is not None:
+            return name
+        for computed in (found, root):
+            if isinstance(computed, Polynomial):
+                text = root_text(computed, self.text, self._times)
+                if text is not None:
+                    return f"({text})" if " " in text else text
+        return None
 
     def _find(self, root: Root) -> Root:
         while root in self._parent:
@@ -257,6 +297,13 @@ class _Extents:
             self._parent[left] = right
 
 
+_COMPUTED: dict[type[Operation], Callable[..., Polynomial[RootAtom]]] = {
+    AddiOp: operator.add,
+    SubiOp: operator.sub,
+    MuliOp: operator.mul,
+}
+
+
 def _extent_of(value: SSAValue) -> Root | None:
     if isinstance(value, OpResult):
         match value.op:
@@ -264,6 +311,14 @@ def _extent_of(value: SSAValue) -> Root | None:
                 return extent_root(op.array, op.axis_number)
             case FixedExtentOp() as op:
                 return Fixed(op.static_value)
+            case ScalarConstantOp(value=IntegerAttr() as number):
+                return Fixed(number.value.data)
+            case AddiOp() | SubiOp() | MuliOp() as op:
+                left, right = _extent_of(op.lhs), _extent_of(op.rhs)
+                if left is None or right is None:
+                    return None
+                combine = _COMPUTED[type(op)]
+                return simplified(combine(as_polynomial(left), as_polynomial(right)))
             case _:
                 pass
     return None
@@ -486,7 +541,7 @@ class Definition:
         returned = list(terminator.operands) if terminator else []
         is_scalar = not any(is_array(value) for value in returned)
         outputs = [] if is_scalar else self._name_results(returned)
-        self._extents = _Extents(function, self._names)
+        self._extents = _Extents(function, self._names, self._spelling)
         lines = self._lines(block)
         for value, name in zip(returned, outputs, strict=False):
             if self._results.get(value) != name:
@@ -535,6 +590,8 @@ class Definition:
             texts = self._comprehension_shape(value.op, value.index)
         elif isinstance(value, OpResult) and isinstance(value.op, FoldOp):
             texts = self._shape_of(_yielded(value.op)[0])
+        elif isinstance(value, OpResult) and isinstance(value.op, CascadeOp):
+            texts = self._shape_of(value.op.defining(value))
         else:
             texts = [
                 self._extents.text(extent_root(value, axis)) or "?"
@@ -574,6 +631,8 @@ class Definition:
                 lines += self._requirement(op)
             elif isinstance(op, ComprehensionOp) and not self._is_anonymous(op):
                 lines += self._defining(op)
+            elif isinstance(op, CascadeOp):
+                lines.append(self._cascade(op))
             elif not op.results:
                 raise self._unknown(op)
             elif len(op.results) == 1:
@@ -703,6 +762,105 @@ class Definition:
         sign = self._spelling.sign
         return concat(sign("∀"), " 0 ", sign("≤"), " ", index, " < ", bound, ":")
 
+    def _cascade(self, op: CascadeOp) -> Document:
+        """One pass over the indices, from the last down, as what happens in it.
+
+            let m, s, r = pass_{0≤p<n} (
+              let x = <p> ψ A
+              m := x ⌈ m
+              r from -∞: r' := m
+              r → r': s := exp(r - r') × s
+              s := exp(x - r') + s
+            )
+
+        A pivot r starts from a value and becomes r'; then what is kept relative to it
+        moves. An accumulator s that a pivot is computed from is s' there: s with the
+        indices that are being added, still relative to r. A pivot may also take their
+        `count`, and a move that of the indices `before` them.
+        """
+        names = {result: self._name(result) for result in op.outputs}
+        known = {result: atom(name) for result, name in names.items()}
+        primed = {result: atom(f"{name}'") for result, name in names.items()}
+        listed = ", ".join(names.values())
+        lower, upper = self._known[op.lower], self._known[op.upper]
+        less = self._spelling.sign("≤")
+        earlier: list[Expression] = []
+        with self._names.scope():
+            (index,) = self._enter(op.data.block)
+            lines = self._lines(op.data.block)
+            data: list[Expression] = []
+            for value in body_of(op.data)[1].values:
+                data.append(self._known[value])
+                if data[-1].level is not Level.ATOM:
+                    name = self._names.fresh(value.name_hint, SCALAR_LETTERS)
+                    lines.append(self._let(name, data[-1]))
+                    data[-1] = atom(name)
+            for view in op.views():
+                accumulators = [known[result] for result in view.accumulators]
+                new = [primed[result] for result in view.pivots]
+                if view.pivot is not None and view.move is not None:
+                    old = [known[result] for result in view.pivots]
+                    own = [primed[result] for result in view.accumulators]
+                    count = self._count(view.pivot, "count")
+                    values = self._region(
+                        view.pivot, [count, *earlier, *old, *own], lines
+                    )
+                    for name, target, value, start in zip(
+                        map(names.__getitem__, view.pivots),
+                        new,
+                        values,
+                        view.starts,
+                        strict=True,
+                    ):
+                        first = self._known[start].at(Level.ATOM)
+                        update = self._update(target, value)
+                        lines.append(concat(name, " from ", first, ": ", update))
+                    count = self._count(view.move, "before")
+                    values = self._region(
+                        view.move, [count, *old, *new, *accumulators], lines
+                    )
+                    moved = join(", ", map(self._moved, old, new))
+                    for target, value in zip(accumulators, values, strict=True):
+                        if value.document != target.document:
+                            update = self._update(target, value)
+                            lines.append(concat(moved, ": ", update))
+                values = self._region(view.part, [atom(index), *data, *new], lines)
+                for function, target, value in zip(
+                    view.functions, accumulators, values, strict=True
+                ):
+                    sign = self._spelling.function(function)
+                    combined = self._spelling.infix(sign, value, target)
+                    lines.append(self._update(target, combined))
+                earlier += [*new, *accumulators]
+            self._depth -= 1
+        length = f", {op.chunk_length} at a time" if op.chunk is not None else ""
+        start = [] if lower.document == "0" else [lower.at(Level.ATOM), less]
+        bounds = concat(*start, index, "<", upper.at(Level.ATOM), length)
+        target = f"let {listed}" if self._depth else listed
+        body = Nest(concat(Break(), _stack(lines)))
+        return concat(target, " = pass_{", bounds, "} (", body, Break(), ")")
+
+    def _region(
+        self, region: Region, arguments: Sequence[Expression], lines: list[Document]
+    ) -> list[Expression]:
+        """What a region of a cascade yields; its lines are added to the given ones."""
+        self._known.update(zip(region.block.args, arguments, strict=True))
+        lines += self._lines(region.block)
+        return [self._known[value] for value in body_of(region)[1].values]
+
+    def _count(self, region: Region, name: str) -> Expression:
+        """The name of the count that a region takes."""
+        is_used = bool(region.block.args[0].uses)
+        return atom(self._names.fresh(name, ()) if is_used else name)
+
+    def _update(self, target: Expression, value: Expression) -> Document:
+        return Group(
+            concat(target.document, " :=", Nest(concat(SPACE, value.document)))
+        )
+
+    def _moved(self, old: Expression, new: Expression) -> Document:
+        return concat(old.document, f" {self._spelling.sign('→')} ", new.document)
+
     # Expressions.
 
     def _arguments(self, op: Operation) -> list[Expression]:
@@ -713,9 +871,12 @@ class Definition:
         match op:
             case ConstantOp():
                 return spelling.constant(op.value)
-            case IotaOp() | ShapeOp() | DimOp() | TotalOp():
-                glyph = {IotaOp: "ι", ShapeOp: "ρ", DimOp: "δ", TotalOp: "τ"}[type(op)]
-                return spelling.prefix(glyph, *self._arguments(op))
+            case IotaOp() | ShapeOp() | DimOp() | TotalOp() | ProductOp():
+                return spelling.prefix(_PREFIX[type(op)], *self._arguments(op))
+            case GammaOp() | GammaInverseOp():
+                glyph = "γ" if isinstance(op, GammaOp) else "γ'"
+                order = "" if op.layout is Order.ROW else "_col"
+                return call(spelling.sign(glyph) + order, *self._arguments(op))
             case PsiOp():
                 return spelling.infix("ψ", *self._arguments(op))
             case CellOp() | AtOp():

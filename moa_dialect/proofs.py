@@ -33,7 +33,8 @@ What is put together by hand, outside of the solver:
   in it is then taken by exactly one element is left to the reader.
 
 The laws of `cat`, `transpose`, `psi`, the folds, products and omega have no function of
-their own, but put an index together from parts: they are repeated here. The symbols are
+their own, but put an index together from parts: they are repeated here. So is the chain
+of `insert` over its axes. The symbols are
 unbounded integers, while the code computes with 64 bits.
 """
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -98,6 +99,12 @@ class Z3Arithmetic:
         """`then` if a < b, else `otherwise`."""
         return z3.If(a < b, then, otherwise)
 
+    def choose_less(
+        self, a: Term, b: Term, then: Callable[[], Term], otherwise: Callable[[], Term]
+    ) -> Term:
+        """As `if_less`."""
+        return z3.If(a < b, then(), otherwise())
+
 
 M = Z3Arithmetic()
 
@@ -113,6 +120,11 @@ class IndexFunctions:
     rotate: Callable[..., Any] = index.rotate
     gamma: Callable[..., Any] = index.gamma
     gamma_inverse: Callable[..., Any] = index.gamma_inverse
+    gamma_column: Callable[..., Any] = index.gamma_column
+    gamma_inverse_column: Callable[..., Any] = index.gamma_inverse_column
+    recycle: Callable[..., Any] = index.recycle
+    pad: Callable[..., Any] = index.pad
+    within: Callable[..., Any] = index.within
 
 
 @dataclass(frozen=True)
@@ -607,35 +619,56 @@ def _gamma(f: IndexFunctions) -> Iterator[_Part]:
         yield rank, "in bounds", given, _valid([address], [prod(s)])
         by_strides = _dot(i, strides(s, Order.ROW))
         yield rank, "the sum of i times the strides", (valid,), address == by_strides
-        backward = f.gamma(M, i[::-1], s[::-1])
+        column, back = f.gamma_column(M, i, s), (i[::-1], s[::-1])
         statement = "by columns: the address of Φi in the shape Φs"
-        claim = backward == _dot(i, strides(s, Order.COLUMN))
+        yield rank, statement, (valid,), column == f.gamma(M, *back)
+        statement = "by columns: the sum of i times the strides"
+        claim = column == _dot(i, strides(s, Order.COLUMN))
         yield rank, statement, (valid,), claim
-        instances = [
-            remainder_is_unique(
-                f.gamma(M, i[:k], s[:k]), i[k], f.gamma(M, j[:k], s[:k]), j[k], s[k]
-            )
-            for k in range(1, rank)
-        ]
-        given = (valid, _valid(j, s), address == f.gamma(M, j, s), *instances)
+        given = (valid, *_in_bounds(f, *back))
+        yield rank, "by columns: in bounds", given, _valid([column], [prod(s)])
+        given = (valid, _valid(j, s), address == f.gamma(M, j, s))
+        given = (*given, *_distinct(f, i, j, s))
         yield rank, "of different indices different", given, _equal(i, j)
+        given = (valid, _valid(j, s), column == f.gamma_column(M, j, s))
+        given = (*given, *_distinct(f, i[::-1], j[::-1], s[::-1]))
+        yield rank, "by columns: of different ones different", given, _equal(i, j)
+
+
+def _distinct(f: IndexFunctions, i: Terms, j: Terms, s: Terms) -> list[Formula]:
+    """Instances by which equal addresses are those of equal indices."""
+    return [
+        remainder_is_unique(
+            f.gamma(M, i[:k], s[:k]), i[k], f.gamma(M, j[:k], s[:k]), j[k], s[k]
+        )
+        for k in range(1, len(s))
+    ]
 
 
 def _gamma_inverse(f: IndexFunctions) -> Iterator[_Part]:
-    for rank in _ranks():
+    by_rows = "", f.gamma, f.gamma_inverse
+    by_columns = "by columns: ", f.gamma_column, f.gamma_inverse_column
+    for rank, (name, gamma, inverse) in product(_ranks(0), (by_rows, by_columns)):
         i, s, x = _symbols("i", rank), _symbols("s", rank), z3.Int("x")
+        # The divisions are by the last extent first, by columns by the first.
+        i_, s_ = (i[::-1], s[::-1]) if name else (i, s)
         extents = [extent >= 0 for extent in s]
-        given = (_valid([x], [prod(s)]), *extents, *_successive(x, s))
-        entries = f.gamma_inverse(M, x, s)
-        yield rank, "in bounds", given, _valid(entries, s)
-        yield rank, "γ(γ'(x; s); s) = x", given, f.gamma(M, entries, s) == x
+        given = (_valid([x], [prod(s_)]), *extents, *_successive(x, s_))
+        entries = inverse(M, x, s)
+        yield rank, f"{name}in bounds", given, _valid(entries, s)
+        yield rank, f"{name}γ(γ'(x; s); s) = x", given, gamma(M, entries, s) == x
         instances = [
-            quotient_of_address(f.gamma(M, i[:k], s[:k]), i[k], s[k])
+            quotient_of_address(f.gamma(M, i_[:k], s_[:k]), i_[k], s_[k])
             for k in range(1, rank)
         ]
-        given = (_valid(i, s), *_in_bounds(f, i, s), *instances)
-        claim = _equal(f.gamma_inverse(M, f.gamma(M, i, s), s), i)
-        yield rank, "γ'(γ(i; s); s) = i", given, claim
+        given = (_valid(i, s), *_in_bounds(f, i_, s_), *instances)
+        claim = _equal(inverse(M, gamma(M, i, s), s), i)
+        yield rank, f"{name}γ'(γ(i; s); s) = i", given, claim
+    x, s, t = _ints("x s t")
+    # What is checked where no address is valid: each extent as not less than 0.
+    clamped = _choose(s < 0, 0, s) * _choose(t < 0, 0, t)
+    given = (x >= 0, x < clamped)
+    yield 2, "an address within has positive extents", given, z3.And(s > 0, t > 0)
 
 
 def _group(f: IndexFunctions, result: int, source: int) -> Iterator[_Part]:
@@ -702,6 +735,124 @@ def _reshape(f: IndexFunctions) -> Iterator[_Part]:
 def _ravel(f: IndexFunctions) -> Iterator[_Part]:
     for rank in _ranks():
         yield from _group(f, 1, rank)
+
+
+def _recycle(f: IndexFunctions) -> Iterator[_Part]:
+    for result, source in product(_ranks(0), _ranks(0)):
+        i, t, s = _symbols("i", result), _symbols("t", result), _symbols("s", source)
+        x, y = _ints("x y")
+        given = (
+            _valid(i, t),
+            *(extent >= 0 for extent in s),
+            prod(s) > 0,  # Proved below, from what is required.
+            x == f.gamma(M, i, t),
+            x >= 0,  # Proved: an address is in bounds.
+            y == f.recycle(M, x, prod(s)),
+        )
+        name = f"{result} axes of {source}"
+        division = quotient_and_remainder(x, prod(s))
+        within = _valid([y], [prod(s)])
+        yield source, f"{name}: an address of A", (*given, division), within
+        entries, given = f.gamma_inverse(M, y, s), (*given, within, *_successive(y, s))
+        yield source, f"{name}: in bounds", given, _valid(entries, s)
+        claim = f.gamma(M, entries, s) == x % prod(s)
+        yield source, f"{name}: γ(i'; s) = γ(i; t) mod πs", given, claim
+    p, total = _ints("p n")
+    given = (p > 0, total >= 0, _choose(total > 0, 1, 0) * p >= p)
+    yield 0, "a valid index and what is required: A has elements", given, total > 0
+    for rank in _ranks():
+        i, t = _symbols("i", rank), _symbols("t", rank)
+        for first in range(rank):
+            start = f.gamma(M, i[:first], t[:first]) * prod(t[first:])
+            rest = f.gamma(M, i[first:], t[first:])
+            name, claim = f"axes from {first}", f.gamma(M, i, t) == start + rest
+            yield rank, f"{name}: the address in two parts", (_valid(i, t),), claim
+    a, x, y = _ints("a x y")
+    given = (a >= 0, x >= 0, x < y, quotient_of_address(a, x, y))
+    statement = "trailing axes of the total of A: their address is that in A"
+    yield 1, statement, given, f.recycle(M, a * y + x, y) == x
+
+
+# Blocks
+
+
+def _pad(f: IndexFunctions) -> Iterator[_Part]:
+    for rank in _ranks():
+        array = _array("A", rank)
+        for length in range(rank + 1):
+            i, s = _symbols("i", rank), _symbols("s", rank)
+            left, right = _symbols("l", length), _symbols("r", length)
+            padded = list(zip(i, left, right, s, strict=False))
+            shape = [*(n + a + b for _, a, b, n in padded), *s[length:]]
+            counts = [z3.And(c >= 0, c <= n) for _, *two, n in padded for c in two]
+            given = (_valid(i, shape), *counts)
+            found = [f.pad(M, k, a, n) for k, a, _, n in padded]
+            yield rank, f"{length} counts: in bounds", given, _valid(found, s[:length])
+            turns = [
+                _choose(k < a, -1, _choose(k < a + n, 0, 1)) for k, a, _, n in padded
+            ]
+            instances = [
+                remainder_is_unique((k - a) / n, (k - a) % n, turn, at, n)
+                for (k, a, _, n), turn, at in zip(padded, turns, found, strict=True)
+            ]
+            wanted = [(k - a) % n for k, a, _, n in padded]
+            claim = array(*found, *i[length:]) == array(*wanted, *i[length:])
+            statement = f"{length} counts: at (i - l) mod s"
+            yield rank, statement, (*given, *instances), claim
+    i, j, a, b, s = _ints("i j l r s")
+    given = (a >= 0, a <= s, b >= 0, b <= s)
+    claim = f.pad(M, f.drop(M, j, a), a, s) == j
+    yield 1, "-r ▽ (l ▽ pad(l, r, A)) = A", (*given, j >= 0, j < s), claim
+    array = _array("A", 1)
+    parts = _catenated(
+        i,
+        a,
+        lambda n: array(f.take(M, n, -a, s)),
+        lambda n: _catenated(n, s, array, lambda n: array(f.take(M, n, b, s))),
+    )
+    # A count of 0 takes nothing, of either sign.
+    given = (*given, i >= 0, i < a + s + b)
+    statement = "pad(l, r, A) = (-l △ A) ++ A ++ (r △ A)"
+    yield 1, statement, given, array(f.pad(M, i, a, s)) == parts
+
+
+def _insert(f: IndexFunctions) -> Iterator[_Part]:
+    def is_inside(i: Terms, o: Terms, b: Terms) -> Formula:
+        """The law: an axis is asked if the index is within on the axes before."""
+        if not o:
+            return z3.BoolVal(True)
+        return f.within(
+            M,
+            *(i[0], o[0], b[0]),
+            lambda: is_inside(i[1:], o[1:], b[1:]),
+            lambda: z3.BoolVal(False),
+        )
+
+    for rank in _ranks():
+        for length in range(rank + 1):
+            i, s = _symbols("i", rank), _symbols("s", rank)
+            j, o, b = (
+                _symbols(n, k) for n, k in (("j", rank), ("o", length), ("b", rank))
+            )
+            required = [
+                *(z3.And(o[k] >= 0, o[k] <= s[k] - b[k]) for k in range(length)),
+                *(extent >= 0 for extent in b),
+                *(b[k] == s[k] for k in range(length, rank)),
+            ]
+            starts = [*o, *[z3.IntVal(0)] * (rank - length)]
+            given, inside = (_valid(i, s), *required), is_inside(i, o, b)
+            name = f"{length} offsets"
+            shifted = [M.sub(k, start) for k, start in zip(i, o, strict=False)]
+            claim = _valid([*shifted, *i[length:]], b)
+            yield rank, f"{name}: in bounds of the block", (*given, inside), claim
+            bounds = zip(i, starts, b, strict=True)
+            within = z3.And(*(z3.And(a <= k, k < a + n) for k, a, n in bounds))
+            yield rank, f"{name}: where o <= i < o + ρB", given, inside == within
+            at = [a + k for a, k in zip(starts, j, strict=True)]
+            back = [M.sub(k, a) for k, a in zip(at, starts, strict=True)]
+            claim = z3.And(_valid(at, s), is_inside(at, o, b), _equal(back, j))
+            given = (_valid(j, b), *required)
+            yield rank, f"{name}: all of the block is there", given, claim
 
 
 # Masks and orders, by induction
@@ -808,6 +959,11 @@ def _reduce(f: IndexFunctions) -> Iterator[_Part]:
         yield rank, "in bounds", given, _valid([k, *i], s)
 
 
+def _product(f: IndexFunctions) -> Iterator[_Part]:
+    k, s = _ints("k s")
+    yield 1, "in bounds", (k >= 0, k < s), _valid([k], [s])
+
+
 def _scan(f: IndexFunctions) -> Iterator[_Part]:
     for rank in _ranks():
         array = _array("A", rank)
@@ -862,6 +1018,7 @@ _RULES: dict[str, Callable[[IndexFunctions], Iterator[_Part]]] = {
     "division": _division,
     "gamma": _gamma,
     "gamma-inverse": _gamma_inverse,
+    "product": _product,
     "psi": _psi,
     "cell": _cell,
     "take": _take,
@@ -870,7 +1027,10 @@ _RULES: dict[str, Callable[[IndexFunctions], Iterator[_Part]]] = {
     "reverse": _reverse,
     "rotate": _rotate,
     "transpose": _transpose,
+    "pad": _pad,
+    "insert": _insert,
     "reshape": _reshape,
+    "recycle": _recycle,
     "ravel": _ravel,
     "compress": _compress,
     "expand": _expand,

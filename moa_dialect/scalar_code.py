@@ -57,6 +57,7 @@ _UNARY: dict[str, Callable[[SSAValue], Operation]] = {
     "sin": math.SinOp,
     "cos": math.CosOp,
     "floor": math.FloorOp,
+    "ceil": math.CeilOp,
 }
 _FLOAT_PREDICATES = {
     "eq": "oeq",
@@ -104,20 +105,112 @@ def fold_start(
     That is the identity element; but a sum of floats that is not empty starts from -0,
     which alone leaves every number as it is, -0 included.
     """
-    start = identity_of(fold.function, type_)
+    if fold.domain is not None:
+        start = identity_of(fold.function, type_)
+        return builder.insert(constant(start, type_)).result
+    return accumulator_start(fold.function, type_, lower, upper, builder)
+
+
+def accumulator_start(
+    function: FunctionAttr,
+    type_: Attribute,
+    lower: SSAValue,
+    upper: SSAValue,
+    builder: Builder,
+) -> SSAValue:
+    """Emit what an accumulator for every `lower <= index < upper` starts from."""
+    start = identity_of(function, type_)
     identity = builder.insert(constant(start, type_)).result
-    is_sum = fold.function == StringAttr("add") and isinstance(type_, AnyFloat)
-    if not is_sum or fold.domain is not None:
+    if not (function == StringAttr("add") and isinstance(type_, AnyFloat)):
         return identity
     neutral = builder.insert(constant(-0.0, type_)).result
     is_some = builder.insert(arith.CmpiOp(lower, upper, "slt")).result
     return builder.insert(arith.SelectOp(is_some, neutral, identity)).result
 
 
+def _select(
+    condition: SSAValue, then: SSAValue, otherwise: SSAValue, builder: Builder
+) -> SSAValue:
+    return builder.insert(arith.SelectOp(condition, then, otherwise)).result
+
+
+def _divided(
+    arguments: Sequence[SSAValue], builder: Builder
+) -> tuple[SSAValue, SSAValue, SSAValue, SSAValue]:
+    """Quotient and remainder towards zero, and what there is to know of them.
+
+    No division is by 0, nor overflows: where the divisor is 0 or -1, it is by 1.
+
+    Returns:
+        The quotient, the remainder, whether the divisor is 0, and whether the quotient
+        is one more than rounded down.
+    """
+    dividend, divisor = arguments
+
+    def number(value: int) -> SSAValue:
+        return builder.insert(constant(value, divisor.type)).results[0]
+
+    def emit(name: str, *values: SSAValue) -> SSAValue:
+        return apply_named(name, values, builder)
+
+    zero, one = number(0), number(1)
+    is_zero, is_minus_one = emit("eq", divisor, zero), emit("eq", divisor, number(-1))
+    by_one = emit("or", is_zero, is_minus_one)
+    safe = _select(by_one, one, divisor, builder)
+    quotient = builder.insert(arith.DivSIOp(dividend, safe)).result
+    remainder = builder.insert(arith.RemSIOp(dividend, safe)).result
+    differ = emit("xor", emit("lt", remainder, zero), emit("lt", divisor, zero))
+    is_above = emit("and", emit("ne", remainder, zero), differ)
+    negated = emit("sub", zero, dividend)
+    quotient = _select(is_minus_one, negated, quotient, builder)
+    return quotient, remainder, is_zero, is_above
+
+
+def _floor_division(arguments: Sequence[SSAValue], builder: Builder) -> SSAValue:
+    """`⌊x ÷ y⌋`, 0 for y = 0."""
+    quotient, _, is_zero, is_above = _divided(arguments, builder)
+    zero, one = (builder.insert(constant(n, quotient.type)).results[0] for n in (0, 1))
+    below = apply_named("sub", (quotient, one), builder)
+    floor = _select(is_above, below, quotient, builder)
+    return _select(is_zero, zero, floor, builder)
+
+
+def _modulo(arguments: Sequence[SSAValue], builder: Builder) -> SSAValue:
+    """`x - y × ⌊x ÷ y⌋`, x for y = 0."""
+    _, remainder, is_zero, is_above = _divided(arguments, builder)
+    above = apply_named("add", (remainder, arguments[1]), builder)
+    modulus = _select(is_above, above, remainder, builder)
+    return _select(is_zero, arguments[0], modulus, builder)
+
+
+def _sign(arguments: Sequence[SSAValue], builder: Builder) -> SSAValue:
+    """1, 0 or -1; NaN of NaN."""
+    (value,) = arguments
+    zero, one, minus_one = (
+        builder.insert(constant(n, value.type)).results[0] for n in (0, 1, -1)
+    )
+    is_positive = apply_named("gt", (value, zero), builder)
+    is_negative = apply_named("lt", (value, zero), builder)
+    is_zero = apply_named("eq", (value, zero), builder)
+    rest = _select(is_zero, zero, value, builder)
+    rest = _select(is_negative, minus_one, rest, builder)
+    return _select(is_positive, one, rest, builder)
+
+
+_EMITTED: dict[str, Callable[[Sequence[SSAValue], Builder], SSAValue]] = {
+    "floordiv": _floor_division,
+    "mod": _modulo,
+    "sign": _sign,
+}
+"""The operations that are several upstream operations."""
+
+
 def apply_named(name: str, arguments: Sequence[SSAValue], builder: Builder) -> SSAValue:
     """Emit the scalar operation `name` of the table; its arguments have one type."""
     type_ = arguments[0].type
     kind = kind_of(type_)
+    if name in _EMITTED:
+        return _EMITTED[name](arguments, builder)
     if SCALAR_OPERATIONS[name].is_predicate:
         left, right = arguments
         if kind == "float":

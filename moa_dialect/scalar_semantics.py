@@ -134,6 +134,8 @@ SCALAR_FUNCTIONS: dict[tuple[str, Kind], Callable[[Any, Any], Any]] = {
     ("mul", "int"): _on_integers(int.__mul__),
     ("max", "int"): _on_integers(max),
     ("min", "int"): _on_integers(min),
+    ("floordiv", "int"): _on_integers(lambda lhs, rhs: lhs // rhs if rhs else 0),
+    ("mod", "int"): _on_integers(lambda lhs, rhs: lhs % rhs if rhs else lhs),
 }
 """Functions of the scalar table that differ on scalars: faster, or index is an int."""
 
@@ -244,6 +246,7 @@ _TABLE: dict[type[Operation], str] = {
     math.SinOp: "sin",
     math.CosOp: "cos",
     math.FloorOp: "floor",
+    math.CeilOp: "ceil",
     math.AbsFOp: "abs",
     math.PowFOp: "pow",
 }

@@ -53,6 +53,18 @@ def _share() -> type[ModulePass]:
     return SharePass
 
 
+def _restrict_domains() -> type[ModulePass]:
+    from moa_dialect.passes.restrict import RestrictDomainsPass
+
+    return RestrictDomainsPass
+
+
+def _fuse_reductions() -> type[ModulePass]:
+    from moa_dialect.passes.fuse import FuseReductionsPass
+
+    return FuseReductionsPass
+
+
 def _sink() -> type[ModulePass]:
     from moa_dialect.passes.sink import SinkPass
 
@@ -115,6 +127,8 @@ MOA_UNIVERSE = Universe(
         "moa-check-dnf": _check_dnf,
         "moa-verify": _verify,
         "moa-share": _share,
+        "moa-restrict-domains": _restrict_domains,
+        "moa-fuse-reductions": _fuse_reductions,
         "moa-sink": _sink,
         "moa-to-onf": _to_onf,
         "moa-split-loops": _split_loops,

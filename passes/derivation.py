@@ -356,6 +356,8 @@ def _check_proofs(
 REPLAYED: dict[str, Check] = {
     "moa-to-dnf": check_reduction,
     "moa-share": check_equal,
+    "moa-restrict-domains": check_equal,
+    "moa-fuse-reductions": check_equal,
     "moa-sink": check_equal,
     "moa-to-onf": check_equal,
     "moa-split-loops": check_equal,

@@ -6,6 +6,8 @@ from typing import Any, get_args
 
 from xdsl.ir import Operation
 
+from moa_dialect.passes import address_laws as addresses
+from moa_dialect.passes import block_laws as blocks
 from moa_dialect.passes import psi_laws as basic
 from moa_dialect.passes import rearranging_laws as rearranging
 from moa_dialect.passes.psi_laws import PsiLaw
@@ -16,6 +18,9 @@ _CLASSES = (
     basic.PsiOfShape,
     basic.PsiOfDim,
     basic.PsiOfTotal,
+    addresses.PsiOfProduct,
+    addresses.PsiOfGamma,
+    addresses.PsiOfGammaInverse,
     basic.PsiOfPsi,
     basic.PsiOfCell,
     rearranging.PsiOfTake,
@@ -24,7 +29,10 @@ _CLASSES = (
     rearranging.PsiOfReverse,
     rearranging.PsiOfRotate,
     basic.PsiOfTranspose,
+    blocks.PsiOfPad,
+    blocks.PsiOfInsert,
     rearranging.PsiOfReshape,
+    rearranging.PsiOfRecycle,
     rearranging.PsiOfRavel,
     rearranging.PsiOfCompress,
     rearranging.PsiOfExpand,

@@ -190,10 +190,10 @@ class PsiOfIota(PsiLaw[IotaOp]):
     def reduce(self, op: IotaOp, index: Index, r: Reduction) -> SSAValue:
         if rank(op.extents) == 0:
             return index[0]
-        return _entry(index[:-1], index[-1], r)
+        return entry_at(index[:-1], index[-1], r)
 
 
-def _entry(vector: Index, position: SSAValue, r: Reduction) -> SSAValue:
+def entry_at(vector: Index, position: SSAValue, r: Reduction) -> SSAValue:
     """The entry of a vector of index values at a position, by selection."""
     number = number_of(position)
     if number is not None:
@@ -214,7 +214,7 @@ class PsiOfShape(PsiLaw[ShapeOp]):
 
     def reduce(self, op: ShapeOp, index: Index, r: Reduction) -> SSAValue:
         extents = [r.extent(op.array, axis) for axis in range(rank(op.array))]
-        return _entry(extents, index[0], r)
+        return entry_at(extents, index[0], r)
 
 
 class PsiOfDim(PsiLaw[DimOp]):

@@ -5,12 +5,12 @@ The index functions are those of `moa_dialect.algebra.index`, applied to code.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from xdsl.dialects import arith
 from xdsl.dialects.builtin import IndexType, StringAttr
-from xdsl.ir import OpResult, SSAValue
+from xdsl.ir import Attribute, OpResult, SSAValue
 
 from moa_dialect.algebra import index as maps
 from moa_dialect.algebra.scalar import SCALAR_OPERATIONS
@@ -26,6 +26,7 @@ from moa_dialect.ops.rearranging import (
     GradeOperation,
     GradeUpOp,
     RavelOp,
+    RecycleOp,
     ReshapeOp,
     ReverseOp,
     RotateOp,
@@ -39,10 +40,14 @@ ADD = StringAttr("add")
 
 
 class IndexCode:
-    """Integer arithmetic as index arithmetic in the code a law emits."""
+    """Integer arithmetic as index arithmetic in the code a law emits.
 
-    def __init__(self, reduction: Reduction) -> None:
+    What `choose_less` chooses from may be of another type, `chosen`.
+    """
+
+    def __init__(self, reduction: Reduction, chosen: Attribute | None = None) -> None:
         self.r = reduction
+        self.chosen = IndexType() if chosen is None else chosen
 
     def number(self, value: int) -> SSAValue:
         return self.r.number(value)
@@ -88,8 +93,27 @@ class IndexCode:
         less = apply_named("lt", (a, b), self.r.builder)
         return self.r.builder.insert(arith.SelectOp(less, then, otherwise)).result
 
+    def choose_less(
+        self,
+        a: SSAValue,
+        b: SSAValue,
+        then: Callable[[], SSAValue],
+        otherwise: Callable[[], SSAValue],
+    ) -> SSAValue:
+        numbers = number_of(a), number_of(b)
+        if numbers[0] is not None and numbers[1] is not None:
+            return then() if numbers[0] < numbers[1] else otherwise()
+        less = apply_named("lt", (a, b), self.r.builder)
+        return self.r.choose(less, self.chosen, then, otherwise)
 
-def _integer(array: SSAValue, index: Index, r: Reduction) -> SSAValue:
+
+def natural(m: IndexCode, value: SSAValue) -> SSAValue:
+    """A number as an extent that nothing negative passes for: 0 if it is negative."""
+    zero = m.number(0)
+    return m.if_less(value, zero, zero, value)
+
+
+def integer_at(array: SSAValue, index: Index, r: Reduction) -> SSAValue:
     """An element of an array of integers as an index; a constant's as a number."""
     values = constant_array(array)
     if values is not None:
@@ -101,8 +125,8 @@ def _integer(array: SSAValue, index: Index, r: Reduction) -> SSAValue:
 
 def _counts(op: CountedOperation, r: Reduction) -> list[SSAValue]:
     if rank(op.counts) == 0:
-        return [_integer(op.counts, (), r)]
-    return [_integer(op.counts, (r.number(axis),), r) for axis in range(op.length)]
+        return [integer_at(op.counts, (), r)]
+    return [integer_at(op.counts, (r.number(axis),), r) for axis in range(op.length)]
 
 
 def _selected(
@@ -191,7 +215,7 @@ class PsiOfRotate(PsiLaw[RotateOp]):
         shift = r.once(
             op,
             op.count,
-            lambda: maps.rotation(m, _integer(op.count, (), r), extent),
+            lambda: maps.rotation(m, integer_at(op.count, (), r), extent),
         )
         entry = maps.rotate(m, index[0], shift, extent)
         return r.element(op.array, (entry, *index[1:]))
@@ -205,16 +229,16 @@ def _unshaped(array: SSAValue) -> SSAValue:
 
 
 def _groups(
-    target: SSAValue, source: SSAValue, r: Reduction
+    target: SSAValue, axes: Sequence[int], source: SSAValue, r: Reduction
 ) -> list[tuple[list[int], list[int]]]:
     """Matching groups of axes of two shapes of one total, the trailing ones first.
 
-    A group is as small as the extents known to be equal allow; axes known to be of
-    extent 1 are in none.
+    Of the target they are among the axes given. A group is as small as the extents
+    known to be equal allow; axes known to be of extent 1 are in none.
     """
     t, s = (
-        [k for k in range(rank(a)) if not r.is_same_total(a, [k], a, [])]
-        for a in (target, source)
+        [k for k in some if not r.is_same_total(a, [k], a, [])]
+        for a, some in ((target, axes), (source, range(rank(source))))
     )
     groups: list[tuple[list[int], list[int]]] = []
     while t and s:
@@ -232,15 +256,17 @@ def _groups(
     return groups
 
 
-def _reshaped(op: ReshapeOp | RavelOp, index: Index, r: Reduction) -> SSAValue:
-    """An element by its row-major address, group by group of axes.
+def _reshaped(
+    op: ReshapeOp | RavelOp | RecycleOp, first: int, index: Index, r: Reduction
+) -> SSAValue:
+    """An element by its row-major address, group by group of the axes from the first.
 
     So there is division only where an axis really is split. Axes that are in no group
     have extent 1, or no index is valid.
     """
     m, source, target = IndexCode(r), _unshaped(op.array), op.array_result
     entries = [r.number(0)] * rank(source)
-    for axes, others in _groups(target, source, r):
+    for axes, others in _groups(target, range(first, rank(target)), source, r):
         group = [index[axis] for axis in axes]
         if len(axes) > 1 or len(others) > 1:
             shape = [r.extent(target, axis) for axis in axes]
@@ -265,7 +291,7 @@ class PsiOfReshape(PsiLaw[ReshapeOp]):
         return _ranks(op)
 
     def reduce(self, op: ReshapeOp, index: Index, r: Reduction) -> SSAValue:
-        return _reshaped(op, index, r)
+        return _reshaped(op, 0, index, r)
 
 
 class PsiOfRavel(PsiLaw[RavelOp]):
@@ -277,7 +303,31 @@ class PsiOfRavel(PsiLaw[RavelOp]):
         return _ranks(op)
 
     def reduce(self, op: RavelOp, index: Index, r: Reduction) -> SSAValue:
-        return _reshaped(op, index, r)
+        return _reshaped(op, 0, index, r)
+
+
+class PsiOfRecycle(PsiLaw[RecycleOp]):
+    """`i ψ recycle(t, A) = γ'(γ(i; t) mod τA; ρA) ψ A`."""
+
+    name = "psi-recycle"
+
+    def reduce(self, op: RecycleOp, index: Index, r: Reduction) -> SSAValue:
+        m, axes, source = IndexCode(r), range(rank(op.array)), op.array
+        for first in range(len(index) + 1):
+            # Trailing axes with the total of A run through A once.
+            trailing = range(first, len(index))
+            if r.is_same_total(op.array_result, trailing, source, axes):
+                return _reshaped(op, first, index, r)
+        shape = [r.extent(op.array_result, axis) for axis in range(len(index))]
+        extents = [r.extent(source, axis) for axis in axes]
+        total = r.number(1)
+        for extent in extents:
+            total = m.mul(total, extent)
+        address = maps.recycle(m, maps.gamma(m, index, shape), total)
+        if not all(extent > 0 for extent in shape_of(source.type)):
+            message = "recycle: an array without elements has none to repeat"
+            address = r.checked(op, address, total, message)
+        return r.element(source, maps.gamma_inverse(m, address, extents))
 
 
 def _true_before(mask: SSAValue, position: SSAValue, r: Reduction) -> SSAValue:

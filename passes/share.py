@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from xdsl.context import Context
 from xdsl.dialects import arith
-from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.builtin import IntegerAttr, ModuleOp
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Block, Operation, Region, SSAValue
 from xdsl.passes import ModulePass
@@ -25,7 +25,9 @@ from xdsl.traits import is_side_effect_free
 
 from moa_dialect.ops.normal_form import (
     AtOp,
+    CascadeOp,
     ComprehensionOp,
+    FixedExtentOp,
     FoldOp,
     InBoundsOp,
     YieldOp,
@@ -58,12 +60,27 @@ def captured(op: Operation) -> set[SSAValue]:
 
 
 def may_move(op: Operation) -> bool:
-    """Whether an operation may be evaluated where it would not have been."""
-    return (
-        is_side_effect_free(op)
-        and not isinstance(op, YieldOp)
-        and not any(isinstance(inner, _DIVISIONS) for inner in op.walk())
+    """Whether an operation may be evaluated where it would not have been.
+
+    A fold that reads memory may not: what it reads may have changed.
+    """
+    return not isinstance(op, YieldOp) and not any(
+        # xDSL does not know that the unsigned remainder has no effect.
+        not (is_side_effect_free(inner) or isinstance(inner, arith.RemUIOp))
+        or (isinstance(inner, _DIVISIONS) and not _is_positive(inner.operands[1]))
+        for inner in op.walk()
     )
+
+
+def _is_positive(value: SSAValue) -> bool:
+    """Whether a value is a number above 0: a division by it is never undefined."""
+    match value.owner:
+        case FixedExtentOp() as op:
+            return op.static_value > 0
+        case arith.ConstantOp(value=IntegerAttr() as number):
+            return number.value.data > 0
+        case _:
+            return False
 
 
 def hoist(block: Block) -> None:
@@ -71,7 +88,7 @@ def hoist(block: Block) -> None:
     for op in list(block.ops):
         for body in _blocks(op):
             hoist(body)
-            if not isinstance(op, ComprehensionOp | FoldOp):
+            if not isinstance(op, ComprehensionOp | FoldOp | CascadeOp):
                 # What a branch evaluates must not be evaluated without it.
                 continue
             # What a restriction leaves out does not exist: it must not be read.

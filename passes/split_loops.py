@@ -1,7 +1,8 @@
 """moa-split-loops: a choice by a loop's index becomes two loops without the choice.
 
 A catenation reads one array below an index and another from there on. In a loop over
-that index the question need not be asked each time: the loop is split at the index.
+that index the question need not be asked each time: the loop is split at the index,
+unless the bounds of the loop answer it for all indices.
 This is the domain split of the Psi Compiler (Mullin and Thibault 1994), which turns a
 catenation into two judgements over disjoint parts of the result.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from xdsl.builder import Builder
 from xdsl.context import Context
@@ -21,13 +23,70 @@ from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint, Rewriter
 from xdsl.utils.hints import isa
 
+from moa_dialect.algebra.polynomial import Polynomial
 from moa_dialect.ops.function import has_identity
-from moa_dialect.ops.normal_form import FoldOp
+from moa_dialect.ops.normal_form import FixedExtentOp, FoldOp
 from moa_dialect.ops.operational import LoopOp
 from moa_dialect.passes.derivation import record
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.to_dnf import erase_dead
 from moa_dialect.scalar_code import constant
+
+Sum: TypeAlias = Polynomial[SSAValue]
+"""A number as a sum of values, by which bounds are compared."""
+
+
+def _sum(value: SSAValue) -> Sum:
+    """A value as the sum that it is computed as."""
+    match value.owner:
+        case arith.ConstantOp(value=IntegerAttr() as number):
+            return Sum.constant(number.value.data)
+        case FixedExtentOp() as op:
+            return Sum.constant(op.static_value)
+        case arith.AddiOp() as op:
+            return _sum(op.lhs) + _sum(op.rhs)
+        case arith.SubiOp() as op:
+            return _sum(op.lhs) - _sum(op.rhs)
+        case _:
+            return Sum.atom(value)
+
+
+@dataclass(frozen=True)
+class Range:
+    """What is known of a loop's index: `low <= index` for all lows, `index < high`."""
+
+    lows: tuple[Sum, ...]
+    highs: tuple[Sum, ...]
+
+    @staticmethod
+    def of(loop: LoopOp | FoldOp) -> Range:
+        """What a loop's bounds say."""
+        if isinstance(loop, FoldOp):
+            return Range((_sum(loop.lower),), (_sum(loop.upper),))
+        start, stop, one = _sum(loop.start), _sum(loop.stop), Sum.constant(1)
+        if loop.stride_value > 0:
+            return Range((start,), (stop,))
+        return Range((stop + one,), (start + one,))
+
+    def is_below(self, bound: Sum) -> bool | None:
+        """Whether every index is below a bound; None if that is not known of all."""
+        for high in self.highs:
+            number = (bound - high).number
+            if number is not None and number >= 0:
+                return True
+        for low in self.lows:
+            number = (low - bound).number
+            if number is not None and number >= 0:
+                return False
+        return None
+
+    def below(self, bound: Sum) -> Range:
+        """The indices of the range that are below a bound."""
+        return Range(self.lows, (*self.highs, bound))
+
+    def from_(self, bound: Sum) -> Range:
+        """The indices of the range from a bound on."""
+        return Range((*self.lows, bound), self.highs)
 
 
 @dataclass(frozen=True)
@@ -49,6 +108,18 @@ class Choice:
             combine = arith.AddiOp if sign > 0 else arith.SubiOp
             total = builder.insert(combine(total, value)).result
         return total
+
+    @property
+    def sum(self) -> Sum:
+        """The bound, to be compared with others."""
+        total = Sum.constant(self.constant)
+        for sign, value in self.terms:
+            total = total + _sum(value) if sign > 0 else total - _sum(value)
+        return total
+
+    def holds(self, is_below: bool) -> bool:
+        """Whether the comparison holds for indices below the bound, or from it on."""
+        return is_below is not self.is_reversed
 
 
 def _is_outside(value: SSAValue, loop: Operation) -> bool:
@@ -85,8 +156,8 @@ _LESS_THAN = 2
 """The number of the predicate `slt` of arith.cmpi."""
 
 
-def find_choice(loop: LoopOp | FoldOp) -> Choice | None:
-    """The first comparison in a loop that splitting the loop decides."""
+def find_choices(loop: LoopOp | FoldOp) -> Iterator[Choice]:
+    """The comparisons in a loop that splitting the loop decides."""
     index = loop.body.block.args[0]
     for op in loop.walk():
         if not isinstance(op, arith.CmpiOp) or not isinstance(op.lhs.type, IndexType):
@@ -100,12 +171,33 @@ def find_choice(loop: LoopOp | FoldOp) -> Choice | None:
         coefficient = left[0] - right[0]
         terms = [*right[1], *((-sign, term) for sign, term in left[1])]
         if coefficient == 1:
-            return Choice(op, tuple(terms), 0, is_reversed=False)
+            yield Choice(op, tuple(terms), 0, is_reversed=False)
         if coefficient == -1:
             # -index < t  <=>  index >= -t + 1
             flipped = tuple((-sign, term) for sign, term in terms)
-            return Choice(op, flipped, 1, is_reversed=True)
-    return None
+            yield Choice(op, flipped, 1, is_reversed=True)
+
+
+def _open_choice(loop: LoopOp | FoldOp, range_: Range) -> Choice | None:
+    """Settle what the range of a loop's index decides; the first choice that is left.
+
+    So a choice is made once, however many accesses it is a choice for, and no loop is
+    split where nothing is on the other side, as for the neighbours in a stencil.
+    """
+    while True:
+        for choice in find_choices(loop):
+            is_below = range_.is_below(choice.sum)
+            if is_below is not None:
+                _settle(loop, choice.comparison, choice.holds(is_below))
+                break
+        else:
+            return next(find_choices(loop), None)
+
+
+def _settle(loop: LoopOp | FoldOp, comparison: Operation, holds: bool) -> None:
+    known = arith.ConstantOp(IntegerAttr(int(holds), i1))
+    Rewriter.replace_op(comparison, known)
+    simplify(loop)
 
 
 def _clamped(value: SSAValue, low: SSAValue, high: SSAValue, b: Builder) -> SSAValue:
@@ -118,10 +210,7 @@ def _decided(loop: LoopOp | FoldOp, choice: Choice, holds: bool) -> LoopOp | Fol
     """A copy of the loop in which the comparison is known."""
     position = list(loop.walk()).index(choice.comparison)
     copy = loop.clone()
-    comparison = list(copy.walk())[position]
-    known = arith.ConstantOp(IntegerAttr(int(holds), i1))
-    Rewriter.replace_op(comparison, known)
-    simplify(copy)
+    _settle(copy, list(copy.walk())[position], holds)
     return copy
 
 
@@ -163,21 +252,23 @@ def _split_loop(loop: LoopOp, choice: Choice) -> tuple[LoopOp, LoopOp]:
         one = b.insert(constant(1, IndexType())).result
         last_below = b.insert(arith.SubiOp(bound, one)).result
         middle = _clamped(last_below, loop.stop, loop.start, b)
-    first = _decided(loop, choice, is_up is not choice.is_reversed)
-    second = _decided(loop, choice, is_up is choice.is_reversed)
+    first = _decided(loop, choice, choice.holds(is_up))
+    second = _decided(loop, choice, choice.holds(not is_up))
     assert isinstance(first, LoopOp)
     assert isinstance(second, LoopOp)
     first.operands[1] = middle
     second.operands[0] = middle
-    Rewriter.replace_op(loop, [first, second], [])
+    for position, value in enumerate(first.carried, 2):
+        second.operands[position] = value
+    Rewriter.replace_op(loop, [first, second], second.carried)
     return first, second
 
 
 def _split_fold(fold: FoldOp, choice: Choice) -> tuple[FoldOp, FoldOp]:
     b = Builder(InsertPoint.before(fold))
     middle = _clamped(choice.bound(b), fold.lower, fold.upper, b)
-    upper = _decided(fold, choice, choice.is_reversed)
-    lower = _decided(fold, choice, not choice.is_reversed)
+    upper = _decided(fold, choice, choice.holds(False))
+    lower = _decided(fold, choice, choice.holds(True))
     assert isinstance(upper, FoldOp)
     assert isinstance(lower, FoldOp)
     upper.operands[0] = middle
@@ -219,19 +310,24 @@ def _loops(block: Block) -> Iterator[Operation]:
 def split_loops(block: Block, pieces: int) -> None:
     """Split the loops of a block into at most so many pieces each."""
     for outer in list(_loops(block)):
-        pending, left = [outer], pieces - 1
+        assert isinstance(outer, LoopOp | FoldOp)
+        pending = [(outer, Range.of(outer))]
+        left = pieces - 1
         while pending:
-            loop = pending.pop()
-            assert isinstance(loop, LoopOp | FoldOp)
-            choice = find_choice(loop) if left and _is_splittable(loop) else None
-            if choice is None:
+            loop, range_ = pending.pop()
+            has_range = not isinstance(loop, LoopOp) or abs(loop.stride_value) == 1
+            choice = _open_choice(loop, range_) if has_range else None
+            if choice is None or not left or not _is_splittable(loop):
                 split_loops(loop.body.block, pieces)
                 continue
             left -= 1
+            below, after = range_.below(choice.sum), range_.from_(choice.sum)
             if isinstance(loop, LoopOp):
-                pending.extend(_split_loop(loop, choice))
+                two = _split_loop(loop, choice)
+                ranges = (below, after) if loop.stride_value > 0 else (after, below)
             else:
-                pending.extend(_split_fold(loop, choice))
+                two, ranges = _split_fold(loop, choice), (after, below)
+            pending.extend(zip(two, ranges, strict=True))
 
 
 def split_function(function: FuncOp, pieces: int) -> None:
@@ -245,7 +341,8 @@ class SplitLoopsPass(ModulePass):
     """Splits loops and folds at the indices where a choice in their body changes.
 
     Each value is computed as before, in the same order; the branch is gone. `pieces`
-    bounds how many loops one loop may become.
+    bounds how many loops one loop may become. A choice that the bounds of a loop settle
+    for all its indices, compared as sums, is made without a split.
     """
 
     name = "moa-split-loops"

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -47,6 +48,7 @@ from moa_dialect.errors import CompileError, precondition_error
 from moa_dialect.ops.base import ArrayOperation, rank
 from moa_dialect.ops.computational import OmegaOp
 from moa_dialect.ops.extents import (
+    EXTENTS,
     Root,
     RootAtom,
     RootCache,
@@ -57,8 +59,13 @@ from moa_dialect.ops.extents import (
     ValueTrueCount,
     as_polynomial,
     declared,
+    described,
+    equal_by_name,
+    extent_names,
     extent_root,
     root_of,
+    simplified,
+    without_extent_names,
 )
 from moa_dialect.ops.function import FunctionAttr, lookup_function
 from moa_dialect.ops.normal_form import (
@@ -118,6 +125,7 @@ class PsiReduction:
     _extents: dict[Hashable, SSAValue] = field(default_factory=dict[Hashable, SSAValue])
     _roots: RootCache = field(default_factory=RootCache)
     _equal: dict[Root, Root] = field(default_factory=dict[Root, Root])
+    _names: dict[ValueAxis, str] = field(default_factory=dict[ValueAxis, str])
     _numbers: dict[int, SSAValue] = field(default_factory=dict[int, SSAValue])
     _known: dict[Block, dict[Key, SSAValue]] = field(
         default_factory=dict[Block, dict[Key, SSAValue]]
@@ -263,9 +271,22 @@ class PsiReduction:
     # Extents and requirements.
 
     def _canonical(self, root: Root) -> Root:
-        while (next_ := self._equal.get(root)) is not None:
+        """One of the extents that are known to be equal to this one, always the same.
+
+        Atoms are replaced by atoms, polynomials by atoms or polynomials: what is seen
+        again is where the replacements end.
+        """
+        seen: set[Root] = set()
+        while True:
+            if isinstance(root, Polynomial):
+                root = simplified(
+                    root.substitute(lambda atom: as_polynomial(self._canonical(atom)))
+                )
+            next_ = self._equal.get(root)
+            if next_ is None or root in seen:
+                return root
+            seen.add(root)
             root = next_
-        return root
 
     def _value_of(self, root: Root) -> SSAValue:
         root = self._canonical(root)
@@ -276,6 +297,7 @@ class PsiReduction:
                 op = FixedExtentOp(value)
             case ValueAxis(value, axis):
                 op = ExtentOp(value, axis)
+                op.result.name_hint = self._names.get(root)
             case ValueCount(value):
                 one = self.number(1)
                 total: SSAValue = one
@@ -364,27 +386,39 @@ class PsiReduction:
         """Emit what one operation requires and types do not settle."""
         for requirement in (*op.requirements(), *declared(op)):
             given, expected = (
-                self._canonical(root_of(op.operands, extent, self._roots))
+                root_of(op.operands, extent, self._roots)
                 for extent in (requirement.given, requirement.expected)
             )
-            self._require(requirement.relation, given, expected, requirement.message)
+            self._require(
+                requirement.relation,
+                given,
+                expected,
+                partial(described, requirement, op.operands, self._names, self._roots),
+            )
 
     def _require(
-        self, relation: Relation, given: Root, expected: Root, message: str
+        self,
+        relation: Relation,
+        given: Root,
+        expected: Root,
+        message: Callable[[], str],
     ) -> None:
+        given, expected = self._canonical(given), self._canonical(expected)
         if given == expected and relation != "lt":
             return
         if relation == "ge" and expected == Fixed(0) and isinstance(given, ValueAxis):
             return
         if (n := _static(given)) is not None and (m := _static(expected)) is not None:
             if not RELATIONS[relation](n, m):
-                raise precondition_error(failure_message(relation, message, n, m))
+                raise precondition_error(failure_message(relation, message(), n, m))
             if relation != "eq":
                 return
         else:
             values = self._value_of(given), self._value_of(expected)
-            self._entry.insert(RequireOp(relation, *values, message))
+            self._entry.insert(RequireOp(relation, *values, message()))
         if relation == "eq" and Fixed not in (type(given), type(expected)):
+            if isinstance(expected, Polynomial) and not isinstance(given, Polynomial):
+                given, expected = expected, given
             self._equal[given] = expected
 
     # The rewriting.
@@ -392,6 +426,10 @@ class PsiReduction:
     def run(self) -> None:
         """Replace the function's algebra by comprehensions."""
         block = self.function.body.block
+        self._names = extent_names(self.function)
+        without_extent_names(self.function)
+        for given, expected, message in equal_by_name(self._names):
+            self._require("eq", given, expected, partial(str, message))
         arrays = [op for op in block.ops if isinstance(op, ArrayOperation)]
         for op in arrays:
             self.require(op)
@@ -511,7 +549,9 @@ def erase_dead(block: Block) -> None:
         for region in op.regions:
             for inner in region.blocks:
                 erase_dead(inner)
-        if is_trivially_dead(op):
+        # xDSL does not know that the unsigned remainder has no effect.
+        is_remainder = isinstance(op, arith.RemUIOp) and not op.result.uses
+        if is_remainder or is_trivially_dead(op):
             op.detach()
             op.erase()
 
@@ -561,6 +601,22 @@ def callers_first(functions: Sequence[FuncOp]) -> list[FuncOp]:
     return list(reversed(done))
 
 
+def check_extent_names(functions: Sequence[FuncOp]) -> None:
+    """Check that only programs name extents, not functions that are used inside.
+
+    Raises:
+        CompileError: if a function does that is called or applied.
+    """
+    for function in functions:
+        for callee in callees(function):
+            if extent_names(callee):
+                raise CompileError(
+                    f"function @{callee.sym_name.data} is used in "
+                    f"@{function.sym_name.data}, so it must not name extents "
+                    f"({EXTENTS})"
+                )
+
+
 def inline_calls(function: FuncOp) -> None:
     """Replace calls by the bodies of the called functions, innermost included."""
     while calls := [op for op in function.walk() if isinstance(op, CallOp)]:
@@ -602,8 +658,9 @@ class ToDnfPass(ModulePass):
 
     No array stands between the arguments and the results afterwards (checked by
     `moa-check-dnf`). Preconditions on extents that types do not settle become
-    `moa.require` at the entry. Functions that were only used as cells of omega
-    disappear. `limit` bounds the number of reduction steps of a function.
+    `moa.require` at the entry, those that names of extents (`moa.extents`) state first.
+    Functions that were only used as cells of omega disappear. `limit` bounds the number
+    of reduction steps of a function.
 
     `trace` prints the derivation as comments: the definition, each step as an equation
     with the law's name, the normal form; with `ascii` in ASCII. `certify` keeps the
@@ -624,6 +681,7 @@ class ToDnfPass(ModulePass):
             for function in functions:
                 derivation.begin(function)
         ordered = callers_first(functions)
+        check_extent_names(functions)
         for function in reversed(ordered):
             inline_calls(function)
         for function in ordered:

@@ -7,7 +7,7 @@ it to a solver as symbols.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 N = TypeVar("N")
@@ -42,6 +42,12 @@ class Arithmetic(Protocol[N]):
 
     def if_less(self, a: N, b: N, then: N, otherwise: N) -> N:
         """`then` if a < b, else `otherwise`."""
+        ...
+
+    def choose_less(
+        self, a: N, b: N, then: Callable[[], N], otherwise: Callable[[], N]
+    ) -> N:
+        """As `if_less`, but only the chosen one is computed."""
         ...
 
 
@@ -98,6 +104,51 @@ def gamma_inverse(m: Arithmetic[N], address: N, shape: Sequence[N]) -> tuple[N, 
     return tuple(reversed(index))
 
 
+def gamma_column(m: Arithmetic[N], index: Sequence[N], shape: Sequence[N]) -> N:
+    """The column-major address: that of the reversed index in the reversed shape."""
+    return gamma(m, tuple(reversed(index)), tuple(reversed(shape)))
+
+
+def gamma_inverse_column(
+    m: Arithmetic[N], address: N, shape: Sequence[N]
+) -> tuple[N, ...]:
+    """The full index of a column-major address."""
+    return tuple(reversed(gamma_inverse(m, address, tuple(reversed(shape)))))
+
+
+def recycle(m: Arithmetic[N], address: N, total: N) -> N:
+    """The source address of a recycled element: `address mod total`, 0 for none."""
+    one = m.number(1)
+    return m.mod(address, m.if_less(total, one, one, total))
+
+
+def pad(m: Arithmetic[N], i: N, left: N, extent: N) -> N:
+    """The source index of circular padding: `(i - left) mod s`."""
+    at = m.sub(i, left)
+
+    def inside_or_after() -> N:
+        end = m.add(left, extent)
+        return m.choose_less(i, end, lambda: at, lambda: m.sub(at, extent))
+
+    return m.choose_less(i, left, lambda: m.add(at, extent), inside_or_after)
+
+
+def within(
+    m: Arithmetic[N],
+    i: N,
+    offset: N,
+    extent: N,
+    then: Callable[[], N],
+    otherwise: Callable[[], N],
+) -> N:
+    """`then` if i is in the block of an extent at an offset, else `otherwise`."""
+
+    def inside_or_after() -> N:
+        return m.choose_less(i, m.add(offset, extent), then, otherwise)
+
+    return m.choose_less(i, offset, otherwise, inside_or_after)
+
+
 class Integers:
     """The arithmetic of Python's integers."""
 
@@ -128,3 +179,9 @@ class Integers:
     def if_less(self, a: int, b: int, then: int, otherwise: int) -> int:
         """`then` if a < b, else `otherwise`."""
         return then if a < b else otherwise
+
+    def choose_less(
+        self, a: int, b: int, then: Callable[[], int], otherwise: Callable[[], int]
+    ) -> int:
+        """As `if_less`, but only the chosen one is computed."""
+        return then() if a < b else otherwise()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -19,6 +19,7 @@ Kind = Literal["float", "int", "bool"]
 
 _NUMBER: frozenset[Kind] = frozenset({"float", "int"})
 _FLOAT: frozenset[Kind] = frozenset({"float"})
+_INT: frozenset[Kind] = frozenset({"int"})
 _BOOL: frozenset[Kind] = frozenset({"bool"})
 _ANY: frozenset[Kind] = frozenset({"float", "int", "bool"})
 
@@ -53,6 +54,23 @@ def _erf(x: Any) -> Any:
     return values.astype(np.asarray(x).dtype)[()]
 
 
+def _chosen(condition: Any, then: Any, otherwise: Any) -> Any:
+    return cast(Callable[..., Any], np.where)(condition, then, otherwise)[()]
+
+
+def floor_divide(x: Any, y: Any) -> Any:
+    """`⌊x ÷ y⌋` of integers, 0 for y = 0; of the least number by -1 it wraps around."""
+    is_zero = np.equal(y, 0)
+    quotient = np.floor_divide(x, _chosen(is_zero, np.ones_like(y), y))
+    return _chosen(is_zero, np.zeros_like(x), quotient)
+
+
+def modulo(x: Any, y: Any) -> Any:
+    """`x - y × ⌊x ÷ y⌋` of integers, with the sign of y; x for y = 0."""
+    is_zero = np.equal(y, 0)
+    return _chosen(is_zero, x, np.remainder(x, _chosen(is_zero, np.ones_like(y), y)))
+
+
 def _rsqrt(x: Any) -> Any:
     return np.asarray(1, np.asarray(x).dtype)[()] / np.sqrt(x)
 
@@ -63,6 +81,8 @@ _TABLE = (
     ScalarOperation("mul", 2, _NUMBER, "×", np.multiply, identity="one"),
     ScalarOperation("div", 2, _FLOAT, "÷", np.divide),
     ScalarOperation("pow", 2, _FLOAT, "*", np.power),
+    ScalarOperation("floordiv", 2, _INT, "div", floor_divide),
+    ScalarOperation("mod", 2, _INT, "mod", modulo),
     ScalarOperation("max", 2, _NUMBER, "⌈", np.maximum, identity="lowest"),
     ScalarOperation("min", 2, _NUMBER, "⌊", np.minimum, identity="highest"),
     ScalarOperation("and", 2, _BOOL, "∧", np.logical_and, identity="true"),
@@ -87,6 +107,8 @@ _TABLE = (
     ScalarOperation("sin", 1, _FLOAT, "sin", np.sin),
     ScalarOperation("cos", 1, _FLOAT, "cos", np.cos),
     ScalarOperation("floor", 1, _FLOAT, "floor", np.floor),
+    ScalarOperation("ceil", 1, _FLOAT, "ceil", np.ceil),
+    ScalarOperation("sign", 1, _NUMBER, "sign", np.sign),
     ScalarOperation("not", 1, _BOOL, "¬", np.logical_not),
 )
 

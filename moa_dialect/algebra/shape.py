@@ -145,8 +145,8 @@ _BOUND: dict[Relation, str] = {
 class Requirement:
     """A precondition: `given` stands in `relation` to `expected`.
 
-    `message` names the operator and the axes; the numbers are appended by
-    `failure_message`.
+    `message` names the operator and the axes; the numbers, and where they come from,
+    are appended by `failure_template` and `failure_message`.
     """
 
     relation: Relation
@@ -155,12 +155,45 @@ class Requirement:
     message: str
 
 
+def failure_template(
+    relation: Relation, message: str, given: str | None, expected: str | None
+) -> str:
+    """A message with places for the numbers, `{expected}` and `{given}`.
+
+    Args:
+        relation: in which the given number must stand to the expected one.
+        message: what is required.
+        given: where the given number comes from, None if that has no name.
+        expected: the same for the expected number.
+
+    Returns:
+        The message as it is if neither side has a source.
+
+    >>> failure_template("le", "take: too many", "element 0 of v", None)
+    'take: too many: expected at most {expected}, got {given} (element 0 of v)'
+    """
+    if given is None and expected is None:
+        return message
+    sources = ("" if source is None else f" ({source})" for source in (expected, given))
+    return "{}: expected {}{{expected}}{}, got {{given}}{}".format(
+        message, _BOUND[relation], *sources
+    )
+
+
 def failure_message(relation: Relation, message: str, given: int, expected: int) -> str:
     """One line: what was required, what was expected, what was given.
 
+    A message made by `failure_template` has places for the numbers; to any other they
+    are appended.
+
     >>> failure_message("eq", "inner: contracted extents must be equal", 5, 4)
     'inner: contracted extents must be equal: expected 4, got 5'
+    >>> failure_message("eq", "add: expected {expected} (n), got {given} (m)", 5, 4)
+    'add: expected 4 (n), got 5 (m)'
     """
+    if "{expected}" in message and "{given}" in message:
+        message = message.replace("{expected}", str(expected))
+        return message.replace("{given}", str(given))
     return f"{message}: expected {_BOUND[relation]}{expected}, got {given}"
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import wraps
+from inspect import Parameter, Signature
 from typing import Any, TypeAlias
 
 import numpy as np
 from xdsl.dialects.builtin import IndexType, SymbolRefAttr, TensorType
 from xdsl.ir import Attribute
 
+from moa_dialect.algebra.layout import Order
 from moa_dialect.errors import DTypeError, MoaError, ShapeError
 from moa_dialect.frontend.trace import (
     Array,
@@ -21,6 +23,7 @@ from moa_dialect.frontend.trace import (
     Number,
     Scalar,
     active_trace,
+    argument_names,
     as_array,
     checked,
     function_name,
@@ -28,7 +31,9 @@ from moa_dialect.frontend.trace import (
     record,
     trace_program,
 )
+from moa_dialect.ops.addresses import GammaInverseOp, GammaOp, ProductOp
 from moa_dialect.ops.base import as_tensor
+from moa_dialect.ops.blocks import InsertOp, PadOp
 from moa_dialect.ops.computational import (
     CastOp,
     InnerOp,
@@ -50,6 +55,7 @@ from moa_dialect.ops.rearranging import (
     GradeDownOp,
     GradeUpOp,
     RavelOp,
+    RecycleOp,
     ReshapeOp,
     ReverseOp,
     RotateOp,
@@ -90,6 +96,14 @@ def _array_function(fn: Callable[..., Any]) -> Callable[..., Any]:
                 given[n] = array
             return fn(*given, **kwargs)
 
+        names = argument_names(fn, len(args))
+        # Arrays without a parameter of their own are numbered among the arrays.
+        called = [
+            f"arg{k}" if names[n] == f"arg{n}" else names[n]
+            for k, n in enumerate(places)
+        ]
+        parameters = [Parameter(name, Parameter.POSITIONAL_ONLY) for name in called]
+        vars(program)["__signature__"] = Signature(parameters)
         specs = [ArraySpec(array.shape, array.dtype) for array in arrays]
         module = trace_program(program, specs, "main")
         (result,) = interpret_module(module, "main", arrays)
@@ -174,6 +188,73 @@ def transpose(a: ArrayLike, t: Sequence[int] | None = None) -> Array:
     return _recorded(lambda: TransposeOp(array.value, t))
 
 
+# Shapes and addresses.
+
+
+@_array_function
+def product(v: ArrayLike) -> Array:
+    """`π v`: the product of a vector, a scalar; 1 of the empty vector.
+
+    Raises:
+        ShapeError: for anything but a vector.
+        DTypeError: for truth values.
+    """
+    array = as_array(v)
+    return _recorded(lambda: ProductOp(array.value))
+
+
+def _vector(operator: str, v: ArrayLike) -> Array:
+    """An operand of integers, of which a number counts as a vector of one."""
+    if isinstance(v, Array):
+        return v
+    return as_array(np.atleast_1d(integers(operator, v)), IndexType())
+
+
+def _order(order: str) -> str:
+    if order not in list(Order):
+        raise MoaError(f"unknown order: expected row or column, got {order}")
+    return order
+
+
+@_array_function
+def gamma(i: ArrayLike, s: ArrayLike, order: str = "row") -> Array:
+    """`γ(i; s)`: the address of an index in an array of shape s.
+
+    Args:
+        i: as many integers as there are axes, or an integer array whose last axis holds
+            indices.
+        s: the extents, an integer for each axis.
+        order: "row" for row-major addresses, "column" for column-major ones.
+
+    Raises:
+        IndexRangeError: unless `0 <= i < s` on each axis (at run time for data).
+        ShapeError: if index and shape are of different lengths.
+        MoaError: for another order.
+    """
+    layout = _order(order)
+    index, extents = _vector("gamma", i), _vector("gamma", s)
+    return _recorded(lambda: GammaOp(index.value, extents.value, layout))
+
+
+@_array_function
+def gamma_inverse(k: ArrayLike, s: ArrayLike, order: str = "row") -> Array:
+    """`γ'(k; s)`: the index at an address of an array of shape s.
+
+    Args:
+        k: an address, or an integer array of addresses; the result has one more axis.
+        s: the extents, an integer for each axis.
+        order: "row" for row-major addresses, "column" for column-major ones.
+
+    Raises:
+        IndexRangeError: unless `0 <= k < πs` (at run time for data).
+        ShapeError: for a negative extent, or an s that is not a vector.
+        MoaError: for another order.
+    """
+    layout = _order(order)
+    address, extents = _counts("gamma_inverse", k), _vector("gamma_inverse", s)
+    return _recorded(lambda: GammaInverseOp(address.value, extents.value, layout))
+
+
 # Selection and rearrangement.
 
 
@@ -250,6 +331,58 @@ def reshape(t: ArrayLike, a: ArrayLike) -> Array:
     """
     shape_, array = _counts("reshape", t), as_array(a)
     return _recorded(lambda: ReshapeOp(shape_.value, array.value))
+
+
+@_array_function
+def recycle(t: ArrayLike, a: ArrayLike) -> Array:
+    """The elements of a over and over, in row-major order, in shape t.
+
+    This is the reshape of APL: what is too much is left out.
+
+    Raises:
+        ShapeError: for a negative extent, or an array without elements unless the
+            result has none either.
+    """
+    shape_, array = _counts("recycle", t), as_array(a)
+    return _recorded(lambda: RecycleOp(shape_.value, array.value))
+
+
+@_array_function
+def pad(left: ArrayLike, right: ArrayLike, a: ArrayLike) -> Array:
+    """Circular padding: axis j after its last `left[j]`, before its first `right[j]`.
+
+    Args:
+        left: an integer (axis 0), or a sequence of at most rank-many integers, or such
+            a traced array.
+        right: as many.
+        a: an array; axes after those that are padded stay as they are.
+
+    Raises:
+        ShapeError: for a count that is negative or larger than the extent.
+    """
+    before, after = _counts("pad", left), _counts("pad", right)
+    array = as_array(a)
+    return _recorded(lambda: PadOp(before.value, after.value, array.value))
+
+
+@_array_function
+def insert(o: ArrayLike, b: ArrayLike, a: ArrayLike) -> Array:
+    """The array a with its block that begins at o replaced by b.
+
+    Args:
+        o: the offset on axis 0, or a sequence of at most rank-many offsets, or such a
+            traced array. On the axes after them b is as long as a.
+        b: an array of the rank of a.
+        a: an array.
+
+    Raises:
+        ShapeError: if the block does not lie within a, or the ranks differ.
+        DTypeError: if the dtypes differ.
+    """
+    element = _common_element((a, b))
+    offsets = _counts("insert", o)
+    block, array = as_array(b, element), as_array(a, element)
+    return _recorded(lambda: InsertOp(offsets.value, block.value, array.value))
 
 
 @_array_function
@@ -387,11 +520,15 @@ erf = _unary("erf", "The error function")
 sin = _unary("sin", "The sine")
 cos = _unary("cos", "The cosine")
 floor = _unary("floor", "The largest integer not above")
+ceil = _unary("ceil", "The smallest integer not below")
+sign = _unary("sign", "1, 0 or -1 (NaN of NaN)")
 absolute = _unary("abs", "The absolute value")
 negative = _unary("neg", "The negation")
 logical_not = _unary("not", "The logical negation")
 maximum = _binary("maximum", "max", "The larger (NaN if one is)")
 minimum = _binary("minimum", "min", "The smaller (NaN if one is)")
+floor_divide = _binary("floor_divide", "floordiv", "The quotient rounded down (0 by 0)")
+mod = _binary("mod", "mod", "The remainder with the sign of b (a by 0)")
 logical_and = _binary("logical_and", "and", "Whether both hold")
 logical_or = _binary("logical_or", "or", "Whether one holds")
 logical_xor = _binary("logical_xor", "xor", "Whether exactly one holds")
@@ -422,6 +559,29 @@ def _cast_array(a: ArrayLike, target: Attribute) -> Array:
 
 
 # Folds, products and omega.
+
+
+@_array_function
+def all_of(op: ScalarFunction, a: ArrayLike, b: ArrayLike) -> Array:
+    """`a op* b`: whether a relation holds for all elements, a scalar truth value.
+
+    It is the fold of `a op b` by `and`, and so true for arrays without elements.
+
+    Args:
+        op: the name of a scalar operation to truth values such as "eq" or "le", or a
+            Python function of two scalars.
+        a: an array.
+        b: an array of the same shape; either may be a scalar.
+
+    Raises:
+        ShapeError: for arrays of different shapes, none of them a scalar.
+        DTypeError: unless op gives truth values.
+    """
+    element = _common_element((a, b))
+    left, right = as_array(a, element), as_array(b, element)
+    function, result = _function(op, (left.element_type, right.element_type))
+    holds = _recorded(lambda: PointwiseOp(function, left.value, right.value, result))
+    return reduce("and", ravel(holds))
 
 
 @_array_function

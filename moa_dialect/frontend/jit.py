@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from functools import cached_property, update_wrapper
+from inspect import Parameter, Signature
 from io import StringIO
 from typing import Any, cast
 
@@ -16,7 +17,12 @@ from xdsl.dialects.func import FuncOp
 from xdsl.printer import Printer
 
 from moa_dialect.errors import CompileError, DTypeError, LayoutError, MoaError
-from moa_dialect.frontend.trace import ArraySpec, trace_program
+from moa_dialect.frontend.trace import (
+    Array,
+    ArraySpec,
+    argument_names,
+    trace_program,
+)
 
 STAGES = ("moa", "dnf", "fused", "onf", "target", "llvm", "asm")
 """The stages of a program, in order; see docs/architecture.md."""
@@ -55,6 +61,42 @@ def to_numpy(number: int, value: Any) -> np.ndarray:
         f"argument {number}: expected an array (NumPy, torch, DLPack), "
         f"got {type(value).__name__}"
     )
+
+
+def is_array(value: Any) -> bool:
+    """Whether something is an argument of a program, not an option."""
+    return isinstance(value, np.ndarray | ArraySpec | Array) or (
+        hasattr(value, "__dlpack__")
+    )
+
+
+def _split(static: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Keyword arguments that are arrays, and those that are options."""
+    arrays = {name: value for name, value in static.items() if is_array(value)}
+    options = {name: v for name, v in static.items() if name not in arrays}
+    return arrays, options
+
+
+def _positional(
+    fn: Callable[..., Any], count: int, names: Sequence[str], options: dict[str, Any]
+) -> Callable[..., Any]:
+    """A function of positional arrays only: `count` of them, then the named ones."""
+    if not names and not options:
+        return fn
+
+    def program(*arrays: Any) -> Any:
+        named = dict(zip(names, arrays[count:], strict=True))
+        return fn(*arrays[:count], **named, **options)
+
+    update_wrapper(program, fn)
+    if names:
+        parameters = [*argument_names(fn, count), *names]
+        kind = Parameter.POSITIONAL_OR_KEYWORD
+        if len(set(parameters)) == len(parameters):
+            program.__signature__ = Signature(  # pyright: ignore
+                [Parameter(name, kind) for name in parameters]
+            )
+    return program
 
 
 def _from_torch(number: int, tensor: Any) -> np.ndarray:
@@ -126,7 +168,7 @@ class Compiled:
                 f"unknown stage: expected one of {', '.join(STAGES)}, got {stage}"
             )
         module = self._program.clone()
-        lower_to(module, stage, Context(), certify)
+        lower_to(module, stage, Context(), certify=certify)
         return module
 
     def text(self, stage: str, certify: bool = False) -> str:
@@ -271,41 +313,58 @@ class Compiled:
 
 
 class Jit:
-    """A program that is compiled when it is called, once for each shape and dtype."""
+    """A program that is compiled when it is called, once for each shape and dtype.
+
+    If its arguments are specified, it is compiled once for all arrays that fit.
+    """
 
     def __init__(
-        self, fn: Callable[..., Any], target: str = "cpu", copy: bool | None = None
+        self,
+        fn: Callable[..., Any],
+        target: str = "cpu",
+        copy: bool | None = None,
+        specs: Sequence[ArraySpec] | None = None,
     ) -> None:
         if target != "cpu":
             raise CompileError(f"unknown target: expected cpu, got {target}")
         self._fn = fn
         self._target = target
         self._copy = copy
+        self._specs = specs if specs is None else list(specs)
+        for number, spec in enumerate(self._specs or ()):
+            if not isinstance(spec, ArraySpec):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise MoaError(
+                    f"specs: expected an ArraySpec for argument {number}, got {spec!r}"
+                )
         self._compiled: dict[Any, Compiled] = {}
         update_wrapper(self, fn)
 
     def lower(self, *args: Any, **static: Any) -> Compiled:
         """The program for arguments like these: arrays, or `ArraySpec` values.
 
-        Keyword arguments are passed to the Python function as they are.
+        Keyword arguments that are arrays are arguments too, which the result takes by
+        position after the others. Any other is passed to the Python function as it is.
 
         Raises:
             MoaError: if the program is not well formed for them.
         """
+        arrays, options = _split(static)
         specs = [
             value if isinstance(value, ArraySpec) else _spec(to_numpy(number, value))
-            for number, value in enumerate(args)
+            for number, value in enumerate([*args, *arrays.values()])
         ]
-        return self._lower(specs, static)
+        return self._lower(specs, len(args), list(arrays), options)
 
-    def _lower(self, specs: Sequence[ArraySpec], static: dict[str, Any]) -> Compiled:
-        fn = self._fn
-        name = getattr(fn, "__name__", "main")
+    def _lower(
+        self,
+        specs: Sequence[ArraySpec],
+        count: int,
+        names: Sequence[str],
+        options: dict[str, Any],
+    ) -> Compiled:
+        name = getattr(self._fn, "__name__", "main")
         name = "main" if name == "<lambda>" else name
-        if static:
-            program = update_wrapper(lambda *arrays: fn(*arrays, **static), fn)
-        else:
-            program = fn
+        program = _positional(self._fn, count, names, options)
         module = trace_program(program, specs, name)
         return Compiled(module, entry_of(module), self._target, self._copy)
 
@@ -315,20 +374,26 @@ class Jit:
         Raises:
             MoaError: if the program or the arguments are not well formed.
         """
-        specs = [_spec(to_numpy(number, value)) for number, value in enumerate(args)]
+        arrays, options = _split(static)
+        given = [*args, *arrays.values()]
+        specs = self._specs
+        if specs is None:
+            specs = [_spec(to_numpy(n, value)) for n, value in enumerate(given)]
         key = (
             tuple((spec.shape, spec.dtype) for spec in specs),
-            tuple((name, _identity(static[name])) for name in sorted(static)),
+            tuple(arrays),
+            tuple((name, _identity(options[name])) for name in sorted(options)),
         )
         try:
             compiled = self._compiled.get(key)
         except TypeError:
             raise MoaError(
-                f"keyword arguments must be hashable values, got {static}"
+                f"keyword arguments must be hashable values, got {options}"
             ) from None
         if compiled is None:
-            compiled = self._compiled[key] = self._lower(specs, static)
-        return compiled(*args)
+            compiled = self._lower(specs, len(args), list(arrays), options)
+            self._compiled[key] = compiled
+        return compiled(*given)
 
 
 def _identity(value: Any) -> tuple[Any, ...]:
@@ -352,22 +417,32 @@ def _spec(array: np.ndarray) -> ArraySpec:
     return ArraySpec(array.shape, array.dtype)
 
 
-def jit(fn: Callable[..., Any], target: str = "cpu", copy: bool | None = None) -> Jit:
+def jit(
+    fn: Callable[..., Any],
+    target: str = "cpu",
+    copy: bool | None = None,
+    specs: Sequence[ArraySpec] | None = None,
+) -> Jit:
     """Compile a program when it is called.
 
     Args:
         fn: a Python function of arrays, written with the array functions of moa.
         target: where it runs; `cpu`.
         copy: False refuses arguments that would have to be copied to be contiguous.
+        specs: the arguments' shapes and dtypes, with names or None for extents that
+            only a call tells. One kernel then runs for all of them; without `specs`
+            there is one for each shape.
 
     Returns:
         A callable on NumPy arrays, torch tensors and anything with DLPack; keyword
-        arguments are options of the Python function. `.lower(...)` gives the stages.
+        arguments that are no arrays are options of the Python function.
+        `.lower(...)` gives the stages.
 
     Raises:
         CompileError: for an unknown target.
+        MoaError: if `specs` has anything but `ArraySpec` values.
     """
-    return Jit(fn, target, copy)
+    return Jit(fn, target, copy, specs)
 
 
 def interpret(fn: Callable[..., Any], *arrays: Any, **static: Any) -> Any:
@@ -381,9 +456,10 @@ def interpret(fn: Callable[..., Any], *arrays: Any, **static: Any) -> Any:
     """
     from moa_dialect.interpreter import interpret_module
 
-    converted = [to_numpy(number, value) for number, value in enumerate(arrays)]
-    module = trace_program(
-        lambda *traced: fn(*traced, **static), [_spec(a) for a in converted], "main"
-    )
+    named, options = _split(static)
+    given = [*arrays, *named.values()]
+    converted = [to_numpy(number, value) for number, value in enumerate(given)]
+    program = _positional(fn, len(arrays), list(named), options)
+    module = trace_program(program, [_spec(a) for a in converted], "main")
     results = interpret_module(module, "main", converted)
     return results[0] if len(results) == 1 else tuple(results)

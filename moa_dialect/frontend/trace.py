@@ -17,6 +17,8 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 from xdsl.builder import Builder
 from xdsl.dialects.builtin import (
+    ArrayAttr,
+    DictionaryAttr,
     FunctionType,
     ModuleOp,
     StringAttr,
@@ -30,6 +32,7 @@ from xdsl.utils.exceptions import VerifyException
 
 from moa_dialect.errors import DTypeError, MoaError, ShapeError, precondition_error
 from moa_dialect.ops.base import ArrayOperation, as_tensor
+from moa_dialect.ops.extents import EXTENTS, is_extent_name
 from moa_dialect.ops.function import ElementTypeException
 from moa_dialect.ops.structural import ConstantOp
 from moa_dialect.types import (
@@ -49,27 +52,41 @@ class ArraySpec:
     """The shape and dtype of an argument that is not there yet.
 
     Attributes:
-        shape: an extent for each axis, None where it is known only at the call.
+        shape: an extent for each axis: a number, None where it is known only at the
+            call, or a name for one that is known only then. Equal names in one program
+            mean equal extents; that is checked at the call.
         dtype: a NumPy dtype, or a name: f64, f32, f16, bf16, i64, i32, i1, index.
     """
 
-    shape: tuple[int | None, ...]
+    shape: tuple[int | str | None, ...]
     dtype: Any = "f64"
 
     def __post_init__(self) -> None:
         shape: Any = self.shape
         if not isinstance(shape, tuple | list) or not all(
-            extent is None or (isinstance(extent, int | np.integer) and extent >= 0)  # pyright: ignore
+            extent is None
+            or (isinstance(extent, int | np.integer) and extent >= 0)  # pyright: ignore
+            or (isinstance(extent, str) and is_extent_name(extent))
             for extent in cast(Sequence[Any], shape)
         ):
             raise ShapeError(
-                f"a shape is a tuple of extents, not negative, or None, got {shape!r}"
+                f"a shape is a tuple of extents, not negative, names, or None, "
+                f"got {shape!r}"
             )
 
     @property
     def type(self) -> TensorType:
         """The tensor type of such an array."""
-        return as_tensor(self.shape, element_type_of(self.dtype))
+        shape = [None if isinstance(extent, str) else extent for extent in self.shape]
+        return as_tensor(shape, element_type_of(self.dtype))
+
+    @property
+    def attributes(self) -> DictionaryAttr:
+        """The attributes of such an argument: `moa.extents` if extents have names."""
+        if not any(isinstance(extent, str) for extent in self.shape):
+            return DictionaryAttr({})
+        texts = ("?" if extent is None else str(extent) for extent in self.shape)
+        return DictionaryAttr({EXTENTS: ArrayAttr(map(StringAttr, texts))})
 
 
 @dataclass
@@ -240,6 +257,18 @@ class Traced:
 
     def __rtruediv__(self, other: Any) -> Any:
         return _apply("div", other, self)
+
+    def __floordiv__(self, other: Any) -> Any:
+        return _apply("floordiv", self, other)
+
+    def __rfloordiv__(self, other: Any) -> Any:
+        return _apply("floordiv", other, self)
+
+    def __mod__(self, other: Any) -> Any:
+        return _apply("mod", self, other)
+
+    def __rmod__(self, other: Any) -> Any:
+        return _apply("mod", other, self)
 
     def __pow__(self, other: Any) -> Any:
         return _apply("pow", self, other)
@@ -450,7 +479,7 @@ def trace_program(
     trace = Trace()
     token = _ACTIVE.set(trace)
     try:
-        trace.function(
+        function = trace.function(
             name or function_name(fn, "main"),
             Array,
             [spec.type for spec in specs],
@@ -459,6 +488,9 @@ def trace_program(
             lambda value: as_array(value).value,
             private=False,
         )
+        attributes = [spec.attributes for spec in specs]
+        if any(given.data for given in attributes):
+            function.arg_attrs = ArrayAttr(attributes)
     finally:
         _ACTIVE.reset(token)
     return trace.module

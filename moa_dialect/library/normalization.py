@@ -1,34 +1,11 @@
-"""Moments and normalisation over the last axis."""
+"""Normalisation over the last axis."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from moa_dialect.frontend import functions as moa
-from moa_dialect.library.softmax import row_sum
-
-
-def row_mean(x: Any) -> Any:
-    """The mean of every row: shape (..., n) to (...)."""
-    length = moa.psi([x.ndim - 1], moa.shape(x))
-    return row_sum(x) / moa.cast(length, x.dtype)
-
-
-def _centred(x: Any) -> Any:
-    return moa.omega("sub", (1, 0), x, row_mean(x))
-
-
-def variance(x: Any) -> Any:
-    """The mean of the squared distance from the mean, over the last axis.
-
-    Args:
-        x: shape (..., n), floating point, n at least 1.
-
-    Returns:
-        Shape (...): the population variance (no Bessel correction).
-    """
-    centred = _centred(x)
-    return row_mean(centred * centred)
+from moa_dialect.library.statistics import centred, variance
 
 
 def layernorm(x: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Any:
@@ -44,7 +21,7 @@ def layernorm(x: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5) -
         The shape of x. Source: Ba, Kiros and Hinton, *Layer Normalization* (2016).
     """
     deviation = moa.sqrt(variance(x) + eps)
-    result = moa.omega("div", (1, 0), _centred(x), deviation)
+    result = moa.omega("div", (1, 0), centred(x), deviation)
     if weight is not None:
         result = moa.omega("mul", (1, 1), result, weight)
     if bias is not None:

@@ -138,6 +138,8 @@ class ArrayOperation(IRDLOperation, ABC):
         self.array_result._type = self.inferred_type(element)  # pyright: ignore[reportPrivateUsage]
 
     def verify_(self) -> None:
+        from moa_dialect.ops.extents import described
+
         for value in (*self.array_operands(), *self.results):
             if not is_element_type(element := element_of(value.type)):
                 raise VerifyException(f"unsupported element type: {element}")
@@ -150,7 +152,10 @@ class ArrayOperation(IRDLOperation, ABC):
             if not RELATIONS[requirement.relation](given, expected):
                 raise VerifyException(
                     failure_message(
-                        requirement.relation, requirement.message, given, expected
+                        requirement.relation,
+                        described(requirement, self.operands),
+                        given,
+                        expected,
                     )
                 )
         inferred = self.inferred_type()

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-from xdsl.dialects.builtin import DYNAMIC_INDEX, TensorType
+from xdsl.dialects.builtin import (
+    DYNAMIC_INDEX,
+    ArrayAttr,
+    DictionaryAttr,
+    StringAttr,
+    TensorType,
+)
 from xdsl.dialects.func import CallOp, FuncOp, ReturnOp
-from xdsl.ir import BlockArgument, OpResult, SSAValue
+from xdsl.ir import Attribute, Block, BlockArgument, OpResult, SSAValue
 from xdsl.utils.exceptions import VerifyException
 from xdsl.utils.hints import isa
 
@@ -23,8 +30,10 @@ from moa_dialect.algebra.shape import (
     Fixed,
     Requirement,
     TrueCountOf,
+    failure_template,
     polynomial,
 )
+from moa_dialect.errors import CompileError, MoaError
 from moa_dialect.ops.base import ArrayOperation, constant_array
 from moa_dialect.ops.function import lookup_function
 from moa_dialect.types import shape_of
@@ -116,7 +125,7 @@ def root_of(
     """The root of an extent that is given in terms of an operation's operands."""
     match extent:
         case Polynomial():
-            return _simplified(
+            return simplified(
                 extent.substitute(
                     lambda atom: as_polynomial(root_of(operands, atom, cache))
                 )
@@ -159,7 +168,7 @@ def as_polynomial(root: Root) -> Polynomial[RootAtom]:
             return Polynomial[RootAtom].atom(root)
 
 
-def _simplified(root: Polynomial[RootAtom]) -> Root:
+def simplified(root: Polynomial[RootAtom]) -> Root:
     """A polynomial that is one number or one atom as that."""
     if (number := root.number) is not None:
         return Fixed(number)
@@ -250,3 +259,221 @@ def function_requirements(function: FuncOp) -> tuple[Requirement, ...]:
             if given is not None and expected is not None and given != expected:
                 found.append(Requirement(r.relation, given, expected, r.message))
     return tuple(found)
+
+
+# Names of extents, and where an extent comes from in words.
+
+EXTENTS = "moa.extents"
+"""The attribute of a function's argument that names its extents: `["n", "?", "64"]`."""
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+_LONGEST_SOURCE = 100
+"""Beyond that many characters, where a number comes from does not help the reader."""
+
+
+def is_extent_name(text: str) -> bool:
+    """Whether an extent may be called so: a letter, then letters, digits and `_`."""
+    return _NAME.fullmatch(text) is not None
+
+
+def argument_name(argument: BlockArgument) -> str:
+    """What messages call an argument: its SSA name, or `arg0` and so on."""
+    return argument.name_hint or f"arg{argument.index}"
+
+
+ExtentNames: TypeAlias = Mapping[ValueAxis, str]
+"""The names of arguments' extents, in the arguments' order."""
+
+
+def extent_names(function: FuncOp) -> dict[ValueAxis, str]:
+    """The extents of a function's arguments that `moa.extents` names.
+
+    Raises:
+        CompileError: if an attribute does not fit its argument's type.
+    """
+    named: dict[ValueAxis, str] = {}
+    attributes = function.arg_attrs or ()
+    for argument, given in zip(function.body.block.args, attributes, strict=False):
+        if (entries := given.data.get(EXTENTS)) is not None:
+            for axis, name in _entry_names(argument, entries):
+                named[ValueAxis(argument, axis)] = name
+    return named
+
+
+def _entry_names(
+    argument: BlockArgument, entries: Attribute
+) -> Iterator[tuple[int, str]]:
+    """The axes of an argument that have a name, checked against its type."""
+    what = f"{EXTENTS} of argument {argument_name(argument)}"
+    if not isa(entries, ArrayAttr[StringAttr]):
+        raise CompileError(f"{what}: expected an array of strings, got {entries}")
+    shape = shape_of(argument.type) if isa(argument.type, TensorType) else ()
+    if len(entries) != len(shape):
+        raise CompileError(
+            f"{what}: expected one entry for each axis, {len(shape)}, "
+            f"got {len(entries)}"
+        )
+    for axis, (entry, stated) in enumerate(zip(entries, shape, strict=True)):
+        text = entry.data
+        if text in ("", "?"):
+            continue
+        if is_extent_name(text):
+            yield axis, text
+        elif not text.isascii() or not text.isdigit():
+            raise CompileError(
+                f'{what}: expected a name, a number or "?" for axis {axis}, '
+                f'got "{text}"'
+            )
+        elif stated != int(text):
+            extent = "a name" if stated < 0 else stated
+            raise CompileError(
+                f"{what}: expected {extent} for axis {axis} of {argument.type}, "
+                f"got {text}"
+            )
+
+
+def without_extent_names(function: FuncOp) -> None:
+    """Remove the attributes that `extent_names` reads."""
+    if (attributes := function.arg_attrs) is None:
+        return
+    kept = [
+        DictionaryAttr({k: v for k, v in given.data.items() if k != EXTENTS})
+        for given in attributes
+    ]
+    function.arg_attrs = ArrayAttr(kept) if any(k.data for k in kept) else None
+
+
+def equal_by_name(names: ExtentNames) -> Iterator[tuple[ValueAxis, ValueAxis, str]]:
+    """The pairs of extents that a common name makes equal: given, expected, message.
+
+    Every extent of a name is compared with the first one.
+    """
+    first: dict[str, ValueAxis] = {}
+    for given, name in names.items():
+        expected = first.setdefault(name, given)
+        if given is not expected:
+            yield (
+                given,
+                expected,
+                f"extent {name}: {_axis_text(given)} must equal {_axis_text(expected)}",
+            )
+
+
+def _axis_text(extent: ValueAxis) -> str | None:
+    """`axis 0 of a`, None for an array that is no argument."""
+    if not isinstance(extent.value, BlockArgument):
+        return None
+    return f"axis {extent.axis} of {argument_name(extent.value)}"
+
+
+def _atom_text(atom: RootAtom) -> str | None:
+    """Where an extent comes from, in words; None if it is no argument's."""
+    match atom:
+        case Fixed(value):
+            return str(value)
+        case ValueAxis():
+            return _axis_text(atom)
+        case ValueElement(BlockArgument() as argument, position):
+            return _element_text(argument, position)
+        case ValueAbsolute(BlockArgument() as argument, position):
+            element = _element_text(argument, position)
+            return f"the absolute value of {element.removeprefix('the value of ')}"
+        case ValueTrueCount(BlockArgument() as argument):
+            return f"the number of true elements of {argument_name(argument)}"
+        case _:
+            return None
+
+
+def _element_text(argument: BlockArgument, position: int) -> str:
+    name = argument_name(argument)
+    if not shape_of(argument.type):
+        return f"the value of {name}"
+    return f"element {position} of {name}"
+
+
+def root_text(
+    root: Root, text: Callable[[RootAtom], str | None], times: str = "*"
+) -> str | None:
+    """An extent as a sum of products, None if one of its atoms has no text.
+
+    >>> root_text(Fixed(3), lambda atom: None)
+    '3'
+    """
+    if isinstance(root, Fixed):
+        return str(root.value)
+    total = ""
+    for atoms, coefficient in as_polynomial(root).terms:
+        factors = [text(atom) for atom in atoms]
+        if abs(coefficient) != 1 or not atoms:
+            factors.insert(0, str(abs(coefficient)))
+        known = [factor for factor in factors if factor is not None]
+        if len(known) < len(factors):
+            return None
+        sign = "-" if coefficient < 0 else "+"
+        lead = f" {sign} " if total else sign.replace("+", "")
+        total += lead + f" {times} ".join(known)
+    return total or "0"
+
+
+def source_text(root: Root, names: ExtentNames) -> str | None:
+    """Where a number comes from, for a message: `n, axis 0 of a`.
+
+    Args:
+        root: the extent.
+        names: the names of the arguments' extents.
+
+    Returns:
+        None for a number of the program, and if arguments alone do not give the number.
+    """
+    text = None if isinstance(root, Fixed) else root_text(root, _atom_text)
+    if text is None or len(text) > _LONGEST_SOURCE:
+        return None
+
+    def name_of(atom: RootAtom) -> str | None:
+        return names.get(atom) if isinstance(atom, ValueAxis) else None
+
+    name = root_text(root, name_of)
+    return text if name is None else f"{name}, {text}"
+
+
+def described(
+    requirement: Requirement,
+    operands: Sequence[SSAValue],
+    names: ExtentNames | None = None,
+    cache: RootCache | None = None,
+) -> str:
+    """A requirement's message, with where its numbers come from.
+
+    Args:
+        requirement: the precondition of an operation.
+        operands: the operation's operands.
+        names: the extents' names if they are known already.
+        cache: roots found already.
+
+    Returns:
+        What `failure_message` completes.
+    """
+    try:
+        given, expected = (
+            root_of(operands, extent, cache)
+            for extent in (requirement.given, requirement.expected)
+        )
+        known = _names_around(operands) if names is None else names
+        sources = source_text(given, known), source_text(expected, known)
+    except (MoaError, VerifyException):
+        # Something else is wrong with the program, and is reported where it stands.
+        return requirement.message
+    return failure_template(requirement.relation, requirement.message, *sources)
+
+
+def _names_around(operands: Sequence[SSAValue]) -> ExtentNames:
+    """The names of extents in the function that operands belong to."""
+    for operand in operands:
+        owner = operand.owner
+        op = owner.parent_op() if isinstance(owner, Block) else owner
+        while op is not None and not isinstance(op, FuncOp):
+            op = op.parent_op()
+        if op is not None:
+            return extent_names(op)
+    return {}

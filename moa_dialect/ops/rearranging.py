@@ -11,6 +11,7 @@ from xdsl.utils.exceptions import VerifyException
 from moa_dialect.algebra.shape import (
     AbsoluteOf,
     AxisOf,
+    ElementCountOf,
     ElementOf,
     Extent,
     Fixed,
@@ -239,18 +240,9 @@ class RotateOp(ArrayOperation):
         return element_of(self.array.type)
 
 
-@irdl_op_definition
-class ReshapeOp(ArrayOperation):
-    """The same elements in another shape: `i ψ (t ρ̂ A) = γ'(γ(i; t); ρA) ψ A`.
+class ShapedOperation(ArrayOperation):
+    """The elements of an array, in row-major order, in a shape that is given."""
 
-    γ is row-major. The total must stay: `πt = τA`; nothing is recycled.
-
-    ```mlir
-    %b = moa.reshape %t, %a : tensor<2xindex>, tensor<4x6xf64> -> tensor<?x?xf64>
-    ```
-    """
-
-    name = "moa.reshape"
     shape = operand_def(TensorType.constr())
     array = operand_def(TensorType.constr())
     result = result_def(TensorType.constr())
@@ -264,11 +256,16 @@ class ReshapeOp(ArrayOperation):
         super().__init__(operands=[shape, array], result_types=[array.type])
         self.set_inferred_type()
 
+    @property
+    def operator(self) -> str:
+        """The operation's name in messages."""
+        return self.name.removeprefix("moa.")
+
     def verify_ranks(self) -> None:
-        expect_integers("reshape", self.shape)
+        expect_integers(self.operator, self.shape)
         if rank(self.shape) != 1 or shape_of(self.shape.type)[0] < 0:
             raise VerifyException(
-                f"reshape expects a vector of static length as the shape, "
+                f"{self.operator} expects a vector of static length as the shape, "
                 f"got {self.shape.type}"
             )
 
@@ -277,20 +274,61 @@ class ReshapeOp(ArrayOperation):
         return tuple(ElementOf(0, axis) for axis in range(length))
 
     def requirements(self) -> tuple[Requirement, ...]:
-        extents = self.result_extents()
-        message = "reshape: an extent must not be negative"
+        message = f"{self.operator}: an extent must not be negative"
+        return tuple(
+            Requirement("ge", extent, Fixed(0), message)
+            for extent in self.result_extents()
+        )
+
+    def result_element(self) -> Attribute:
+        return element_of(self.array.type)
+
+
+@irdl_op_definition
+class ReshapeOp(ShapedOperation):
+    """The same elements in another shape: `i ψ (t ρ̂ A) = γ'(γ(i; t); ρA) ψ A`.
+
+    γ is row-major. The total must stay: `πt = τA`; nothing is recycled.
+
+    ```mlir
+    %b = moa.reshape %t, %a : tensor<2xindex>, tensor<4x6xf64> -> tensor<?x?xf64>
+    ```
+    """
+
+    name = "moa.reshape"
+
+    def requirements(self) -> tuple[Requirement, ...]:
         return (
-            *(Requirement("ge", extent, Fixed(0), message) for extent in extents),
+            *super().requirements(),
             Requirement(
                 "eq",
-                times(extents),
+                times(self.result_extents()),
                 times(axes_of(1, range(rank(self.array)))),
                 "reshape: the number of elements must stay",
             ),
         )
 
-    def result_element(self) -> Attribute:
-        return element_of(self.array.type)
+
+@irdl_op_definition
+class RecycleOp(ShapedOperation):
+    """The elements, over and over, in a shape: `γ'(γ(i; t) mod τA; ρA) ψ A` at i.
+
+    γ is row-major. It is the reshape of APL and of the early MoA: what is too much is
+    left out, and what is missing begins anew. Of an array without elements there is
+    only an array without elements: `πt = 0` unless `τA > 0`.
+
+    ```mlir
+    %b = moa.recycle %t, %a : tensor<2xindex>, tensor<4xf64> -> tensor<?x?xf64>
+    ```
+    """
+
+    name = "moa.recycle"
+
+    def requirements(self) -> tuple[Requirement, ...]:
+        wanted = times(self.result_extents())
+        there = times((ElementCountOf(1), wanted))
+        message = "recycle: an array without elements has none to repeat"
+        return (*super().requirements(), Requirement("ge", there, wanted, message))
 
 
 @irdl_op_definition

@@ -103,7 +103,7 @@ func.func @psi_too_long(%i: tensor<2xindex>, %a: tensor<3xf64>) {
 
 func.func @psi_at_extent(%a: tensor<3x4xf64>) {
   %i = moa.constant dense<[2, 4]> : tensor<2xindex>
-  // CHECK: psi: index entry 1 out of range of axis 1: expected less than 4, got 4
+  // CHECK: psi: index entry 1 out of range of axis 1: expected less than 4 (axis 1 of a), got 4
   %x = moa.psi %i, %a : tensor<2xindex>, tensor<3x4xf64> -> tensor<f64>
   func.return
 }
@@ -120,7 +120,7 @@ func.func @psi_negative(%a: tensor<?xf64>) {
 // -----
 
 func.func @psi_of_empty(%i: tensor<5x1xindex>, %a: tensor<0xf64>) {
-  // CHECK: psi: an index into axis 0 needs a non-empty axis: expected at least 1, got 0
+  // CHECK: psi: an index into axis 0 needs a non-empty axis: expected at least 1, got 0 (axis 0 of a)
   %x = moa.psi %i, %a : tensor<5x1xindex>, tensor<0xf64> -> tensor<5xf64>
   func.return
 }
@@ -187,7 +187,7 @@ func.func @take_axes(%v: tensor<2xindex>, %a: tensor<3xf64>) {
 
 func.func @take_count(%a: tensor<3x4xf64>) {
   %v = moa.constant dense<[3, -5]> : tensor<2xindex>
-  // CHECK: take: the count for axis 1 must not exceed the extent: expected at most 4, got 5
+  // CHECK: take: the count for axis 1 must not exceed the extent: expected at most 4 (axis 1 of a), got 5
   %b = moa.take %v, %a : tensor<2xindex>, tensor<3x4xf64> -> tensor<3x5xf64>
   func.return
 }
@@ -220,7 +220,7 @@ func.func @drop_axes(%v: tensor<index>, %a: tensor<f64>) {
 
 func.func @drop_count(%a: tensor<3x4xf64>) {
   %v = moa.constant dense<-4> : tensor<index>
-  // CHECK: drop: the count for axis 0 must not exceed the extent: expected at most 3, got 4
+  // CHECK: drop: the count for axis 0 must not exceed the extent: expected at most 3 (axis 0 of a), got 4
   %b = moa.drop %v, %a : tensor<index>, tensor<3x4xf64> -> tensor<?x4xf64>
   func.return
 }
@@ -236,7 +236,7 @@ func.func @cat_ranks(%a: tensor<3x4xf64>, %b: tensor<4xf64>) {
 // -----
 
 func.func @cat_extents(%a: tensor<3x4xf64>, %b: tensor<3x5xf64>) {
-  // CHECK: cat: extents of axis 1 must be equal: expected 4, got 5
+  // CHECK: cat: extents of axis 1 must be equal: expected 4 (axis 1 of a), got 5 (axis 1 of b)
   %c = moa.cat %a, %b : tensor<3x4xf64>, tensor<3x5xf64> -> tensor<6x4xf64>
   func.return
 }
@@ -310,7 +310,7 @@ func.func @reshape_negative(%a: tensor<?xf64>) {
 
 func.func @reshape_total(%a: tensor<3x4xf64>) {
   %t = moa.constant dense<[5, 2]> : tensor<2xindex>
-  // CHECK: reshape: the number of elements must stay: expected 12, got 10
+  // CHECK: reshape: the number of elements must stay: expected 12 (axis 0 of a * axis 1 of a), got 10
   %b = moa.reshape %t, %a : tensor<2xindex>, tensor<3x4xf64> -> tensor<5x2xf64>
   func.return
 }
@@ -342,7 +342,7 @@ func.func @compress_mask(%v: tensor<3xi64>, %a: tensor<3xf64>) {
 // -----
 
 func.func @compress_length(%v: tensor<4xi1>, %a: tensor<3xf64>) {
-  // CHECK: compress: the mask must be as long as axis 0: expected 3, got 4
+  // CHECK: compress: the mask must be as long as axis 0: expected 3 (axis 0 of a), got 4 (axis 0 of v)
   %b = moa.compress %v, %a : tensor<4xi1>, tensor<3xf64> -> tensor<?xf64>
   func.return
 }
@@ -367,7 +367,7 @@ func.func @expand_mask(%v: tensor<3xindex>, %a: tensor<3xf64>) {
 
 func.func @expand_count(%a: tensor<3xf64>) {
   %v = moa.constant dense<[true, false, true]> : tensor<3xi1>
-  // CHECK: expand: the mask must hold as often as axis 0 is long: expected 3, got 2
+  // CHECK: expand: the mask must hold as often as axis 0 is long: expected 3 (axis 0 of a), got 2
   %b = moa.expand %v, %a : tensor<3xi1>, tensor<3xf64> -> tensor<3xf64>
   func.return
 }
@@ -529,7 +529,7 @@ func.func @pointwise_ranks(%a: tensor<3x4xf64>, %b: tensor<4xf64>) {
 // -----
 
 func.func @pointwise_extents(%a: tensor<3x4xf64>, %b: tensor<3x1xf64>) {
-  // CHECK: add: extents of axis 1 must be equal: expected 4, got 1
+  // CHECK: add: extents of axis 1 must be equal: expected 4 (axis 1 of a), got 1 (axis 1 of b)
   %c = moa.pointwise add %a, %b : tensor<3x4xf64>, tensor<3x1xf64> -> tensor<3x4xf64>
   func.return
 }
@@ -545,7 +545,7 @@ func.func @where_ranks(%c: tensor<3xi1>, %a: tensor<f64>, %b: tensor<3x1xf64>) {
 // -----
 
 func.func @where_extents(%c: tensor<3xi1>, %a: tensor<f64>, %b: tensor<4xf64>) {
-  // CHECK: where: extents of axis 0 must be equal: expected 3, got 4
+  // CHECK: where: extents of axis 0 must be equal: expected 3 (axis 0 of c), got 4 (axis 0 of b)
   %d = moa.where %c, %a, %b : tensor<3xi1>, tensor<f64>, tensor<4xf64> -> tensor<3xf64>
   func.return
 }
@@ -577,7 +577,7 @@ func.func @reduce_scalar(%a: tensor<f64>) {
 // -----
 
 func.func @reduce_empty(%a: tensor<0xf64>) {
-  // CHECK: reduce: sub has no identity element, so the folded axis must not be empty: expected at least 1, got 0
+  // CHECK: reduce: sub has no identity element, so the folded axis must not be empty: expected at least 1, got 0 (axis 0 of a)
   %b = moa.reduce sub %a : tensor<0xf64> -> tensor<f64>
   func.return
 }
@@ -609,7 +609,7 @@ func.func @inner_scalar(%a: tensor<3xf64>, %b: tensor<f64>) {
 // -----
 
 func.func @inner_extents(%a: tensor<3x4xf64>) {
-  // CHECK: inner: the last extent of the left operand must equal the first of the right: expected 4, got 3
+  // CHECK: inner: the last extent of the left operand must equal the first of the right: expected 4 (axis 1 of a), got 3 (axis 0 of a)
   %b = moa.inner add mul %a, %a : tensor<3x4xf64>, tensor<3x4xf64> -> tensor<3x4xf64>
   func.return
 }
@@ -617,7 +617,7 @@ func.func @inner_extents(%a: tensor<3x4xf64>) {
 // -----
 
 func.func @inner_empty(%a: tensor<0xf64>) {
-  // CHECK: inner: sub has no identity element, so the folded axis must not be empty: expected at least 1, got 0
+  // CHECK: inner: sub has no identity element, so the folded axis must not be empty: expected at least 1, got 0 (axis 0 of a)
   %b = moa.inner sub mul %a, %a : tensor<0xf64>, tensor<0xf64> -> tensor<f64>
   func.return
 }
@@ -659,7 +659,7 @@ func.func @omega_cells(%a: tensor<3x4xf64>) {
 // -----
 
 func.func @omega_cell_extents(%a: tensor<3x4xf64>, %b: tensor<5xf64>) {
-  // CHECK: add: extents of cell axis 0 must be equal: expected 4, got 5
+  // CHECK: add: extents of cell axis 0 must be equal: expected 4 (axis 1 of a), got 5 (axis 0 of b)
   %c = moa.omega add <1, 1> (%a, %b) : (tensor<3x4xf64>, tensor<5xf64>) -> tensor<3x4xf64>
   func.return
 }
@@ -667,7 +667,7 @@ func.func @omega_cell_extents(%a: tensor<3x4xf64>, %b: tensor<5xf64>) {
 // -----
 
 func.func @omega_frames(%a: tensor<2x3x4xf64>, %b: tensor<2xf64>) {
-  // CHECK: omega: frames must agree on their trailing axes: expected 3, got 2
+  // CHECK: omega: frames must agree on their trailing axes: expected 3 (axis 1 of a), got 2 (axis 0 of b)
   %c = moa.omega sub <1, 0> (%a, %b) : (tensor<2x3x4xf64>, tensor<2xf64>) -> tensor<2x3x4xf64>
   func.return
 }
@@ -693,7 +693,7 @@ func.func @first_row(%a: tensor<?x?xf64>) -> tensor<?xf64> {
 }
 
 func.func @omega_inside(%a: tensor<5x2x4xf64>) {
-  // CHECK: psi: index entry 0 out of range of axis 0: expected less than 2, got 2
+  // CHECK: psi: index entry 0 out of range of axis 0: expected less than 2 (axis 1 of a), got 2
   %b = moa.omega @first_row <2> (%a) : (tensor<5x2x4xf64>) -> tensor<5x4xf64>
   func.return
 }
@@ -1023,5 +1023,543 @@ func.func @load_element(%a: memref<3xf64>, %n: index) {
 func.func @store_element(%a: memref<3xf64>, %n: index, %x: f32) {
   // CHECK: store expects an element of the buffer: expected f64, got f32
   "moa.store"(%x, %a, %n) : (f32, memref<3xf64>, index) -> ()
+  func.return
+}
+
+// -----
+
+// Shapes and addresses
+
+// -----
+
+func.func @product_vector(%a: tensor<2x2xf64>) {
+  // CHECK: product expects a vector, got tensor<2x2xf64>
+  %b = moa.product %a : tensor<2x2xf64> -> tensor<f64>
+  func.return
+}
+
+// -----
+
+func.func @product_numbers(%a: tensor<2xi1>) {
+  // CHECK: product expects numbers, got tensor<2xi1>
+  %b = moa.product %a : tensor<2xi1> -> tensor<i1>
+  func.return
+}
+
+// -----
+
+func.func @gamma_order(%i: tensor<2xindex>) {
+  // CHECK: unknown order: expected row or column, got diagonal
+  %k = moa.gamma diagonal %i, %i : tensor<2xindex>, tensor<2xindex> -> tensor<index>
+  func.return
+}
+
+// -----
+
+func.func @gamma_integers(%i: tensor<2xf64>, %s: tensor<2xindex>) {
+  // CHECK: gamma expects integers, got tensor<2xf64>
+  %k = moa.gamma row %i, %s : tensor<2xf64>, tensor<2xindex> -> tensor<index>
+  func.return
+}
+
+// -----
+
+func.func @gamma_shape_rank(%i: tensor<2xindex>, %s: tensor<index>) {
+  // CHECK: gamma expects a vector of static length as the shape, got tensor<index>
+  %k = moa.gamma row %i, %s : tensor<2xindex>, tensor<index> -> tensor<index>
+  func.return
+}
+
+// -----
+
+func.func @gamma_shape_length(%i: tensor<2xindex>, %s: tensor<?xindex>) {
+  // CHECK: gamma expects a vector of static length as the shape, got tensor<?xindex>
+  %k = moa.gamma row %i, %s : tensor<2xindex>, tensor<?xindex> -> tensor<index>
+  func.return
+}
+
+// -----
+
+func.func @gamma_scalar(%i: tensor<index>, %s: tensor<1xindex>) {
+  // CHECK: gamma expects a vector (or array of vectors) as its index, got the scalar tensor<index>
+  %k = moa.gamma row %i, %s : tensor<index>, tensor<1xindex> -> tensor<index>
+  func.return
+}
+
+// -----
+
+func.func @gamma_lengths(%i: tensor<3xindex>, %s: tensor<2xindex>) {
+  // CHECK: gamma needs as many index entries as there are extents: expected 2, got 3
+  %k = moa.gamma row %i, %s : tensor<3xindex>, tensor<2xindex> -> tensor<index>
+  func.return
+}
+
+// -----
+
+func.func @gamma_length(%i: tensor<?xindex>, %s: tensor<2xindex>) {
+  // CHECK: gamma needs as many index entries as there are extents: expected 2, got any number
+  %k = moa.gamma row %i, %s : tensor<?xindex>, tensor<2xindex> -> tensor<index>
+  func.return
+}
+
+// -----
+
+func.func @gamma_range() {
+  %i = moa.constant dense<[1, 4]> : tensor<2xindex>
+  %s = moa.constant dense<[3, 4]> : tensor<2xindex>
+  // CHECK: gamma: index entry 1 out of range of axis 1: expected less than 4, got 4
+  %k = moa.gamma row %i, %s : tensor<2xindex>, tensor<2xindex> -> tensor<index>
+  func.return
+}
+
+// -----
+
+func.func @gamma_negative(%s: tensor<2xindex>) {
+  %i = moa.constant dense<[[1, 4], [-1, 2]]> : tensor<2x2xindex>
+  // CHECK: gamma: index entry 0 out of range of axis 0: expected at least 0, got -1
+  %k = moa.gamma column %i, %s : tensor<2x2xindex>, tensor<2xindex> -> tensor<2xindex>
+  func.return
+}
+
+// -----
+
+func.func @gamma_type(%i: tensor<2xi64>, %s: tensor<2xi64>) {
+  // CHECK: result type does not follow from the operands: expected tensor<index>, got tensor<i64>
+  %k = moa.gamma row %i, %s : tensor<2xi64>, tensor<2xi64> -> tensor<i64>
+  func.return
+}
+
+// -----
+
+func.func @gamma_inverse_order(%k: tensor<index>, %s: tensor<2xindex>) {
+  // CHECK: unknown order: expected row or column, got block
+  %i = moa.gamma_inverse block %k, %s : tensor<index>, tensor<2xindex> -> tensor<2xindex>
+  func.return
+}
+
+// -----
+
+func.func @gamma_inverse_shape(%k: tensor<index>, %s: tensor<2x2xindex>) {
+  // CHECK: gamma_inverse expects a vector of static length as the shape, got tensor<2x2xindex>
+  %i = moa.gamma_inverse row %k, %s : tensor<index>, tensor<2x2xindex> -> tensor<2xindex>
+  func.return
+}
+
+// -----
+
+func.func @gamma_inverse_range() {
+  %k = moa.constant dense<12> : tensor<index>
+  %s = moa.constant dense<[3, 4]> : tensor<2xindex>
+  // CHECK: gamma_inverse: the address is out of range: expected less than 12, got 12
+  %i = moa.gamma_inverse row %k, %s : tensor<index>, tensor<2xindex> -> tensor<2xindex>
+  func.return
+}
+
+// -----
+
+func.func @gamma_inverse_negative(%s: tensor<2xindex>) {
+  %k = moa.constant dense<[5, -2]> : tensor<2xindex>
+  // CHECK: gamma_inverse: the address is out of range: expected at least 0, got -2
+  %i = moa.gamma_inverse row %k, %s : tensor<2xindex>, tensor<2xindex> -> tensor<2x2xindex>
+  func.return
+}
+
+// -----
+
+func.func @gamma_inverse_extent(%k: tensor<index>) {
+  %s = moa.constant dense<[-3, -4]> : tensor<2xindex>
+  // CHECK: gamma_inverse: an extent must not be negative: expected at least 0, got -3
+  %i = moa.gamma_inverse row %k, %s : tensor<index>, tensor<2xindex> -> tensor<2xindex>
+  func.return
+}
+
+// -----
+
+// Recycling and blocks
+
+// -----
+
+func.func @recycle_shape(%t: tensor<index>, %a: tensor<3xf64>) {
+  // CHECK: recycle expects a vector of static length as the shape, got tensor<index>
+  %b = moa.recycle %t, %a : tensor<index>, tensor<3xf64> -> tensor<?xf64>
+  func.return
+}
+
+// -----
+
+func.func @recycle_integers(%t: tensor<1xf64>, %a: tensor<3xf64>) {
+  // CHECK: recycle expects integers, got tensor<1xf64>
+  %b = moa.recycle %t, %a : tensor<1xf64>, tensor<3xf64> -> tensor<?xf64>
+  func.return
+}
+
+// -----
+
+func.func @recycle_negative(%a: tensor<3xf64>) {
+  %t = moa.constant dense<-2> : tensor<1xindex>
+  // CHECK: recycle: an extent must not be negative: expected at least 0, got -2
+  %b = moa.recycle %t, %a : tensor<1xindex>, tensor<3xf64> -> tensor<?xf64>
+  func.return
+}
+
+// -----
+
+func.func @recycle_empty(%a: tensor<0x3xf64>) {
+  %t = moa.constant dense<2> : tensor<1xindex>
+  // CHECK: recycle: an array without elements has none to repeat: expected at least 2, got 0
+  %b = moa.recycle %t, %a : tensor<1xindex>, tensor<0x3xf64> -> tensor<2xf64>
+  func.return
+}
+
+// -----
+
+func.func @pad_integers(%v: tensor<f64>, %a: tensor<3xf64>) {
+  // CHECK: pad expects integers, got tensor<f64>
+  %b = moa.pad %v, %v, %a : tensor<f64>, tensor<f64>, tensor<3xf64> -> tensor<?xf64>
+  func.return
+}
+
+// -----
+
+func.func @pad_vector(%v: tensor<?xindex>, %a: tensor<3xf64>) {
+  // CHECK: pad expects a scalar or a vector of static length, got tensor<?xindex>
+  %b = moa.pad %v, %v, %a : tensor<?xindex>, tensor<?xindex>, tensor<3xf64> -> tensor<?xf64>
+  func.return
+}
+
+// -----
+
+func.func @pad_axes(%v: tensor<2xindex>, %a: tensor<3xf64>) {
+  // CHECK: pad: more counts than axes: expected at most 1, got 2
+  %b = moa.pad %v, %v, %a : tensor<2xindex>, tensor<2xindex>, tensor<3xf64> -> tensor<?xf64>
+  func.return
+}
+
+// -----
+
+func.func @pad_sides(%v: tensor<2xindex>, %w: tensor<1xindex>, %a: tensor<3x4xf64>) {
+  // CHECK: pad expects as many counts on the right as on the left: expected 2, got 1
+  %b = moa.pad %v, %w, %a : tensor<2xindex>, tensor<1xindex>, tensor<3x4xf64> -> tensor<?x?xf64>
+  func.return
+}
+
+// -----
+
+func.func @pad_negative(%v: tensor<index>, %a: tensor<3xf64>) {
+  %w = moa.constant dense<-1> : tensor<index>
+  // CHECK: pad: the right count for axis 0 must not be negative: expected at least 0, got -1
+  %b = moa.pad %v, %w, %a : tensor<index>, tensor<index>, tensor<3xf64> -> tensor<?xf64>
+  func.return
+}
+
+// -----
+
+func.func @pad_count(%w: tensor<2xindex>, %a: tensor<3x4xf64>) {
+  %v = moa.constant dense<[3, 5]> : tensor<2xindex>
+  // CHECK: pad: the left count for axis 1 must not exceed the extent: expected at most 4, got 5
+  %b = moa.pad %v, %w, %a : tensor<2xindex>, tensor<2xindex>, tensor<3x4xf64> -> tensor<?x?xf64>
+  func.return
+}
+
+// -----
+
+func.func @insert_integers(%o: tensor<f64>, %a: tensor<3xf64>) {
+  // CHECK: insert expects integers, got tensor<f64>
+  %b = moa.insert %o, %a, %a : tensor<f64>, tensor<3xf64>, tensor<3xf64> -> tensor<3xf64>
+  func.return
+}
+
+// -----
+
+func.func @insert_vector(%o: tensor<1x1xindex>, %a: tensor<3xf64>) {
+  // CHECK: insert expects a scalar or a vector of static length, got tensor<1x1xindex>
+  %b = moa.insert %o, %a, %a : tensor<1x1xindex>, tensor<3xf64>, tensor<3xf64> -> tensor<3xf64>
+  func.return
+}
+
+// -----
+
+func.func @insert_axes(%o: tensor<2xindex>, %a: tensor<3xf64>) {
+  // CHECK: insert: more counts than axes: expected at most 1, got 2
+  %b = moa.insert %o, %a, %a : tensor<2xindex>, tensor<3xf64>, tensor<3xf64> -> tensor<3xf64>
+  func.return
+}
+
+// -----
+
+func.func @insert_rank(%o: tensor<index>, %b: tensor<3xf64>, %a: tensor<3x3xf64>) {
+  // CHECK: insert expects a block of the array's rank, got tensor<3xf64> for tensor<3x3xf64>
+  %c = moa.insert %o, %b, %a : tensor<index>, tensor<3xf64>, tensor<3x3xf64> -> tensor<3x3xf64>
+  func.return
+}
+
+// -----
+
+func.func @insert_elements(%o: tensor<index>, %b: tensor<2xf32>, %a: tensor<3xf64>) {
+  // CHECK: insert: operands must have one element type, got f32, f64
+  %c = moa.insert %o, %b, %a : tensor<index>, tensor<2xf32>, tensor<3xf64> -> tensor<3xf64>
+  func.return
+}
+
+// -----
+
+func.func @insert_long(%o: tensor<index>, %b: tensor<4xf64>, %a: tensor<3xf64>) {
+  // CHECK: insert: the block must not be longer than axis 0: expected at most 3, got 4
+  %c = moa.insert %o, %b, %a : tensor<index>, tensor<4xf64>, tensor<3xf64> -> tensor<3xf64>
+  func.return
+}
+
+// -----
+
+func.func @insert_whole_axes(%o: tensor<index>, %b: tensor<2x4xf64>, %a: tensor<3x5xf64>) {
+  // CHECK: insert: extents of axis 1 must be equal: expected 5, got 4
+  %c = moa.insert %o, %b, %a : tensor<index>, tensor<2x4xf64>, tensor<3x5xf64> -> tensor<3x5xf64>
+  func.return
+}
+
+// -----
+
+func.func @insert_negative(%b: tensor<2xf64>, %a: tensor<3xf64>) {
+  %o = moa.constant dense<-1> : tensor<index>
+  // CHECK: insert: the offset for axis 0 must not be negative: expected at least 0, got -1
+  %c = moa.insert %o, %b, %a : tensor<index>, tensor<2xf64>, tensor<3xf64> -> tensor<3xf64>
+  func.return
+}
+
+// -----
+
+func.func @insert_beyond(%b: tensor<2xf64>, %a: tensor<3xf64>) {
+  %o = moa.constant dense<2> : tensor<index>
+  // CHECK: insert: the block must not reach beyond axis 0: offset: expected at most 1, got 2
+  %c = moa.insert %o, %b, %a : tensor<index>, tensor<2xf64>, tensor<3xf64> -> tensor<3xf64>
+  func.return
+}
+
+// -----
+
+func.func @floordiv_integers(%a: tensor<3xf64>) {
+  // CHECK: floordiv: expected elements of kind int, got f64 (float)
+  %b = moa.pointwise floordiv %a, %a : tensor<3xf64>, tensor<3xf64> -> tensor<3xf64>
+  func.return
+} func.return
+}
+
+// -----
+
+func.func @loop_arguments(%n: index, %x: f64) {
+  // CHECK: a loop body takes one index and what is carried: expected (index, f64), got (index)
+  "moa.loop"(%n, %n, %x) <{stride = 1 : i64}> ({
+  ^bb0(%i: index):
+    moa.yield %x : f64
+  }) : (index, index, f64) -> f64
+  func.return
+}
+
+// -----
+
+func.func @loop_results(%n: index, %x: f64) {
+  // CHECK: a loop gives what is carried: expected (f64), got ()
+  "moa.loop"(%n, %n, %x) <{stride = 1 : i64}> ({
+  ^bb0(%i: index, %y: f64):
+    moa.yield %y : f64
+  }) : (index, index, f64) -> ()
+  func.return
+}
+
+// -----
+
+// Cascades
+
+func.func @cascade_groups(%n: index) {
+  // CHECK: a cascade has groups of one accumulator or more, and for each a number of pivots, got [0] and [0]
+  "moa.cascade"(%n, %n) <{functions = [], groups = array<i64: 0>, pivot_counts = array<i64: 0>}> ({
+  ^bb0(%p: index):
+    moa.yield
+  }, {
+  ^bb0(%p: index):
+    moa.yield
+  }) : (index, index) -> ()
+  func.return
+}
+
+// -----
+
+func.func @cascade_regions(%n: index) {
+  // CHECK: a cascade has one region for its data, and for each group one, or three if it has pivots: expected 2, got 1
+  "moa.cascade"(%n, %n) <{functions = ["add"], groups = array<i64: 1>, pivot_counts = array<i64: 0>}> ({
+  ^bb0(%p: index):
+    moa.yield
+  }) : (index, index) -> f64
+  func.return
+}
+
+// -----
+
+func.func @cascade_functions(%n: index, %x: f64) {
+  // CHECK: a cascade has a function for each accumulator: expected 1, got 2
+  "moa.cascade"(%n, %n) <{functions = ["add", "add"], groups = array<i64: 1>, pivot_counts = array<i64: 0>}> ({
+  ^bb0(%p: index):
+    moa.yield
+  }, {
+  ^bb0(%p: index):
+    moa.yield %x : f64
+  }) : (index, index) -> f64
+  func.return
+}
+
+// -----
+
+func.func @cascade_results(%n: index, %x: f64) {
+  // CHECK: the results are the accumulators and the pivots: expected 1, got 2
+  "moa.cascade"(%n, %n) <{functions = ["add"], groups = array<i64: 1>, pivot_counts = array<i64: 0>}> ({
+  ^bb0(%p: index):
+    moa.yield
+  }, {
+  ^bb0(%p: index):
+    moa.yield %x : f64
+  }) : (index, index) -> (f64, f64)
+  func.return
+}
+
+// -----
+
+func.func @cascade_starts(%n: index, %x: f64) {
+  // CHECK: each pivot starts from a value of its type: expected (f64), got ()
+  "moa.cascade"(%n, %n) <{functions = ["add"], groups = array<i64: 1>, pivot_counts = array<i64: 1>}> ({
+  ^bb0(%p: index):
+    moa.yield
+  }, {
+  ^bb0(%c: index, %r: f64, %s: f64):
+    moa.yield %r : f64
+  }, {
+  ^bb0(%p: index, %r: f64):
+    moa.yield %x : f64
+  }, {
+  ^bb0(%c: index, %r: f64, %q: f64, %s: f64):
+    moa.yield %s : f64
+  }) : (index, index) -> (f64, f64)
+  func.return
+}
+
+// -----
+
+func.func @cascade_result_types(%n: index, %x: f64) {
+  // CHECK: expected 1 result types, got 2
+  %s:2 = moa.cascade [%n to %n] -> f64, f64 data {
+  ^bb0(%p: index):
+    moa.yield
+  } group add part {
+  ^bb0(%p: index):
+    moa.yield %x : f64
+  }
+  func.return
+}
+
+// -----
+
+func.func @cascade_chunk(%n: index, %x: f64) {
+  // CHECK: a chunk has at least one index, got 0
+  %s = moa.cascade [%n to %n] chunk 0 -> f64 data {
+  ^bb0(%p: index):
+    moa.yield
+  } group add part {
+  ^bb0(%p: index):
+    moa.yield %x : f64
+  }
+  func.return
+}
+
+// -----
+
+func.func @cascade_identity(%n: index, %x: f64) {
+  // CHECK: an accumulator needs a function with an identity element, sub has none
+  %s = moa.cascade [%n to %n] -> f64 data {
+  ^bb0(%p: index):
+    moa.yield
+  } group sub part {
+  ^bb0(%p: index):
+    moa.yield %x : f64
+  }
+  func.return
+}
+
+// -----
+
+func.func @cascade_data(%n: index, %x: f64) {
+  // CHECK: data takes (index), got ()
+  %s = moa.cascade [%n to %n] -> f64 data {
+    moa.yield
+  } group add part {
+  ^bb0(%p: index):
+    moa.yield %x : f64
+  }
+  func.return
+}
+
+// -----
+
+func.func @cascade_part(%n: index, %x: f64) {
+  // CHECK: part takes (index, f64), got (index)
+  %s = moa.cascade [%n to %n] -> f64 data {
+  ^bb0(%p: index):
+    moa.yield %x : f64
+  } group add part {
+  ^bb0(%p: index):
+    moa.yield %x : f64
+  }
+  func.return
+}
+
+// -----
+
+func.func @cascade_part_yields(%n: index, %x: f64, %y: f32) {
+  // CHECK: part yields (f64), got (f32)
+  %s = moa.cascade [%n to %n] -> f64 data {
+  ^bb0(%p: index):
+    moa.yield
+  } group add part {
+  ^bb0(%p: index):
+    moa.yield %y : f32
+  }
+  func.return
+}
+
+// -----
+
+func.func @cascade_pivot(%n: index, %x: f64) {
+  // CHECK: pivot takes (index, f64, f64), got (index, f64)
+  %s, %r = moa.cascade [%n to %n] -> f64, f64 data {
+  ^bb0(%p: index):
+    moa.yield
+  } group add pivot %x {
+  ^bb0(%c: index, %r: f64):
+    moa.yield %r : f64
+  } part {
+  ^bb0(%p: index, %r: f64):
+    moa.yield %r : f64
+  } move {
+  ^bb0(%c: index, %old: f64, %new: f64, %s: f64):
+    moa.yield %s : f64
+  }
+  func.return
+}
+
+// -----
+
+func.func @cascade_move(%n: index, %x: f64) {
+  // CHECK: move yields (f64), got ()
+  %s, %r = moa.cascade [%n to %n] -> f64, f64 data {
+  ^bb0(%p: index):
+    moa.yield
+  } group add pivot %x {
+  ^bb0(%c: index, %r: f64, %s: f64):
+    moa.yield %r : f64
+  } part {
+  ^bb0(%p: index, %r: f64):
+    moa.yield %r : f64
+  } move {
+  ^bb0(%c: index, %old: f64, %new: f64, %s: f64):
+    moa.yield
+  }
   func.return
 }

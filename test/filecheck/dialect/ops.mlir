@@ -125,6 +125,50 @@ func.func @reshape_and_ravel(%t: tensor<2xindex>, %a: tensor<4x6xf64>, %b: tenso
   func.return %f : tensor<?xf64>
 }
 
+// CHECK-LABEL: func.func @product_gamma_and_inverse
+// CHECK-SAME: (%[[I:.*]]: tensor<2xindex>, %[[S:.*]]: tensor<2xi32>, %[[J:.*]]: tensor<?x2xi64>, %[[K:.*]]: tensor<i64>)
+// CHECK-NEXT: %{{.*}} = moa.product %[[S]] : tensor<2xi32> -> tensor<i32>
+// CHECK-NEXT: %{{.*}} = moa.gamma row %[[I]], %[[S]] : tensor<2xindex>, tensor<2xi32> -> tensor<index>
+// CHECK-NEXT: %[[L:.*]] = moa.gamma column %[[J]], %[[S]] : tensor<?x2xi64>, tensor<2xi32> -> tensor<?xindex>
+// CHECK-NEXT: %{{.*}} = moa.gamma_inverse row %[[K]], %[[S]] : tensor<i64>, tensor<2xi32> -> tensor<2xindex>
+// CHECK-NEXT: %{{.*}} = moa.gamma_inverse column %[[L]], %[[S]] : tensor<?xindex>, tensor<2xi32> -> tensor<?x2xindex>
+func.func @product_gamma_and_inverse(%i: tensor<2xindex>, %s: tensor<2xi32>, %j: tensor<?x2xi64>, %k: tensor<i64>) -> tensor<?x2xindex> {
+  %p = moa.product %s : tensor<2xi32> -> tensor<i32>
+  %x = moa.gamma row %i, %s : tensor<2xindex>, tensor<2xi32> -> tensor<index>
+  %l = moa.gamma column %j, %s : tensor<?x2xi64>, tensor<2xi32> -> tensor<?xindex>
+  %m = moa.gamma_inverse row %k, %s : tensor<i64>, tensor<2xi32> -> tensor<2xindex>
+  %n = moa.gamma_inverse column %l, %s : tensor<?xindex>, tensor<2xi32> -> tensor<?x2xindex>
+  func.return %n : tensor<?x2xindex>
+}
+
+// CHECK-LABEL: func.func @recycle
+// CHECK-SAME: (%[[T:.*]]: tensor<2xindex>, %[[A:.*]]: tensor<4x6xf64>)
+// CHECK-NEXT: %[[U:.*]] = moa.constant dense<[2, 5]> : tensor<2xindex>
+// CHECK-NEXT: %{{.*}} = moa.recycle %[[T]], %[[A]] : tensor<2xindex>, tensor<4x6xf64> -> tensor<?x?xf64>
+// CHECK-NEXT: %{{.*}} = moa.recycle %[[U]], %[[A]] : tensor<2xindex>, tensor<4x6xf64> -> tensor<2x5xf64>
+func.func @recycle(%t: tensor<2xindex>, %a: tensor<4x6xf64>) -> tensor<2x5xf64> {
+  %u = moa.constant dense<[2, 5]> : tensor<2xindex>
+  %b = moa.recycle %t, %a : tensor<2xindex>, tensor<4x6xf64> -> tensor<?x?xf64>
+  %c = moa.recycle %u, %a : tensor<2xindex>, tensor<4x6xf64> -> tensor<2x5xf64>
+  func.return %c : tensor<2x5xf64>
+}
+
+// CHECK-LABEL: func.func @pad_and_insert
+// CHECK-SAME: (%[[V:.*]]: tensor<2xi32>, %[[A:.*]]: tensor<4x?xf64>, %[[B:.*]]: tensor<2x?xf64>)
+// CHECK-NEXT: %[[ONE:.*]] = moa.constant dense<1> : tensor<index>
+// CHECK-NEXT: %{{.*}} = moa.pad %[[ONE]], %[[ONE]], %[[A]] : tensor<index>, tensor<index>, tensor<4x?xf64> -> tensor<6x?xf64>
+// CHECK-NEXT: %{{.*}} = moa.pad %[[V]], %[[V]], %[[A]] : tensor<2xi32>, tensor<2xi32>, tensor<4x?xf64> -> tensor<?x?xf64>
+// CHECK-NEXT: %{{.*}} = moa.insert %[[ONE]], %[[B]], %[[A]] : tensor<index>, tensor<2x?xf64>, tensor<4x?xf64> -> tensor<4x?xf64>
+// CHECK-NEXT: %{{.*}} = moa.insert %[[V]], %[[B]], %[[A]] : tensor<2xi32>, tensor<2x?xf64>, tensor<4x?xf64> -> tensor<4x?xf64>
+func.func @pad_and_insert(%v: tensor<2xi32>, %a: tensor<4x?xf64>, %b: tensor<2x?xf64>) -> tensor<4x?xf64> {
+  %one = moa.constant dense<1> : tensor<index>
+  %c = moa.pad %one, %one, %a : tensor<index>, tensor<index>, tensor<4x?xf64> -> tensor<6x?xf64>
+  %d = moa.pad %v, %v, %a : tensor<2xi32>, tensor<2xi32>, tensor<4x?xf64> -> tensor<?x?xf64>
+  %e = moa.insert %one, %b, %a : tensor<index>, tensor<2x?xf64>, tensor<4x?xf64> -> tensor<4x?xf64>
+  %f = moa.insert %v, %b, %a : tensor<2xi32>, tensor<2x?xf64>, tensor<4x?xf64> -> tensor<4x?xf64>
+  func.return %f : tensor<4x?xf64>
+}
+
 // CHECK-LABEL: func.func @compress_and_expand
 // CHECK-SAME: (%[[V:.*]]: tensor<4xi1>, %[[A:.*]]: tensor<4x6xf64>)
 // CHECK-NEXT: %[[W:.*]] = moa.constant dense<[true, false, true, false]> : tensor<4xi1>
@@ -377,4 +421,60 @@ func.func @attributes(%a: tensor<3xf64>, %r: memref<3xf64>) {
     moa.yield
   } {note = 14}
   func.return
+}
+
+// A loop that carries a scalar.
+
+// CHECK-LABEL: func.func @carrying
+// CHECK-SAME: (%[[N:.*]]: index, %[[Z:.*]]: f64)
+// CHECK-NEXT: %{{.*}} = moa.loop [%[[I:.*]] = %[[N]] to %[[N]] by -1] with (%[[S:.*]] = %[[Z]] : f64, %{{.*}} = %[[N]] : index) {
+// CHECK-NEXT: moa.yield %[[S]], %[[I]] : f64, index
+// CHECK-NEXT: }
+func.func @carrying(%n: index, %z: f64) -> f64 {
+  %r, %last = moa.loop [%i = %n to %n by -1] with (%s = %z : f64, %j = %n : index) {
+    moa.yield %s, %i : f64, index
+  }
+  func.return %r : f64
+}
+
+// CHECK-LABEL: func.func @cascade
+// CHECK-SAME: (%[[N:.*]]: index, %[[A:.*]]: tensor<?xf64>, %[[LOWEST:.*]]: f64)
+// CHECK-NEXT: %[[M:.*]], %[[S:.*]], %[[U:.*]], %[[R:.*]] = moa.cascade [%[[N]] to %[[N]]] chunk 96 -> f64, f64, tensor<?xf64>, f64 data {
+// CHECK-NEXT: ^{{.*}}(%[[P:.*]]: index):
+// CHECK-NEXT: %[[X:.*]] = moa.at %[[A]][%[[P]]] : tensor<?xf64>
+// CHECK-NEXT: moa.yield %[[X]] : f64
+// CHECK-NEXT: } group max part {
+// CHECK-NEXT: ^{{.*}}(%{{.*}}: index, %[[X1:.*]]: f64):
+// CHECK-NEXT: moa.yield %[[X1]] : f64
+// CHECK-NEXT: } group add, add pivot %[[LOWEST]] {
+// CHECK-NEXT: ^{{.*}}(%{{.*}}: index, %[[M1:.*]]: f64, %{{.*}}: f64, %{{.*}}: f64, %{{.*}}: tensor<?xf64>):
+// CHECK-NEXT: moa.yield %[[M1]] : f64
+// CHECK-NEXT: } part {
+// CHECK-NEXT: ^{{.*}}(%{{.*}}: index, %[[X2:.*]]: f64, %{{.*}}: f64):
+// CHECK-NEXT: moa.yield %[[X2]], %[[A]] : f64, tensor<?xf64>
+// CHECK-NEXT: } move {
+// CHECK-NEXT: ^{{.*}}(%{{.*}}: index, %{{.*}}: f64, %{{.*}}: f64, %[[S1:.*]]: f64, %[[U1:.*]]: tensor<?xf64>):
+// CHECK-NEXT: moa.yield %[[S1]], %[[U1]] : f64, tensor<?xf64>
+// CHECK-NEXT: } {note = 1 : i64}
+func.func @cascade(%n: index, %a: tensor<?xf64>, %lowest: f64) -> f64 {
+  %m, %s, %u, %r = moa.cascade [%n to %n] chunk 96
+    -> f64, f64, tensor<?xf64>, f64
+  data {
+  ^bb0(%p: index):
+    %x = moa.at %a[%p] : tensor<?xf64>
+    moa.yield %x : f64
+  } group max part {
+  ^bb0(%p: index, %x: f64):
+    moa.yield %x : f64
+  } group add, add pivot %lowest {
+  ^bb0(%count: index, %m: f64, %r: f64, %s: f64, %u: tensor<?xf64>):
+    moa.yield %m : f64
+  } part {
+  ^bb0(%p: index, %x: f64, %r: f64):
+    moa.yield %x, %a : f64, tensor<?xf64>
+  } move {
+  ^bb0(%count: index, %old: f64, %new: f64, %s: f64, %u: tensor<?xf64>):
+    moa.yield %s, %u : f64, tensor<?xf64>
+  } {note = 1}
+  func.return %m : f64
 }

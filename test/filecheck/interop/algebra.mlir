@@ -3,9 +3,10 @@
 // RUN: moa-opt %t.there.mlir --print-op-generic | %mlir_opt --allow-unregistered-dialect --mlir-print-op-generic > %t.again.mlir
 // RUN: diff %t.there.mlir %t.again.mlir
 // RUN: moa-opt %t.there.mlir | filecheck %s
+// RUN: moa-opt %s --print-op-generic --print-no-properties | %mlir_opt --irdl-file=%S/../../../moa_dialect/moa.irdl.mlir | moa-opt | filecheck %s
 
 // The algebra goes through upstream MLIR and comes back without loss: it has no regions,
-// and no attributes but builtin ones.
+// and no attributes but builtin ones. So it does where upstream knows it by its definition.
 
 // CHECK-LABEL: func.func @structure(
 func.func @structure(%a: tensor<3x?x5xf32>, %p: tensor<2xi64>, %q: tensor<4x2xindex>, %i: index) -> (tensor<?x5x3xf32>, tensor<5xf32>, tensor<4x5xf32>, tensor<?x5xf32>, tensor<index>, tensor<index>, tensor<3x4x2xindex>) {
@@ -29,6 +30,23 @@ func.func @structure(%a: tensor<3x?x5xf32>, %p: tensor<2xi64>, %q: tensor<4x2xin
   // CHECK: moa.shape %{{.*}} : tensor<3x?x5xf32> -> tensor<3xindex>
   %s = moa.shape %a : tensor<3x?x5xf32> -> tensor<3xindex>
   func.return %t, %row, %rows, %plane, %rank, %total, %k : tensor<?x5x3xf32>, tensor<5xf32>, tensor<4x5xf32>, tensor<?x5xf32>, tensor<index>, tensor<index>, tensor<3x4x2xindex>
+}
+
+// CHECK-LABEL: func.func @addresses_and_blocks(
+func.func @addresses_and_blocks(%a: tensor<3x?xf32>, %b: tensor<2x?xf32>, %p: tensor<2xi64>, %k: tensor<index>) -> (tensor<2x?xf32>, tensor<index>, tensor<2xindex>, tensor<i64>) {
+  // CHECK: moa.product %{{.*}} : tensor<2xi64> -> tensor<i64>
+  %t = moa.product %p : tensor<2xi64> -> tensor<i64>
+  // CHECK: moa.gamma column %{{.*}}, %{{.*}} : tensor<2xi64>, tensor<2xi64> -> tensor<index>
+  %g = moa.gamma column %p, %p : tensor<2xi64>, tensor<2xi64> -> tensor<index>
+  // CHECK: moa.gamma_inverse row %{{.*}}, %{{.*}} : tensor<index>, tensor<2xi64> -> tensor<2xindex>
+  %i = moa.gamma_inverse row %k, %p : tensor<index>, tensor<2xi64> -> tensor<2xindex>
+  // CHECK: moa.recycle %{{.*}}, %{{.*}} : tensor<2xi64>, tensor<3x?xf32> -> tensor<?x?xf32>
+  %r = moa.recycle %p, %a : tensor<2xi64>, tensor<3x?xf32> -> tensor<?x?xf32>
+  // CHECK: moa.insert %{{.*}}, %{{.*}}, %{{.*}} : tensor<index>, tensor<2x?xf32>, tensor<3x?xf32> -> tensor<3x?xf32>
+  %c = moa.insert %k, %b, %a : tensor<index>, tensor<2x?xf32>, tensor<3x?xf32> -> tensor<3x?xf32>
+  // CHECK: moa.pad %{{.*}}, %{{.*}}, %{{.*}} : tensor<2xi64>, tensor<2xi64>, tensor<?x?xf32> -> tensor<?x?xf32>
+  %d = moa.pad %p, %p, %r : tensor<2xi64>, tensor<2xi64>, tensor<?x?xf32> -> tensor<?x?xf32>
+  func.return %b, %g, %i, %t : tensor<2x?xf32>, tensor<index>, tensor<2xindex>, tensor<i64>
 }
 
 // CHECK-LABEL: func.func private @cell(
@@ -62,4 +80,10 @@ func.func @computation(%a: tensor<?x4xf64>, %b: tensor<4x?xf64>, %c: tensor<i1>)
   // CHECK: moa.cast
   %f = moa.cast %w : tensor<?x?xf64> -> tensor<?x?xf32>
   func.return %f : tensor<?x?xf32>
+}
+
+// Names of extents stay, also where upstream names the arguments itself.
+// CHECK-LABEL: func.func @named_extents(%{{.*}}: tensor<?x4xf64> {moa.extents = ["n", "?"]})
+func.func @named_extents(%a: tensor<?x4xf64> {moa.extents = ["n", "?"]}) -> tensor<?x4xf64> {
+  func.return %a : tensor<?x4xf64>
 }

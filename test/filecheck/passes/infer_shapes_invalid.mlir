@@ -7,7 +7,7 @@ func.func @unequal_extents(%a: tensor<3x4xf64>, %b: tensor<3x4xf64>) -> tensor<?
   %c = moa.pointwise add %t, %b : tensor<?x?xf64>, tensor<3x4xf64> -> tensor<?x?xf64>
   func.return %c : tensor<?x?xf64>
 }
-// CHECK: add: extents of axis 0 must be equal: expected 4, got 3
+// CHECK: add: extents of axis 0 must be equal: expected 4 (axis 1 of a), got 3 (axis 0 of b)
 
 // -----
 
@@ -17,4 +17,4 @@ func.func @index_out_of_range(%a: tensor<3x4xf64>) -> tensor<?xf64> {
   %row = moa.psi %i, %t : tensor<1xindex>, tensor<?x?xf64> -> tensor<?xf64>
   func.return %row : tensor<?xf64>
 }
-// CHECK: psi: index entry 0 out of range of axis 0: expected less than 4, got 4
+// CHECK: psi: index entry 0 out of range of axis 0: expected less than 4 (axis 1 of a), got 4

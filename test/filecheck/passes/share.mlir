@@ -131,6 +131,34 @@ func.func @integer_division_stays(%s: tensor<i64>, %b: tensor<?xi64>) -> tensor<
 // CHECK:       moa.fold add
 // CHECK-NEXT:    arith.divsi %[[D]], %[[D]] : i64
 
+// By a number above 0 it is defined for every dividend, and moves.
+// CHECK-LABEL: func.func @integer_division_by_a_positive_number_moves(
+func.func @integer_division_by_a_positive_number_moves(%s: tensor<index>, %b: tensor<?xindex>) -> tensor<index> {
+  %m = moa.extent %b, 0 : tensor<?xindex>
+  %zero = arith.constant 0 : index
+  %two = arith.constant 2 : index
+  %three = moa.fixed_extent 3
+  %c = moa.comprehension [] -> tensor<index> {
+    %d = moa.at %s[] : tensor<index>
+    %sum = moa.fold add [%k = %zero to %m] -> index {
+      %q = arith.divui %d, %two : index
+      %r = arith.remui %d, %three : index
+      %none = arith.divui %d, %zero : index
+      %qr = arith.addi %q, %r : index
+      %t = arith.addi %qr, %none : index
+      moa.yield %t : index
+    }
+    moa.yield %sum : index
+  }
+  func.return %c : tensor<index>
+}
+// CHECK-DAG:   %[[D:.*]] = moa.at
+// CHECK-DAG:   %[[Q:.*]] = arith.divui %[[D]], %{{.*}} : index
+// CHECK-DAG:   %[[R:.*]] = arith.remui %[[D]], %{{.*}} : index
+// CHECK-DAG:   %[[QR:.*]] = arith.addi %[[Q]], %[[R]] : index
+// CHECK:       moa.fold add
+// CHECK-NEXT:    arith.divui %[[D]], %{{.*}} : index
+
 // Nor is anything evaluated that a branch does not choose: there may be no such element.
 // CHECK-LABEL: func.func @branches_keep_what_they_evaluate(
 // CHECK-SAME:    %[[A:.*]]: tensor<?xf64>, %[[HOLDS:.*]]: i1)

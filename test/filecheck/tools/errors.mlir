@@ -19,7 +19,7 @@
 
 // RUN: not moa-opt %s 2>&1 | filecheck %s --check-prefix VERIFIER
 // VERIFIER-NOT: Traceback
-// VERIFIER: moa-opt: %c = moa.pointwise(%a, %b): add: extents of axis 0 must be equal: expected 3, got 4
+// VERIFIER: moa-opt: %c = moa.pointwise(%a, %b): add: extents of axis 0 must be equal: expected 3 (axis 0 of a), got 4 (axis 0 of b)
 // VERIFIER-NOT: {{.}}
 
 // RUN: echo "func.func @f() { %%0 = arith.addi %%k, %%k : index scf.for %%k = %%0 to %%0 step %%0 { } func.return }" | not moa-opt 2>&1 | filecheck %s --check-prefix DOMINANCE
@@ -67,7 +67,7 @@
 // Diagnostics can still be asked for: then they are output, and the exit status is 0.
 
 // RUN: moa-opt %s --verify-diagnostics | filecheck %s --check-prefix DIAGNOSTICS
-// DIAGNOSTICS: add: extents of axis 0 must be equal: expected 3, got 4
+// DIAGNOSTICS: add: extents of axis 0 must be equal: expected 3 (axis 0 of a), got 4 (axis 0 of b)
 // DIAGNOSTICS: Operation does not verify: add: extents of axis 0 must be equal
 
 func.func @extents(%a: tensor<3xf64>, %b: tensor<4xf64>) -> tensor<3xf64> {

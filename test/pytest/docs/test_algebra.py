@@ -38,12 +38,3 @@ def test_has_every_function(name: str):
 @pytest.mark.parametrize("name", SCALAR_OPERATIONS)
 def test_has_every_scalar_operation(name: str):
     assert re.search(rf"^\| .*`{name}`.* \|$", PAGE, re.MULTILINE)
-
-
-@pytest.mark.parametrize("name", moa.library.__all__)
-def test_has_every_program_with_its_parameters(name: str):
-    parameters = [
-        p.name if p.default is p.empty else f"{p.name}={p.default}"
-        for p in inspect.signature(getattr(moa.library, name)).parameters.values()
-    ]
-    assert f"`{name}({', '.join(parameters)})`" in PAGE.replace("1e-5", "1e-05")

@@ -1,68 +1,18 @@
 """The generated reference: it is up to date, and its examples are valid."""
 
-import inspect
 import re
 from pathlib import Path
 
 import pytest
-from xdsl.context import Context
 from xdsl.ir import Operation
 
 from moa_dialect.dialect import ALGEBRA, NORMAL_FORM, OPERATIONAL
-from moa_dialect.parsing import ModuleParser
 from moa_dialect.tools import reference
 from moa_dialect.tools.diagnostics import check_definitions
-from moa_dialect.universe import MOA_UNIVERSE, register_dialects
+from moa_dialect.tools.examples import completed, examples, parser
+from moa_dialect.universe import MOA_UNIVERSE
 
 OPERATIONS = (*ALGEBRA, *NORMAL_FORM, *OPERATIONAL)
-
-FUNCTIONS = """
-func.func private @row_maximum(%row: tensor<?xf64>) -> tensor<f64> {
-  %m = moa.reduce max %row : tensor<?xf64> -> tensor<f64>
-  func.return %m : tensor<f64>
-}
-"""
-"""What the examples name."""
-
-
-def examples(operation: type[Operation]) -> list[str]:
-    """The operations of the examples in a docstring, each for itself."""
-    text = inspect.getdoc(operation) or ""
-    blocks = re.findall(r"^```mlir\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    return [
-        statement
-        for block in blocks
-        for statement in re.split(r"^(?=[%\w])", block, flags=re.MULTILINE)
-        if statement
-    ]
-
-
-def parser(text: str) -> ModuleParser:
-    context = Context()
-    register_dialects(context)
-    return ModuleParser(context, text)
-
-
-def undefined(text: str) -> dict[str, str]:
-    """The values that an example uses and does not define, with their types."""
-    reader = parser(text)
-    while reader.parse_optional_operation() is not None:
-        pass
-    return {
-        name: str(value.type)
-        for name, values in reader.forward_ssa_references.items()
-        for value in values.values()
-    }
-
-
-def completed(text: str) -> str:
-    """An example as a module: what it uses are arguments of a function around it."""
-    arguments = ", ".join(
-        f"%{name}: {type_}" for name, type_ in undefined(text).items()
-    )
-    if text.startswith("moa.yield"):  # a terminator needs a region
-        text = f"%c = moa.comprehension [] -> tensor<f64> {{\n{text}}}\n"
-    return f"func.func @example({arguments}) {{\n{text}func.return\n}}\n{FUNCTIONS}"
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda op: op.name)

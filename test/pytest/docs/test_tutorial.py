@@ -35,7 +35,11 @@ PAGES = (
     "docs/tutorial.md",
     "docs/algebra.md",
     "docs/derivation.md",
+    "docs/attention.md",
+    "docs/reductions.md",
+    "docs/library.md",
     "docs/cli.md",
+    "docs/upstream.md",
 )
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

@@ -75,6 +75,33 @@ def rotate(count: Any, array: Array) -> Array:
     return _planes(array, 0, [(i + int(count)) % extent for i in range(extent)])
 
 
+def recycle(shape: Sequence[int], array: Array) -> Array:
+    """The elements of as many copies as there have to be, cut to size."""
+    total = math.prod(shape)
+    copies = [array.reshape(-1)] * (-(-total // max(array.size, 1)))
+    elements = np.concatenate([np.empty(0, array.dtype), *copies])
+    return elements[:total].reshape(shape)
+
+
+def pad(left: Any, right: Any, array: Array) -> Array:
+    sides = [np.atleast_1d(counts).tolist() for counts in (left, right)]
+    for axis, (before, after) in enumerate(zip(*sides, strict=True)):
+        parts = np.split(array, [array.shape[axis] - before], axis)
+        parts = [parts[1], array, np.split(array, [after], axis)[0]]
+        array = np.concatenate(parts, axis)
+    return array
+
+
+def insert(offsets: Any, block: Array, array: Array) -> Array:
+    result = array.copy()
+    for index in np.ndindex(*block.shape):
+        place = list(index)
+        for axis, offset in enumerate(np.atleast_1d(offsets).tolist()):
+            place[axis] += offset
+        result[tuple(place)] = block[index]
+    return result
+
+
 def compress(mask: Any, array: Array) -> Array:
     return np.compress(mask, array, 0)
 
@@ -272,6 +299,43 @@ def _reshape(draw: Draw, array: Array) -> Step:
     return _with(draw, "reshape", array.reshape(shape), shape)
 
 
+def _recycle(draw: Draw, array: Array) -> Step:
+    shape = extents(draw, draw(st.integers(0, 3)))
+    if array.size == 0:
+        shape = draw(st.permutations([*shape, 0]))
+    return _with(draw, "recycle", recycle(shape, array), list(shape))
+
+
+def _pad(draw: Draw, array: Array) -> Step:
+    length, is_scalar = draw(st.integers(0, array.ndim)), draw(st.booleans())
+    axes = array.shape[:1] if is_scalar else array.shape[:length]
+    sides = [[draw(st.integers(0, n)) for n in axes] for _ in range(2)]
+    given = np.array(sides, np.int64).reshape((2,) if is_scalar else (2, length))
+    is_data = draw(st.booleans())
+
+    def emit(array: Any, sides: Any) -> Any:
+        left, right = (moa.psi([k], sides) if is_data else sides[k] for k in (0, 1))
+        return moa.pad(left, right, array)
+
+    value = pad(given[0], given[1], array)
+    return Step("pad", value, emit, given, is_data, is_counted=True)
+
+
+def _insert(draw: Draw, array: Array) -> Step:
+    length, is_scalar = draw(st.integers(0, array.ndim)), draw(st.booleans())
+    counted = 1 if is_scalar else length
+    shape = [draw(st.integers(0, n)) for n in array.shape[:counted]]
+    offsets: Any = [
+        draw(st.integers(0, n - m)) for n, m in zip(array.shape, shape, strict=False)
+    ]
+    if is_scalar:
+        (offsets,) = offsets
+    block = values(draw, (*shape, *array.shape[counted:]), array.dtype)
+    step = _with(draw, "insert", insert(offsets, block, array), offsets)
+    step.emit = lambda array, offsets: moa.insert(offsets, block, array)
+    return step
+
+
 def _compress(draw: Draw, array: Array) -> Step:
     size = len(array)
     mask = draw(st.lists(st.booleans(), min_size=size, max_size=size))
@@ -342,7 +406,10 @@ STEPS: dict[str, Callable[[Draw, Array], Step]] = {
     "reverse": _reverse,
     "rotate": _rotate,
     "transpose": _transpose,
+    "pad": _pad,
+    "insert": _insert,
     "reshape": _reshape,
+    "recycle": _recycle,
     "ravel": _ravel,
     "compress": _compress,
     "expand": _expand,
@@ -360,11 +427,11 @@ def possible(chain: Chain, folds: int) -> list[str]:
     array, done = chain.value, [step.text for step in chain.steps]
     names = set(STEPS)
     if array.ndim == 0:
-        names = {"reshape", "ravel", "cat"}
+        names = {"reshape", "recycle", "ravel", "cat"}
     if array.ndim != 1 or array.dtype == np.bool_:
         names -= set(GRADES)
     if set(done) & set(GRADES):
-        names -= {"cat"}  # No argument has the element type index.
+        names -= {"cat", "insert"}  # No argument has the element type index.
     if folds == 2:
         names -= set(FOLDS)
     return sorted(names)
@@ -549,6 +616,33 @@ IDENTITIES: dict[str, Identity] = {
     ),
     "⊘⊘A = A": Identity(lambda a: (moa.transpose(moa.transpose(a)), a)),
     "t ⊘ (u ⊘ A) = t[u] ⊘ A": Identity(_sides_of_transpose),
+    "-r ▽ (l ▽ pad(l, r, A)) = A": Identity(
+        lambda a, k, j: (moa.drop(-j, moa.drop(k, moa.pad(k, j, a))), a),
+        lambda draw, array: [draw(st.integers(0, len(array))) for _ in "lr"],
+    ),
+    "pad(l, r, A) = (-l △ A) ++ A ++ (r △ A)": Identity(
+        lambda a, k, j: (
+            moa.pad(k, j, a),
+            moa.cat(moa.cat(moa.take(-k, a), a), moa.take(j, a)),
+        ),
+        lambda draw, array: [draw(st.integers(0, len(array))) for _ in "lr"],
+    ),
+    "insert(o, m △ (o ▽ A), A) = A": Identity(
+        lambda a, o, m: (moa.insert(o, moa.take(m, moa.drop(o, a)), a), a),
+        lambda draw, array: _summands(draw, len(array)),
+    ),
+    "insert(k, k ▽ A, A) = A": Identity(
+        lambda a, k: (moa.insert(k, moa.drop(k, a), a), a),
+        lambda draw, array: _two(draw, len(array))[:1],
+    ),
+    "recycle(ρA, A) = A": Identity(lambda a: (moa.recycle(moa.shape(a), a), a)),
+    "recycle(<πt>, A) = rav (t ρ̂ A)": Identity(
+        lambda a, t: (
+            moa.recycle(moa.ravel(moa.product(t)), a),
+            moa.ravel(moa.reshape(t, a)),
+        ),
+        lambda draw, array: _shapes(draw, array)[:1],
+    ),
     "v ⌿ (v ⍀ A) = A": Identity(
         lambda a, v: (moa.compress(v, moa.expand(v, a)), a), _mask
     ),
@@ -623,36 +717,36 @@ STATIC: dict[str, tuple[Program, Sequence[moa.ArraySpec], type[MoaError], str]] 
         lambda a: moa.take(4, a),
         [spec(3, 4)],
         ShapeError,
-        "take: the count for axis 0 must not exceed the extent: expected at most 3, "
-        "got 4",
+        "take: the count for axis 0 must not exceed the extent: expected at most 3 "
+        "(axis 0 of a), got 4",
     ),
     "over-take from the end": (
         lambda a: moa.take([-3, -5], a),
         [spec(3, 4)],
         ShapeError,
-        "take: the count for axis 1 must not exceed the extent: expected at most 4, "
-        "got 5",
+        "take: the count for axis 1 must not exceed the extent: expected at most 4 "
+        "(axis 1 of a), got 5",
     ),
     "take of an empty axis": (
         lambda a: moa.take(1, a),
         [spec(0, 4)],
         ShapeError,
-        "take: the count for axis 0 must not exceed the extent: expected at most 0, "
-        "got 1",
+        "take: the count for axis 0 must not exceed the extent: expected at most 0 "
+        "(axis 0 of a), got 1",
     ),
     "over-drop": (
         lambda a: moa.drop(4, a),
         [spec(3, 4)],
         ShapeError,
-        "drop: the count for axis 0 must not exceed the extent: expected at most 3, "
-        "got 4",
+        "drop: the count for axis 0 must not exceed the extent: expected at most 3 "
+        "(axis 0 of a), got 4",
     ),
     "over-drop from the end": (
         lambda a: moa.drop([3, -5], a),
         [spec(None, 4)],
         ShapeError,
-        "drop: the count for axis 1 must not exceed the extent: expected at most 4, "
-        "got 5",
+        "drop: the count for axis 1 must not exceed the extent: expected at most 4 "
+        "(axis 1 of a), got 5",
     ),
     "take of more axes than there are": (
         lambda a: moa.take([1, 1, 1], a),
@@ -701,7 +795,8 @@ STATIC: dict[str, tuple[Program, Sequence[moa.ArraySpec], type[MoaError], str]] 
         moa.cat,
         [spec(None, 4), spec(3, 5)],
         ShapeError,
-        "cat: extents of axis 1 must be equal: expected 4, got 5",
+        "cat: extents of axis 1 must be equal: expected 4 (axis 1 of a), got 5 "
+        "(axis 1 of b)",
     ),
     "cat of two dtypes": (
         moa.cat,
@@ -731,7 +826,8 @@ STATIC: dict[str, tuple[Program, Sequence[moa.ArraySpec], type[MoaError], str]] 
         lambda a: moa.reshape([5, 2], a),
         [spec(3, 4)],
         ShapeError,
-        "reshape: the number of elements must stay: expected 12, got 10",
+        "reshape: the number of elements must stay: expected 12 (axis 0 of a * "
+        "axis 1 of a), got 10",
     ),
     "reshape to a negative extent": (
         lambda a: moa.reshape([-3, -4], a),
@@ -743,7 +839,7 @@ STATIC: dict[str, tuple[Program, Sequence[moa.ArraySpec], type[MoaError], str]] 
         lambda a: moa.reshape([], a),
         [spec(0)],
         ShapeError,
-        "reshape: the number of elements must stay: expected 0, got 1",
+        "reshape: the number of elements must stay: expected 0 (axis 0 of a), got 1",
     ),
     "reshape to a number": (
         lambda a: moa.reshape(12, a),
@@ -757,11 +853,114 @@ STATIC: dict[str, tuple[Program, Sequence[moa.ArraySpec], type[MoaError], str]] 
         ShapeError,
         "reshape expects a vector of static length as the shape, got tensor<?xi64>",
     ),
+    "recycle of nothing": (
+        lambda a: moa.recycle([2, 3], a),
+        [spec(0, 4)],
+        ShapeError,
+        "recycle: an array without elements has none to repeat: expected at least 6, "
+        "got 0",
+    ),
+    "recycle to a negative extent": (
+        lambda a: moa.recycle([-1], a),
+        [spec(4)],
+        ShapeError,
+        "recycle: an extent must not be negative: expected at least 0, got -1",
+    ),
+    "recycle to a number": (
+        lambda a: moa.recycle(4, a),
+        [spec(4)],
+        ShapeError,
+        "recycle expects a vector of static length as the shape, got tensor<i64>",
+    ),
+    "pad by more than there is": (
+        lambda a: moa.pad([1, 5], [1, 1], a),
+        [spec(3, 4)],
+        ShapeError,
+        "pad: the left count for axis 1 must not exceed the extent: expected at most "
+        "4, got 5",
+    ),
+    "pad of an empty axis": (
+        lambda a: moa.pad(0, 1, a),
+        [spec(0, 4)],
+        ShapeError,
+        "pad: the right count for axis 0 must not exceed the extent: expected at most "
+        "0, got 1",
+    ),
+    "pad by a negative count": (
+        lambda a: moa.pad(1, -1, a),
+        [spec(3, 4)],
+        ShapeError,
+        "pad: the right count for axis 0 must not be negative: expected at least 0, "
+        "got -1",
+    ),
+    "pad by other counts on the right": (
+        lambda a: moa.pad([1, 1], 1, a),
+        [spec(3, 4)],
+        ShapeError,
+        "pad expects as many counts on the right as on the left: expected 2, got 1",
+    ),
+    "pad of more axes than there are": (
+        lambda a: moa.pad([1, 1], [1, 1], a),
+        [spec(3)],
+        ShapeError,
+        "pad: more counts than axes: expected at most 1, got 2",
+    ),
+    "pad by a float": (
+        lambda a: moa.pad(1.5, 1, a),
+        [spec(3)],
+        DTypeError,
+        "pad expects integers, got 1.5",
+    ),
+    "insert of a block that is too long": (
+        moa.insert,
+        [spec(dtype="i64"), spec(4, 4), spec(3, 4)],
+        ShapeError,
+        "insert: the block must not be longer than axis 0: expected at most 3, got 4",
+    ),
+    "insert of a block that is too narrow": (
+        moa.insert,
+        [spec(dtype="i64"), spec(2, 3), spec(3, 4)],
+        ShapeError,
+        "insert: extents of axis 1 must be equal: expected 4, got 3",
+    ),
+    "insert of a row": (
+        moa.insert,
+        [spec(dtype="i64"), spec(4), spec(3, 4)],
+        ShapeError,
+        "insert expects a block of the array's rank, got tensor<4xf64> for "
+        "tensor<3x4xf64>",
+    ),
+    "insert beyond the end": (
+        lambda b, a: moa.insert([1, 2], b, a),
+        [spec(2, 3), spec(3, 4)],
+        ShapeError,
+        "insert: the block must not reach beyond axis 1: offset: expected at most 1, "
+        "got 2",
+    ),
+    "insert at a negative offset": (
+        lambda b, a: moa.insert(-1, b, a),
+        [spec(2, 4), spec(None, 4)],
+        ShapeError,
+        "insert: the offset for axis 0 must not be negative: expected at least 0, "
+        "got -1",
+    ),
+    "insert of another dtype": (
+        lambda b, a: moa.insert(0, b, a),
+        [spec(2, 4, dtype="f32"), spec(3, 4)],
+        DTypeError,
+        "insert: operands must have one element type, got f32, f64",
+    ),
+    "insert with more offsets than axes": (
+        lambda b, a: moa.insert([0, 0], b, a),
+        [spec(2), spec(3)],
+        ShapeError,
+        "insert: more counts than axes: expected at most 1, got 2",
+    ),
     "compress by a mask that is too short": (
         lambda a: moa.compress([True, False], a),
         [spec(3, 4)],
         ShapeError,
-        "compress: the mask must be as long as axis 0: expected 3, got 2",
+        "compress: the mask must be as long as axis 0: expected 3 (axis 0 of a), got 2",
     ),
     "compress of a scalar": (
         lambda a: moa.compress([True], a),
@@ -774,7 +973,8 @@ STATIC: dict[str, tuple[Program, Sequence[moa.ArraySpec], type[MoaError], str]] 
         lambda a: moa.expand([True, True, False, True, True], a),
         [spec(3, 4)],
         ShapeError,
-        "expand: the mask must hold as often as axis 0 is long: expected 3, got 4",
+        "expand: the mask must hold as often as axis 0 is long: expected 3 (axis 0 of"
+        " a), got 4",
     ),
     "expand by a table": (
         lambda a, v: moa.expand(v, a),
@@ -835,95 +1035,155 @@ DATA: dict[str, tuple[Program, Sequence[Any], str]] = {
     "over-take": (
         lambda a: moa.take([3, 5], a),
         [table(3, 4)],
-        "take: the count for axis 1 must not exceed the extent: expected at most 4, "
-        "got 5",
+        "take: the count for axis 1 must not exceed the extent: expected at most 4 "
+        "(axis 1 of arg0), got 5",
     ),
     "over-take by data": (
         lambda a, v: moa.take(v, a),
         [table(3, 4), np.array([3, -5])],
-        "take: the count for axis 1 must not exceed the extent: expected at most 4, "
-        "got 5",
+        "take: the count for axis 1 must not exceed the extent: expected at most 4 "
+        "(axis 1 of arg0), got 5 (the absolute value of element 1 of arg1)",
     ),
     "over-take by i32": (
         lambda a, v: moa.take(v, a),
         [table(3, 4), np.array(-(2**31), np.int32)],
-        "take: the count for axis 0 must not exceed the extent: expected at most 3, "
-        f"got {2**31}",
+        "take: the count for axis 0 must not exceed the extent: expected at most 3 "
+        "(axis 0 of arg0), got 2147483648 (the absolute value of arg1)",
     ),
     "over-take of nothing": (
         lambda a, v: moa.take(v, a),
         [table(0, 4), np.array(1)],
-        "take: the count for axis 0 must not exceed the extent: expected at most 0, "
-        "got 1",
+        "take: the count for axis 0 must not exceed the extent: expected at most 0 "
+        "(axis 0 of arg0), got 1 (the absolute value of arg1)",
     ),
     "over-drop": (
         lambda a: moa.drop(-4, a),
         [table(3, 4)],
-        "drop: the count for axis 0 must not exceed the extent: expected at most 3, "
-        "got 4",
+        "drop: the count for axis 0 must not exceed the extent: expected at most 3 "
+        "(axis 0 of arg0), got 4",
     ),
     "over-drop by data": (
         lambda a, v: moa.drop(v, a),
         [table(3, 4), np.array([0, 5])],
-        "drop: the count for axis 1 must not exceed the extent: expected at most 4, "
-        "got 5",
+        "drop: the count for axis 1 must not exceed the extent: expected at most 4 "
+        "(axis 1 of arg0), got 5 (the absolute value of element 1 of arg1)",
     ),
     "take of what is dropped": (
         lambda a, v: moa.take(3, moa.drop(v, a)),
         [table(4), np.array(2)],
-        "take: the count for axis 0 must not exceed the extent: expected at most 2, "
-        "got 3",
+        "take: the count for axis 0 must not exceed the extent: expected at most 2 "
+        "(axis 0 of arg0 - the absolute value of arg1), got 3",
     ),
     "cat of other extents": (
         moa.cat,
         [table(3, 4), table(2, 5)],
-        "cat: extents of axis 1 must be equal: expected 4, got 5",
+        "cat: extents of axis 1 must be equal: expected 4 (axis 1 of arg0), got 5 "
+        "(axis 1 of arg1)",
     ),
     "reshape to other totals": (
         lambda a, t: moa.reshape(t, a),
         [table(3, 4), np.array([3, 5])],
-        "reshape: the number of elements must stay: expected 12, got 15",
+        "reshape: the number of elements must stay: expected 12 (axis 0 of arg0 * "
+        "axis 1 of arg0), got 15 (element 0 of arg1 * element 1 of arg1)",
     ),
     "reshape to a scalar": (
         lambda a: moa.reshape([], a),
         [table(3)],
-        "reshape: the number of elements must stay: expected 3, got 1",
+        "reshape: the number of elements must stay: expected 3 (axis 0 of arg0), got 1",
     ),
     "reshape of nothing": (
         lambda a, t: moa.reshape(t, a),
         [table(0, 4), np.array([1, 1])],
-        "reshape: the number of elements must stay: expected 0, got 1",
+        "reshape: the number of elements must stay: expected 0 (axis 0 of arg0 * axis"
+        " 1 of arg0), got 1 (element 0 of arg1 * element 1 of arg1)",
     ),
     "reshape to negative extents": (
         lambda a, t: moa.reshape(t, a),
         [table(3, 4), np.array([-3, -4])],
-        "reshape: an extent must not be negative: expected at least 0, got -3",
+        "reshape: an extent must not be negative: expected at least 0, got -3 "
+        "(element 0 of arg1)",
     ),
     "reshape to a negative extent, later": (
         lambda a, t: moa.reshape(t, a),
         [table(3, 4), np.array([12, -1])],
-        "reshape: an extent must not be negative: expected at least 0, got -1",
+        "reshape: an extent must not be negative: expected at least 0, got -1 "
+        "(element 1 of arg1)",
+    ),
+    "recycle of nothing": (
+        lambda a, t: moa.recycle(t, a),
+        [table(0, 4), np.array([2, 3])],
+        "recycle: an array without elements has none to repeat: expected at least 6, "
+        "got 0",
+    ),
+    "recycle to negative extents": (
+        lambda a, t: moa.recycle(t, a),
+        [table(4), np.array([-2, -3])],
+        "recycle: an extent must not be negative: expected at least 0, got -2",
+    ),
+    "pad by more than there is": (
+        lambda a, v: moa.pad([1, 1], v, a),
+        [table(3, 4), np.array([3, 5])],
+        "pad: the right count for axis 1 must not exceed the extent: expected at most "
+        "4, got 5",
+    ),
+    "pad by a negative count": (
+        lambda a, v: moa.pad(v, [0, 0], a),
+        [table(3, 4), np.array([0, -1])],
+        "pad: the left count for axis 1 must not be negative: expected at least 0, "
+        "got -1",
+    ),
+    "pad of an empty axis": (
+        lambda a: moa.pad(1, 0, a),
+        [table(0, 4)],
+        "pad: the left count for axis 0 must not exceed the extent: expected at most "
+        "0, got 1",
+    ),
+    "insert of a block that is too long": (
+        lambda b, a: moa.insert(0, b, a),
+        [table(4, 4), table(3, 4)],
+        "insert: the block must not be longer than axis 0: expected at most 3, got 4",
+    ),
+    "insert beyond the end": (
+        lambda b, a, v: moa.insert(v, b, a),
+        [table(2, 3), table(3, 4), np.array([1, 2])],
+        "insert: the block must not reach beyond axis 1: offset: expected at most 1, "
+        "got 2",
+    ),
+    "insert at the largest offset there is": (
+        lambda b, a, v: moa.insert(v, b, a),
+        [table(2, 4), table(3, 4), np.array(2**63 - 1)],
+        "insert: the block must not reach beyond axis 0: offset: expected at most 1, "
+        f"got {2**63 - 1}",
+    ),
+    "insert at a negative offset": (
+        lambda b, a, v: moa.insert(v, b, a),
+        [table(2, 4), table(3, 4), np.array(LEAST)],
+        "insert: the offset for axis 0 must not be negative: expected at least 0, "
+        f"got {LEAST}",
     ),
     "compress by a mask that is too long": (
         lambda a, v: moa.compress(v, a),
         [table(3, 4), np.array([True] * 4)],
-        "compress: the mask must be as long as axis 0: expected 3, got 4",
+        "compress: the mask must be as long as axis 0: expected 3 (axis 0 of arg0), "
+        "got 4 (axis 0 of arg1)",
     ),
     "expand by too few ones": (
         lambda a, v: moa.expand(v, a),
         [table(3, 4), np.array([True, False, True])],
-        "expand: the mask must hold as often as axis 0 is long: expected 3, got 2",
+        "expand: the mask must hold as often as axis 0 is long: expected 3 (axis 0 of"
+        " arg0), got 2 (the number of true elements of arg1)",
     ),
     "expand of nothing by ones": (
         lambda a, v: moa.expand(v, a),
         [table(0), np.array([True])],
-        "expand: the mask must hold as often as axis 0 is long: expected 0, got 1",
+        "expand: the mask must hold as often as axis 0 is long: expected 0 (axis 0 of"
+        " arg0), got 1 (the number of true elements of arg1)",
     ),
     "a fold of nothing": (
         lambda a, v: moa.reduce("sub", moa.compress(v, a)),
         [table(3), np.array([False] * 3)],
         "reduce: sub has no identity element, so the folded axis must not be empty: "
-        "expected at least 1, got 0",
+        "expected at least 1, got 0 (the number of true elements of arg1)",
     ),
 }
 
@@ -995,6 +1255,8 @@ CELLS: dict[str, tuple[Program, list[int]]] = {
     "expand": (lambda v, row: moa.expand(v != 0, row), [1, 1, 1, 1]),
     "take": (lambda v, row: moa.psi([0], moa.take(v, row)), [-4]),
     "drop": (lambda v, row: moa.psi([0], moa.drop(v, row)), [4]),
+    "pad": (lambda v, row: moa.psi([0], moa.pad(v, [0], row)), [4]),
+    "insert": (lambda v, row: moa.insert(v, [7.5], row), [2]),
 }
 BEYOND: dict[str, tuple[Program, list[int]]] = {
     "expand": (lambda v, row: moa.expand(v != 0, row), [1, 0, 0, 0]),

@@ -711,6 +711,34 @@ def test_options_are_keyword_arguments() -> None:
     np.testing.assert_array_equal(program(A, power=2.0, sign="plus"), A**2)
 
 
+def test_keyword_arguments_that_are_arrays_are_arguments() -> None:
+    """They are read at each call, and their shapes and names tell kernels apart."""
+
+    def program(a: Any, *, left: Any = None, right: Any = None, power: Any = 1) -> Any:
+        a = a if left is None else left - a
+        return a**power if right is None else a**power - right
+
+    jitted = moa.jit(program)
+    for b in (V, V + 1, V[:1]):
+        a = A[0, : len(b)]
+        for run in (jitted, lambda *a, **named: moa.interpret(program, *a, **named)):
+            np.testing.assert_array_equal(run(a, left=b), b - a)
+            np.testing.assert_array_equal(run(a, right=b, power=2.0), a**2 - b)
+            np.testing.assert_array_equal(run(a, right=b, left=a), -b)
+    lowered = jitted.lower(A[0], right=moa.ArraySpec((None,)), power=1.0)
+    np.testing.assert_array_equal(lowered(A[0], A[1]), A[0] - A[1])
+    assert "%right" in lowered.text("moa")
+
+
+def test_a_keyword_tensor_is_no_constant() -> None:
+    torch: Any = pytest.importorskip("torch")
+    program = moa.jit(lambda a, *, b: a + b)
+    a, b = torch.ones(2), torch.zeros(2)
+    assert program(a, b=b).tolist() == [1, 1]
+    b += 1
+    assert program(a, b=b).tolist() == [2, 2]
+
+
 def test_a_compiled_program_used_while_another_is_traced() -> None:
     """On arrays of NumPy: its result is a constant of the program."""
     inner = moa.jit(lambda b: b + 1.0)

@@ -206,8 +206,10 @@ def test_everything_unknown_but_the_rank() -> None:
 
 def test_width_unknown_and_no_scale() -> None:
     spec = moa.ArraySpec((None, None))
-    with pytest.raises(ShapeError, match="expected a scale or queries of known width"):
-        moa.jit(library.attention).lower(spec, spec, spec)
+    compiled = moa.jit(library.attention).lower(spec, spec, spec)
+    for width in (1, 5, 16):
+        q, k, v = inputs(3, 4, width, 2)
+        assert relative(compiled(q, k, v), reference()(q, k, v)) <= 1e-14
 
 
 @settings(max_examples=max(6, settings().max_examples // 8))
@@ -264,10 +266,16 @@ def test_attention_in_half_precision() -> None:
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [
-        (((3, 4), (5, 3), (5, 2)), "expected 4, got 3"),
-        (((3, 4), (5, 4), (6, 2)), "expected 5, got 6"),
-        (((2, 3, 4), (3, 5, 4), (3, 5, 2)), "expected 2, got 3"),
-        (((4,), (5, 4), (5, 2)), "expected at most 1, got 2"),
+        (
+            ((3, 4), (5, 3), (5, 2)),
+            r"expected 4 \(axis 1 of x\), got 3 \(axis 1 of y\)",
+        ),
+        (
+            ((3, 4), (5, 4), (6, 2)),
+            r"expected 5 \(axis 1 of x\), got 6 \(axis 0 of y\)",
+        ),
+        (((2, 3, 4), (3, 5, 4), (3, 5, 2)), "a divisor of 2, got 3"),
+        (((4,), (5, 4), (5, 2)), r"q of shape \(..., n, d\), got 1 axes"),
     ],
 )
 def test_shapes_that_do_not_fit(shapes: Sequence[Sequence[int]], message: str) -> None:
@@ -339,19 +347,44 @@ def test_the_weights_of_the_paper() -> None:
     np.testing.assert_allclose(result, PAPER_WEIGHTS, rtol=0, atol=5e-5)
 
 
-# Any program of the library
+# Each program of this file; test_programs does the same for the others
+
+SHAPES = {
+    library.matmul: ((3, 4), (4, 5)),
+    library.attention: ((3, 4), (5, 4), (5, 2)),
+    library.sigmoid_attention: ((3, 4), (5, 4), (5, 2)),
+    library.linear_attention: ((3, 4), (5, 4), (5, 2)),
+    library.differential_attention: ((3, 4), (5, 4), (3, 4), (5, 4), (5, 2)),
+    library.absmax_scaled_product: ((3, 4), (4, 5)),
+    library.linear_cross_entropy: ((3, 4), (5, 4), (3, 5)),
+    library.cross_entropy: ((3, 4), (3, 4)),
+    library.kl_divergence: ((3, 4), (3, 4)),
+    library.covariance: ((3, 4), (3, 4)),
+}
+OPTIONS = {
+    library.softmax_top_k: {"k": 2},
+    library.differential_attention: {"weight": 0.5},
+}
 
 
 @pytest.mark.parametrize(
-    "program", [getattr(library, name) for name in library.__all__], ids=library.__all__
+    "program",
+    [
+        *SHAPES,
+        *(library.covariance_matrix, library.entropy, library.kurtosis),
+        *(library.l2_norm, library.layernorm, library.log_softmax, library.logsumexp),
+        *(library.mean, library.rms_norm, library.skewness, library.softmax),
+        *(library.softmax_top_k, library.variance),
+    ],
+    ids=lambda program: program.__name__,
 )
 def test_interpreted_and_compiled_agree(program: Any) -> None:
-    arrays = {
-        library.matmul: ((3, 4), (4, 5)),
-        library.attention: ((3, 4), (5, 4), (5, 2)),
-    }.get(program, ((3, 4),))
     random = np.random.default_rng(0)
-    values = [random.normal(size=shape) for shape in arrays]
-    interpreted = moa.interpret(program, *values)
-    compiled = moa.jit(program)(*values)
-    np.testing.assert_allclose(compiled, interpreted, rtol=1e-14)
+    values = [random.normal(size=shape) for shape in SHAPES.get(program, ((3, 4),))]
+    options = OPTIONS.get(program, {})
+    interpreted = moa.interpret(program, *values, **options)
+    compiled = moa.jit(program)(*values, **options)
+    if not isinstance(compiled, tuple):
+        interpreted, compiled = (interpreted,), (compiled,)
+    for ours, theirs in zip(compiled, interpreted, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-13)

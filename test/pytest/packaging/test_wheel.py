@@ -209,6 +209,18 @@ def test_xdsl_opt_finds_the_passes(
     assert "func.func @identity" in printed
 
 
+def test_ships_the_definition_of_the_algebra(
+    names: frozenset[str], installed: Path, tmp_path: Path, environ: dict[str, str]
+) -> None:
+    assert f"{PACKAGE}/moa.irdl.mlir" in names
+    python = installed / "bin" / "python"
+    result = run(python, "-m", "moa_dialect.irdl", cwd=tmp_path, env=environ)
+    path = Path(result.stdout.strip())
+    assert path.resolve().is_relative_to(installed.resolve())
+    checkout = ROOT / PACKAGE / "moa.irdl.mlir"
+    assert path.read_text("utf-8") == checkout.read_text("utf-8")
+
+
 def test_jit_runs(installed: Path, tmp_path: Path, environ: dict[str, str]) -> None:
     python = installed / "bin" / "python"
     assert run(python, "-c", SUM, cwd=tmp_path, env=environ).stdout.strip() == "6.0"

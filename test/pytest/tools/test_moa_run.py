@@ -128,7 +128,10 @@ def test_only_function_needs_no_name(run: Run):
             [*PRODUCT[:-1], "A.npy"],
             "argument 1 'B': expected extent 3 on axis 1, got 4",
         ),
-        ([*PRODUCT[:-1], "long.npy"], "inner: the last extent .*: expected 4, got 5"),
+        (
+            [*PRODUCT[:-1], "long.npy"],
+            r"inner: .*: expected 4 \(axis 1 of A\), got 5 \(axis 0 of B\)",
+        ),
         (
             [*PRODUCT, "--output", "missing/C.npy"],
             "missing/C.npy: No such file or directory",

@@ -11,7 +11,7 @@ func.func @psi_of_cat(%a: tensor<?x?xf64>, %b: tensor<?x?xf64>) -> tensor<?x?xf6
 }
 // CHECK-DAG:   %[[GIVEN:.*]] = moa.extent %[[B]], 1
 // CHECK-DAG:   %[[M:.*]] = moa.extent %[[A]], 1
-// CHECK:       moa.require %[[GIVEN]] eq %[[M]], "cat: extents of axis 1 must be equal"
+// CHECK:       moa.require %[[GIVEN]] eq %[[M]], "cat: extents of axis 1 must be equal: expected {expected} (axis 1 of a), got {given} (axis 1 of b)"
 // CHECK-DAG:   %[[N:.*]] = moa.extent %[[A]], 0
 // CHECK-DAG:   %[[L:.*]] = moa.extent %[[B]], 0
 // CHECK:       %[[SUM:.*]] = arith.addi %[[N]], %[[L]] : index

@@ -25,7 +25,7 @@ func.func @psi_of_compress_by_data(%v: tensor<?xi1>, %a: tensor<?xf64>) -> tenso
 }
 // CHECK-DAG:   %[[LENGTH:.*]] = moa.extent %[[V]], 0
 // CHECK-DAG:   %[[N:.*]] = moa.extent %[[A]], 0
-// CHECK:       moa.require %[[LENGTH]] eq %[[N]], "compress: the mask must be as long as axis 0"
+// CHECK:       moa.require %[[LENGTH]] eq %[[N]], "compress: the mask must be as long as axis 0: expected {expected} (axis 0 of a), got {given} (axis 0 of v)"
 // CHECK:       %[[COUNT:.*]] = moa.fold add [%[[K:.*]] = %{{.*}} to %{{.*}}] -> index
 // CHECK-NEXT:    moa.at %[[V]][%[[K]]]
 // CHECK:       moa.comprehension [%[[I:.*]] < %[[COUNT]]] -> tensor<?xf64>

@@ -12,7 +12,7 @@ func.func @psi_of_drop(%a: tensor<?x5xf64>) -> tensor<?x5xf64> {
 }
 // CHECK-DAG:   %[[COUNT:.*]] = moa.fixed_extent 2
 // CHECK-DAG:   %[[N:.*]] = moa.extent %[[A]], 0
-// CHECK:       moa.require %[[COUNT]] le %[[N]], "drop: the count for axis 0 must not exceed the extent"
+// CHECK:       moa.require %[[COUNT]] le %[[N]], "drop: the count for axis 0 must not exceed the extent: expected at most {expected} (axis 0 of a), got {given}"
 // CHECK-NEXT:  %[[TWO:.*]] = arith.constant 2 : index
 // CHECK-NEXT:  %[[SIZE:.*]] = arith.subi %[[N]], %[[TWO]] : index
 // CHECK:       moa.comprehension [%[[I:.*]] < %[[SIZE]], %[[J:.*]] < %{{.*}}] -> tensor<?x5xf64>
@@ -52,7 +52,7 @@ func.func @psi_of_drop_by_data(%v: tensor<index>, %a: tensor<?xf64>) -> tensor<?
 // CHECK:       %[[COUNT:.*]] = moa.at %[[V]][] : tensor<index>
 // CHECK:       %[[MAGNITUDE:.*]] = arith.maxsi
 // CHECK-NEXT:  %[[N:.*]] = moa.extent %[[A]], 0
-// CHECK-NEXT:  moa.require %[[MAGNITUDE]] le %[[N]], "drop: the count for axis 0 must not exceed the extent"
+// CHECK-NEXT:  moa.require %[[MAGNITUDE]] le %[[N]], "drop: the count for axis 0 must not exceed the extent: expected at most {expected} (axis 0 of a), got {given} (the absolute value of v)"
 // CHECK:       %[[SIZE:.*]] = arith.subi %[[N]], %[[MAGNITUDE]] : index
 // CHECK:       moa.comprehension [%[[I:.*]] < %[[SIZE]]] -> tensor<?xf64>
 // CHECK-NEXT:    %[[POSITIVE:.*]] = arith.cmpi slt, %[[ZERO:.*]], %[[COUNT]] : index

@@ -28,7 +28,7 @@ func.func @psi_of_expand_by_data(%v: tensor<?xi1>, %a: tensor<?xi64>) -> tensor<
 }
 // CHECK:       %[[COUNT:.*]] = moa.fold add
 // CHECK:       %[[N:.*]] = moa.extent %[[A]], 0
-// CHECK-NEXT:  moa.require %[[COUNT]] eq %[[N]], "expand: the mask must hold as often as axis 0 is long"
+// CHECK-NEXT:  moa.require %[[COUNT]] eq %[[N]], "expand: the mask must hold as often as axis 0 is long: expected {expected} (axis 0 of a), got {given} (the number of true elements of v)"
 // CHECK:       moa.comprehension [%[[I:.*]] < %{{.*}}] -> tensor<?xi64>
 // CHECK-NEXT:    %[[HOLDS:.*]] = moa.at %[[V]][%[[I]]]
 // CHECK-NEXT:    scf.if %[[HOLDS]] -> (i64) {

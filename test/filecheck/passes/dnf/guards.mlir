@@ -10,7 +10,7 @@ func.func @dynamic_extents_are_guarded(%a: tensor<2x?xf64>, %b: tensor<?x5xf64>)
 }
 // CHECK-DAG:   %[[GIVEN:.*]] = moa.extent %[[B]], 0
 // CHECK-DAG:   %[[EXPECTED:.*]] = moa.extent %[[A]], 1
-// CHECK:       moa.require %[[GIVEN]] eq %[[EXPECTED]], "inner: the last extent of the left operand must equal the first of the right"
+// CHECK:       moa.require %[[GIVEN]] eq %[[EXPECTED]], "inner: the last extent of the left operand must equal the first of the right: expected {expected} (axis 1 of a), got {given} (axis 0 of b)"
 // CHECK-NOT:   moa.require
 // CHECK:       moa.comprehension
 
@@ -45,9 +45,9 @@ func.func @guards_are_not_repeated(%a: tensor<?xf64>, %b: tensor<?xf64>, %c: ten
 }
 // CHECK-DAG:   %[[NA:.*]] = moa.extent %[[A]], 0
 // CHECK-DAG:   %[[NB:.*]] = moa.extent %[[B]], 0
-// CHECK:       moa.require %[[NB]] eq %[[NA]], "add: extents of axis 0 must be equal"
+// CHECK:       moa.require %[[NB]] eq %[[NA]], "add: extents of axis 0 must be equal: expected {expected} (axis 0 of a), got {given} (axis 0 of b)"
 // CHECK:       %[[NC:.*]] = moa.extent %[[C]], 0
-// CHECK-NEXT:  moa.require %[[NC]] eq %[[NA]], "mul: extents of axis 0 must be equal"
+// CHECK-NEXT:  moa.require %[[NC]] eq %[[NA]], "mul: extents of axis 0 must be equal: expected {expected} (axis 0 of b), got {given} (axis 0 of c)"
 // CHECK-NOT:   moa.require
 // CHECK:       moa.comprehension [%{{.*}} < %[[NA]]]
 
@@ -60,7 +60,7 @@ func.func @stated_extents_are_guarded(%a: tensor<?xf64>) -> tensor<3xf64> {
 }
 // CHECK-DAG:   %[[N:.*]] = moa.extent %[[A]], 0
 // CHECK-DAG:   %[[THREE:.*]] = moa.fixed_extent 3
-// CHECK:       moa.require %[[N]] eq %[[THREE]], "{{.*}}: the result type states the extent of axis 0"
+// CHECK:       moa.require %[[N]] eq %[[THREE]], "moa.map: the result type states the extent of axis 0: expected {expected}, got {given} (axis 0 of a)"
 
 // Also what is never used is part of the program's meaning.
 // CHECK-LABEL: func.func @unused_operations_are_guarded(

@@ -7,7 +7,7 @@ func.func @mismatch_behind_dynamic_types(%a: tensor<3x4xf64>, %b: tensor<3x4xf64
   %c = moa.pointwise add %t, %b : tensor<?x?xf64>, tensor<3x4xf64> -> tensor<?x?xf64>
   func.return %c : tensor<?x?xf64>
 }
-// CHECK: add: extents of axis 0 must be equal: expected 4, got 3
+// CHECK: add: extents of axis 0 must be equal: expected 4 (axis 1 of a), got 3 (axis 0 of b)
 
 // -----
 

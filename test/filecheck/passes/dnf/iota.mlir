@@ -48,6 +48,6 @@ func.func @psi_of_iota_of_data(%n: tensor<index>) -> tensor<?xindex> {
 }
 // CHECK-NEXT:  %[[EXTENT:.*]] = moa.at %[[N]][] : tensor<index>
 // CHECK-NEXT:  %[[ZERO:.*]] = moa.fixed_extent 0
-// CHECK-NEXT:  moa.require %[[EXTENT]] ge %[[ZERO]], "iota: an extent must not be negative"
+// CHECK-NEXT:  moa.require %[[EXTENT]] ge %[[ZERO]], "iota: an extent must not be negative: expected at least {expected}, got {given} (the value of n)"
 // CHECK-NEXT:  moa.comprehension [%[[K:.*]] < %[[EXTENT]]] -> tensor<?xindex>
 // CHECK-NEXT:    moa.yield %[[K]] : index

@@ -126,6 +126,6 @@ func.func @psi_of_omega_of_dynamic_cells(%a: tensor<3x?xf64>, %b: tensor<3x?xf64
 }
 // CHECK-DAG:   %[[M:.*]] = moa.extent %[[B]], 1
 // CHECK-DAG:   %[[N:.*]] = moa.extent %[[A]], 1
-// CHECK:       moa.require %[[M]] eq %[[N]], "inner: the last extent of the left operand must equal the first of the right"
+// CHECK:       moa.require %[[M]] eq %[[N]], "inner: the last extent of the left operand must equal the first of the right: expected {expected} (axis 1 of a), got {given} (axis 1 of b)"
 // CHECK:       moa.comprehension
 // CHECK-NOT:   func.func private

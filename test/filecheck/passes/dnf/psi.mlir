@@ -12,7 +12,7 @@ func.func @psi_of_psi_with_a_constant_index(%a: tensor<?x4xf64>) -> tensor<4xf64
 }
 // CHECK:       %[[ENTRY:.*]] = moa.fixed_extent 2
 // CHECK-NEXT:  %[[N:.*]] = moa.extent %[[A]], 0
-// CHECK-NEXT:  moa.require %[[ENTRY]] lt %[[N]], "psi: index entry 0 out of range of axis 0"
+// CHECK-NEXT:  moa.require %[[ENTRY]] lt %[[N]], "psi: index entry 0 out of range of axis 0: expected less than {expected} (axis 0 of a), got {given}"
 // CHECK:       moa.comprehension [%[[J:.*]] < %{{.*}}] -> tensor<4xf64>
 // CHECK-NOT:     moa.in_bounds
 // CHECK:         %[[TWO:.*]] = arith.constant 2 : index

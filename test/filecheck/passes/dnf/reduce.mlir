@@ -26,7 +26,7 @@ func.func @psi_of_reduce_without_identity(%a: tensor<?xf64>) -> tensor<f64> {
 }
 // CHECK:       %[[N:.*]] = moa.extent %[[A]], 0
 // CHECK-NEXT:  %[[ONE:.*]] = moa.fixed_extent 1
-// CHECK-NEXT:  moa.require %[[N]] ge %[[ONE]], "reduce: sub has no identity element, so the folded axis must not be empty"
+// CHECK-NEXT:  moa.require %[[N]] ge %[[ONE]], "reduce: sub has no identity element, so the folded axis must not be empty: expected at least {expected}, got {given} (axis 0 of a)"
 // CHECK:       moa.comprehension [] -> tensor<f64>
 // CHECK-NEXT:    moa.fold sub [%{{.*}} = %{{.*}} to %[[N]]] -> f64
 

@@ -112,12 +112,12 @@ func.func @psi_of_reshape_by_data(%t: tensor<2xindex>, %a: tensor<?xf64>) -> ten
   func.return %c : tensor<?x?xf64>
 }
 // CHECK:       %[[ROWS:.*]] = moa.at %[[T]][
-// CHECK:       moa.require %[[ROWS]] ge %{{.*}}, "reshape: an extent must not be negative"
+// CHECK:       moa.require %[[ROWS]] ge %{{.*}}, "reshape: an extent must not be negative: expected at least {expected}, got {given} (element 0 of t)"
 // CHECK:       %[[COLUMNS:.*]] = moa.at %[[T]][
-// CHECK:       moa.require %[[COLUMNS]] ge %{{.*}}, "reshape: an extent must not be negative"
+// CHECK:       moa.require %[[COLUMNS]] ge %{{.*}}, "reshape: an extent must not be negative: expected at least {expected}, got {given} (element 1 of t)"
 // CHECK:       %[[TOTAL:.*]] = arith.muli %[[ROWS]], %[[COLUMNS]] : index
 // CHECK-NEXT:  %[[N:.*]] = moa.extent %[[A]], 0
-// CHECK-NEXT:  moa.require %[[TOTAL]] eq %[[N]], "reshape: the number of elements must stay"
+// CHECK-NEXT:  moa.require %[[TOTAL]] eq %[[N]], "reshape: the number of elements must stay: expected {expected} (axis 0 of a), got {given} (element 0 of t * element 1 of t)"
 // CHECK:       moa.comprehension [%[[I:.*]] < %[[ROWS]], %[[J:.*]] < %[[COLUMNS]]] -> tensor<?x?xf64>
 // CHECK-NEXT:    %[[START:.*]] = arith.muli %[[I]], %[[COLUMNS]] : index
 // CHECK-NEXT:    %[[K:.*]] = arith.addi %[[START]], %[[J]] : index

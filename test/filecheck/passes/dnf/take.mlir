@@ -25,7 +25,7 @@ func.func @psi_of_take_from_the_end(%a: tensor<?x5xf64>) -> tensor<2x5xf64> {
 }
 // CHECK-DAG:   %[[TWO:.*]] = moa.fixed_extent 2
 // CHECK-DAG:   %[[N:.*]] = moa.extent %[[A]], 0
-// CHECK:       moa.require %[[TWO]] le %[[N]], "take: the count for axis 0 must not exceed the extent"
+// CHECK:       moa.require %[[TWO]] le %[[N]], "take: the count for axis 0 must not exceed the extent: expected at most {expected} (axis 0 of a), got {given}"
 // CHECK:       %[[V:.*]] = arith.constant -2 : index
 // CHECK:       moa.comprehension [%[[I:.*]] < %[[TWO]], %[[J:.*]] < %{{.*}}] -> tensor<2x5xf64>
 // CHECK-NEXT:    %[[START:.*]] = arith.addi %[[N]], %[[V]] : index
@@ -54,7 +54,7 @@ func.func @psi_of_take_by_data(%v: tensor<index>, %a: tensor<?xf64>) -> tensor<?
 // CHECK:       %[[COUNT:.*]] = moa.at %[[V]][] : tensor<index>
 // CHECK:       %[[SIZE:.*]] = arith.maxsi
 // CHECK-NEXT:  %[[N:.*]] = moa.extent %[[A]], 0
-// CHECK-NEXT:  moa.require %[[SIZE]] le %[[N]], "take: the count for axis 0 must not exceed the extent"
+// CHECK-NEXT:  moa.require %[[SIZE]] le %[[N]], "take: the count for axis 0 must not exceed the extent: expected at most {expected} (axis 0 of a), got {given} (the absolute value of v)"
 // CHECK-NEXT:  %[[ZERO:.*]] = arith.constant 0 : index
 // CHECK-NEXT:  moa.comprehension [%[[I:.*]] < %[[SIZE]]] -> tensor<?xf64>
 // CHECK-NEXT:    %[[END:.*]] = arith.addi %[[N]], %[[COUNT]] : index
