@@ -1085,14 +1085,19 @@ def obligations(
 ASSUMED: dict[str, tuple[str, ...]] = {
     "rotate": ("division",),
     "gamma": ("division",),
-    "gamma-inverse": ("division", "gamma"),
-    "reshape": ("division", "gamma", "gamma-inverse"),
-    "ravel": ("division", "gamma", "gamma-inverse"),
+    "gamma-inverse": ("division", "gamma", "gamma-inverse"),
+    "pad": ("division",),
+    "reshape": ("division", "gamma", "gamma-inverse", "reshape"),
+    "recycle": ("division", "gamma", "gamma-inverse", "reshape", "recycle"),
+    "ravel": ("division", "gamma", "gamma-inverse", "reshape", "ravel"),
 }
-"""The rules whose obligations the proofs of a rule assume or use instances of."""
+"""The rules whose obligations the proofs of a rule assume or use instances of.
+
+A rule that is among its own also needs its obligations for fewer axes.
+"""
 
 _FUNCTIONS = ("division", "gamma", "gamma-inverse")
-"""The rules that are no law of psi."""
+"""The lemmas and the functions of addresses: identifiers name them without psi."""
 
 _IN_WORDS = {
     **{"<=": " le ", ">=": " ge ", "<": " lt ", ">": " gt ", "=": " is "},
@@ -1157,12 +1162,20 @@ def citations(law: str, rank: int) -> tuple[str, ...]:
             for obligation in _of_rule(other)
             if obligation.rank <= rank
         ]
-    return tuple(found)
+    return tuple(dict.fromkeys(found))
 
 
-def is_beyond(law: str, rank: int) -> bool:
-    """Whether a law has proofs for each rank, but none for one as high as this."""
+def is_unproved(law: str, rank: int) -> bool:
+    """Whether something is to be proved of a law at a rank, and there is no proof.
+
+    An array of rank 0 has no index that could be rewritten.
+    """
     rule = rule_of(law)
-    if rule not in _RULES or rank <= LARGEST_RANK:
+    if rule in WITHOUT_INDEX_REWRITING:
         return False
-    return max(obligation.rank for obligation in _of_rule(rule)) == LARGEST_RANK
+    if rule not in _RULES:
+        return True
+    ranks = {obligation.rank for obligation in _of_rule(rule)}
+    if rank > LARGEST_RANK:
+        return max(ranks) == LARGEST_RANK
+    return rank > 0 and min(ranks) > rank

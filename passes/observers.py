@@ -44,7 +44,7 @@ class Recorder:
 
         `steps` has rule, redex and result of each step, in order; `proofs` for each
         rule the identifiers of the proofs it needed; `unproved` the rules that were
-        applied at a higher rank than there are proofs for, each with the rank.
+        applied at a rank there are no proofs for, each with the rank.
         """
         from moa_dialect import proofs
 
@@ -54,7 +54,7 @@ class Recorder:
             identifiers = cited.setdefault(step.rule, {})
             for rank in step.ranks:
                 identifiers.update(dict.fromkeys(proofs.citations(step.rule, rank)))
-                if proofs.is_beyond(step.rule, rank):
+                if proofs.is_unproved(step.rule, rank):
                     unproved[f"{step.rule}/rank{rank}"] = None
         fields: dict[str, Attribute] = {
             "steps": ArrayAttr(

@@ -277,7 +277,7 @@ def _reshaped(
     return r.element(source, entries)
 
 
-def _ranks(op: ReshapeOp | RavelOp) -> tuple[int, ...]:
+def _ranks(op: ReshapeOp | RavelOp | RecycleOp) -> tuple[int, ...]:
     """Groups of axes there are on both sides."""
     return tuple(sorted({rank(_unshaped(op.array)), rank(op.array_result)}))
 
@@ -310,6 +310,9 @@ class PsiOfRecycle(PsiLaw[RecycleOp]):
     """`i ψ recycle(t, A) = γ'(γ(i; t) mod τA; ρA) ψ A`."""
 
     name = "psi-recycle"
+
+    def proof_ranks(self, op: RecycleOp) -> tuple[int, ...]:
+        return _ranks(op)
 
     def reduce(self, op: RecycleOp, index: Index, r: Reduction) -> SSAValue:
         m, axes, source = IndexCode(r), range(rank(op.array)), op.array

@@ -25,6 +25,10 @@ def prove(function: FuncOp) -> None:
     name = function.sym_name.data
     for applied in derivation.unproved_of(function):
         law, _, rank = applied.rpartition("/rank")
+        if proofs.rule_of(law) not in proofs.rules():
+            raise VerifyException(
+                f"@{name}: {law} was applied: expected a law with proofs, got none"
+            )
         raise VerifyException(
             f"@{name}: {law} was applied at rank {rank}: expected a rank up to "
             f"{proofs.LARGEST_RANK}, beyond there are no proofs"

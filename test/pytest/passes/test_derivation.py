@@ -27,8 +27,11 @@ from moa_dialect.parsing import ModuleParser
 from moa_dialect.passes import derivation
 from moa_dialect.passes.derivation import DERIVATION
 from moa_dialect.passes.fold_addresses import FoldAddressesPass
+from moa_dialect.passes.fuse import FuseReductionsPass
 from moa_dialect.passes.infer_shapes import InferShapesPass
 from moa_dialect.passes.laws import LAWS
+from moa_dialect.passes.psi_laws import PsiLaw
+from moa_dialect.passes.restrict import RestrictDomainsPass
 from moa_dialect.passes.share import SharePass
 from moa_dialect.passes.sink import SinkPass
 from moa_dialect.passes.split_loops import SplitLoopsPass
@@ -47,6 +50,8 @@ FILES = sorted(
 STAGES = ("dnf", "fused", "onf")
 LATER = (
     SharePass(),
+    RestrictDomainsPass(),
+    FuseReductionsPass(chunk=64),
     SinkPass(),
     ToOnfPass(),
     SplitLoopsPass(),
@@ -168,7 +173,9 @@ def test_the_certificate_says_what_was_applied_and_why() -> None:
             }
         ],
     }
-    assert [each["pass"] for each in others] == [pass_.name for pass_ in LATER]
+    names = [each["pass"].partition("{")[0] for each in others]
+    assert names == [pass_.name for pass_ in LATER]
+    assert others[2] == {"pass": "moa-fuse-reductions{chunk=64}"}
     rule = certificate["rules"]["psi-inner"]
     assert rule["steps"] == 1
     assert "f•g" in rule["law"]
@@ -336,6 +343,61 @@ def unjustified(law: str, rank: int) -> bool:
 def test_every_law_is_justified_at_every_rank(law: str, rank: int) -> None:
     """That each obligation is proved is tested with the proofs."""
     assert not unjustified(law, rank)
+
+
+@pytest.mark.parametrize("law", LAW_NAMES)
+def test_a_law_with_proofs_says_at_which_ranks(law: str) -> None:
+    """Otherwise those for rank 0 would be cited, which are few or none."""
+    ((operation, applied),) = [each for each in LAWS.items() if each[1].name == law]
+    if proofs.rule_of(law) in proofs.rules():
+        operands = {name for name, _ in operation.get_irdl_definition().operands}
+        is_own = type(applied).proof_ranks is not PsiLaw.proof_ranks
+        assert is_own or operands & {"array", "lhs", "rhs"}
+
+
+def certified(text: str) -> FuncOp:
+    module = parse(text)
+    ToDnfPass(certify=True).apply(Context(), module)
+    return function(module)
+
+
+def test_proofs_are_about_the_axes_of_a_shape() -> None:
+    operands = "%i: tensor<3xindex>, %s: tensor<3xindex>"
+    types = "tensor<3xindex>, tensor<3xindex> -> tensor<index>"
+    gamma = certified(
+        f"""func.func @f({operands}) -> tensor<index> {{
+          %k = moa.gamma row %i, %s : {types}
+          func.return %k : tensor<index>
+        }}"""
+    )
+    cited = {each.partition("/in")[0] for each in derivation.proofs_of(gamma)}
+    assert "gamma/rank3" in cited
+    assert not any("rank4" in each for each in cited)
+
+
+def test_proofs_are_about_both_operands() -> None:
+    types = "tensor<2x3xf64>, tensor<3x1x2x1x2xf64> -> tensor<2x1x2x1x2xf64>"
+    inner = certified(
+        f"""func.func @f(%a: tensor<2x3xf64>, %b: tensor<3x1x2x1x2xf64>)
+            -> tensor<2x1x2x1x2xf64> {{
+          %c = moa.inner add mul %a, %b : {types}
+          func.return %c : tensor<2x1x2x1x2xf64>
+        }}"""
+    )
+    assert derivation.unproved_of(inner) == ["psi-inner/rank5"]
+
+
+def test_an_unproved_law_is_recorded_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    rules: dict[str, Callable[..., Any]] = dict(proofs._RULES)
+    del rules["transpose"]
+    monkeypatch.setattr(proofs, "_RULES", rules)
+    text = (
+        moa.jit(lambda a: moa.transpose(a)).lower(spec(2, 3)).text("dnf", certify=True)
+    )
+    verify(text)
+    expected = "psi-transpose was applied: expected a law with proofs, got none"
+    with pytest.raises(VerifyException, match=expected):
+        verify(text, prove=True)
 
 
 def test_what_a_rule_assumes_is_cited_too() -> None:
