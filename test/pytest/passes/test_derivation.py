@@ -17,6 +17,7 @@ import pytest
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.dialects.func import FuncOp
+from xdsl.irdl import IRDLOperation
 from xdsl.printer import Printer
 from xdsl.utils.exceptions import VerifyException
 
@@ -349,6 +350,7 @@ def test_every_law_is_justified_at_every_rank(law: str, rank: int) -> None:
 def test_a_law_with_proofs_says_at_which_ranks(law: str) -> None:
     """Otherwise those for rank 0 would be cited, which are few or none."""
     ((operation, applied),) = [each for each in LAWS.items() if each[1].name == law]
+    assert issubclass(operation, IRDLOperation)
     if proofs.rule_of(law) in proofs.rules():
         operands = {name for name, _ in operation.get_irdl_definition().operands}
         is_own = type(applied).proof_ranks is not PsiLaw.proof_ranks
