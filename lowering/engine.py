@@ -360,7 +360,9 @@ def cache_key(module: ModuleOp, entry: str | None) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def compile_module(module: ModuleOp, entry: str | None = None) -> Kernel:
+def compile_module(
+    module: ModuleOp, entry: str | None = None, fuse: bool = False
+) -> Kernel:
     """Compile a function of a module at any stage; the module itself is kept.
 
     Kernels are kept in memory, keyed by the module's text (which has the shapes and
@@ -370,12 +372,12 @@ def compile_module(module: ModuleOp, entry: str | None = None) -> Kernel:
         MoaError: for an unknown entry, or a program that cannot be lowered.
     """
     find_entry(module, entry)
-    key = cache_key(module, entry)
+    key = cache_key(module, entry) + (".fused" if fuse else "")
     with _LOCK:
         if key in _KERNELS:
             return _KERNELS[key]
     lowered = module.clone()
-    lower_to(lowered, "target", Context())
+    lower_to(lowered, "target", Context(), fuse)
     kernel = kernel_of(lowered, entry)
     with _LOCK:
         return _KERNELS.setdefault(key, kernel)

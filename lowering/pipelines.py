@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
@@ -12,7 +12,9 @@ from moa_dialect.lowering.mlir_pipeline import run_upstream
 from moa_dialect.lowering.to_scf import ToScfPass
 from moa_dialect.passes.check_storage import CheckStoragePass
 from moa_dialect.passes.fold_addresses import FoldAddressesPass
+from moa_dialect.passes.fuse import FuseReductionsPass
 from moa_dialect.passes.infer_shapes import InferShapesPass
+from moa_dialect.passes.restrict import RestrictDomainsPass
 from moa_dialect.passes.share import SharePass
 from moa_dialect.passes.sink import SinkPass
 from moa_dialect.passes.split_loops import SplitLoopsPass
@@ -33,6 +35,16 @@ STAGES: dict[str, tuple[ModulePass, ...]] = {
 }
 """The passes that lead to each stage from the one before; the first reads programs."""
 
+FUSING: dict[str, tuple[ModulePass, ...]] = STAGES | {
+    "fused": (
+        SharePass(),
+        RestrictDomainsPass(),
+        FuseReductionsPass(chunk=64),
+        SinkPass(),
+    )
+}
+"""The same with dependent folds in one pass: values are those of real arithmetic."""
+
 TO_LLVM = (
     "builtin.module(func.func(llvm-request-c-wrappers),canonicalize,cse,"
     "loop-invariant-code-motion,convert-scf-to-cf,expand-strided-metadata,"
@@ -43,10 +55,22 @@ TO_LLVM = (
 """The upstream passes from scf, memref, arith and math to the LLVM dialect."""
 
 
-def lower_to(module: ModuleOp, stage: str, ctx: Context) -> None:
-    """Lower a module in place from the algebra up to a stage before `llvm`."""
-    for name, passes in STAGES.items():
+def lower_to(
+    module: ModuleOp,
+    stage: str,
+    ctx: Context,
+    fuse: bool = False,
+    certify: bool = False,
+) -> None:
+    """Lower a module in place from the algebra up to a stage before `llvm`.
+
+    With `fuse` folds that depend on each other share a pass, which reassociates them.
+    With `certify` the functions say how they were derived, up to the stage `onf`.
+    """
+    for name, passes in (FUSING if fuse else STAGES).items():
         for pass_ in passes:
+            if certify and isinstance(pass_, ToDnfPass):
+                pass_ = replace(pass_, certify=True)
             pass_.apply(ctx, module)
         if name == stage:
             return
@@ -58,11 +82,14 @@ class CpuPipelinePass(ModulePass):
 
     moa-infer-shapes, moa-to-dnf, moa-share, moa-sink, moa-to-onf, moa-split-loops,
     moa-fold-addresses, moa-check-storage, moa-to-scf, then upstream's conversions.
-    Modules at a later stage may enter too.
+    Modules at a later stage may enter too. With `fuse`, moa-restrict-domains and
+    moa-fuse-reductions come before moa-sink.
     """
 
     name = "moa-cpu"
 
+    fuse: bool = False
+
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        lower_to(op, "target", ctx)
+        lower_to(op, "target", ctx, self.fuse)
         run_upstream(op, TO_LLVM, ctx)

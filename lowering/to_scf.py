@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import prod
 
 from xdsl.builder import Builder
 from xdsl.context import Context
@@ -25,6 +26,7 @@ from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint, Rewriter
 from xdsl.utils.hints import isa
 
+from moa_dialect.errors import CompileError
 from moa_dialect.ops.function import has_identity, lookup_function
 from moa_dialect.ops.normal_form import (
     ExtentOp,
@@ -36,10 +38,12 @@ from moa_dialect.ops.normal_form import (
 )
 from moa_dialect.ops.operational import BufferOp, LoadOp, LoopOp, RavOp, StoreOp
 from moa_dialect.passes.affine_code import emit_set
+from moa_dialect.passes.check_storage import static_size
+from moa_dialect.passes.derivation import DERIVATION
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.to_onf import STATUS
 from moa_dialect.scalar_code import apply_function, constant, fold_start
-from moa_dialect.types import element_of, shape_of
+from moa_dialect.types import dtype_of, element_of, shape_of
 
 CHECKS = "moa.checks"
 """The attribute of a function that lists its checks as "relation: message".
@@ -47,6 +51,9 @@ CHECKS = "moa.checks"
 The status argument receives `[number, given, expected]` of the first check that fails,
 counted from 1; it is left alone if none does.
 """
+
+STACK_BYTES = 1 << 16
+"""How much of a function's scratch memory may lie on the stack."""
 
 _PREDICATES = {"eq": "eq", "lt": "slt", "le": "sle", "ge": "sge"}
 
@@ -57,6 +64,7 @@ class _Lowering:
 
     function: FuncOp
     checks: list[str] = field(default_factory=list[str])
+    stack_bytes: int = 0
 
     @property
     def has_status(self) -> bool:
@@ -150,7 +158,19 @@ class _Lowering:
         return address
 
     def _buffer(self, op: BufferOp, builder: Builder) -> None:
-        """Memory from here to the end of the block."""
+        """Memory from here to the end of the block.
+
+        A size that is a number, up to `STACK_BYTES` together, lies on the stack of the
+        function: at its entry, so that no loop takes more of it.
+        """
+        if self._fits_the_stack(op):
+            entry = Builder(InsertPoint.at_start(self.function.body.block))
+            count = prod(map(static_size, op.extents))
+            number = entry.insert(constant(count, IndexType())).result
+            element = element_of(op.result.type)
+            slot = memref.AllocaOp.get(element, None, [DYNAMIC_INDEX], [number])
+            Rewriter.replace_op(op, [], [entry.insert(slot).memref])
+            return
         size: SSAValue = builder.insert(constant(1, IndexType())).result
         for extent in op.extents:
             size = builder.insert(arith.MuliOp(size, extent)).result
@@ -162,6 +182,18 @@ class _Lowering:
         Rewriter.replace_op(op, alloc)
         release = memref.DeallocOp.get(alloc.memref)
         Rewriter.insert_op(release, InsertPoint.before(block.last_op))
+
+    def _fits_the_stack(self, op: BufferOp) -> bool:
+        """Whether a buffer goes onto the stack, which then has less left."""
+        try:
+            count = prod(map(static_size, op.extents))
+        except CompileError:
+            return False
+        size = count * dtype_of(element_of(op.result.type)).itemsize
+        if self.stack_bytes + size > STACK_BYTES:
+            return False
+        self.stack_bytes += size
+        return True
 
     def _loop(self, op: LoopOp, builder: Builder) -> None:
         """A loop counts up from 0; the index is start + count * stride."""
@@ -185,10 +217,11 @@ class _Lowering:
             actual = inner.insert(arith.AddiOp(op.start, product)).result
             index.replace_all_uses_with(actual)
             body.erase_arg(index)
-        assert body.last_op is not None
-        Rewriter.replace_op(body.last_op, scf.YieldOp())
+        _, terminator = body_of(op.body)
+        Rewriter.replace_op(terminator, scf.YieldOp(*terminator.values))
         region = op.detach_region(op.body)
-        Rewriter.replace_op(op, scf.ForOp(lower, upper, step, [], region), [])
+        loop = scf.ForOp(lower, upper, step, list(op.initial), region)
+        Rewriter.replace_op(op, loop)
 
     def _fold(self, op: FoldOp, builder: Builder) -> None:
         """A right fold: from the last index down, the accumulator on the right.
@@ -399,6 +432,8 @@ class ToScfPass(ModulePass):
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for function in functions_of(op):
             to_scf(function)
+            # Upstream does not know it, and it says nothing of what comes from here on.
+            function.attributes.pop(DERIVATION, None)
 
 
 def unlowered(module: ModuleOp) -> Sequence[str]:

@@ -17,6 +17,7 @@ from moa_dialect.ops.computational import (
 )
 from moa_dialect.ops.normal_form import (
     AtOp,
+    CascadeOp,
     ComprehensionOp,
     ExtentOp,
     FixedExtentOp,
@@ -97,6 +98,7 @@ NORMAL_FORM: tuple[type[Operation], ...] = (
     AtOp,
     ComprehensionOp,
     FoldOp,
+    CascadeOp,
     YieldOp,
 )
 """The denotational normal form: index spaces with scalar bodies."""

@@ -95,6 +95,8 @@ from moa_dialect.ops.extents import (
 from moa_dialect.ops.function import FunctionAttr, lookup_function, print_name
 from moa_dialect.ops.normal_form import (
     AtOp,
+    CascadeOp,
+    CascadeView,
     ComprehensionOp,
     ExtentOp,
     FixedExtentOp,
@@ -104,6 +106,7 @@ from moa_dialect.ops.normal_form import (
     YieldOp,
     body_of,
     cell_element,
+    needed,
 )
 from moa_dialect.ops.operational import BufferOp, LoadOp, LoopOp, RavOp, StoreOp
 from moa_dialect.ops.rearranging import (
@@ -349,11 +352,16 @@ class _Body:
     set before it is used, each time the block is run.
     """
 
-    def __init__(self, block: Block):
+    def __init__(self, block: Block, wanted: Sequence[int] | None = None):
+        """A block, or as much of it as the yielded values `wanted` need."""
         *ops, self.terminator = block.ops
         self.arguments = tuple(block.args)
-        self.steps = [(op, tuple(op.operands), tuple(op.results)) for op in ops]
         self.yielded = tuple(self.terminator.operands)
+        self.is_whole = wanted is None
+        if wanted is not None:
+            self.yielded = tuple(self.yielded[number] for number in wanted)
+            ops = needed(block, self.yielded)
+        self.steps = [(op, tuple(op.operands), tuple(op.results)) for op in ops]
 
     def run(self, interpreter: Interpreter, arguments: PythonValues) -> PythonValues:
         """The values that the block's terminator is given."""
@@ -362,7 +370,7 @@ class _Body:
             values = interpreter.run_op(op, interpreter.get_values(operands))
             interpreter.set_values(zip(results, values, strict=True))
         values = interpreter.get_values(self.yielded)
-        if interpreter.listeners:
+        if interpreter.listeners and self.is_whole:
             interpreter.run_op(self.terminator, values)
         return values
 
@@ -540,6 +548,9 @@ def _unrun_shape(
             return _placed(shape, op.positions(len(shape)))
         case FoldOp() as op:
             return _unrun_shape(interpreter, body_of(op.body)[1].values[0], body)
+        case CascadeOp() as op:
+            assert isinstance(value, OpResult)
+            return _unrun_shape(interpreter, op.defining(value), body)
         case owner:
             name = owner.name if isinstance(owner, Operation) else "an argument"
             raise ShapeError(
@@ -862,6 +873,15 @@ class _Algebra(InterpreterFunctions):
 # The denotational normal form
 
 
+def _combining(
+    interpreter: Interpreter, op: Operation, function: FunctionAttr, type_: Attribute
+) -> Callable[[Any, Any], Any]:
+    """A function of elements as a function of two scalars, or arrays of one shape."""
+    if is_array_type(type_):
+        return _of_equal_shapes(_array_function(interpreter, op, function))
+    return _scalar_function(interpreter, op, function, type_)
+
+
 class _Fold:
     """What does not change between the runs of a fold."""
 
@@ -870,12 +890,7 @@ class _Fold:
         self.body = _body(interpreter, op.body.block)
         self.domain = None if op.domain is None else op.domain.data
         self.element = cell_element(op.result.type)
-        if is_array_type(op.result.type):
-            self.combine = _of_equal_shapes(
-                _array_function(interpreter, op, op.function)
-            )
-        else:
-            self.combine = _scalar_function(interpreter, op, op.function, self.element)
+        self.combine = _combining(interpreter, op, op.function, op.result.type)
 
     def run(self, interpreter: Interpreter, args: PythonValues) -> Any:
         """The right fold over the indices of the domain."""
@@ -902,6 +917,127 @@ class _Fold:
             return scalar_of(_identity(function, self.element), self.element)
         shape = _unrun_shape(interpreter, self.body.yielded[0], block)
         return _identities(shape, function, self.element)
+
+
+class _CascadeGroup:
+    """What does not change between the runs of a cascade: one group's functions."""
+
+    def __init__(self, interpreter: Interpreter, op: CascadeOp, view: CascadeView):
+        self.view = view
+        self.part = _Body(view.part.block)
+        self.own = view.own_accumulators()
+        self.own_part = _Body(view.part.block, self.own)
+        self.pivot = None if view.pivot is None else _Body(view.pivot.block)
+        self.move = None if view.move is None else _Body(view.move.block)
+        self.combine = [
+            _combining(interpreter, op, function, result.type)
+            for function, result in zip(view.functions, view.accumulators, strict=True)
+        ]
+
+    def added(
+        self,
+        interpreter: Interpreter,
+        rows: Sequence[PythonValues],
+        pivots: PythonValues,
+        accumulators: PythonValues | None,
+        own: bool = False,
+    ) -> PythonValues | None:
+        """Accumulators with what some indices contribute, the last index first.
+
+        Nothing accumulated yet is None: the first contribution is taken as it is. With
+        `own` it is only those that the pivots are computed from.
+        """
+        part, combine = self.part, self.combine
+        if own:
+            part, combine = self.own_part, [combine[k] for k in self.own]
+        for row in rows:
+            new = part.run(interpreter, (*row, *pivots))
+            if accumulators is not None:
+                pairs = zip(combine, new, accumulators, strict=True)
+                new = tuple(apply(x, a) for apply, x, a in pairs)
+            accumulators = new
+        return accumulators
+
+    def step(
+        self,
+        interpreter: Interpreter,
+        rows: Sequence[PythonValues],
+        counts: tuple[int, int],
+        earlier: PythonValues,
+        state: tuple[PythonValues, PythonValues | None],
+    ) -> tuple[PythonValues, PythonValues | None]:
+        """Pivots and accumulators after these indices; counts before and after."""
+        old, accumulators = state
+        before, count = counts
+        if self.pivot is None or self.move is None:
+            return old, self.added(interpreter, rows, old, accumulators)
+        own: list[Any] = [None] * len(self.combine)
+        if self.own:
+            so_far = None
+            if accumulators is not None:
+                so_far = tuple(accumulators[k] for k in self.own)
+            known = self.added(interpreter, rows, old, so_far, own=True)
+            assert known is not None
+            for number, value in zip(self.own, known, strict=True):
+                own[number] = value
+        new = self.pivot.run(interpreter, (count, *earlier, *old, *own))
+        if accumulators is not None:
+            arguments = (before, *old, *new, *accumulators)
+            accumulators = self.move.run(interpreter, arguments)
+        return new, self.added(interpreter, rows, new, accumulators)
+
+    def empty(self, interpreter: Interpreter) -> PythonValues:
+        """The accumulators of no index: the identity elements."""
+        values: list[Any] = []
+        block = self.view.part.block
+        for function, result, value in zip(
+            self.view.functions, self.view.accumulators, self.part.yielded, strict=True
+        ):
+            element = cell_element(result.type)
+            if is_array_type(result.type):
+                shape = _unrun_shape(interpreter, value, block)
+                values.append(_identities(shape, function, element))
+            else:
+                values.append(scalar_of(_identity(function, element), element))
+        return tuple(values)
+
+
+class _Cascade:
+    """What does not change between the runs of a cascade."""
+
+    def __init__(self, interpreter: Interpreter, op: CascadeOp):
+        self.data = _Body(op.data.block)
+        self.chunk = op.chunk_length
+        self.groups = [_CascadeGroup(interpreter, op, view) for view in op.views()]
+
+    def run(self, interpreter: Interpreter, args: PythonValues) -> PythonValues:
+        """All accumulators, then all pivots."""
+        lower, upper, *starts = args
+        state: list[tuple[PythonValues, PythonValues | None]] = []
+        for group in self.groups:
+            count = len(group.view.pivots)
+            state.append((tuple(starts[:count]), None))
+            del starts[:count]
+        for high in range(upper, lower, -self.chunk):
+            low = max(high - self.chunk, lower)
+            rows = [
+                (index, *self.data.run(interpreter, (index,)))
+                for index in range(high - 1, low - 1, -1)
+            ]
+            counts = upper - high, upper - low
+            earlier: PythonValues = ()
+            for number, group in enumerate(self.groups):
+                pivots, accumulators = group.step(
+                    interpreter, rows, counts, earlier, state[number]
+                )
+                state[number] = pivots, accumulators
+                earlier = (*earlier, *pivots, *(accumulators or ()))
+        found = [
+            group.empty(interpreter) if accumulators is None else accumulators
+            for group, (_, accumulators) in zip(self.groups, state, strict=True)
+        ]
+        pivots = (values for values, _ in state)
+        return (*chain.from_iterable(found), *chain.from_iterable(pivots))
 
 
 def _of_equal_shapes(
@@ -1009,6 +1145,11 @@ class _NormalForm(InterpreterFunctions):
         fold = once(interpreter, op, lambda: _Fold(interpreter, op))
         return (fold.run(interpreter, args),)
 
+    @impl(CascadeOp)
+    def cascade(self, interpreter: Interpreter, op: CascadeOp, args: PythonValues):
+        cascade = once(interpreter, op, lambda: _Cascade(interpreter, op))
+        return cascade.run(interpreter, args)
+
     @impl_terminator(YieldOp)
     def yield_(self, interpreter: Interpreter, op: YieldOp, args: PythonValues):
         return _leave(args)
@@ -1051,10 +1192,10 @@ class _OperationalForm(InterpreterFunctions):
     @impl(LoopOp)
     def loop(self, interpreter: Interpreter, op: LoopOp, args: PythonValues):
         body = _body(interpreter, op.body.block)
-        start, stop = args
+        start, stop, *carried = args
         for index in range(start, stop, op.stride_value):
-            body.run(interpreter, (index,))
-        return ()
+            carried = body.run(interpreter, (index, *carried))
+        return tuple(carried)
 
     @impl(LoadOp)
     def load(self, interpreter: Interpreter, op: LoadOp, args: PythonValues):

@@ -41,7 +41,7 @@ from xdsl.dialects.builtin import (
 from xdsl.dialects.func import CallOp, FuncOp, ReturnOp
 from xdsl.dialects.scf import IfOp
 from xdsl.dialects.scf import YieldOp as BranchYieldOp
-from xdsl.ir import Attribute, Block, Operation, OpResult, SSAValue
+from xdsl.ir import Attribute, Block, Operation, OpResult, Region, SSAValue
 from xdsl.ir.affine import (
     AffineBinaryOpExpr,
     AffineBinaryOpKind,
@@ -84,6 +84,7 @@ from moa_dialect.ops.extents import (
 )
 from moa_dialect.ops.normal_form import (
     AtOp,
+    CascadeOp,
     ComprehensionOp,
     ExtentOp,
     FixedExtentOp,
@@ -91,6 +92,7 @@ from moa_dialect.ops.normal_form import (
     InBoundsOp,
     RequireOp,
     YieldOp,
+    body_of,
 )
 from moa_dialect.ops.structural import (
     CellOp,
@@ -328,7 +330,8 @@ def _shape(type_: Attribute) -> tuple[int, ...]:
     return shape_of(type_) if is_array else ()
 
 
-def _is_array(value: SSAValue) -> bool:
+def is_array(value: SSAValue) -> bool:
+    """Whether a value is an array."""
     return isa(value.type, TensorType)
 
 
@@ -357,7 +360,7 @@ def _references(op: Operation) -> list[str]:
 
 
 @dataclass
-class _Module:
+class Definitions:
     """What the definitions of one module share."""
 
     functions: dict[str, FuncOp]
@@ -505,10 +508,10 @@ class _Affine:
         return total
 
 
-class _Definition:
+class Definition:
     """The definition of one function."""
 
-    def __init__(self, function: FuncOp, module: _Module):
+    def __init__(self, function: FuncOp, module: Definitions):
         self._function = function
         self._module = module
         self._spelling = module.spelling
@@ -531,12 +534,12 @@ class _Definition:
         block = function.body.block
         for argument in block.args:
             letters = ARRAY_LETTERS if _shape(argument.type) else SCALAR_LETTERS
-            letters = ARRAY_LETTERS if _is_array(argument) else letters
+            letters = ARRAY_LETTERS if is_array(argument) else letters
             name = self._names.fresh(argument.name_hint, letters)
             self._known[argument] = atom(name)
         terminator = block.last_op
         returned = list(terminator.operands) if terminator else []
-        is_scalar = not any(_is_array(value) for value in returned)
+        is_scalar = not any(is_array(value) for value in returned)
         outputs = [] if is_scalar else self._name_results(returned)
         self._extents = _Extents(function, self._names, self._spelling)
         lines = self._lines(block)
@@ -576,7 +579,7 @@ class _Definition:
     # Shapes.
 
     def _declared(self, value: SSAValue, name: Document) -> Document:
-        if not _is_array(value):
+        if not is_array(value):
             return name
         return concat(name, " ^ <", " ".join(self._shape_of(value)), ">")
 
@@ -587,6 +590,8 @@ class _Definition:
             texts = self._comprehension_shape(value.op, value.index)
         elif isinstance(value, OpResult) and isinstance(value.op, FoldOp):
             texts = self._shape_of(_yielded(value.op)[0])
+        elif isinstance(value, OpResult) and isinstance(value.op, CascadeOp):
+            texts = self._shape_of(value.op.defining(value))
         else:
             texts = [
                 self._extents.text(extent_root(value, axis)) or "?"
@@ -626,6 +631,8 @@ class _Definition:
                 lines += self._requirement(op)
             elif isinstance(op, ComprehensionOp) and not self._is_anonymous(op):
                 lines += self._defining(op)
+            elif isinstance(op, CascadeOp):
+                lines.append(self._cascade(op))
             elif not op.results:
                 raise self._unknown(op)
             elif len(op.results) == 1:
@@ -646,7 +653,7 @@ class _Definition:
     def _name(self, value: OpResult) -> str:
         name = self._results.get(value)
         if name is None:
-            letters = ARRAY_LETTERS if _is_array(value) else SCALAR_LETTERS
+            letters = ARRAY_LETTERS if is_array(value) else SCALAR_LETTERS
             name = self._names.fresh(value.name_hint, letters)
         self._known[value] = atom(name)
         return name
@@ -754,6 +761,105 @@ class _Definition:
         bound = vector(extents).document
         sign = self._spelling.sign
         return concat(sign("∀"), " 0 ", sign("≤"), " ", index, " < ", bound, ":")
+
+    def _cascade(self, op: CascadeOp) -> Document:
+        """One pass over the indices, from the last down, as what happens in it.
+
+            let m, s, r = pass_{0≤p<n} (
+              let x = <p> ψ A
+              m := x ⌈ m
+              r from -∞: r' := m
+              r → r': s := exp(r - r') × s
+              s := exp(x - r') + s
+            )
+
+        A pivot r starts from a value and becomes r'; then what is kept relative to it
+        moves. An accumulator s that a pivot is computed from is s' there: s with the
+        indices that are being added, still relative to r. A pivot may also take their
+        `count`, and a move that of the indices `before` them.
+        """
+        names = {result: self._name(result) for result in op.outputs}
+        known = {result: atom(name) for result, name in names.items()}
+        primed = {result: atom(f"{name}'") for result, name in names.items()}
+        listed = ", ".join(names.values())
+        lower, upper = self._known[op.lower], self._known[op.upper]
+        less = self._spelling.sign("≤")
+        earlier: list[Expression] = []
+        with self._names.scope():
+            (index,) = self._enter(op.data.block)
+            lines = self._lines(op.data.block)
+            data: list[Expression] = []
+            for value in body_of(op.data)[1].values:
+                data.append(self._known[value])
+                if data[-1].level is not Level.ATOM:
+                    name = self._names.fresh(value.name_hint, SCALAR_LETTERS)
+                    lines.append(self._let(name, data[-1]))
+                    data[-1] = atom(name)
+            for view in op.views():
+                accumulators = [known[result] for result in view.accumulators]
+                new = [primed[result] for result in view.pivots]
+                if view.pivot is not None and view.move is not None:
+                    old = [known[result] for result in view.pivots]
+                    own = [primed[result] for result in view.accumulators]
+                    count = self._count(view.pivot, "count")
+                    values = self._region(
+                        view.pivot, [count, *earlier, *old, *own], lines
+                    )
+                    for name, target, value, start in zip(
+                        map(names.__getitem__, view.pivots),
+                        new,
+                        values,
+                        view.starts,
+                        strict=True,
+                    ):
+                        first = self._known[start].at(Level.ATOM)
+                        update = self._update(target, value)
+                        lines.append(concat(name, " from ", first, ": ", update))
+                    count = self._count(view.move, "before")
+                    values = self._region(
+                        view.move, [count, *old, *new, *accumulators], lines
+                    )
+                    moved = join(", ", map(self._moved, old, new))
+                    for target, value in zip(accumulators, values, strict=True):
+                        if value.document != target.document:
+                            update = self._update(target, value)
+                            lines.append(concat(moved, ": ", update))
+                values = self._region(view.part, [atom(index), *data, *new], lines)
+                for function, target, value in zip(
+                    view.functions, accumulators, values, strict=True
+                ):
+                    sign = self._spelling.function(function)
+                    combined = self._spelling.infix(sign, value, target)
+                    lines.append(self._update(target, combined))
+                earlier += [*new, *accumulators]
+            self._depth -= 1
+        length = f", {op.chunk_length} at a time" if op.chunk is not None else ""
+        start = [] if lower.document == "0" else [lower.at(Level.ATOM), less]
+        bounds = concat(*start, index, "<", upper.at(Level.ATOM), length)
+        target = f"let {listed}" if self._depth else listed
+        body = Nest(concat(Break(), _stack(lines)))
+        return concat(target, " = pass_{", bounds, "} (", body, Break(), ")")
+
+    def _region(
+        self, region: Region, arguments: Sequence[Expression], lines: list[Document]
+    ) -> list[Expression]:
+        """What a region of a cascade yields; its lines are added to the given ones."""
+        self._known.update(zip(region.block.args, arguments, strict=True))
+        lines += self._lines(region.block)
+        return [self._known[value] for value in body_of(region)[1].values]
+
+    def _count(self, region: Region, name: str) -> Expression:
+        """The name of the count that a region takes."""
+        is_used = bool(region.block.args[0].uses)
+        return atom(self._names.fresh(name, ()) if is_used else name)
+
+    def _update(self, target: Expression, value: Expression) -> Document:
+        return Group(
+            concat(target.document, " :=", Nest(concat(SPACE, value.document)))
+        )
+
+    def _moved(self, old: Expression, new: Expression) -> Document:
+        return concat(old.document, f" {self._spelling.sign('→')} ", new.document)
 
     # Expressions.
 
@@ -1025,6 +1131,15 @@ def _stack(lines: Sequence[Document]) -> Document:
     return join(Break(), lines)
 
 
+def definitions_of(functions: dict[str, FuncOp], ascii: bool) -> Definitions:
+    """What the definitions of these functions share: how each function is called."""
+    spelling = Spelling(ascii)
+    names = _Names(set(WORDS))
+    for name in functions:
+        spelling.functions[name] = names.fresh(name, ())
+    return Definitions(functions, spelling)
+
+
 def notation(module: ModuleOp, ascii: bool = False) -> str:
     """A module at stage moa, dnf or fused in MoA notation.
 
@@ -1035,14 +1150,9 @@ def notation(module: ModuleOp, ascii: bool = False) -> str:
     Raises:
         MoaError: if the module is at a later stage.
     """
-    functions = _definitions(module)
-    spelling = Spelling(ascii)
-    names = _Names(set(WORDS))
-    for name in functions:
-        spelling.functions[name] = names.fresh(name, ())
-    shared = _Module(functions, spelling)
+    shared = definitions_of(_definitions(module), ascii)
     texts = [
-        layout(_Definition(function, shared).document(), WIDTH)
+        layout(Definition(function, shared).document(), WIDTH)
         for function in shared.in_order()
     ]
     return "\n".join(f"{text}\n" for text in texts)

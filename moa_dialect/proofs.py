@@ -41,9 +41,11 @@ unbounded integers, while the code computes with 64 bits.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from itertools import combinations, pairwise, permutations, product
 from math import prod
 from typing import Any, TypeAlias, cast
@@ -147,6 +149,14 @@ class Obligation:
     def formula(self) -> Formula:
         """The whole: what is given implies the claim."""
         return z3.Implies(z3.And(*self.given), self.claim)
+
+    @property
+    def identifier(self) -> str:
+        """What certificates cite: `psi-take/rank2/1-counts-in-bounds`.
+
+        The rule, with the prefix of its law if it has one, the rank, the statement.
+        """
+        return f"{cited_as(self.rule)}/rank{self.rank}/{_slug(self.statement)}"
 
     def __str__(self) -> str:
         return f"{self.rule}, rank {self.rank}: {self.statement}"
@@ -1068,3 +1078,104 @@ def obligations(
         for name in (rules() if rule is None else [rule])
         for part in _RULES[name](functions)
     ]
+
+
+# What certificates cite
+
+ASSUMED: dict[str, tuple[str, ...]] = {
+    "rotate": ("division",),
+    "gamma": ("division",),
+    "gamma-inverse": ("division", "gamma", "gamma-inverse"),
+    "pad": ("division",),
+    "reshape": ("division", "gamma", "gamma-inverse", "reshape"),
+    "recycle": ("division", "gamma", "gamma-inverse", "reshape", "recycle"),
+    "ravel": ("division", "gamma", "gamma-inverse", "reshape", "ravel"),
+}
+"""The rules whose obligations the proofs of a rule assume or use instances of.
+
+A rule that is among its own also needs its obligations for fewer axes.
+"""
+
+_FUNCTIONS = ("division", "gamma", "gamma-inverse")
+"""The lemmas and the functions of addresses: identifiers name them without psi."""
+
+_IN_WORDS = {
+    **{"<=": " le ", ">=": " ge ", "<": " lt ", ">": " gt ", "=": " is "},
+    **{"++": " cat ", "+": " plus ", "-": " minus ", "'": " inverse "},
+    **{"△": " take ", "▽": " drop ", "Φ": " reverse ", "θ": " rotate "},
+    **{"⊘": " transpose ", "ψ": " psi ", "γ": " gamma "},
+}
+
+
+def _slug(statement: str) -> str:
+    """A statement in lower case letters, digits and hyphens."""
+    signs = sorted(_IN_WORDS, key=len, reverse=True)
+    # A hyphen inside of a word is no minus, a genitive no inverse.
+    text = re.sub(r"(?<=[a-z])-(?=[a-z])|'s\b", " ", statement)
+    text = re.sub("|".join(map(re.escape, signs)), lambda m: _IN_WORDS[m[0]], text)
+    return "-".join(re.findall(r"[a-z0-9]+", text.lower()))
+
+
+def cited_as(rule: str) -> str:
+    """What identifiers call a rule: its law, if it has one."""
+    return rule if rule in _FUNCTIONS else f"psi-{rule}"
+
+
+def rule_of(law: str) -> str:
+    """The rule that a law's name stands for."""
+    return law.removeprefix("psi-")
+
+
+@cache
+def by_identifier() -> dict[str, Obligation]:
+    """All obligations by their identifiers."""
+    return {obligation.identifier: obligation for obligation in obligations()}
+
+
+@cache
+def _of_rule(rule: str) -> tuple[Obligation, ...]:
+    return tuple(obligations(rule))
+
+
+def citations(law: str, rank: int) -> tuple[str, ...]:
+    """The identifiers of the proofs that justify an application of a law.
+
+    These are the obligations of its rule for the rank it is applied at, or for the next
+    lower one if it is about fewer axes; and those of the rules they assume, up to that
+    rank.
+
+    Args:
+        law: the name of the law, such as `psi-take`.
+        rank: the rank of the operand that is indexed.
+    """
+    found: list[str] = []
+    rule = rule_of(law)
+    if rule not in _RULES:
+        return ()
+    own = _of_rule(rule)
+    ranks = [obligation.rank for obligation in own if obligation.rank <= rank]
+    at = max(ranks, default=None)
+    found += [obligation.identifier for obligation in own if obligation.rank == at]
+    for other in ASSUMED.get(rule, ()):
+        found += [
+            obligation.identifier
+            for obligation in _of_rule(other)
+            if obligation.rank <= rank
+        ]
+    return tuple(dict.fromkeys(found))
+
+
+def is_unproved(law: str, rank: int) -> bool:
+    """Whether something is to be proved of a law at a rank, and there is no proof.
+
+    An array of rank 0 has no index that could be rewritten.
+    """
+    rule = rule_of(law)
+    if rule in WITHOUT_INDEX_REWRITING:
+        return False
+    if rule not in _RULES:
+        return True
+    ranks = {obligation.rank for obligation in _of_rule(rule)}
+    if rank > LARGEST_RANK:
+        return max(ranks) == LARGEST_RANK
+    return rank > 0 and min(ranks) > rank

@@ -105,10 +105,23 @@ def fold_start(
     That is the identity element; but a sum of floats that is not empty starts from -0,
     which alone leaves every number as it is, -0 included.
     """
-    start = identity_of(fold.function, type_)
+    if fold.domain is not None:
+        start = identity_of(fold.function, type_)
+        return builder.insert(constant(start, type_)).result
+    return accumulator_start(fold.function, type_, lower, upper, builder)
+
+
+def accumulator_start(
+    function: FunctionAttr,
+    type_: Attribute,
+    lower: SSAValue,
+    upper: SSAValue,
+    builder: Builder,
+) -> SSAValue:
+    """Emit what an accumulator for every `lower <= index < upper` starts from."""
+    start = identity_of(function, type_)
     identity = builder.insert(constant(start, type_)).result
-    is_sum = fold.function == StringAttr("add") and isinstance(type_, AnyFloat)
-    if not is_sum or fold.domain is not None:
+    if not (function == StringAttr("add") and isinstance(type_, AnyFloat)):
         return identity
     neutral = builder.insert(constant(-0.0, type_)).result
     is_some = builder.insert(arith.CmpiOp(lower, upper, "slt")).result

@@ -41,10 +41,28 @@ def _check_dnf() -> type[ModulePass]:
     return CheckDnfPass
 
 
+def _verify() -> type[ModulePass]:
+    from moa_dialect.passes.verify import VerifyPass
+
+    return VerifyPass
+
+
 def _share() -> type[ModulePass]:
     from moa_dialect.passes.share import SharePass
 
     return SharePass
+
+
+def _restrict_domains() -> type[ModulePass]:
+    from moa_dialect.passes.restrict import RestrictDomainsPass
+
+    return RestrictDomainsPass
+
+
+def _fuse_reductions() -> type[ModulePass]:
+    from moa_dialect.passes.fuse import FuseReductionsPass
+
+    return FuseReductionsPass
 
 
 def _sink() -> type[ModulePass]:
@@ -107,7 +125,10 @@ MOA_UNIVERSE = Universe(
         "moa-infer-shapes": _infer_shapes,
         "moa-to-dnf": _to_dnf,
         "moa-check-dnf": _check_dnf,
+        "moa-verify": _verify,
         "moa-share": _share,
+        "moa-restrict-domains": _restrict_domains,
+        "moa-fuse-reductions": _fuse_reductions,
         "moa-sink": _sink,
         "moa-to-onf": _to_onf,
         "moa-split-loops": _split_loops,

@@ -35,6 +35,9 @@ class PsiOfGamma(PsiLaw[GammaOp]):
 
     name = "psi-gamma"
 
+    def proof_ranks(self, op: GammaOp) -> tuple[int, ...]:
+        return (op.length,)
+
     def reduce(self, op: GammaOp, index: Index, r: Reduction) -> SSAValue:
         m, shape, entries = IndexCode(r), _shape(op, r), list[SSAValue]()
         for axis, extent in enumerate(shape):
@@ -57,6 +60,9 @@ class PsiOfGammaInverse(PsiLaw[GammaInverseOp]):
     """`(i ++ <a>) ψ γ'(K; s) = γ'(i ψ K; s)[a]`; for a scalar K, i is empty."""
 
     name = "psi-gamma-inverse"
+
+    def proof_ranks(self, op: GammaInverseOp) -> tuple[int, ...]:
+        return (op.length,)
 
     def reduce(self, op: GammaInverseOp, index: Index, r: Reduction) -> SSAValue:
         m, shape = IndexCode(r), _shape(op, r)

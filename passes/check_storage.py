@@ -84,12 +84,12 @@ def scratch_bytes(module: ModuleOp) -> int:
     for op in module.walk():
         if not isinstance(op, BufferOp):
             continue
-        count = prod(map(_static_size, op.extents))
+        count = prod(map(static_size, op.extents))
         total += count * dtype_of(element_of(op.result.type)).itemsize
     return total
 
 
-def _static_size(value: SSAValue) -> int:
+def static_size(value: SSAValue) -> int:
     """The number a size is, from the types.
 
     Raises:
@@ -101,11 +101,11 @@ def _static_size(value: SSAValue) -> int:
         case arith.ConstantOp(value=IntegerAttr() as number):
             return number.value.data
         case arith.AddiOp(lhs=left, rhs=right):
-            return _static_size(left) + _static_size(right)
+            return static_size(left) + static_size(right)
         case arith.SubiOp(lhs=left, rhs=right):
-            return _static_size(left) - _static_size(right)
+            return static_size(left) - static_size(right)
         case arith.MuliOp(lhs=left, rhs=right):
-            return _static_size(left) * _static_size(right)
+            return static_size(left) * static_size(right)
         case _:
             raise CompileError("the size of the scratch is known only at the call")
 
@@ -160,7 +160,7 @@ class CheckStoragePass(ModulePass):
         self, sizes: Sequence[SSAValue], element: Attribute, factor: int = 1
     ) -> str | None:
         """Why memory of sizes that are numbers is not a tile; None if it is."""
-        count = factor * prod(map(_static_size, sizes))
+        count = factor * prod(map(static_size, sizes))
         bytes_ = count * dtype_of(element).itemsize
         if bytes_ > self.tile_bytes:
             return f"of {bytes_} bytes, more than {self.tile_bytes}"

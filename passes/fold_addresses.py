@@ -20,12 +20,13 @@ from xdsl.context import Context
 from xdsl.dialects import arith
 from xdsl.dialects.builtin import IndexType, ModuleOp
 from xdsl.dialects.func import FuncOp
-from xdsl.ir import Block, SSAValue
+from xdsl.ir import Block, BlockArgument, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint, Rewriter
 
 from moa_dialect.ops.normal_form import FoldOp
 from moa_dialect.ops.operational import LoadOp, LoopOp, StoreOp
+from moa_dialect.passes.derivation import record
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.share import captured, merge_equal
 from moa_dialect.passes.to_dnf import erase_dead
@@ -44,8 +45,10 @@ _DIVISION = (arith.DivUIOp, arith.RemUIOp)
 
 
 def _is_loop_index(value: SSAValue) -> bool:
-    return isinstance(value.owner, Block) and isinstance(
-        value.owner.parent_op(), LoopOp | FoldOp
+    return (
+        isinstance(value, BlockArgument)
+        and value.index == 0
+        and isinstance(value.owner.parent_op(), LoopOp | FoldOp)
     )
 
 
@@ -216,3 +219,4 @@ class FoldAddressesPass(ModulePass):
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for function in functions_of(op):
             fold_addresses(function)
+            record(function, self)

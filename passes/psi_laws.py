@@ -10,7 +10,7 @@ of each law states it in MoA notation.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import ClassVar, Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
@@ -136,6 +136,19 @@ class PsiLaw(ABC, Generic[OperationT]):
     @abstractmethod
     def reduce(self, op: OperationT, index: Index, r: Reduction) -> SSAValue:
         """Emit the element of `op`'s result at a full index."""
+
+    def proof_ranks(self, op: OperationT) -> tuple[int, ...]:
+        """The ranks for which the law's proofs are needed here.
+
+        Those of the operands that are indexed: `array`, or `lhs` and `rhs`. A law of
+        other operands says itself what its proofs are about.
+        """
+        indexed = (getattr(op, name, None) for name in ("array", "lhs", "rhs"))
+        return _ranks(rank(operand) for operand in indexed if operand is not None)
+
+
+def _ranks(ranks: Iterable[int]) -> tuple[int, ...]:
+    return tuple(sorted({*ranks})) or (0,)
 
 
 class PsiOfConstant(PsiLaw[ConstantOp]):
@@ -360,6 +373,9 @@ class PsiOfOmega(PsiLaw[OmegaOp]):
     """
 
     name = "psi-omega"
+
+    def proof_ranks(self, op: OmegaOp) -> tuple[int, ...]:
+        return _ranks((op.frames.left_frame, op.frames.right_frame))
 
     def reduce(self, op: OmegaOp, index: Index, r: Reduction) -> SSAValue:
         length = op.frames.result_frame

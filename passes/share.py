@@ -25,12 +25,14 @@ from xdsl.traits import is_side_effect_free
 
 from moa_dialect.ops.normal_form import (
     AtOp,
+    CascadeOp,
     ComprehensionOp,
     FixedExtentOp,
     FoldOp,
     InBoundsOp,
     YieldOp,
 )
+from moa_dialect.passes.derivation import record
 from moa_dialect.passes.infer_shapes import functions_of
 
 _DIVISIONS = (
@@ -58,15 +60,15 @@ def captured(op: Operation) -> set[SSAValue]:
 
 
 def may_move(op: Operation) -> bool:
-    """Whether an operation may be evaluated where it would not have been."""
-    return (
+    """Whether an operation may be evaluated where it would not have been.
+
+    A fold that reads memory may not: what it reads may have changed.
+    """
+    return not isinstance(op, YieldOp) and not any(
         # xDSL does not know that the unsigned remainder has no effect.
-        (is_side_effect_free(op) or isinstance(op, arith.RemUIOp))
-        and not isinstance(op, YieldOp)
-        and not any(
-            isinstance(inner, _DIVISIONS) and not _is_positive(inner.operands[1])
-            for inner in op.walk()
-        )
+        not (is_side_effect_free(inner) or isinstance(inner, arith.RemUIOp))
+        or (isinstance(inner, _DIVISIONS) and not _is_positive(inner.operands[1]))
+        for inner in op.walk()
     )
 
 
@@ -86,7 +88,7 @@ def hoist(block: Block) -> None:
     for op in list(block.ops):
         for body in _blocks(op):
             hoist(body)
-            if not isinstance(op, ComprehensionOp | FoldOp):
+            if not isinstance(op, ComprehensionOp | FoldOp | CascadeOp):
                 # What a branch evaluates must not be evaluated without it.
                 continue
             # What a restriction leaves out does not exist: it must not be read.
@@ -230,3 +232,4 @@ class SharePass(ModulePass):
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for function in functions_of(op):
             share(function)
+            record(function, self)

@@ -29,7 +29,15 @@ from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint, Rewriter
 
 from moa_dialect.ops.base import as_tensor, rank
-from moa_dialect.ops.normal_form import AtOp, ComprehensionOp, FoldOp, YieldOp, body_of
+from moa_dialect.ops.normal_form import (
+    AtOp,
+    CascadeOp,
+    ComprehensionOp,
+    FoldOp,
+    YieldOp,
+    body_of,
+)
+from moa_dialect.passes.derivation import record
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.share import captured
 from moa_dialect.passes.work import COSTLY, extent_of, trip_count, weight
@@ -267,9 +275,12 @@ def sink(op: ComprehensionOp) -> None:
     """Nest one comprehension of scalars and sink its innermost axes into its folds.
 
     A fold is left as it is if its accumulators would be more than an array over one
-    output axis at a time and cannot lie in the output.
+    output axis at a time and cannot lie in the output. A comprehension with a cascade
+    is nested already, its axes are where they should be.
     """
     if any(rank(array) != len(op.extents) for array in op.arrays):
+        return
+    if any(isinstance(inner, CascadeOp) for inner in op.walk()):
         return
     innermost = nest(op)
     is_row = len(innermost.extents) == 1 and isinstance(
@@ -306,3 +317,4 @@ class SinkPass(ModulePass):
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for function in functions_of(op):
             sink_axes(function)
+            record(function, self)

@@ -27,6 +27,7 @@ from moa_dialect.algebra.polynomial import Polynomial
 from moa_dialect.ops.function import has_identity
 from moa_dialect.ops.normal_form import FixedExtentOp, FoldOp
 from moa_dialect.ops.operational import LoopOp
+from moa_dialect.passes.derivation import record
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.to_dnf import erase_dead
 from moa_dialect.scalar_code import constant
@@ -257,7 +258,9 @@ def _split_loop(loop: LoopOp, choice: Choice) -> tuple[LoopOp, LoopOp]:
     assert isinstance(second, LoopOp)
     first.operands[1] = middle
     second.operands[0] = middle
-    Rewriter.replace_op(loop, [first, second], [])
+    for position, value in enumerate(first.carried, 2):
+        second.operands[position] = value
+    Rewriter.replace_op(loop, [first, second], second.carried)
     return first, second
 
 
@@ -349,3 +352,4 @@ class SplitLoopsPass(ModulePass):
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for function in functions_of(op):
             split_function(function, self.pieces)
+            record(function, self)

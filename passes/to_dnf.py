@@ -13,10 +13,10 @@ call-by-name), hence the limit on the size of the result.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 from xdsl.builder import Builder
@@ -79,9 +79,10 @@ from moa_dialect.ops.normal_form import (
     YieldOp,
 )
 from moa_dialect.ops.structural import CellOp, ConstantOp
+from moa_dialect.passes import derivation
 from moa_dialect.passes.infer_shapes import functions_of, infer_shapes
 from moa_dialect.passes.laws import LAWS
-from moa_dialect.passes.psi_laws import FoldBody, Index, PsiOfConstant
+from moa_dialect.passes.psi_laws import FoldBody, Index, PsiLaw, PsiOfConstant
 from moa_dialect.scalar_code import apply_named, cast, constant, inline
 from moa_dialect.types import dense, shape_of
 
@@ -100,13 +101,25 @@ _MOST_NESTED = 64
 Key = tuple[SSAValue, tuple[SSAValue, ...]]
 
 
+class Observer(Protocol):
+    """Who is told the steps of a reduction as they are taken."""
+
+    def begin(self, value: SSAValue, extents: Sequence[SSAValue], body: Block) -> None:
+        """The elements of a result, at the indices that a body binds, come next."""
+        ...
+
+    def step(self, law: PsiLaw[Any], element: AtOp, value: SSAValue) -> None:
+        """A law gives this value for an element that is about to be replaced by it."""
+        ...
+
+
 @dataclass
 class PsiReduction:
     """The reduction of one function; what the laws see as `Reduction`."""
 
     function: FuncOp
     limit: int
-    trace: Callable[[str], None] | None
+    observers: Sequence[Observer] = ()
     builder: Builder = field(init=False)
     _entry: Builder = field(init=False)
     _extents: dict[Hashable, SSAValue] = field(default_factory=dict[Hashable, SSAValue])
@@ -435,6 +448,8 @@ class PsiReduction:
         body = Block(arg_types=[IndexType()] * len(extents))
         for arg, name in zip(body.args, _AXIS_NAMES, strict=False):
             arg.name_hint = name
+        for observer in self.observers:
+            observer.begin(value, extents, body)
         self.builder = Builder(InsertPoint.at_end(body))
         element = self.element(value, body.args)
         self.builder.insert(YieldOp(element))
@@ -474,8 +489,8 @@ class PsiReduction:
         self.builder = Builder(InsertPoint.before(op))
         assert isinstance(producer, Operation)
         value = law.reduce(producer, tuple(op.indices), self)
-        if self.trace is not None:
-            self.trace(f"{law.name}: {inspect.getdoc(law)}".split("\n")[0])
+        for observer in self.observers:
+            observer.step(law, op, value)
         known[key] = value
         self._replace(op, value)
 
@@ -579,6 +594,10 @@ def callers_first(functions: Sequence[FuncOp]) -> list[FuncOp]:
 
     for function in functions:
         visit(function)
+    # Those that do not name each other are to be in the order of the text.
+    done.clear()
+    for function in reversed(functions):
+        visit(function)
     return list(reversed(done))
 
 
@@ -608,15 +627,29 @@ def inline_calls(function: FuncOp) -> None:
             Rewriter.replace_op(call, [], values)
 
 
-def to_dnf(function: FuncOp, limit: int, trace: Callable[[str], None] | None) -> None:
-    """Bring one function from arrays to arrays into denotational normal form."""
+def to_dnf(
+    function: FuncOp,
+    limit: int,
+    observers: Sequence[Callable[[FuncOp], Observer]] = (),
+) -> None:
+    """Bring one function from arrays to arrays into denotational normal form.
+
+    Args:
+        function: the function, its calls inlined.
+        limit: how many steps it may take.
+        observers: make what is told the steps, when the shapes are inferred.
+
+    Raises:
+        CompileError: if the function has several blocks or takes more steps.
+    """
     if len(function.body.blocks) != 1:
         raise CompileError(
             f"function @{function.sym_name.data}: expected one block, "
             f"got {len(function.body.blocks)}"
         )
     infer_shapes(function)
-    PsiReduction(function, limit, trace).run()
+    told = [make(function) for make in observers]
+    PsiReduction(function, limit, told).run()
 
 
 @dataclass(frozen=True)
@@ -627,44 +660,73 @@ class ToDnfPass(ModulePass):
     `moa-check-dnf`). Preconditions on extents that types do not settle become
     `moa.require` at the entry, those that names of extents (`moa.extents`) state first.
     Functions that were only used as cells of omega disappear. `limit` bounds the number
-    of reduction steps of a function; `trace` prints each step's law as a comment.
+    of reduction steps of a function.
+
+    `trace` prints the derivation as comments: the definition, each step as an equation
+    with the law's name, the normal form; with `ascii` in ASCII. `certify` keeps the
+    definition, the steps and the proofs that justify them in the function, as its
+    attribute `moa.derivation`, which `moa-verify` checks.
     """
 
     name = "moa-to-dnf"
 
     limit: int = 20_000
     trace: bool = False
+    ascii: bool = False
+    certify: bool = False
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         functions = functions_of(op)
+        if self.certify:
+            for function in functions:
+                derivation.begin(function)
         ordered = callers_first(functions)
         check_extent_names(functions)
         for function in reversed(ordered):
             inline_calls(function)
         for function in ordered:
-            if _has_arrays(function):
-                if self.trace:
-                    print(f"// moa-to-dnf @{function.sym_name.data}")
-                to_dnf(function, self.limit, _print_step if self.trace else None)
+            # Of a cell function that is inlined by now nothing will be left.
+            trace = self.trace and function not in unused_private(op)
+            self._reduce(function, trace)
         erase_unused_private(op)
 
+    def _reduce(self, function: FuncOp, trace: bool) -> None:
+        is_recorded = derivation.is_recorded(function)
+        if not (is_recorded or trace):
+            if _has_arrays(function):
+                to_dnf(function, self.limit)
+            return
+        from moa_dialect.passes.observers import Recorder, Tracer
 
-def _print_step(step: str) -> None:
-    print(f"//   {step}")
+        recorder, tracer = Recorder(), Tracer(self.ascii)
+        if _has_arrays(function):
+            makers: list[Callable[[FuncOp], Observer]] = []
+            if is_recorded:
+                makers.append(recorder.observe)
+            if trace:
+                makers.append(tracer.observe)
+            to_dnf(function, self.limit, makers)
+            if trace:
+                tracer.end(function)
+        if is_recorded:
+            this = replace(self, trace=False, ascii=False, certify=False)
+            derivation.record(function, this, recorder.fields())
 
 
 def erase_unused_private(module: ModuleOp) -> None:
     """Erase private functions that no other function names any more."""
-    while True:
-        functions = functions_of(module)
-        used = {callee for function in functions for callee in callees(function)}
-        unused = [
-            function
-            for function in functions
-            if function not in used and function.sym_visibility == StringAttr("private")
-        ]
-        if not unused:
-            return
+    while unused := unused_private(module):
         for function in unused:
             function.detach()
             function.erase()
+
+
+def unused_private(module: ModuleOp) -> list[FuncOp]:
+    """The private functions that no other function names."""
+    functions = functions_of(module)
+    used = {callee for function in functions for callee in callees(function)}
+    return [
+        function
+        for function in functions
+        if function not in used and function.sym_visibility == StringAttr("private")
+    ]

@@ -10,8 +10,9 @@ or in a buffer of their own where the result cannot hold them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 from xdsl.builder import Builder
 from xdsl.context import Context
@@ -34,16 +35,18 @@ from xdsl.dialects.builtin import (
     i64,
 )
 from xdsl.dialects.func import FuncOp, ReturnOp
-from xdsl.ir import Attribute, Block, Operation, OpResult, Region, SSAValue
+from xdsl.ir import Attribute, Block, Operation, OpResult, Region, SSAValue, Use
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint
 from xdsl.utils.hints import isa
 
 from moa_dialect.algebra.layout import Order, stride_axes, strides
 from moa_dialect.errors import CompileError
-from moa_dialect.ops.function import has_identity, lookup_function
+from moa_dialect.ops.function import FunctionAttr, has_identity, lookup_function
 from moa_dialect.ops.normal_form import (
     AtOp,
+    CascadeOp,
+    CascadeView,
     ComprehensionOp,
     ExtentOp,
     FixedExtentOp,
@@ -52,13 +55,22 @@ from moa_dialect.ops.normal_form import (
     RequireOp,
     YieldOp,
     body_of,
+    cell_element,
+    needed,
 )
 from moa_dialect.ops.operational import BufferOp, LoadOp, LoopOp, RavOp, StoreOp
 from moa_dialect.ops.structural import ConstantOp
 from moa_dialect.passes.affine_code import emit_set
+from moa_dialect.passes.derivation import record
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.share import captured
-from moa_dialect.scalar_code import apply_function, constant, fold_start
+from moa_dialect.passes.work import COSTLY, weight
+from moa_dialect.scalar_code import (
+    accumulator_start,
+    apply_function,
+    constant,
+    fold_start,
+)
 from moa_dialect.types import (
     array_of,
     dense,
@@ -121,6 +133,9 @@ def result_extents(value: SSAValue) -> list[SSAValue]:
     op = value.owner
     if isinstance(op, FoldOp):
         return result_extents(body_of(op.body)[1].values[0])
+    if isinstance(op, CascadeOp):
+        assert isinstance(value, OpResult)
+        return result_extents(op.defining(value))
     if not isinstance(op, ComprehensionOp):
         raise CompileError(
             f"expected an array made by a comprehension or a fold, got {value}"
@@ -285,6 +300,9 @@ class _Lowering:
                 self.places[op.result] = self.targets[op.result][0]
             case FoldOp():
                 self._scalar_fold(op)
+            case CascadeOp():
+                self._buffers(op)
+                _CascadeLoops(self, op).lower()
             case scf.IfOp():
                 self._branch(op)
             case _:
@@ -300,6 +318,22 @@ class _Lowering:
             if not isa(value.type, TensorType):
                 for place in found:
                     self.store(self.get(value), place)
+            elif isinstance(value.owner, Block) or value.owner.parent is not block:
+                # It was made outside, where these places were not known.
+                for place in found:
+                    self._copy(value, place)
+
+    def _copy(self, value: SSAValue, place: Place) -> None:
+        """Copy an array that is made already to a place."""
+        if isinstance(value.owner, Block):
+            rank = len(shape_of(value.type))
+            memory = self.get(value)
+            extents = [self.extent(memory, axis) for axis in range(rank)]
+        else:
+            extents = [self.get(extent) for extent in result_extents(value)]
+        indices, outer = self.loops(extents)
+        self.store(self.load(self.places[value].bind(indices)), place.bind(indices))
+        self.builder = outer
 
     def plan(
         self,
@@ -334,17 +368,18 @@ class _Lowering:
     def _buffers(self, op: Operation) -> None:
         """Give the arrays an operation makes a buffer where nothing else holds them."""
         for value in op.results:
-            if not self.targets[value]:
-                self.targets[value] = [self._buffer(value)]
+            if isa(value.type, TensorType) and not self.targets.get(value):
+                self.targets[value] = [self.buffer(value)]
 
-    def _buffer(self, value: SSAValue) -> Place:
+    def buffer(self, value: SSAValue) -> Place:
+        """Memory for an array, freed at the end of the block that is built."""
         extents = [self.get(extent) for extent in result_extents(value)]
         element = memory_element(element_of(value.type))
         buffer = BufferOp(extents, element, accumulator=True)
         flat = self.builder.insert(buffer).result
         return Place(flat, (), tuple(self._strides(extents, Order.ROW)))
 
-    def _loops(self, extents: Sequence[SSAValue]) -> tuple[list[SSAValue], Builder]:
+    def loops(self, extents: Sequence[SSAValue]) -> tuple[list[SSAValue], Builder]:
         """Open a nest of loops; returns its indices and the builder outside of it."""
         outer, indices = self.builder, list[SSAValue]()
         for extent in extents:
@@ -359,8 +394,24 @@ class _Lowering:
         self.builder = Builder(InsertPoint.before(end))
         return block
 
+    def carrying(
+        self,
+        bounds: tuple[SSAValue, SSAValue],
+        stride: int,
+        initial: Sequence[SSAValue],
+        body: Callable[[SSAValue, Sequence[SSAValue]], Sequence[SSAValue]],
+    ) -> Sequence[SSAValue]:
+        """A loop that carries scalars; the body maps index and scalars to scalars."""
+        block = Block(arg_types=[IndexType(), *(value.type for value in initial)])
+        outer, self.builder = self.builder, Builder(InsertPoint.at_end(block))
+        index, *carried = block.args
+        self.builder.insert(YieldOp(*body(index, carried)))
+        self.builder = outer
+        loop = LoopOp(*bounds, stride, Region(block), initial)
+        return self.builder.insert(loop).carried
+
     def _comprehension(self, op: ComprehensionOp) -> None:
-        indices, outer = self._loops([self.get(extent) for extent in op.extents])
+        indices, outer = self.loops([self.get(extent) for extent in op.extents])
         for arg, index in zip(op.body.block.args, indices, strict=True):
             index.name_hint = arg.name_hint
             self.values[arg] = index
@@ -432,7 +483,7 @@ class _Lowering:
         if has_identity(op.function):
             element = element_of(op.result.type)
             start = fold_start(op, element, lower, upper, self.builder)
-            indices, outer = self._loops(extents)
+            indices, outer = self.loops(extents)
             self.store(start, place.bind(indices))
             self.builder = outer
         else:
@@ -462,7 +513,7 @@ class _Lowering:
         body = op.body.block
         self.values[body.args[0]] = index
         self.lower([inner for inner in body.ops if inner is not row])
-        indices, outer = self._loops([self.get(extent) for extent in row.extents])
+        indices, outer = self.loops([self.get(extent) for extent in row.extents])
         for arg, value in zip(row.body.block.args, indices, strict=True):
             value.name_hint = arg.name_hint
             self.values[arg] = value
@@ -479,6 +530,491 @@ class _Lowering:
     def lookup(self, symbol: SymbolRefAttr) -> FuncOp:
         """The function a symbol names."""
         return lookup_function(self.function, symbol)
+
+
+Item: TypeAlias = SSAValue | Place
+"""What a pivot or an accumulator is while a cascade runs: a scalar, or memory."""
+
+
+class _CascadeLoops:
+    """A cascade as one loop: scalars are carried by it, arrays lie in memory.
+
+    With a chunk the loop runs over chunks, and what is done for each index of a chunk
+    is a loop in it. Arrays are updated in place: within a region all elements that a
+    cell needs are read before one of the cell is written.
+    """
+
+    def __init__(self, lowering: _Lowering, op: CascadeOp):
+        self.lowering = lowering
+        self.op = op
+        self.views = op.views()
+        self.results: dict[SSAValue, Item] = {}
+        self.tiles: dict[SSAValue, Place] = {}
+        self.spare: dict[SSAValue, Place] = {}
+        self.stored: set[SSAValue] = set()
+        self.upper = lowering.get(op.upper)
+        self.low: SSAValue = self.upper
+        self.high: SSAValue = self.upper
+
+    def lower(self) -> None:
+        """Emit the loop; the results are known afterwards."""
+        lowering, op = self.lowering, self.op
+        lower, outer = lowering.get(op.lower), lowering.builder
+        for view in self.views:
+            for function, result in zip(view.functions, view.accumulators, strict=True):
+                type_ = cell_element(result.type)
+                start = accumulator_start(
+                    function, type_, lower, self.upper, lowering.builder
+                )
+                self._start(result, start)
+            for result, start in zip(view.pivots, view.starts, strict=True):
+                place = lowering.places.get(start)
+                self._start(result, lowering.get(start) if place is None else place)
+        self._allocate()
+        scalars = [v for v in op.outputs if not isa(v.type, TensorType)]
+        initial = [self._scalar(v) for v in scalars]
+        if op.chunk is None:
+            one = lowering.number(1)
+            first = outer.insert(arith.SubiOp(self.upper, one)).result
+            stop = outer.insert(arith.SubiOp(lower, one)).result
+        else:
+            first, stop = self.upper, lower
+
+        def body(index: SSAValue, carried: Sequence[SSAValue]) -> Sequence[SSAValue]:
+            self.results.update(zip(scalars, carried, strict=True))
+            self._body(index, lower)
+            return [self._scalar(v) for v in scalars]
+
+        stride = -op.chunk_length
+        last = lowering.carrying((first, stop), stride, initial, body)
+        lowering.values.update(zip(scalars, last, strict=True))
+        for result in op.outputs:
+            if isa(result.type, TensorType):
+                place, *copies = lowering.targets[result]
+                lowering.places[result] = place
+                for copy in copies:
+                    self._fill(result, copy, place)
+
+    def _scalar(self, result: SSAValue) -> SSAValue:
+        item = self.results[result]
+        assert isinstance(item, SSAValue)
+        return item
+
+    def _items(self, results: Sequence[OpResult]) -> list[Item]:
+        return [self.results[result] for result in results]
+
+    def _start(self, result: OpResult, start: Item) -> None:
+        """Let a result start from a scalar, or from the array at a place."""
+        if not isa(result.type, TensorType):
+            self.results[result] = start
+            return
+        self.results[result] = place = self.lowering.targets[result][0]
+        self._fill(result, place, start)
+
+    def _fill(self, result: OpResult, place: Place, source: Item) -> None:
+        """Fill memory with a scalar, or with the elements at another place."""
+        lowering = self.lowering
+        extents = [lowering.get(extent) for extent in result_extents(result)]
+        indices, outer = lowering.loops(extents)
+        if isinstance(source, Place):
+            source = lowering.load(source.bind(indices))
+        lowering.store(source, place.bind(indices))
+        lowering.builder = outer
+
+    # Memory besides the results.
+
+    def _allocate(self) -> None:
+        """Reserve tiles for data, and memory for arrays that are needed twice."""
+        lowering = self.lowering
+        if self.op.chunk is not None:
+            chunk = lowering.number(self.op.chunk_length)
+            for value in self._kept():
+                element = memory_element(value.type)
+                buffer = lowering.builder.insert(BufferOp([chunk], element))
+                steps = (lowering.number(1),)
+                self.tiles[value] = Place(buffer.result, (), steps)
+        for view in self.views:
+            own = [view.accumulators[k] for k in view.own_accumulators()]
+            twice = [*own, *view.pivots, *_read_across(view)]
+            for result in twice:
+                if isa(result.type, TensorType) and result not in self.spare:
+                    self.spare[result] = lowering.buffer(result)
+
+    def _kept(self) -> list[SSAValue]:
+        """The data that is costly and needed by more than one loop over a chunk."""
+        block, terminator = body_of(self.op.data)
+        uses = dict.fromkeys(terminator.values, 0)
+        for view in self.views:
+            for wanted in (view.own_accumulators(), range(len(view.accumulators))):
+                for number in self._used(view, wanted) if wanted else ():
+                    uses[terminator.values[number]] += 1
+        slices = {v: {o for o in needed(block, [v]) if weight(o)} for v in uses}
+        costs = {v: sum(map(weight, ops)) for v, ops in slices.items()}
+        kept: list[SSAValue] = []
+        for value in uses:
+            if not uses[value] or costs[value] < COSTLY:
+                continue
+            shared = [
+                other
+                for other in uses
+                if other is not value
+                and uses[other]
+                and sum(map(weight, slices[value] & slices[other])) >= COSTLY
+            ]
+            if uses[value] > 1 or shared:
+                kept.append(value)
+        return kept
+
+    def _used(self, view: CascadeView, wanted: Sequence[int]) -> list[int]:
+        """The numbers of the data that some accumulators' parts use."""
+        block, terminator = body_of(view.part)
+        values = [terminator.values[number] for number in wanted]
+        used = set(values)
+        for op in needed(block, values):
+            used |= captured(op)
+        count = len(body_of(self.op.data)[1].values)
+        return [k for k in range(count) if block.args[1 + k] in used]
+
+    # The loop's body.
+
+    def _body(self, index: SSAValue, lower: SSAValue) -> None:
+        """Add what an index, or the chunk that ends below it, contributes."""
+        lowering, builder = self.lowering, self.lowering.builder
+        self.stored = set()
+        if self.op.chunk is None:
+            one = lowering.number(1)
+            index.name_hint = self.op.data.block.args[0].name_hint
+            self.low = index
+            self.high = builder.insert(arith.AddiOp(index, one)).result
+            lowering.values[self.op.data.block.args[0]] = index
+            self._again(self.op.data.block)
+            lowering.lower(list(self.op.data.block.ops))
+        else:
+            chunk = lowering.number(self.op.chunk_length)
+            below = builder.insert(arith.SubiOp(index, chunk)).result
+            self.low = builder.insert(arith.MaxSIOp(below, lower)).result
+            self.high = index
+        earlier: list[Item] = []
+        for view in self.views:
+            self._group(view, earlier)
+            earlier += [*self._items(view.pivots), *self._items(view.accumulators)]
+
+    def _group(self, view: CascadeView, earlier: Sequence[Item]) -> None:
+        """Move the pivots, then the accumulators, then add what the indices give."""
+        every = range(len(view.accumulators))
+        if view.pivot is not None and view.move is not None:
+            old, accumulators = self._items(view.pivots), self._items(view.accumulators)
+            new = self._pivot(view, view.pivot, earlier, old, accumulators)
+            self._move(view, view.move, old, new, accumulators)
+            for result, item in zip(view.pivots, new, strict=True):
+                if isinstance(item, Place):
+                    place = self.results[result]
+                    assert isinstance(place, Place)
+                    self._fill(result, place, item)
+                else:
+                    self.results[result] = item
+        added = self._added(view, every, self._items(view.accumulators))
+        self.results.update(zip(view.accumulators, added, strict=True))
+
+    def _count(self, end: SSAValue) -> SSAValue:
+        """How many indices there are from one on."""
+        return self.lowering.builder.insert(arith.SubiOp(self.upper, end)).result
+
+    def _pivot(
+        self,
+        view: CascadeView,
+        region: Region,
+        earlier: Sequence[Item],
+        old: Sequence[Item],
+        accumulators: Sequence[Item],
+    ) -> list[Item]:
+        """The new pivots; an array lies in spare memory."""
+        own: list[Item] = list(accumulators)
+        wanted = view.own_accumulators()
+        for number in wanted:
+            result, item = view.accumulators[number], own[number]
+            if isinstance(item, Place):
+                own[number] = self.spare[result]
+                self._fill(result, self.spare[result], item)
+        if wanted:
+            current = [own[number] for number in wanted]
+            added = self._added(view, wanted, current)
+            for number, item in zip(wanted, added, strict=True):
+                own[number] = item
+        self._bind(region.block.args, [self._count(self.low), *earlier, *old, *own])
+        into = [self.spare.get(result, self.results[result]) for result in view.pivots]
+        return self._apply(region.block, range(len(into)), view.pivots, into)
+
+    def _move(
+        self,
+        view: CascadeView,
+        region: Region,
+        old: Sequence[Item],
+        new: Sequence[Item],
+        accumulators: Sequence[Item],
+    ) -> None:
+        """Carry accumulators over to the new pivots, if there is something in them."""
+        block, terminator = body_of(region)
+        size = len(view.accumulators)
+        if tuple(terminator.values) == tuple(block.args[-size:]):
+            return
+        lowering, outer = self.lowering, self.lowering.builder
+        before = self._count(self.high)
+        none = lowering.number(0)
+        is_some = outer.insert(arith.CmpiOp(before, none, "ne")).result
+        then, otherwise = Block(), Block()
+        lowering.builder = Builder(InsertPoint.at_end(then))
+        current = list(accumulators)
+        for result in _read_across(view):
+            number = view.accumulators.index(result)
+            item = current[number]
+            assert isinstance(item, Place)
+            self._fill(result, self.spare[result], item)
+            current[number] = self.spare[result]
+        self._bind(block.args, [before, *old, *new, *current])
+        moved = self._apply(block, range(size), view.accumulators, accumulators)
+        lowering.builder.insert(scf.YieldOp(*_scalars(moved)))
+        kept = _scalars(accumulators)
+        Builder(InsertPoint.at_end(otherwise)).insert(scf.YieldOp(*kept))
+        lowering.builder = outer
+        types = [value.type for value in kept]
+        other = Region(otherwise) if kept else None
+        branch = outer.insert(scf.IfOp(is_some, types, Region(then), other))
+        chosen = iter(branch.results)
+        for result in view.accumulators:
+            if not isa(result.type, TensorType):
+                self.results[result] = next(chosen)
+
+    def _added(
+        self, view: CascadeView, wanted: Sequence[int], items: Sequence[Item]
+    ) -> list[Item]:
+        """Accumulators with what the indices contribute to them."""
+        if self.op.chunk is None:
+            return self._contribute(view, wanted, self.low, items)
+        lowering = self.lowering
+        one = lowering.number(1)
+        first = lowering.builder.insert(arith.SubiOp(self.high, one)).result
+        stop = lowering.builder.insert(arith.SubiOp(self.low, one)).result
+
+        def body(index: SSAValue, carried: Sequence[SSAValue]) -> Sequence[SSAValue]:
+            index.name_hint = self.op.data.block.args[0].name_hint
+            current = _with_scalars(items, carried)
+            return _scalars(self._contribute(view, wanted, index, current))
+
+        found = lowering.carrying((first, stop), -1, _scalars(items), body)
+        values = body_of(self.op.data)[1].values
+        if any(values[k] in self.tiles for k in self._used(view, wanted)):
+            self.stored = set(self.tiles)
+        return _with_scalars(items, found)
+
+    def _contribute(
+        self,
+        view: CascadeView,
+        wanted: Sequence[int],
+        index: SSAValue,
+        items: Sequence[Item],
+    ) -> list[Item]:
+        """Accumulators with what one index contributes to them."""
+        block = view.part.block
+        data = self._data(index, self._used(view, wanted))
+        for number, value in data.items():
+            self.lowering.values[block.args[1 + number]] = value
+        self._bind(block.args[:1], [index])
+        count = len(view.pivots)
+        if count:
+            self._bind(block.args[-count:], self._items(view.pivots))
+        results = [view.accumulators[number] for number in wanted]
+        functions = [view.functions[number] for number in wanted]
+        return self._apply(block, wanted, results, items, functions)
+
+    def _data(self, index: SSAValue, used: Sequence[int]) -> dict[int, SSAValue]:
+        """The data for an index: from its tile, or computed and put into its tile."""
+        lowering = self.lowering
+        block, terminator = body_of(self.op.data)
+        values = {number: terminator.values[number] for number in used}
+        if self.op.chunk is None:
+            return {number: lowering.get(value) for number, value in values.items()}
+        lowering.values[block.args[0]] = index
+        missing = set(values.values()) - self.stored
+        kept = self.tiles.keys() - self.stored
+        if missing & kept:
+            missing |= kept
+        else:
+            kept = set[SSAValue]()
+        ops = needed(block, missing, self.stored)
+        read = set(values.values()).union(*map(captured, ops)) & self.stored
+        offset = self.low
+        if read or kept:
+            offset = lowering.builder.insert(arith.SubiOp(index, self.low)).result
+        for value in self.tiles:
+            if value in read:
+                lowering.values[value] = lowering.load(self.tiles[value].bind([offset]))
+        self._again(block)
+        lowering.lower(ops)
+        for value, tile in self.tiles.items():
+            if value in kept:
+                lowering.store(lowering.get(value), tile.bind([offset]))
+        return {number: lowering.get(value) for number, value in values.items()}
+
+    # Regions.
+
+    def _again(self, block: Block) -> None:
+        """Forget where the arrays of a block lay when it was lowered before."""
+        for op in block.walk():
+            for value in op.results:
+                self.lowering.targets.pop(value, None)
+
+    def _bind(self, arguments: Sequence[SSAValue], items: Sequence[Item]) -> None:
+        for argument, item in zip(arguments, items, strict=True):
+            if isinstance(item, Place):
+                self.lowering.places[argument] = item
+            else:
+                self.lowering.values[argument] = item
+
+    def _apply(
+        self,
+        block: Block,
+        wanted: Sequence[int],
+        results: Sequence[OpResult],
+        items: Sequence[Item],
+        functions: Sequence[FunctionAttr] | None = None,
+    ) -> list[Item]:
+        """What a region yields, or with functions, what it yields combined with items.
+
+        Scalars are given as values, arrays are written to the places of the items.
+        """
+        lowering = self.lowering
+        terminator = block.last_op
+        assert isinstance(terminator, YieldOp)
+        values = [terminator.values[number] for number in wanted]
+        rows = [_row(value) for value in values]
+        self._again(block)
+        lowering.lower([op for op in needed(block, values) if op not in rows])
+        new: list[Item] = []
+        loops: dict[tuple[SSAValue, ...], list[int]] = {}
+        for k, (value, item) in enumerate(zip(values, items, strict=True)):
+            if isinstance(item, Place):
+                row = rows[k]
+                new.append(item)
+                if row is None and functions is None and lowering.places[value] == item:
+                    continue
+                extents = result_extents(results[k]) if row is None else row.extents
+                loops.setdefault(tuple(map(lowering.get, extents)), []).append(k)
+            else:
+                element = lowering.get(value)
+                if functions is not None:
+                    element = self._combined(functions[k], element, item)
+                new.append(element)
+        for extents, numbers in loops.items():
+            indices, outer = lowering.loops(extents)
+            written: list[tuple[SSAValue, Place]] = []
+            done: set[ComprehensionOp] = set()
+            for k in numbers:
+                place = items[k]
+                assert isinstance(place, Place)
+                element = self._element(values[k], rows[k], indices, done)
+                target = place.bind(indices)
+                if functions is not None:
+                    element = self._combined(
+                        functions[k], element, lowering.load(target)
+                    )
+                written.append((element, target))
+            for element, target in written:
+                lowering.store(element, target)
+            lowering.builder = outer
+        return new
+
+    def _element(
+        self,
+        value: SSAValue,
+        row: ComprehensionOp | None,
+        indices: Sequence[SSAValue],
+        done: set[ComprehensionOp],
+    ) -> SSAValue:
+        """One element of an array that a region yields."""
+        lowering = self.lowering
+        if row is None:
+            return lowering.load(lowering.places[value].bind(indices))
+        block, terminator = body_of(row.body)
+        if row not in done:
+            done.add(row)
+            for arg, index in zip(block.args, indices, strict=True):
+                index.name_hint = arg.name_hint
+                lowering.values[arg] = index
+            lowering.lower(list(block.ops))
+        assert isinstance(value, OpResult)
+        return lowering.get(terminator.values[value.index])
+
+    def _combined(
+        self, function: FunctionAttr, element: SSAValue, accumulated: SSAValue
+    ) -> SSAValue:
+        arguments = (element, accumulated)
+        builder = self.lowering.builder
+        return apply_function(function, arguments, builder, self.lowering.lookup)
+
+
+def _scalars(items: Sequence[Item]) -> list[SSAValue]:
+    return [item for item in items if isinstance(item, SSAValue)]
+
+
+def _with_scalars(items: Sequence[Item], scalars: Sequence[SSAValue]) -> list[Item]:
+    """The items with these scalars in the place of theirs."""
+    given = iter(scalars)
+    return [item if isinstance(item, Place) else next(given) for item in items]
+
+
+def _row(value: SSAValue) -> ComprehensionOp | None:
+    """The comprehension of scalars that an array is, if a region only yields it."""
+    op = value.owner
+    if not isinstance(op, ComprehensionOp) or op.order is not None:
+        return None
+    if any(isa(v.type, TensorType) for v in body_of(op.body)[1].values):
+        return None
+    block = op.parent
+    uses = [use.operation for array in op.arrays for use in array.uses]
+    is_yielded = all(user.parent is block for user in uses) and all(
+        isinstance(user, YieldOp) for user in uses
+    )
+    return op if is_yielded else None
+
+
+def _read_across(view: CascadeView) -> list[OpResult]:
+    """The arrays that a move reads at other cells than the one it writes.
+
+    They are copied before anything is written.
+    """
+    if view.move is None:
+        return []
+    block, terminator = body_of(view.move)
+    rows = list(map(_row, terminator.values))
+    found: list[OpResult] = []
+    arguments = block.args[-len(view.accumulators) :]
+    for k, argument in enumerate(arguments):
+        if isa(argument.type, TensorType) and any(
+            _is_read_across(use, k, rows, block) for use in argument.uses
+        ):
+            found.append(view.accumulators[k])
+    return found
+
+
+def _is_read_across(
+    use: Use, own: int, rows: Sequence[ComprehensionOp | None], block: Block
+) -> bool:
+    """Whether a use of accumulator `own` may come after a cell of it was written."""
+    user = use.operation
+    if user is block.last_op:
+        return use.index != own
+    outer = block.find_ancestor_op_in_block(user)
+    if not isinstance(outer, ComprehensionOp) or outer not in rows:
+        return False  # Evaluated before anything is written.
+    row = rows[own]
+    return not (
+        isinstance(user, AtOp)
+        and user.parent is outer.body.block
+        and tuple(user.indices) == tuple(outer.body.block.args)
+        and row is not None
+        and tuple(row.extents) == tuple(outer.extents)
+    )
 
 
 def _hosts(value: SSAValue, block: Block) -> list[SSAValue]:
@@ -596,7 +1132,9 @@ def _expect_normal_form(function: FuncOp) -> None:
         )
     for op in function.walk():
         makes_array = any(isa(value.type, TensorType) for value in op.results)
-        if makes_array and not isinstance(op, ComprehensionOp | FoldOp | ConstantOp):
+        if makes_array and not isinstance(
+            op, ComprehensionOp | FoldOp | CascadeOp | ConstantOp
+        ):
             raise CompileError(
                 f"@{name} is not in normal form (moa-to-dnf makes it so): expected "
                 f"comprehensions, folds and constants as arrays, got {op.name}"
@@ -674,5 +1212,6 @@ class ToOnfPass(ModulePass):
             type_ = function.function_type
             if any(isa(t, TensorType) for t in (*type_.inputs, *type_.outputs)):
                 companion = to_onf(function, Order(self.layout))
+                record(function, self)
                 if companion is not None:
                     op.body.block.insert_op_after(companion, function)

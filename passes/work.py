@@ -9,9 +9,10 @@ from __future__ import annotations
 from math import prod
 
 from xdsl.dialects import arith, math, scf
-from xdsl.ir import Operation, SSAValue
+from xdsl.ir import Operation, Region, SSAValue
 
 from moa_dialect.ops.normal_form import (
+    CascadeOp,
     ComprehensionOp,
     ExtentOp,
     FixedExtentOp,
@@ -37,9 +38,9 @@ def extent_of(extent: SSAValue) -> int:
     return NOMINAL_EXTENT
 
 
-def trip_count(op: FoldOp | ComprehensionOp) -> int:
+def trip_count(op: FoldOp | CascadeOp | ComprehensionOp) -> int:
     """How often the body is evaluated."""
-    if isinstance(op, FoldOp):
+    if isinstance(op, FoldOp | CascadeOp):
         return extent_of(op.upper)
     return prod(map(extent_of, op.extents))
 
@@ -49,10 +50,32 @@ def weight(op: Operation) -> int:
     if isinstance(op, FoldOp | ComprehensionOp):
         # However short it is, a fold is not to be evaluated again for each element.
         return max(COSTLY, trip_count(op) * sum(map(weight, op.body.block.ops)))
+    if isinstance(op, CascadeOp):
+        return max(COSTLY, _cascade_weight(op))
     if isinstance(op, scf.IfOp):
-        return sum(weight(inner) for r in op.regions for inner in r.block.ops)
+        return sum(map(_region_weight, op.regions))
     if isinstance(op, _FREE):
         return 0
     if isinstance(op, _SLOW):
         return COSTLY
     return 2 * COSTLY if op.name.startswith("math.") else 1
+
+
+def _cascade_weight(op: CascadeOp) -> int:
+    """Data and parts for each index, pivots and moves for each chunk.
+
+    A part counts twice if the pivots need its accumulators.
+    """
+    trips = trip_count(op)
+    chunks = -(-trips // op.chunk_length)
+    total = trips * _region_weight(op.data)
+    for view in op.views():
+        times = 2 if view.own_accumulators() else 1
+        total += times * trips * _region_weight(view.part)
+        for region in (view.pivot, view.move):
+            total += chunks * (0 if region is None else _region_weight(region))
+    return total
+
+
+def _region_weight(region: Region) -> int:
+    return sum(map(weight, region.block.ops))

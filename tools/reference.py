@@ -18,6 +18,7 @@ from pathlib import Path
 
 from xdsl.dialects.builtin import (
     AffineSetAttr,
+    ArrayOfConstraint,
     DenseArrayBase,
     DenseIntOrFPElementsAttr,
     IntegerAttr,
@@ -94,6 +95,8 @@ def constraint_text(constraint: AttrConstraint | RangeConstraint) -> str:
     match constraint:
         case RangeLengthConstraint(constraint=inner) | RangeOf(constr=inner):
             return constraint_text(inner)
+        case ArrayOfConstraint(elem_range_constraint=inner):
+            return f"list of: {constraint_text(inner)}"
         case VarConstraint(constraint=inner):
             return constraint_text(inner)
         case AnyOf(attr_constrs=parts):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from functools import cached_property, update_wrapper
 from inspect import Parameter, Signature
 from io import StringIO
@@ -141,15 +142,26 @@ class Compiled:
     """A program for given shapes and dtypes: its text at each stage, and the kernel."""
 
     def __init__(
-        self, program: ModuleOp, entry: str, target: str, copy: bool | None = None
+        self,
+        program: ModuleOp,
+        entry: str,
+        target: str,
+        copy: bool | None = None,
+        fuse: bool = False,
     ) -> None:
         self._program = program
         self._entry = entry
         self._copy = copy
+        self._fuse = fuse
         self.target = target
 
-    def module(self, stage: str) -> ModuleOp:
+    def module(self, stage: str, certify: bool = False) -> ModuleOp:
         """A copy of the program's module at a stage from `moa` to `target`.
+
+        Args:
+            stage: the stage.
+            certify: let functions say how they were derived, as `moa-verify` reads it;
+                at the stages `dnf`, `fused` and `onf`.
 
         Raises:
             MoaError: for an unknown stage.
@@ -162,17 +174,21 @@ class Compiled:
                 f"unknown stage: expected one of {', '.join(STAGES)}, got {stage}"
             )
         module = self._program.clone()
-        lower_to(module, stage, Context())
+        lower_to(module, stage, Context(), self._fuse, certify)
         return module
 
-    def text(self, stage: str) -> str:
+    def text(self, stage: str, certify: bool = False) -> str:
         """The program as text: MLIR up to `llvm`, assembly of the host for `asm`.
+
+        Args:
+            stage: the stage.
+            certify: as for `module`.
 
         Raises:
             MoaError: for an unknown stage.
         """
         if stage not in ("llvm", "asm"):
-            return _print(self.module(stage))
+            return _print(self.module(stage, certify))
         from moa_dialect.lowering.engine import llvm_dialect_text, llvm_ir_text
 
         module = self.module("target")
@@ -188,12 +204,83 @@ class Compiled:
 
         return notation(self.module(stage), ascii=ascii)
 
+    def derivation(self, ascii: bool = False) -> str:
+        """How the normal form follows from the program, step by step, in MoA notation.
+
+        As `moa-to-dnf{trace=true}` prints it.
+        """
+        from moa_dialect.passes.infer_shapes import InferShapesPass
+        from moa_dialect.passes.to_dnf import ToDnfPass
+
+        module, printed = self._program.clone(), StringIO()
+        InferShapesPass().apply(Context(), module)
+        with redirect_stdout(printed):
+            ToDnfPass(trace=True, ascii=ascii).apply(Context(), module)
+        return printed.getvalue()
+
+    @cached_property
+    def certificate(self) -> dict[str, Any]:
+        """What was applied to the program up to the stage `onf`, and why it may be.
+
+        A dictionary for `json.dumps`, made when it is asked for:
+
+        - `function`, `definition`, `notation`: its name, and the program it was derived
+          from, as MLIR and in MoA notation;
+        - `passes`: the passes in order, each with its name and options as `pass`; that
+          of `moa-to-dnf` also has the `steps`: `rule`, `redex`, `result`, and `where`
+          if a step introduces names;
+        - `rules`: for each rule that was applied the `law` it stands for, how many
+          `steps` it was applied in, and the `proofs` it needed, by identifier; one
+          without proofs says `why` it needs none;
+        - `proofs`: for each identifier the `rule`, the `rank` and the `statement`;
+        - `unproved`: rules that were applied at a higher rank than is proved.
+        """
+        from moa_dialect.passes.derivation import certificate
+
+        module = self.module("onf", certify=True)
+        (function,) = [
+            op
+            for op in module.ops
+            if isinstance(op, FuncOp) and op.sym_name.data == self._entry
+        ]
+        return certificate(function) | {"notation": self.notation("moa")}
+
+    def verify(self, stage: str = "onf", prove: bool = False) -> None:
+        """Check the program's derivation up to a stage, from its text alone.
+
+        Args:
+            stage: `dnf`, `fused` or `onf`.
+            prove: also have the solver prove everything that is cited.
+
+        Raises:
+            CompileError: if the derivation does not give the program's text.
+            MoaError: for another stage.
+        """
+        from xdsl.utils.exceptions import VerifyException
+
+        from moa_dialect.parsing import ModuleParser
+        from moa_dialect.passes.verify import VerifyPass
+        from moa_dialect.universe import register_dialects
+
+        if stage not in (stages := ("dnf", "fused", "onf")):
+            raise MoaError(
+                f"unknown stage: expected one of {', '.join(stages)}, got {stage}"
+            )
+        context = Context()
+        register_dialects(context)
+        text = self.text(stage, certify=True)
+        module = ModuleParser(context, text).parse_module()
+        try:
+            VerifyPass(prove=prove).apply(context, module)
+        except VerifyException as error:
+            raise CompileError(str(error)) from error
+
     @cached_property
     def kernel(self) -> Any:
         """The compiled kernel (`moa_dialect.lowering.engine.Kernel`)."""
         from moa_dialect.lowering.engine import compile_module
 
-        return compile_module(self._program, self._entry)
+        return compile_module(self._program, self._entry, self._fuse)
 
     @property
     def intermediates(self) -> int:
@@ -243,12 +330,14 @@ class Jit:
         target: str = "cpu",
         copy: bool | None = None,
         specs: Sequence[ArraySpec] | None = None,
+        fuse: bool = False,
     ) -> None:
         if target != "cpu":
             raise CompileError(f"unknown target: expected cpu, got {target}")
         self._fn = fn
         self._target = target
         self._copy = copy
+        self._fuse = fuse
         self._specs = specs if specs is None else list(specs)
         for number, spec in enumerate(self._specs or ()):
             if not isinstance(spec, ArraySpec):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -285,7 +374,7 @@ class Jit:
         name = "main" if name == "<lambda>" else name
         program = _positional(self._fn, count, names, options)
         module = trace_program(program, specs, name)
-        return Compiled(module, entry_of(module), self._target, self._copy)
+        return Compiled(module, entry_of(module), self._target, self._copy, self._fuse)
 
     def __call__(self, *args: Any, **static: Any) -> Any:
         """Run the program, compiling it first for new shapes, dtypes or options.
@@ -346,6 +435,7 @@ def jit(
     target: str = "cpu",
     copy: bool | None = None,
     specs: Sequence[ArraySpec] | None = None,
+    fuse: bool = False,
 ) -> Jit:
     """Compile a program when it is called.
 
@@ -357,6 +447,9 @@ def jit(
             only a call tells; those of keyword arguments that are arrays come last, in
             the order of the call. One kernel then runs for all of them; without `specs`
             there is one for each shape.
+        fuse: folds that depend on each other may share a pass over their data, if a
+            transport is found. Sums are then
+            reassociated, and results are those without up to rounding.
 
     Returns:
         A callable on NumPy arrays, torch tensors and anything with DLPack; keyword
@@ -367,7 +460,7 @@ def jit(
         CompileError: for an unknown target.
         MoaError: if `specs` has anything but `ArraySpec` values.
     """
-    return Jit(fn, target, copy, specs)
+    return Jit(fn, target, copy, specs, fuse)
 
 
 def interpret(fn: Callable[..., Any], *arrays: Any, **static: Any) -> Any:

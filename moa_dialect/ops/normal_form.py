@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 from xdsl.dialects.builtin import (
     AffineSetAttr,
+    ArrayAttr,
     DenseArrayBase,
     IndexType,
     IntegerAttr,
@@ -15,7 +17,7 @@ from xdsl.dialects.builtin import (
     TensorType,
     i64,
 )
-from xdsl.ir import Attribute, Block, Region, SSAValue
+from xdsl.ir import Attribute, Block, Operation, OpResult, Region, SSAValue
 from xdsl.irdl import (
     AttrSizedOperandSegments,
     IRDLOperation,
@@ -28,6 +30,7 @@ from xdsl.irdl import (
     result_def,
     traits_def,
     var_operand_def,
+    var_region_def,
     var_result_def,
 )
 from xdsl.parser import Parser, UnresolvedOperand
@@ -358,6 +361,24 @@ def body_of(region: Region) -> tuple[Block, YieldOp]:
     return block, terminator
 
 
+def needed(
+    block: Block, values: Iterable[SSAValue], known: Iterable[SSAValue] = ()
+) -> list[Operation]:
+    """The operations of a block, in order, that these values need.
+
+    Those that give only `known` values, which are there already, are left out.
+    """
+    available = set(known)
+    wanted = set(values) - available
+    found: list[Operation] = []
+    for op in reversed(list(block.ops)):
+        if wanted.intersection(op.results):
+            found.append(op)
+            used = {value for inner in op.walk() for value in inner.operands}
+            wanted |= used - available
+    return found[::-1]
+
+
 def cell_shape(type_: Attribute) -> tuple[int, ...]:
     """The shape of what a body yields: that of a tensor, none for a scalar."""
     return shape_of(type_) if isa(type_, TensorType) else ()
@@ -615,6 +636,365 @@ class FoldOp(IRDLOperation):
         op = cls(function, start, stop, body, type_, domain, resolved, initial)
         op.attributes |= parser.parse_optional_attr_dict()
         return op
+
+
+@irdl_op_definition
+class CascadeOp(IRDLOperation):
+    """Folds of which later ones depend on earlier ones, in one pass over their indices.
+
+    A cascade has accumulators in groups. Those of the first group fold what their
+    `part` yields, as `moa.fold` does. The parts of a later group also depend on
+    *pivots*, values computed from the accumulators before it. A pivot is known only at
+    the end of the pass, so the group is kept relative to the pivot so far, and `move`
+    carries it over when the pivot changes: with T = move,
+
+    - `T(r -> r') part(x; r) = part(x; r')` (C1), and
+    - `T(a f b) = T a f T b`, T keeps f's identity element (C2),
+
+    for f the function of the accumulator. Then the pass gives what folding the group
+    after the pass that gives the pivot would (the transport theorem; see fusion.md).
+
+    Regions, and what their arguments are:
+
+    - `data`, of the index: what the parts share, scalars;
+    - for each group, with all data d, pivots r and accumulators A of the group:
+      - `pivot`, of a count, then the pivots and accumulators of each group before, then
+        r and A: the new pivots. The count says how many indices are accounted for,
+        those that are being added included; A is what the accumulators are with
+        these, still relative to r;
+      - `part`, of the index, d and r: what the index contributes to each accumulator;
+      - `move`, of the count before, the old r, the new r and A: A relative to the new.
+
+    A group without pivots has `part` only. Indices run from `upper - 1` down to
+    `lower`, with the accumulator on the right, as in `moa.fold`; with `chunk` c, up to
+    c of them at a time, and accumulators move once for each chunk. Accumulators start
+    from the identity elements of their functions (from -0 for a sum of floats over
+    something, as in `moa.fold`), pivots from `start`; where nothing has been
+    accumulated yet (the count before is 0), nothing moves. Results are all
+    accumulators, then all pivots, group by group; of an empty domain, the values they
+    start from.
+
+    ```mlir
+    %m, %s, %r = moa.cascade [%n0 to %n] -> f64, f64, f64 data {
+    ^bb0(%p: index):
+      %x = moa.at %a[%p] : tensor<?xf64>
+      moa.yield %x : f64
+    } group max part {
+    ^bb0(%p: index, %x: f64):
+      moa.yield %x : f64
+    } group add pivot %lowest {
+    ^bb0(%count: index, %m: f64, %r: f64, %s: f64):
+      %f = arith.maximumf %m, %lowest : f64
+      moa.yield %f : f64
+    } part {
+    ^bb0(%p: index, %x: f64, %r: f64):
+      %d = arith.subf %x, %r : f64
+      %e = math.exp %d : f64
+      moa.yield %e : f64
+    } move {
+    ^bb0(%count: index, %old: f64, %new: f64, %s: f64):
+      %d = arith.subf %old, %new : f64
+      %e = math.exp %d : f64
+      %t = arith.mulf %e, %s : f64
+      moa.yield %t : f64
+    }
+    ```
+    """
+
+    name = "moa.cascade"
+    lower = operand_def(IndexType())
+    upper = operand_def(IndexType())
+    starts = var_operand_def()
+    functions = prop_def(ArrayAttr.constr(FUNCTION))
+    groups = prop_def(DenseArrayBase.constr(i64))
+    pivot_counts = prop_def(DenseArrayBase.constr(i64))
+    chunk = opt_prop_def(IntegerAttr.constr(type=i64))
+    regions_ = var_region_def("single_block")
+    outputs = var_result_def()
+    traits = traits_def(Pure())
+
+    def __init__(
+        self,
+        lower: SSAValue,
+        upper: SSAValue,
+        data: Region,
+        groups: Sequence[CascadeGroup],
+        chunk: int | None = None,
+    ):
+        accumulators = [t for group in groups for t in group.types]
+        pivots = [value.type for group in groups for value in group.starts]
+        super().__init__(
+            operands=[lower, upper, [v for group in groups for v in group.starts]],
+            regions=[[data, *(r for group in groups for r in group.regions)]],
+            result_types=[[*accumulators, *pivots]],
+            properties={
+                "functions": ArrayAttr(
+                    as_function(f) for group in groups for f in group.functions
+                ),
+                "groups": DenseArrayBase.from_list(i64, [len(g.types) for g in groups]),
+                "pivot_counts": DenseArrayBase.from_list(
+                    i64, [len(g.starts) for g in groups]
+                ),
+                "chunk": None if chunk is None else IntegerAttr(chunk, i64),
+            },
+        )
+
+    @property
+    def data(self) -> Region:
+        """The region that computes what the parts share."""
+        return self.regions_[0]
+
+    @property
+    def chunk_length(self) -> int:
+        """How many indices are accumulated at a time."""
+        return 1 if self.chunk is None else self.chunk.value.data
+
+    @property
+    def accumulators(self) -> Sequence[OpResult]:
+        """The results that are accumulators, group by group."""
+        return self.outputs[: len(self.functions)]
+
+    @property
+    def pivots(self) -> Sequence[OpResult]:
+        """The results that are pivots, group by group."""
+        return self.outputs[len(self.functions) :]
+
+    def views(self) -> list[CascadeView]:
+        """The groups, each with its regions, results and starting values."""
+        found: list[CascadeView] = []
+        at, pivot, region = 0, 0, 1
+        for size, pivots in zip(
+            self.groups.get_values(), self.pivot_counts.get_values(), strict=True
+        ):
+            regions = self.regions_[region : region + (3 if pivots else 1)]
+            found.append(
+                CascadeView(
+                    tuple(self.functions.data[at : at + size]),
+                    tuple(self.accumulators[at : at + size]),
+                    tuple(self.pivots[pivot : pivot + pivots]),
+                    tuple(self.starts[pivot : pivot + pivots]),
+                    regions[0] if pivots else None,
+                    regions[1] if pivots else regions[0],
+                    regions[2] if pivots else None,
+                )
+            )
+            at, pivot, region = at + size, pivot + pivots, region + len(regions)
+        return found
+
+    def defining(self, result: OpResult) -> SSAValue:
+        """What a region yields for a result: a part's for an accumulator, or a pivot.
+
+        Its shape is the result's.
+        """
+        for view in self.views():
+            if result in view.accumulators:
+                values = body_of(view.part)[1].values
+                return values[view.accumulators.index(result)]
+            if view.pivot is not None and result in view.pivots:
+                return body_of(view.pivot)[1].values[view.pivots.index(result)]
+        raise ValueError(f"{result} is no result of this cascade")
+
+    def verify_(self) -> None:
+        sizes = self.groups.get_values()
+        pivots = self.pivot_counts.get_values()
+        if len(sizes) != len(pivots) or not sizes or min(sizes) < 1 or min(pivots) < 0:
+            raise VerifyException(
+                "a cascade has groups of one accumulator or more, and for each a "
+                f"number of pivots, got {list(sizes)} and {list(pivots)}"
+            )
+        expected = 1 + sum(3 if count else 1 for count in pivots)
+        if len(self.regions_) != expected:
+            raise VerifyException(
+                f"a cascade has one region for its data, and for each group one, or "
+                f"three if it has pivots: expected {expected}, "
+                f"got {len(self.regions_)}"
+            )
+        if len(self.functions) != sum(sizes):
+            raise VerifyException(
+                f"a cascade has a function for each accumulator: expected "
+                f"{sum(sizes)}, got {len(self.functions)}"
+            )
+        if len(self.outputs) != sum(sizes) + sum(pivots):
+            raise VerifyException(
+                f"the results are the accumulators and the pivots: expected "
+                f"{sum(sizes) + sum(pivots)}, got {len(self.outputs)}"
+            )
+        if [v.type for v in self.starts] != [v.type for v in self.pivots]:
+            raise VerifyException(
+                f"each pivot starts from a value of its type: expected "
+                f"{type_list(v.type for v in self.pivots)}, "
+                f"got {type_list(v.type for v in self.starts)}"
+            )
+        if self.chunk is not None and self.chunk_length < 1:
+            raise VerifyException(
+                f"a chunk has at least one index, got {self.chunk_length}"
+            )
+        for function, result in zip(self.functions, self.accumulators, strict=True):
+            verify_combines(self, function, cell_element(result.type))
+            if not has_identity(function):
+                raise VerifyException(
+                    f"an accumulator needs a function with an identity element, "
+                    f"{print_name(function)} has none"
+                )
+        data = _verify_region("data", self.data, [INDEX], None)
+        before: list[Attribute] = []
+        for view in self.views():
+            r, a = [v.type for v in view.pivots], [v.type for v in view.accumulators]
+            if view.pivot is not None and view.move is not None:
+                _verify_region("pivot", view.pivot, [INDEX, *before, *r, *a], r)
+                _verify_region("move", view.move, [INDEX, *r, *r, *a], a)
+            _verify_region("part", view.part, [INDEX, *data, *r], a)
+            before += [*r, *a]
+
+    def print(self, printer: Printer) -> None:
+        printer.print_string(" ")
+        with printer.in_square_brackets():
+            printer.print_ssa_value(self.lower)
+            printer.print_string(" to ")
+            printer.print_ssa_value(self.upper)
+        if self.chunk is not None:
+            printer.print_string(f" chunk {self.chunk_length}")
+        printer.print_string(" -> ")
+        printer.print_list(self.outputs, lambda v: printer.print_attribute(v.type))
+        printer.print_string(" data ")
+        printer.print_region(self.data)
+        for view in self.views():
+            printer.print_string(" group ")
+            printer.print_list(view.functions, lambda f: print_function(printer, f))
+            if view.pivot is not None and view.move is not None:
+                printer.print_string(" pivot ")
+                printer.print_list(view.starts, printer.print_ssa_value)
+                printer.print_string(" ")
+                printer.print_region(view.pivot)
+            printer.print_string(" part ")
+            printer.print_region(view.part)
+            if view.move is not None:
+                printer.print_string(" move ")
+                printer.print_region(view.move)
+        printer.print_op_attributes(self.attributes)
+
+    @classmethod
+    def parse(cls, parser: Parser) -> CascadeOp:
+        parser.parse_punctuation("[")
+        lower = parser.resolve_operand(parser.parse_unresolved_operand(), INDEX)
+        parser.parse_keyword("to")
+        upper = parser.resolve_operand(parser.parse_unresolved_operand(), INDEX)
+        parser.parse_punctuation("]")
+        chunk = None
+        if parser.parse_optional_keyword("chunk"):
+            chunk = parser.parse_integer(allow_boolean=False)
+        parser.parse_punctuation("->")
+        types = parser.parse_comma_separated_list(
+            parser.Delimiter.NONE, parser.parse_type
+        )
+        parser.parse_keyword("data")
+        data = parser.parse_region()
+        functions: list[list[FunctionAttr]] = []
+        starts: list[list[UnresolvedOperand]] = []
+        regions: list[list[Region]] = []
+        while parser.parse_optional_keyword("group"):
+            functions.append(
+                parser.parse_comma_separated_list(
+                    parser.Delimiter.NONE, lambda: parse_function(parser)
+                )
+            )
+            found: list[UnresolvedOperand] = []
+            parts: list[Region] = []
+            if parser.parse_optional_keyword("pivot"):
+                found = parser.parse_comma_separated_list(
+                    parser.Delimiter.NONE, parser.parse_unresolved_operand
+                )
+                parts.append(parser.parse_region())
+            parser.parse_keyword("part")
+            parts.append(parser.parse_region())
+            if found:
+                parser.parse_keyword("move")
+                parts.append(parser.parse_region())
+            starts.append(found)
+            regions.append(parts)
+        count = sum(map(len, functions))
+        if len(types) != count + sum(map(len, starts)):
+            parser.raise_error(
+                f"expected {count + sum(map(len, starts))} result types, "
+                f"got {len(types)}"
+            )
+        accumulators, pivots = iter(types[:count]), iter(types[count:])
+        groups = [
+            CascadeGroup(
+                tuple(names),
+                tuple(next(accumulators) for _ in names),
+                tuple(parser.resolve_operand(v, next(pivots)) for v in values),
+                tuple(parts),
+            )
+            for names, values, parts in zip(functions, starts, regions, strict=True)
+        ]
+        op = cls(lower, upper, data, groups, chunk)
+        op.attributes |= parser.parse_optional_attr_dict()
+        return op
+
+
+@dataclass(frozen=True)
+class CascadeGroup:
+    """What a cascade is built from: accumulators that share their pivots.
+
+    Attributes:
+        functions: for each accumulator its function, which has an identity element.
+        types: for each accumulator its type.
+        starts: for each pivot the value it starts from; none in a group without.
+        regions: pivot, part and move; in a group without pivots the part alone.
+    """
+
+    functions: tuple[FunctionAttr | str, ...]
+    types: tuple[Attribute, ...]
+    starts: tuple[SSAValue, ...]
+    regions: tuple[Region, ...]
+
+
+@dataclass(frozen=True)
+class CascadeView:
+    """One group of a cascade: what belongs to it of the operation's parts."""
+
+    functions: tuple[FunctionAttr, ...]
+    accumulators: tuple[OpResult, ...]
+    pivots: tuple[OpResult, ...]
+    starts: tuple[SSAValue, ...]
+    pivot: Region | None
+    part: Region
+    move: Region | None
+
+    def own_accumulators(self) -> list[int]:
+        """Which of the group's accumulators its pivots are computed from."""
+        if self.pivot is None:
+            return []
+        size = len(self.accumulators)
+        arguments = self.pivot.block.args[-size:]
+        return [k for k, argument in enumerate(arguments) if argument.uses]
+
+
+def type_list(types: Iterable[Attribute]) -> str:
+    """Types as messages show them."""
+    return f"({', '.join(map(str, types))})"
+
+
+def _verify_region(
+    name: str,
+    region: Region,
+    arguments: Sequence[Attribute],
+    yielded: Sequence[Attribute] | None,
+) -> list[Attribute]:
+    """Check what a region of a cascade takes and yields; returns what it yields."""
+    block, terminator = body_of(region)
+    if [arg.type for arg in block.args] != list(arguments):
+        raise VerifyException(
+            f"{name} takes {type_list(arguments)}, "
+            f"got {type_list(a.type for a in block.args)}"
+        )
+    types = [value.type for value in terminator.values]
+    if yielded is not None and types != list(yielded):
+        raise VerifyException(
+            f"{name} yields {type_list(yielded)}, got {type_list(types)}"
+        )
+    return types
 
 
 def _verify_indices(block: Block, count: int) -> None:

@@ -24,6 +24,7 @@ from xdsl.irdl import (
     result_def,
     traits_def,
     var_operand_def,
+    var_result_def,
 )
 from xdsl.parser import Parser, UnresolvedOperand
 from xdsl.printer import Printer
@@ -38,7 +39,7 @@ from xdsl.utils.exceptions import VerifyException
 from xdsl.utils.hints import isa
 
 from moa_dialect.algebra.layout import Order
-from moa_dialect.ops.normal_form import INDEX, body_of
+from moa_dialect.ops.normal_form import INDEX, body_of, type_list
 from moa_dialect.types import element_of, shape_of
 
 FLAT = MemRefType.constr()
@@ -184,11 +185,15 @@ class BufferOp(IRDLOperation):
 class LoopOp(IRDLOperation):
     """The body for index = start, start + stride, ... up to but not including stop.
 
-    A negative stride counts down. Nothing is carried between iterations but memory.
+    A negative stride counts down. Besides memory, scalars may be carried from one
+    iteration to the next: the body takes them after the index and yields the next
+    ones; the results are the last ones, or the initial ones if there is no iteration.
 
     ```mlir
-    moa.loop [%i = %start to %stop by -1] {
-      moa.yield
+    %sum = moa.loop [%i = %start to %stop by -1] with (%s = %zero : f64) {
+      %x = moa.load %f[%start, %i * %c1] : memref<?xf64>
+      %t = arith.addf %x, %s : f64
+      moa.yield %t : f64
     }
     ```
     """
@@ -196,14 +201,24 @@ class LoopOp(IRDLOperation):
     name = "moa.loop"
     start = operand_def(IndexType())
     stop = operand_def(IndexType())
+    initial = var_operand_def()
     stride = prop_def(IntegerAttr.constr(type=i64))
     body = region_def("single_block")
+    carried = var_result_def()
     traits = traits_def(RecursiveMemoryEffect())
 
-    def __init__(self, start: SSAValue, stop: SSAValue, stride: int, body: Region):
+    def __init__(
+        self,
+        start: SSAValue,
+        stop: SSAValue,
+        stride: int,
+        body: Region,
+        initial: Sequence[SSAValue] = (),
+    ):
         super().__init__(
-            operands=[start, stop],
+            operands=[start, stop, initial],
             regions=[body],
+            result_types=[[value.type for value in initial]],
             properties={"stride": IntegerAttr(stride, i64)},
         )
 
@@ -214,20 +229,42 @@ class LoopOp(IRDLOperation):
 
     def verify_(self) -> None:
         block, terminator = body_of(self.body)
-        if [arg.type for arg in block.args] != [INDEX] or terminator.values:
-            raise VerifyException("a loop body takes one index and yields nothing")
+        types: list[Attribute] = [value.type for value in self.initial]
+        if (found := [arg.type for arg in block.args]) != [INDEX, *types]:
+            raise VerifyException(
+                f"a loop body takes one index and what is carried: expected "
+                f"{type_list([INDEX, *types])}, got {type_list(found)}"
+            )
+        if (found := [value.type for value in terminator.values]) != types:
+            raise VerifyException(
+                f"a loop body yields what is carried: expected {type_list(types)}, "
+                f"got {type_list(found)}"
+            )
+        if (found := [value.type for value in self.carried]) != types:
+            raise VerifyException(
+                f"a loop gives what is carried: expected {type_list(types)}, "
+                f"got {type_list(found)}"
+            )
         if self.stride_value == 0:
             raise VerifyException("a loop needs a stride that is not zero")
 
     def print(self, printer: Printer) -> None:
+        index, *carried = self.body.block.args
         printer.print_string(" ")
         with printer.in_square_brackets():
-            printer.print_ssa_value(self.body.block.args[0])
+            printer.print_ssa_value(index)
             printer.print_string(" = ")
             printer.print_ssa_value(self.start)
             printer.print_string(" to ")
             printer.print_ssa_value(self.stop)
             printer.print_string(f" by {self.stride_value}")
+        if carried:
+            printer.print_string(" with ")
+            with printer.in_parens():
+                printer.print_list(
+                    zip(carried, self.initial, strict=True),
+                    lambda pair: _print_carried(printer, *pair),
+                )
         printer.print_string(" ")
         printer.print_region(self.body, print_entry_block_args=False)
         printer.print_op_attributes(self.attributes)
@@ -243,12 +280,37 @@ class LoopOp(IRDLOperation):
         parser.parse_keyword("by")
         stride = parser.parse_integer(allow_boolean=False)
         parser.parse_punctuation("]")
+        arguments = [index.resolve(INDEX)]
+        initial: list[SSAValue] = []
+        if parser.parse_optional_keyword("with"):
+            for argument, value in parser.parse_comma_separated_list(
+                parser.Delimiter.PAREN, lambda: _parse_carried(parser)
+            ):
+                arguments.append(argument)
+                initial.append(value)
         first = parser.resolve_operand(start, INDEX)
         last = parser.resolve_operand(stop, INDEX)
-        body = parser.parse_region([index.resolve(INDEX)])
-        op = cls(first, last, stride, body)
+        body = parser.parse_region(arguments)
+        op = cls(first, last, stride, body, initial)
         op.attributes |= parser.parse_optional_attr_dict()
         return op
+
+
+def _print_carried(printer: Printer, argument: SSAValue, initial: SSAValue) -> None:
+    printer.print_ssa_value(argument)
+    printer.print_string(" = ")
+    printer.print_ssa_value(initial)
+    printer.print_string(" : ")
+    printer.print_attribute(initial.type)
+
+
+def _parse_carried(parser: Parser) -> tuple[Parser.Argument, SSAValue]:
+    argument = parser.parse_argument(expect_type=False)
+    parser.parse_punctuation("=")
+    value = parser.parse_unresolved_operand()
+    parser.parse_punctuation(":")
+    type_ = parser.parse_type()
+    return argument.resolve(type_), parser.resolve_operand(value, type_)
 
 
 class _Access(IRDLOperation):

@@ -968,16 +968,6 @@ func.func @buffer_type(%n: index) {
 
 // -----
 
-func.func @loop_body(%n: index) {
-  // CHECK: a loop body takes one index and yields nothing
-  moa.loop [%i = %n to %n by 1] {
-    moa.yield %i : index
-  }
-  func.return
-}
-
-// -----
-
 func.func @loop_stride(%n: index) {
   // CHECK: a loop needs a stride that is not zero
   moa.loop [%i = %n to %n by 0] {
@@ -1340,5 +1330,235 @@ func.func @insert_beyond(%b: tensor<2xf64>, %a: tensor<3xf64>) {
 func.func @floordiv_integers(%a: tensor<3xf64>) {
   // CHECK: floordiv: expected elements of kind int, got f64 (float)
   %b = moa.pointwise floordiv %a, %a : tensor<3xf64>, tensor<3xf64> -> tensor<3xf64>
+  func.return
+}
+
+// -----
+
+func.func @loop_body(%n: index) {
+  // CHECK: a loop body yields what is carried: expected (), got (index)
+  moa.loop [%i = %n to %n by 1] {
+    moa.yield %i : index
+  }
+  func.return
+}
+
+// -----
+
+func.func @loop_arguments(%n: index, %x: f64) {
+  // CHECK: a loop body takes one index and what is carried: expected (index, f64), got (index)
+  "moa.loop"(%n, %n, %x) <{stride = 1 : i64}> ({
+  ^bb0(%i: index):
+    moa.yield %x : f64
+  }) : (index, index, f64) -> f64
+  func.return
+}
+
+// -----
+
+func.func @loop_results(%n: index, %x: f64) {
+  // CHECK: a loop gives what is carried: expected (f64), got ()
+  "moa.loop"(%n, %n, %x) <{stride = 1 : i64}> ({
+  ^bb0(%i: index, %y: f64):
+    moa.yield %y : f64
+  }) : (index, index, f64) -> ()
+  func.return
+}
+
+// -----
+
+// Cascades
+
+func.func @cascade_groups(%n: index) {
+  // CHECK: a cascade has groups of one accumulator or more, and for each a number of pivots, got [0] and [0]
+  "moa.cascade"(%n, %n) <{functions = [], groups = array<i64: 0>, pivot_counts = array<i64: 0>}> ({
+  ^bb0(%p: index):
+    moa.yield
+  }, {
+  ^bb0(%p: index):
+    moa.yield
+  }) : (index, index) -> ()
+  func.return
+}
+
+// -----
+
+func.func @cascade_regions(%n: index) {
+  // CHECK: a cascade has one region for its data, and for each group one, or three if it has pivots: expected 2, got 1
+  "moa.cascade"(%n, %n) <{functions = ["add"], groups = array<i64: 1>, pivot_counts = array<i64: 0>}> ({
+  ^bb0(%p: index):
+    moa.yield
+  }) : (index, index) -> f64
+  func.return
+}
+
+// -----
+
+func.func @cascade_functions(%n: index, %x: f64) {
+  // CHECK: a cascade has a function for each accumulator: expected 1, got 2
+  "moa.cascade"(%n, %n) <{functions = ["add", "add"], groups = array<i64: 1>, pivot_counts = array<i64: 0>}> ({
+  ^bb0(%p: index):
+    moa.yield
+  }, {
+  ^bb0(%p: index):
+    moa.yield %x : f64
+  }) : (index, index) -> f64
+  func.return
+}
+
+// -----
+
+func.func @cascade_results(%n: index, %x: f64) {
+  // CHECK: the results are the accumulators and the pivots: expected 1, got 2
+  "moa.cascade"(%n, %n) <{functions = ["add"], groups = array<i64: 1>, pivot_counts = array<i64: 0>}> ({
+  ^bb0(%p: index):
+    moa.yield
+  }, {
+  ^bb0(%p: index):
+    moa.yield %x : f64
+  }) : (index, index) -> (f64, f64)
+  func.return
+}
+
+// -----
+
+func.func @cascade_starts(%n: index, %x: f64) {
+  // CHECK: each pivot starts from a value of its type: expected (f64), got ()
+  "moa.cascade"(%n, %n) <{functions = ["add"], groups = array<i64: 1>, pivot_counts = array<i64: 1>}> ({
+  ^bb0(%p: index):
+    moa.yield
+  }, {
+  ^bb0(%c: index, %r: f64, %s: f64):
+    moa.yield %r : f64
+  }, {
+  ^bb0(%p: index, %r: f64):
+    moa.yield %x : f64
+  }, {
+  ^bb0(%c: index, %r: f64, %q: f64, %s: f64):
+    moa.yield %s : f64
+  }) : (index, index) -> (f64, f64)
+  func.return
+}
+
+// -----
+
+func.func @cascade_result_types(%n: index, %x: f64) {
+  // CHECK: expected 1 result types, got 2
+  %s:2 = moa.cascade [%n to %n] -> f64, f64 data {
+  ^bb0(%p: index):
+    moa.yield
+  } group add part {
+  ^bb0(%p: index):
+    moa.yield %x : f64
+  }
+  func.return
+}
+
+// -----
+
+func.func @cascade_chunk(%n: index, %x: f64) {
+  // CHECK: a chunk has at least one index, got 0
+  %s = moa.cascade [%n to %n] chunk 0 -> f64 data {
+  ^bb0(%p: index):
+    moa.yield
+  } group add part {
+  ^bb0(%p: index):
+    moa.yield %x : f64
+  }
+  func.return
+}
+
+// -----
+
+func.func @cascade_identity(%n: index, %x: f64) {
+  // CHECK: an accumulator needs a function with an identity element, sub has none
+  %s = moa.cascade [%n to %n] -> f64 data {
+  ^bb0(%p: index):
+    moa.yield
+  } group sub part {
+  ^bb0(%p: index):
+    moa.yield %x : f64
+  }
+  func.return
+}
+
+// -----
+
+func.func @cascade_data(%n: index, %x: f64) {
+  // CHECK: data takes (index), got ()
+  %s = moa.cascade [%n to %n] -> f64 data {
+    moa.yield
+  } group add part {
+  ^bb0(%p: index):
+    moa.yield %x : f64
+  }
+  func.return
+}
+
+// -----
+
+func.func @cascade_part(%n: index, %x: f64) {
+  // CHECK: part takes (index, f64), got (index)
+  %s = moa.cascade [%n to %n] -> f64 data {
+  ^bb0(%p: index):
+    moa.yield %x : f64
+  } group add part {
+  ^bb0(%p: index):
+    moa.yield %x : f64
+  }
+  func.return
+}
+
+// -----
+
+func.func @cascade_part_yields(%n: index, %x: f64, %y: f32) {
+  // CHECK: part yields (f64), got (f32)
+  %s = moa.cascade [%n to %n] -> f64 data {
+  ^bb0(%p: index):
+    moa.yield
+  } group add part {
+  ^bb0(%p: index):
+    moa.yield %y : f32
+  }
+  func.return
+}
+
+// -----
+
+func.func @cascade_pivot(%n: index, %x: f64) {
+  // CHECK: pivot takes (index, f64, f64), got (index, f64)
+  %s, %r = moa.cascade [%n to %n] -> f64, f64 data {
+  ^bb0(%p: index):
+    moa.yield
+  } group add pivot %x {
+  ^bb0(%c: index, %r: f64):
+    moa.yield %r : f64
+  } part {
+  ^bb0(%p: index, %r: f64):
+    moa.yield %r : f64
+  } move {
+  ^bb0(%c: index, %old: f64, %new: f64, %s: f64):
+    moa.yield %s : f64
+  }
+  func.return
+}
+
+// -----
+
+func.func @cascade_move(%n: index, %x: f64) {
+  // CHECK: move yields (f64), got ()
+  %s, %r = moa.cascade [%n to %n] -> f64, f64 data {
+  ^bb0(%p: index):
+    moa.yield
+  } group add pivot %x {
+  ^bb0(%c: index, %r: f64, %s: f64):
+    moa.yield %r : f64
+  } part {
+  ^bb0(%p: index, %r: f64):
+    moa.yield %r : f64
+  } move {
+  ^bb0(%c: index, %old: f64, %new: f64, %s: f64):
+    moa.yield
+  }
   func.return
 }

@@ -422,3 +422,59 @@ func.func @attributes(%a: tensor<3xf64>, %r: memref<3xf64>) {
   } {note = 14}
   func.return
 }
+
+// A loop that carries a scalar.
+
+// CHECK-LABEL: func.func @carrying
+// CHECK-SAME: (%[[N:.*]]: index, %[[Z:.*]]: f64)
+// CHECK-NEXT: %{{.*}} = moa.loop [%[[I:.*]] = %[[N]] to %[[N]] by -1] with (%[[S:.*]] = %[[Z]] : f64, %{{.*}} = %[[N]] : index) {
+// CHECK-NEXT: moa.yield %[[S]], %[[I]] : f64, index
+// CHECK-NEXT: }
+func.func @carrying(%n: index, %z: f64) -> f64 {
+  %r, %last = moa.loop [%i = %n to %n by -1] with (%s = %z : f64, %j = %n : index) {
+    moa.yield %s, %i : f64, index
+  }
+  func.return %r : f64
+}
+
+// CHECK-LABEL: func.func @cascade
+// CHECK-SAME: (%[[N:.*]]: index, %[[A:.*]]: tensor<?xf64>, %[[LOWEST:.*]]: f64)
+// CHECK-NEXT: %[[M:.*]], %[[S:.*]], %[[U:.*]], %[[R:.*]] = moa.cascade [%[[N]] to %[[N]]] chunk 96 -> f64, f64, tensor<?xf64>, f64 data {
+// CHECK-NEXT: ^{{.*}}(%[[P:.*]]: index):
+// CHECK-NEXT: %[[X:.*]] = moa.at %[[A]][%[[P]]] : tensor<?xf64>
+// CHECK-NEXT: moa.yield %[[X]] : f64
+// CHECK-NEXT: } group max part {
+// CHECK-NEXT: ^{{.*}}(%{{.*}}: index, %[[X1:.*]]: f64):
+// CHECK-NEXT: moa.yield %[[X1]] : f64
+// CHECK-NEXT: } group add, add pivot %[[LOWEST]] {
+// CHECK-NEXT: ^{{.*}}(%{{.*}}: index, %[[M1:.*]]: f64, %{{.*}}: f64, %{{.*}}: f64, %{{.*}}: tensor<?xf64>):
+// CHECK-NEXT: moa.yield %[[M1]] : f64
+// CHECK-NEXT: } part {
+// CHECK-NEXT: ^{{.*}}(%{{.*}}: index, %[[X2:.*]]: f64, %{{.*}}: f64):
+// CHECK-NEXT: moa.yield %[[X2]], %[[A]] : f64, tensor<?xf64>
+// CHECK-NEXT: } move {
+// CHECK-NEXT: ^{{.*}}(%{{.*}}: index, %{{.*}}: f64, %{{.*}}: f64, %[[S1:.*]]: f64, %[[U1:.*]]: tensor<?xf64>):
+// CHECK-NEXT: moa.yield %[[S1]], %[[U1]] : f64, tensor<?xf64>
+// CHECK-NEXT: } {note = 1 : i64}
+func.func @cascade(%n: index, %a: tensor<?xf64>, %lowest: f64) -> f64 {
+  %m, %s, %u, %r = moa.cascade [%n to %n] chunk 96
+    -> f64, f64, tensor<?xf64>, f64
+  data {
+  ^bb0(%p: index):
+    %x = moa.at %a[%p] : tensor<?xf64>
+    moa.yield %x : f64
+  } group max part {
+  ^bb0(%p: index, %x: f64):
+    moa.yield %x : f64
+  } group add, add pivot %lowest {
+  ^bb0(%count: index, %m: f64, %r: f64, %s: f64, %u: tensor<?xf64>):
+    moa.yield %m : f64
+  } part {
+  ^bb0(%p: index, %x: f64, %r: f64):
+    moa.yield %x, %a : f64, tensor<?xf64>
+  } move {
+  ^bb0(%count: index, %old: f64, %new: f64, %s: f64, %u: tensor<?xf64>):
+    moa.yield %s, %u : f64, tensor<?xf64>
+  } {note = 1}
+  func.return %m : f64
+}

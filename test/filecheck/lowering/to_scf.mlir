@@ -188,3 +188,40 @@ func.func @buffer(%n: index, %m: index) {
 // CHECK-NEXT:    memref.load %[[ROW]][
 // CHECK-NEXT:    memref.dealloc %[[ROW]]
 // CHECK-NEXT:  }
+
+// What a loop carries, scf.for carries.
+// CHECK-LABEL: func.func @carrying(
+// CHECK-SAME:    %[[N:.*]]: index, %[[Z:.*]]: f64)
+func.func @carrying(%n: index, %z: f64) -> f64 {
+  %zero = arith.constant 0 : index
+  %r = moa.loop [%i = %n to %zero by -2] with (%s = %z : f64) {
+    %t = arith.addf %s, %z : f64
+    moa.yield %t : f64
+  }
+  func.return %r : f64
+}
+// CHECK:       %[[R:.*]] = scf.for %{{.*}} iter_args(%[[S:.*]] = %[[Z]]) -> (f64) {
+// CHECK:         %[[T:.*]] = arith.addf %[[S]], %[[Z]] : f64
+// CHECK-NEXT:    scf.yield %[[T]] : f64
+// CHECK-NEXT:  }
+// CHECK-NEXT:  func.return %[[R]] : f64
+
+// A buffer of a known size lies on the stack, at the entry of the function.
+// CHECK-LABEL: func.func @stack(
+// CHECK-SAME:    %[[N:.*]]: index)
+// CHECK-NEXT:  %[[SIZE:.*]] = arith.constant 96 : index
+// CHECK-NEXT:  %[[TILE:.*]] = memref.alloca(%[[SIZE]]) : memref<?xf64>
+func.func @stack(%n: index) {
+  %zero = arith.constant 0 : index
+  %size = arith.constant 96 : index
+  moa.loop [%i = %zero to %n by 1] {
+    %tile = moa.buffer [%size] : memref<?xf64>
+    %x = moa.load %tile[%zero] : memref<?xf64>
+    moa.yield
+  }
+  func.return
+}
+// CHECK:       scf.for
+// CHECK-NEXT:    memref.load %[[TILE]]
+// CHECK-NOT:     memref.dealloc
+// CHECK:       func.return

@@ -34,6 +34,7 @@ PAGES = (
     "README.md",
     "docs/tutorial.md",
     "docs/algebra.md",
+    "docs/derivation.md",
     "docs/attention.md",
     "docs/reductions.md",
     "docs/library.md",

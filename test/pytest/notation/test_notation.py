@@ -557,6 +557,96 @@ def test_casts_and_index_arithmetic():
     assert written(text) == f"f(A ^ <n>, i) = {expression}\n"
 
 
+CASCADE = """
+func.func @f(%a: tensor<?x?xf64>, %v: tensor<?x?xf64>) -> tensor<?x?xf64> {
+  %m = moa.extent %a, 0 : tensor<?x?xf64>
+  %n = moa.extent %a, 1 : tensor<?x?xf64>
+  %e = moa.extent %v, 1 : tensor<?x?xf64>
+  %c0 = arith.constant 0 : index
+  %lowest = arith.constant -9.0 : f64
+  %o = moa.comprehension [%i < %m] -> tensor<?x?xf64> {
+    %top, %u, %row, %r = moa.cascade [%c0 to %n] CHUNK
+        -> f64, f64, tensor<?xf64>, f64
+    data {
+    ^bb0(%p: index):
+      %x = moa.at %a[%i, %p] : tensor<?x?xf64>
+      moa.yield %x : f64
+    } group max part {
+    ^bb0(%p: index, %x: f64):
+      moa.yield %x : f64
+    } group add, add pivot %lowest {
+    ^bb0(%count: index, %top: f64, %r: f64, %u: f64, %row: tensor<?xf64>):
+      %k = arith.index_cast %count : index to i64
+      %f = arith.sitofp %k : i64 to f64
+      %g = arith.divf %u, %f : f64
+      %h = arith.addf %top, %g : f64
+      moa.yield %h : f64
+    } part {
+    ^bb0(%p: index, %x: f64, %r: f64):
+      %d = arith.subf %x, %r : f64
+      %w = moa.comprehension [%l < %e] -> tensor<?xf64> {
+        %y = moa.at %v[%p, %l] : tensor<?x?xf64>
+        %z = arith.mulf %d, %y : f64
+        moa.yield %z : f64
+      }
+      moa.yield %d, %w : f64, tensor<?xf64>
+    } move {
+    ^bb0(%count: index, %old: f64, %new: f64, %u: f64, %row: tensor<?xf64>):
+      %d = arith.subf %old, %new : f64
+      %k = arith.index_cast %count : index to i64
+      %f = arith.sitofp %k : i64 to f64
+      %kd = arith.mulf %f, %d : f64
+      %t = arith.addf %u, %kd : f64
+      moa.yield %t, %row : f64, tensor<?xf64>
+    }
+    moa.yield %row : tensor<?xf64>
+  }
+  func.return %o : tensor<?x?xf64>
+}
+"""
+
+
+def test_cascade():
+    """The lines of a pass in the order of evaluation; what does not move has none."""
+    assert (
+        written(CASCADE.replace("CHUNK", "chunk 4"))
+        == """\
+f(a ^ <m n>, v ^ <d e>) → o ^ <m e>:
+  ∀ 0 ≤ <i> < <m>:
+    let top, u, row, r = pass_{p<n, 4 at a time} (
+      let x = <i p> ψ a
+      top := x ⌈ top
+      r from (-9.0): r' := top + u' ÷ f64(count)
+      r → r': u := u + f64(before) × (r - r')
+      let d1 = x - r'
+      u := d1 + u
+      row := (∀ 0 ≤ <l> < <e>: d1 × <p l> ψ v) + row
+    )
+    <i> ψ o = row
+"""
+    )
+
+
+def test_cascade_in_ascii():
+    assert (
+        written(CASCADE.replace("CHUNK", ""), ascii=True)
+        == """\
+f(a ^ <m n>, v ^ <d e>) -> o ^ <m e>:
+  forall 0 <= <i> < <m>:
+    let top, u, row, r = pass_{p<n} (
+      let x = <i p> psi a
+      top := x max top
+      r from (-9.0): r' := top + u' / f64(count)
+      r -> r': u := u + f64(before) * (r - r')
+      let d1 = x - r'
+      u := d1 + u
+      row := (forall 0 <= <l> < <e>: d1 * <p l> psi v) + row
+    )
+    <i> psi o = row
+"""
+    )
+
+
 # Layout.
 
 

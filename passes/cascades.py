@@ -1,0 +1,615 @@
+"""Which folds of an expression can share a pass, and how: the derivation of cascades.
+
+Folds over the same indices are placed into passes, in the order of their dependences. A
+fold that depends on none of a pass's folds joins it as it is. One that does is looked
+at with the *pivots* in its body: the maximal parts that do not depend on the folded
+index but on folds of the pass. In this order:
+
+1. *Deferral*: a factor of a sum that holds pivots made of sums leaves the fold:
+   `sum of g(p) h = h (sum of g(p))`. (Made of a maximum, it was put there to keep
+   numbers small, and stays.) Where the sum is 0, so is the result, though h may then be
+   infinite: a sum over nothing times one over nothing.
+2. *Transport*: see `transport`.
+3. *Splitting*: a sum in the body that separates pivots from the data becomes two folds:
+   `sum of g(p) (a(p) + h) = sum of g(p) a(p) + h (sum of g(p))`. Only when there is no
+   transport: it cancels digits.
+
+Otherwise the fold stays in a later pass, and the reason is noted.
+"""
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import sympy as sp
+from xdsl.dialects import arith
+from xdsl.dialects.builtin import StringAttr, i64
+
+from moa_dialect.ops.function import has_identity, print_name
+from moa_dialect.passes.simplify import (
+    chain,
+    compare,
+    factors,
+    product,
+    summands,
+    total,
+)
+from moa_dialect.passes.symbolic import NotReal, from_sympy, is_real, real, to_sympy
+from moa_dialect.passes.terms import Choice, Term, Terms, contains, walk
+from moa_dialect.passes.transport import (
+    NoTransport,
+    Pivot,
+    Transport,
+    find,
+    pivot_symbols,
+    symbol,
+)
+
+Expression: TypeAlias = Any
+"""An expression of SymPy, whose classes have no types."""
+
+ADD = StringAttr("add")
+
+_INDEX_CASTS = ("arith.sitofp", "arith.uitofp", "arith.index_cast", "arith.extsi")
+
+
+@dataclass(frozen=True)
+class Move:
+    """How an accumulator follows its pivots.
+
+    Attributes:
+        factors: what the accumulators are multiplied by; None stands for the count.
+        added: what is added.
+    """
+
+    factors: tuple[tuple[Expression, Term | None], ...]
+    added: Expression
+
+
+@dataclass
+class Group:
+    """Accumulators of a pass that depend on the same pivots.
+
+    Attributes:
+        pivots: the pivots; none in the first group.
+        symbols: the symbols of each pivot, by their terms.
+        parameters: other symbols in the moves, with their terms.
+        moves: for each accumulator, a fold, how it moves; None without pivots.
+        rules: for each accumulator the rule its move comes from.
+        means: for each pivot that is the mean of a sum in the pass: the sum, and the
+            sum of the distances from the mean, which is an accumulator here.
+    """
+
+    pivots: list[Term] = field(default_factory=list[Term])
+    symbols: dict[Term, Pivot] = field(default_factory=dict[Term, Pivot])
+    parameters: dict[Expression, Term] = field(default_factory=dict[Any, Term])
+    moves: dict[Term, Move | None] = field(default_factory=dict[Term, Move | None])
+    rules: dict[Term, str] = field(default_factory=dict[Term, str])
+    means: dict[Term, tuple[Term, Term]] = field(
+        default_factory=dict[Term, tuple[Term, Term]]
+    )
+
+
+@dataclass
+class Pass:
+    """One loop over `lower <= p < upper` and what it accumulates."""
+
+    lower: Term
+    upper: Term
+    groups: list[Group] = field(default_factory=list[Group])
+
+    @property
+    def folds(self) -> set[Term]:
+        """The folds that it computes."""
+        return {fold for group in self.groups for fold in group.moves}
+
+    @property
+    def is_cascade(self) -> bool:
+        """Whether it computes more than one fold, or one with pivots."""
+        return len(self.folds) > 1 or any(group.pivots for group in self.groups)
+
+    def free_group(self) -> Group:
+        """The group without pivots."""
+        for group in self.groups:
+            if not group.pivots:
+                return group
+        self.groups.insert(0, Group())
+        return self.groups[0]
+
+
+class _Rewritten(Exception):
+    """The outputs were written in another way: start again."""
+
+
+@dataclass
+class Derivation:
+    """The derivation of passes for the folds of some outputs.
+
+    Attributes:
+        terms: where terms are made.
+        outputs: the expressions; deferral and splitting rewrite them.
+        in_scope: whether a fold is to be placed.
+        strict: keep the value of every fold as it is, bit by bit.
+        largest_rank: how many accumulators one fold may become.
+    """
+
+    terms: Terms
+    outputs: list[Term]
+    in_scope: Callable[[Term], bool]
+    strict: bool = False
+    largest_rank: int = 6
+    passes: list[Pass] = field(default_factory=list[Pass])
+    notes: dict[str, None] = field(default_factory=dict[str, None])
+    refusals: dict[str, None] = field(default_factory=dict[str, None])
+
+    def run(self) -> None:
+        """Place all folds; `passes` and `outputs` are the result."""
+        for _ in range(1000):
+            self.passes.clear()
+            self.refusals.clear()
+            try:
+                for fold in self.folds():
+                    self._place(fold)
+            except _Rewritten:
+                continue
+            break
+        else:
+            raise AssertionError("the derivation of passes does not end")
+        for one in self.passes:
+            for group in one.groups:
+                for pivot in group.pivots:
+                    self._anchor(one, group, pivot)
+
+    def folds(self) -> list[Term]:
+        """The folds to be placed, each after those it depends on."""
+        found: dict[Term, None] = {}
+
+        def visit(term: Term) -> None:
+            if term in seen:
+                return
+            seen.add(term)
+            sides = term.args[:1] if isinstance(term.kind, Choice) else term.args
+            for arg in sides:
+                visit(arg)
+            if term.is_fold and self.in_scope(term):
+                found[term] = None
+
+        seen: set[Term] = set()
+        for output in self.outputs:
+            visit(output)
+        return list(found)
+
+    def chain_length(self) -> int:
+        """How many passes the folds take one after the other, each by itself."""
+        length: dict[Term, int] = {}
+        for fold in self.folds():
+            before = [
+                length[other]
+                for other in walk(*fold.args)
+                if other in length and other.args[:2] == fold.args[:2]
+            ]
+            length[fold] = 1 + max(before, default=0)
+        deepest: dict[tuple[Term, ...], int] = {}
+        for fold, number in length.items():
+            domain = fold.args[:2]
+            deepest[domain] = max(number, deepest.get(domain, 0))
+        return sum(deepest.values())
+
+    def _place(self, fold: Term) -> None:
+        inside = set(walk(*fold.args))
+        first = 0
+        for number, one in enumerate(self.passes):
+            if inside & one.folds:
+                first = number
+        for one in self.passes[first:]:
+            bounds = set(walk(*fold.args[:2]))
+            if (one.lower, one.upper) != fold.args[:2] or bounds & one.folds:
+                continue
+            if not has_identity(fold.function):
+                continue
+            if not inside & one.folds:
+                one.free_group().moves[fold] = None
+                return
+            if self._join(fold, one):
+                return
+        self.passes.append(Pass(fold.args[0], fold.args[1]))
+        self.passes[-1].free_group().moves[fold] = None
+
+    def _join(self, fold: Term, one: Pass) -> bool:
+        """Let a fold that depends on folds of a pass join it, if it can."""
+        if self.strict:
+            self._refuse(fold, "strict: the value of a fold is kept as it is")
+            return False
+        index, body = self.terms.open(fold)
+        if fold.function == ADD and is_real(fold):
+            self._defer(fold, index, body, one)
+        pivots = pivots_of(body, index, one.folds)
+        try:
+            transport, symbols, names = self._transport(fold, index, body, pivots)
+            self._add(fold, index, one, pivots, symbols, names, transport)
+        except (NoTransport, NotReal) as reason:
+            if fold.function == ADD and is_real(fold):
+                self._split(fold, index, body, one)
+            self._refuse(fold, str(reason))
+            return False
+        return True
+
+    def _refuse(self, fold: Term, reason: str) -> None:
+        name = print_name(fold.function)
+        self.refusals[f"a fold of {name} stays in a later pass: {reason}"] = None
+
+    def _note(self, note: str) -> None:
+        self.notes[note] = None
+
+    # Deferral and splitting.
+
+    def _rewrite(self, old: Term, new: Term) -> None:
+        self.outputs = [self.terms.replace(o, {old: new}) for o in self.outputs]
+        raise _Rewritten
+
+    def _defer(self, fold: Term, index: str, body: Term, one: Pass) -> None:
+        """`sum of g(p) h = h (sum of g(p))` for factors h with pivots made of sums."""
+        above, below, negative = factors(body)
+
+        def leaves(factor: Term) -> bool:
+            if index in factor.free or not contains(factor, one.folds):
+                return False
+            return all(f.function == ADD for f in direct_folds(factor, one.folds))
+
+        out = [f for f in above if leaves(f)], [f for f in below if leaves(f)]
+        if not (out[0] or out[1]):
+            return
+        kept = (
+            [f for f in above if f not in out[0]],
+            [f for f in below if f not in out[1]],
+        )
+        if kept[0] or kept[1]:
+            inner = product(self.terms, *kept)
+        else:
+            inner = self.terms.number(1.0, body.type)
+        if negative:
+            inner = real(self.terms, arith.NegfOp, inner)
+        rest = self.terms.fold(ADD, fold.args[0], fold.args[1], index, inner)
+        self._note("deferral: a factor of a sum that no index changes leaves the fold")
+        self._rewrite(fold, self._weighted(rest, *out))
+
+    def _weighted(
+        self, rest: Term, above: Sequence[Term], below: Sequence[Term]
+    ) -> Term:
+        """`rest * above / below`, 0 where rest is 0 and no factor is NaN."""
+        terms = self.terms
+        whole = product(terms, [rest, *above], below)
+        zero, one = terms.number(0.0, rest.type), terms.number(1.0, rest.type)
+        numerator = chain(terms, arith.MulfOp, above) or one
+        denominator = chain(terms, arith.MulfOp, below) or one
+        are_numbers = compare(terms, "ord", numerator, denominator)
+        is_zero = compare(terms, "oeq", rest, zero)
+        guard = terms.compute(arith.AndIOp, (is_zero, are_numbers))
+        return terms.select(guard, rest, whole)
+
+    def _split(self, fold: Term, index: str, body: Term, one: Pass) -> None:
+        """`sum of g (a + h) = sum of g a + h sum of g` for h with pivots, without p."""
+        above, below, negative = factors(body)
+        for position, factor in enumerate(above):
+            parts = summands(factor)
+            apart = [
+                part
+                for part in parts
+                if index not in part[1].free and contains(part[1], one.folds)
+            ]
+            # A maximum beside the data keeps it small: it stays there if it can.
+            sums = [
+                part
+                for part in apart
+                if all(f.function == ADD for f in direct_folds(part[1], one.folds))
+            ]
+            apart = sums or apart
+            rest = [part for part in parts if part not in apart]
+            if not apart or not rest:
+                continue
+            others = [*above[:position], *above[position + 1 :]]
+            weight = [product(self.terms, others, below)] if others or below else []
+            unit = self.terms.number(1.0, body.type)
+            folded = [
+                self.terms.fold(
+                    ADD,
+                    fold.args[0],
+                    fold.args[1],
+                    index,
+                    product(self.terms, whole, ()) if whole else unit,
+                )
+                for whole in ([*weight, total(self.terms, rest)], weight)
+            ]
+            separate = self._weighted(folded[1], [total(self.terms, apart)], ())
+            new = real(self.terms, arith.AddfOp, folded[0], separate)
+            if negative:
+                new = real(self.terms, arith.NegfOp, new)
+            self._note("splitting: a sum in a fold that separates pivots from the data")
+            self._rewrite(fold, new)
+
+    # Transport.
+
+    def _transport(
+        self, fold: Term, index: str, body: Term, pivots: Sequence[Term]
+    ) -> tuple[Transport, dict[Term, Pivot], dict[Expression, Term]]:
+        """The transport of a fold, its pivots' symbols, and what other symbols mean."""
+        if not isinstance(fold.function, StringAttr) or not is_real(fold):
+            raise NoTransport("only folds of floats by an operation of the table move")
+        if any(contains(bound, set(pivots)) for bound in fold.args[:2]):
+            raise NoTransport("its bounds depend on the pass")
+        if any(not is_real(pivot) for pivot in pivots):
+            raise NoTransport("a pivot is not a float")
+        symbols = {
+            pivot: pivot_symbols(number, is_nonnegative(pivot))
+            for number, pivot in enumerate(pivots)
+        }
+        known = {pivot: pair.old for pivot, pair in symbols.items()}
+        names: dict[Expression, Term] = {}
+
+        def atom(term: Term) -> Expression | None:
+            if contains(term, set(pivots)):
+                return None
+            if not is_real(term):
+                raise NotReal(f"{term.type} is no type of real numbers")
+            for name, other in names.items():
+                if other is term:
+                    return name
+            name = symbol(f"x{len(names)}")
+            names[name] = term
+            return name
+
+        expression = to_sympy(self._flags(body, set(pivots)), known, atom)
+        data = [name for name, term in names.items() if index in term.free]
+        found = find(
+            fold.function.data,
+            expression,
+            data,
+            [symbols[pivot] for pivot in pivots],
+            self.largest_rank,
+        )
+        return found, symbols, names
+
+    def _flags(self, body: Term, pivots: set[Term]) -> Term:
+        """Choices between values with pivots as products with 0 or 1."""
+        terms = self.terms
+
+        def rule(term: Term) -> Term:
+            if not term.computes("arith.select") or not is_real(term):
+                return term
+            condition, then, otherwise = term.args
+            if contains(condition, pivots) or not contains(term, pivots):
+                return term
+            one, zero = terms.number(1.0, term.type), terms.number(0.0, term.type)
+            parts: list[Term] = []
+            for side, flags in ((then, (one, zero)), (otherwise, (zero, one))):
+                if side.number != 0:
+                    flag = terms.select(condition, *flags)
+                    parts.append(real(terms, arith.MulfOp, flag, side))
+            return chain(terms, arith.AddfOp, parts) or zero
+
+        return terms.rewrite(body, rule)
+
+    def _add(
+        self,
+        fold: Term,
+        index: str,
+        one: Pass,
+        pivots: Sequence[Term],
+        symbols: dict[Term, Pivot],
+        names: dict[Expression, Term],
+        transport: Transport,
+    ) -> None:
+        """Add the accumulators of a transported fold to a pass."""
+        known = dict(names) | {pair.old: pivot for pivot, pair in symbols.items()}
+        folds: list[Term | None] = []
+        for number, basis in enumerate(transport.basis):
+            if len(transport.basis) == 1:
+                folds.append(fold)
+            elif basis == 1:
+                folds.append(None)
+            elif (
+                number == 0
+                and transport.coefficients[0] == 1
+                and not any(transport.coefficients[1:])
+            ):
+                folds.append(fold)
+            else:
+                element = from_sympy(basis, known, self.terms, fold.type)
+                folds.append(
+                    self.terms.fold(ADD, fold.args[0], fold.args[1], index, element)
+                )
+        value = self._combined(fold, transport, folds, known)
+        if value is not fold:
+            self._note("finite rank: a fold is a sum of other folds")
+            self._rewrite(fold, value)
+        group = self._group(one, pivots, symbols)
+        renamed = {
+            mine: theirs
+            for pivot in pivots
+            for mine, theirs in (
+                (symbols[pivot].old, group.symbols[pivot].old),
+                (symbols[pivot].new, group.symbols[pivot].new),
+            )
+        }
+        for name, term in names.items():
+            if index not in term.free:
+                number = len(group.parameters)
+                renamed[name] = next(
+                    (n for n, other in group.parameters.items() if other is term),
+                    symbol(f"c{number}"),
+                )
+                group.parameters[renamed[name]] = term
+        for row, added, accumulator in zip(
+            transport.moves, transport.added, folds, strict=True
+        ):
+            if accumulator is not None and accumulator not in group.moves:
+                group.moves[accumulator] = Move(
+                    tuple(
+                        (factor.subs(renamed, simultaneous=True), other)
+                        for factor, other in zip(row, folds, strict=True)
+                        if factor != 0
+                    ),
+                    added.subs(renamed, simultaneous=True),
+                )
+                group.rules[accumulator] = transport.rule
+
+    def _combined(
+        self,
+        fold: Term,
+        transport: Transport,
+        folds: Sequence[Term | None],
+        known: dict[Expression, Term],
+    ) -> Term:
+        """A fold as the sum of its accumulators."""
+        parts: list[Term] = []
+        for coefficient, accumulator in zip(transport.coefficients, folds, strict=True):
+            if coefficient == 0:
+                continue
+            value = self.count(fold) if accumulator is None else accumulator
+            if coefficient != 1:
+                factor = from_sympy(coefficient, known, self.terms, fold.type)
+                value = real(self.terms, arith.MulfOp, factor, value)
+            parts.append(value)
+        return chain(self.terms, arith.AddfOp, parts) or fold
+
+    def count(self, fold: Term) -> Term:
+        """How many indices a fold is over, as a float of its type."""
+        terms = self.terms
+        lower, upper = fold.args[:2]
+        span = upper
+        if lower.number != 0:
+            flags = {"overflowFlags": arith.IntegerOverflowAttr("none")}
+            span = terms.compute(arith.SubiOp, (upper, lower), properties=flags)
+            zero = terms.number(0, span.type)
+            span = terms.compute(arith.MaxSIOp, (span, zero))
+        return as_float(terms, span, fold)
+
+    def _group(
+        self, one: Pass, pivots: Sequence[Term], symbols: dict[Term, Pivot]
+    ) -> Group:
+        """The group of a pass with these pivots, made if there is none."""
+        for number, group in enumerate(one.groups):
+            if not set(pivots) & set(group.pivots):
+                continue
+            later = {f for other in one.groups[number:] for f in other.moves}
+            if any(contains(pivot, later) for pivot in pivots):
+                continue
+            break
+        else:
+            group = Group()
+            one.groups.append(group)
+        for pivot in pivots:
+            if pivot not in group.symbols:
+                positive = bool(symbols[pivot].old.is_positive)
+                group.symbols[pivot] = pivot_symbols(len(group.pivots), positive)
+                group.pivots.append(pivot)
+        return group
+
+    # Means.
+
+    def _anchor(self, one: Pass, group: Group, pivot: Term) -> None:
+        """Carry a mean itself instead of a sum: `r' = r + (sum of (g - r)) / count`.
+
+        The sum of the data would lose the digits that the distances keep. Any pivots
+        may be used on the way, as long as the last one is the one that is wanted.
+        """
+        sums = [
+            f for f in direct_folds(pivot, one.folds) if f in one.free_group().moves
+        ]
+        if len(sums) != 1 or sums[0].function != ADD or one.lower.number != 0:
+            return
+        (of,) = sums
+        number, mean = symbol("N"), symbol("s")
+
+        def atom(term: Term) -> Expression | None:
+            if is_cast_of(term, one.upper):
+                return number
+            return None if contains(term, {of}) else symbol("other")
+
+        try:
+            value = to_sympy(pivot, {of: mean}, atom)
+        except NotReal:
+            return
+        if sp.simplify(value - mean / number) != 0:
+            return
+        index, body = self.terms.open(of)
+        distance = real(self.terms, arith.SubfOp, body, pivot)
+        distances = self.terms.fold(ADD, one.lower, one.upper, index, distance)
+        if distances not in group.moves:
+            pair = group.symbols[pivot]
+            one_, shift = sp.Integer(1), pair.old - pair.new
+            group.moves[distances] = Move(
+                ((one_, distances), (shift, None)), sp.Integer(0)
+            )
+            group.rules[distances] = "finite rank"
+        group.means[pivot] = (of, distances)
+
+
+def as_float(terms: Terms, count: Term, like: Term) -> Term:
+    """A number of indices as a float of the type of another term."""
+    whole = terms.compute(arith.IndexCastOp, (count,), i64)
+    return terms.compute(arith.SIToFPOp, (whole,), like.type)
+
+
+def is_cast_of(term: Term, index: Term) -> bool:
+    """Whether a term is a number of indices as a float."""
+    if not is_real(term):
+        return False
+    while term.computes(*_INDEX_CASTS, "arith.extf"):
+        term = term.args[0]
+    return term is index
+
+
+def direct_folds(term: Term, folds: set[Term]) -> list[Term]:
+    """The folds among these that a term is computed from without another between."""
+    found: dict[Term, None] = {}
+
+    def visit(term: Term) -> None:
+        if term in folds:
+            found[term] = None
+            return
+        for arg in term.args:
+            visit(arg)
+
+    visit(term)
+    return list(found)
+
+
+def pivots_of(body: Term, index: str, folds: set[Term]) -> list[Term]:
+    """The maximal parts of a body with folds of a pass but without its index."""
+    found: dict[Term, None] = {}
+
+    def visit(term: Term) -> None:
+        if not contains(term, folds):
+            return
+        if index not in term.free and is_real(term):
+            found[term] = None
+            return
+        for arg in term.args:
+            visit(arg)
+
+    visit(body)
+    return list(found)
+
+
+def is_nonnegative(term: Term) -> bool:
+    """Whether a term is never below 0, by its signs; but a maximum over nothing is."""
+    if (number := term.number) is not None:
+        return number >= 0
+    if term.is_fold:
+        return term.function in _SIGNLESS and is_nonnegative(term.args[2])
+    if term.computes("math.absf", "math.exp", "math.exp2", "math.sqrt"):
+        return True
+    if term.computes("arith.mulf") and term.args[0] is term.args[1]:
+        return True
+    if term.computes("arith.mulf", "arith.divf", "arith.addf", "arith.minimumf"):
+        return all(map(is_nonnegative, term.args))
+    if term.computes("arith.maximumf"):
+        return any(map(is_nonnegative, term.args))
+    return term.computes("arith.extf") and is_nonnegative(term.args[0])
+
+
+_SIGNLESS = tuple(StringAttr(name) for name in ("add", "max", "min", "mul"))

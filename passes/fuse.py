@@ -1,0 +1,751 @@
+"""moa-fuse-reductions: dependent folds in one pass over their indices.
+
+The folds of a comprehension are placed into passes (`cascades`), found by algebra
+whatever the program. A pass of several folds becomes a `moa.cascade`. Axes of the
+comprehension that some of them do not use move inside: accumulators that do use them
+become arrays over these axes, which lie in the result, or are one row at a time.
+"""
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from math import inf, isfinite, isnan
+from typing import Any
+
+import ml_dtypes
+import sympy as sp
+from xdsl.builder import Builder
+from xdsl.context import Context
+from xdsl.dialects import arith, math
+from xdsl.dialects.builtin import ModuleOp, TensorType
+from xdsl.dialects.func import FuncOp
+from xdsl.ir import Attribute, Block, Region, SSAValue
+from xdsl.passes import ModulePass
+from xdsl.rewriter import InsertPoint, Rewriter
+from xdsl.utils.hints import isa
+
+from moa_dialect.errors import CompileError
+from moa_dialect.ops.base import as_tensor
+from moa_dialect.ops.function import print_name
+from moa_dialect.ops.normal_form import (
+    AtOp,
+    CascadeGroup,
+    CascadeOp,
+    ComprehensionOp,
+    ExtentOp,
+    FixedExtentOp,
+    YieldOp,
+)
+from moa_dialect.passes.cascades import (
+    Derivation,
+    Group,
+    Pass,
+    as_float,
+    direct_folds,
+    is_nonnegative,
+)
+from moa_dialect.passes.derivation import record
+from moa_dialect.passes.infer_shapes import functions_of
+from moa_dialect.passes.rebuild import Body, comprehensions, read_body, tidy
+from moa_dialect.passes.simplify import chain
+from moa_dialect.passes.symbolic import from_sympy, real, to_sympy
+from moa_dialect.passes.terms import (
+    INDEX,
+    NotATerm,
+    Term,
+    Terms,
+    Writer,
+    contains,
+    walk,
+)
+from moa_dialect.scalar_code import identity_of
+from moa_dialect.types import dtype_of, element_of, shape_of
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the pass was asked for; see `FuseReductionsPass`."""
+
+    strict: bool = False
+    chunk: int | None = None
+    largest_rank: int = 6
+
+
+@dataclass
+class _Axes:
+    """The axes that move inside cascades: names of their indices, and extents."""
+
+    extents: dict[str, Term]
+
+    def of(self, fold: Term) -> list[str]:
+        """Those that a fold depends on, in order."""
+        return [name for name in self.extents if name in fold.free]
+
+
+class CascadeWriter(Writer):
+    """Writes terms, and folds in passes as cascades."""
+
+    def __init__(
+        self,
+        terms: Terms,
+        builder: Builder,
+        options: Options,
+        notes: dict[str, None],
+        parent: CascadeWriter | None = None,
+    ):
+        super().__init__(terms, builder, parent)
+        self.options = options
+        self.notes = notes
+        self.arrays: dict[Term, tuple[SSAValue, list[str]]] = {}
+
+    def within(self, block: Block) -> CascadeWriter:
+        """A writer into a block in a region of an operation that is being built."""
+        return CascadeWriter(
+            self.terms,
+            Builder(InsertPoint.at_end(block)),
+            self.options,
+            self.notes,
+            self,
+        )
+
+    def _write(self, term: Term) -> SSAValue:
+        writer: Writer | None = self
+        while isinstance(writer, CascadeWriter):
+            if term in writer.arrays:
+                array, axes = writer.arrays[term]
+                indices = [self.write(self.terms.index(axis)) for axis in axes]
+                return self.builder.insert(AtOp(array, indices)).result
+            writer = writer.parent
+        return super()._write(term)
+
+    def inner(self, index: str, body: Term) -> SSAValue:
+        """Write a fold's body: the folds in it share passes too."""
+
+        def in_scope(fold: Term) -> bool:
+            return (
+                index in fold.free
+                and not any(name.startswith("%") for name in fold.free)
+                and self.find(fold) is None
+            )
+
+        derivation = Derivation(
+            self.terms,
+            [body],
+            in_scope,
+            self.options.strict,
+            self.options.largest_rank,
+        )
+        derivation.run()
+        if any(one.is_cascade for one in derivation.passes):
+            self.notes.update(derivation.notes)
+            self.passes(derivation.passes, _Axes({}))
+            (body,) = derivation.outputs
+        return self.write(body)
+
+    def passes(self, passes: Sequence[Pass], axes: _Axes) -> None:
+        """Write passes in their order: cascades, and folds that can be values here."""
+        for one in passes:
+            if one.is_cascade or any(
+                axes.of(fold) and is_costly_without(self.terms, fold, axes.extents)
+                for fold in one.folds
+            ):
+                _Cascade(self, one, axes).write()
+            else:
+                for fold in one.folds:
+                    if not axes.of(fold):
+                        self.write(fold)
+
+
+@dataclass
+class _Cascade:
+    """The writing of one pass as a cascade."""
+
+    writer: CascadeWriter
+    one: Pass
+    axes: _Axes
+    index: str = field(init=False)
+    bodies: dict[Term, Term] = field(init=False)
+    groups: list[Group] = field(init=False)
+
+    def __post_init__(self) -> None:
+        terms = self.writer.terms
+        self.index = terms.fresh()
+        replaced = {of for g in self.one.groups for of, _ in g.means.values()}
+        self.bodies = {
+            fold: terms.open(fold, self.index)[1]
+            for group in self.one.groups
+            for fold in group.moves
+            if fold not in replaced
+        }
+        self.groups = [
+            group
+            for group in self.one.groups
+            if any(fold in self.bodies for fold in group.moves)
+        ]
+
+    def accumulators(self, group: Group) -> list[Term]:
+        """The accumulators of a group."""
+        return [fold for fold in group.moves if fold in self.bodies]
+
+    def data(self) -> list[Term]:
+        """What the parts share: the maximal terms without pivots and inner axes."""
+        pivots = {pivot for group in self.groups for pivot in group.pivots}
+        found: dict[Term, None] = {}
+
+        def visit(term: Term) -> None:
+            if self.index not in term.free or term.kind == self.index:
+                return
+            is_data = not contains(term, pivots) and not (
+                term.free & self.axes.extents.keys()
+            )
+            if is_data and term.type != INDEX:
+                found[term] = None
+                return
+            if not term.is_fold:
+                for arg in term.args:
+                    visit(arg)
+
+        for body in self.bodies.values():
+            visit(body)
+        return list(found)
+
+    def type_of(self, fold: Term) -> Attribute:
+        """The type of an accumulator: an array if it depends on inner axes."""
+        axes = self.axes.of(fold)
+        if not axes:
+            return fold.type
+        extents = [_static(self.axes.extents[axis]) for axis in axes]
+        return as_tensor(extents, fold.type)
+
+    def write(self) -> None:
+        """Write the cascade; its results become known to the writer."""
+        writer = self.writer
+        bounds = writer.write(self.one.lower), writer.write(self.one.upper)
+        data = self.data()
+        region = self._region([("p", INDEX)], self._data(data))
+        groups: list[CascadeGroup] = []
+        before: list[Group] = []
+        for group in self.groups:
+            folds = self.accumulators(group)
+            regions = [self._part(group, data)]
+            starts: list[SSAValue] = []
+            if group.pivots:
+                starts = [writer.write(self.start(pivot)) for pivot in group.pivots]
+                regions = [self._pivot(group, before), *regions, self._move(group)]
+            groups.append(
+                CascadeGroup(
+                    tuple(fold.function for fold in folds),
+                    tuple(self.type_of(fold) for fold in folds),
+                    tuple(starts),
+                    tuple(regions),
+                )
+            )
+            before.append(group)
+        op = CascadeOp(bounds[0], bounds[1], region, groups, writer.options.chunk)
+        writer.builder.insert(op)
+        for group, view in zip(self.groups, op.views(), strict=True):
+            folds = self.accumulators(group)
+            for fold, result in zip(folds, view.accumulators, strict=True):
+                if axes := self.axes.of(fold):
+                    writer.arrays[fold] = result, axes
+                else:
+                    writer.known[fold] = result
+            for pivot, result in zip(group.pivots, view.pivots, strict=True):
+                if pivot in group.means:
+                    writer.known[pivot] = result
+        for group in self.groups:
+            for pivot, (of, distances) in group.means.items():
+                count = as_float(writer.terms, self.one.upper, pivot)
+                writer.known[of] = writer.write(self._sum(count, pivot, distances))
+
+    def _sum(self, count: Term, pivot: Term, distances: Term) -> Term:
+        """The sum that a mean is of: `count * mean + distances`."""
+        terms = self.writer.terms
+        whole = real(terms, arith.MulfOp, count, pivot)
+        return real(terms, arith.AddfOp, whole, distances)
+
+    def start(self, pivot: Term) -> Term:
+        """The value a pivot starts from: finite, and at its end of the numbers."""
+        terms = self.writer.terms
+        value = self._at_start(pivot)
+        if is_nonnegative(pivot):
+            return terms.number(_smallest(pivot.type), pivot.type)
+        if value is None or isnan(value):
+            value = 0.0
+        if not isfinite(value):
+            value = _largest(pivot.type) * (1 if value > 0 else -1)
+        return terms.number(value, pivot.type)
+
+    def _at_start(self, pivot: Term) -> float | None:
+        """The value of a pivot when nothing is accumulated, if it is a number."""
+        known: dict[Term, Any] = {}
+        for fold in direct_folds(pivot, self.one.folds):
+            identity = identity_of(fold.function, fold.type)
+            known[fold] = {inf: sp.oo, -inf: -sp.oo}.get(identity, sp.Float(identity))
+        value = to_sympy(pivot, known, lambda term: sp.Symbol("c", positive=True))
+        value = value.subs(sp.Symbol("c", positive=True), 1)
+        if value in (sp.oo, -sp.oo):
+            return inf if value == sp.oo else -inf
+        return float(value) if value.is_Float or value.is_Rational else None
+
+    def _clamped(self, pivot: Term, value: Term) -> Term:
+        """A pivot kept finite at the end where it starts, so that it can move.
+
+        With nothing but infinities accumulated a maximum is infinite, and differences
+        from it are no numbers. Any other pivot gives the same in the end.
+        """
+        terms = self.writer.terms
+        start = self._at_start(pivot)
+        if is_nonnegative(pivot):
+            return real(terms, arith.MaximumfOp, value, self.start(pivot))
+        if start == -inf:
+            return real(terms, arith.MaximumfOp, value, self.start(pivot))
+        if start == inf:
+            return real(terms, arith.MinimumfOp, value, self.start(pivot))
+        return value
+
+    # Regions.
+
+    def _region(
+        self,
+        arguments: Sequence[tuple[str, Attribute]],
+        emit: Callable[[CascadeWriter, Sequence[SSAValue]], list[SSAValue]],
+    ) -> Region:
+        block = Block(arg_types=[type_ for _, type_ in arguments])
+        for arg, (name, _) in zip(block.args, arguments, strict=True):
+            arg.name_hint = name
+        inner = self.writer.within(block)
+        inner.builder.insert(YieldOp(*emit(inner, block.args)))
+        return Region(block)
+
+    def _data(self, data: Sequence[Term]):
+        def emit(inner: CascadeWriter, args: Sequence[SSAValue]) -> list[SSAValue]:
+            inner.known[inner.terms.index(self.index)] = args[0]
+            return [inner.inner(self.index, term) for term in data]
+
+        return emit
+
+    def _arguments(self, group: Group) -> list[tuple[str, Attribute]]:
+        return [
+            *(("r", pivot.type) for pivot in group.pivots),
+            *(("a", self.type_of(fold)) for fold in self.accumulators(group)),
+        ]
+
+    def _part(self, group: Group, data: Sequence[Term]) -> Region:
+        arguments = [
+            ("p", INDEX),
+            *(("x", term.type) for term in data),
+            *(("r", pivot.type) for pivot in group.pivots),
+        ]
+
+        def emit(inner: CascadeWriter, args: Sequence[SSAValue]) -> list[SSAValue]:
+            names = [inner.terms.index(self.index), *data, *group.pivots]
+            inner.known.update(zip(names, args, strict=True))
+            return [
+                self._cells(
+                    inner, fold, lambda w, fold=fold: w.write(self.bodies[fold])
+                )
+                for fold in self.accumulators(group)
+            ]
+
+        return self._region(arguments, emit)
+
+    def _cells(
+        self,
+        inner: CascadeWriter,
+        fold: Term,
+        emit: Callable[[CascadeWriter], SSAValue],
+    ) -> SSAValue:
+        """A value for each cell of an accumulator: an array over its axes."""
+        axes = self.axes.of(fold)
+        if not axes:
+            return emit(inner)
+        block = Block(arg_types=[INDEX] * len(axes))
+        cell = inner.within(block)
+        for axis, arg in zip(axes, block.args, strict=True):
+            arg.name_hint = "l"
+            cell.known[inner.terms.index(axis)] = arg
+        cell.builder.insert(YieldOp(emit(cell)))
+        extents = [inner.write(self.axes.extents[axis]) for axis in axes]
+        type_ = self.type_of(fold)
+        assert isa(type_, TensorType)
+        op = ComprehensionOp(extents, Region(block), [type_])
+        return inner.builder.insert(op).arrays[0]
+
+    def _bind(
+        self,
+        inner: CascadeWriter,
+        folds: Sequence[Term],
+        args: Sequence[SSAValue],
+    ) -> None:
+        """Let accumulators be the arguments of a region."""
+        for fold, arg in zip(folds, args, strict=True):
+            if axes := self.axes.of(fold):
+                inner.arrays[fold] = arg, axes
+            else:
+                inner.known[fold] = arg
+
+    def _pivot(self, group: Group, before: Sequence[Group]) -> Region:
+        arguments = [("count", INDEX)]
+        for earlier in (*before, group):
+            arguments += self._arguments(earlier)
+
+        def emit(inner: CascadeWriter, args: Sequence[SSAValue]) -> list[SSAValue]:
+            terms = inner.terms
+            count = terms.value(args[0])
+            position = 1
+            current: dict[Term, SSAValue] = {}
+            known: dict[Term, Term] = {}
+            for earlier in (*before, group):
+                for pivot in earlier.pivots:
+                    current[pivot] = args[position]
+                    position += 1
+                folds = self.accumulators(earlier)
+                self._bind(inner, folds, args[position : position + len(folds)])
+                position += len(folds)
+                for pivot, (of, distances) in earlier.means.items():
+                    so_far = as_float(terms, count, pivot)
+                    mean = terms.value(current[pivot])
+                    known[of] = self._sum(so_far, mean, distances)
+            settled = {pivot for earlier in before for pivot in earlier.pivots}
+            values: list[SSAValue] = []
+            for pivot in group.pivots:
+                if pivot in settled:
+                    values.append(current[pivot])
+                elif pivot in group.means:
+                    _, distances = group.means[pivot]
+                    so_far = as_float(terms, count, pivot)
+                    step = real(terms, arith.DivfOp, distances, so_far)
+                    old = terms.value(current[pivot])
+                    values.append(inner.write(real(terms, arith.AddfOp, old, step)))
+                else:
+                    value = terms.replace(pivot, known)
+                    values.append(inner.write(self._clamped(pivot, value)))
+            return values
+
+        return self._region(arguments, emit)
+
+    def _move(self, group: Group) -> Region:
+        arguments = [
+            ("count", INDEX),
+            *(("old", pivot.type) for pivot in group.pivots),
+            *(("new", pivot.type) for pivot in group.pivots),
+            *(("a", self.type_of(fold)) for fold in self.accumulators(group)),
+        ]
+
+        def emit(inner: CascadeWriter, args: Sequence[SSAValue]) -> list[SSAValue]:
+            terms = inner.terms
+            pivots = len(group.pivots)
+            known = dict(group.parameters)
+            for number, pivot in enumerate(group.pivots):
+                pair = group.symbols[pivot]
+                known[pair.old] = terms.value(args[1 + number])
+                known[pair.new] = terms.value(args[1 + pivots + number])
+            folds = self.accumulators(group)
+            self._bind(inner, folds, args[1 + 2 * pivots :])
+            return [
+                self._cells(
+                    inner,
+                    fold,
+                    lambda w, fold=fold: w.write(
+                        self._moved(group, fold, terms.value(args[0]), known)
+                    ),
+                )
+                for fold in folds
+            ]
+
+        return self._region(arguments, emit)
+
+    def _moved(
+        self, group: Group, fold: Term, count: Term, known: dict[Any, Term]
+    ) -> Term:
+        """The value of an accumulator relative to the new pivots."""
+        terms = self.writer.terms
+        move = group.moves[fold]
+        assert move is not None
+        parts: list[Term] = []
+        for factor, other in move.factors:
+            value = as_float(terms, count, fold) if other is None else other
+            if factor != 1:
+                weight = from_sympy(factor, known, terms, fold.type)
+                value = real(terms, arith.MulfOp, weight, value)
+            parts.append(value)
+        if move.added != 0:
+            parts.append(from_sympy(move.added, known, terms, fold.type))
+        result = chain(terms, arith.AddfOp, parts)
+        assert result is not None
+        return result
+
+
+def _static(extent: Term) -> int | None:
+    """The number of an extent, if it is one."""
+    owner = extent.kind.owner if isinstance(extent.kind, SSAValue) else None
+    return owner.static_value if isinstance(owner, ExtentOp | FixedExtentOp) else None
+
+
+def _smallest(type_: Attribute) -> float:
+    """The smallest normal number of a float type."""
+    return float(ml_dtypes.finfo(dtype_of(type_)).smallest_normal)
+
+
+def _largest(type_: Attribute) -> float:
+    """The largest number of a float type."""
+    return float(ml_dtypes.finfo(dtype_of(type_)).max)
+
+
+def is_costly_without(terms: Terms, fold: Term, axes: dict[str, Term]) -> bool:
+    """Whether some inner axis of a fold does not enter a costly part of its body."""
+    index, body = terms.open(fold)
+    inner = fold.free & axes.keys()
+    return any(
+        index in term.free and not inner <= term.free and is_costly(term)
+        for term in walk(body)
+    )
+
+
+def is_costly(term: Term) -> bool:
+    """Whether a term is not to be evaluated again and again."""
+    return term.is_fold or (
+        term.computes("arith.divf", "math.sqrt", "math.rsqrt")
+        or any(
+            term.computes(op.name)
+            for op in (math.ExpOp, math.Exp2Op, math.LogOp, math.TanhOp, math.ErfOp)
+        )
+    )
+
+
+def _sunk_axes(body: Body, passes: Sequence[Pass]) -> list[str]:
+    """The axes that some fold of a cascade does not use."""
+    folds = [f for one in passes if one.is_cascade for f in one.folds]
+    return [a for a in body.axes if any(a not in fold.free for fold in folds)]
+
+
+def _storage_error(body: Body, passes: Sequence[Pass], sunk: Sequence[str]) -> str:
+    """Why accumulators over these axes cannot be stored; empty if they can."""
+    extents = dict(zip(body.axes, body.extents, strict=True))
+    axes = _Axes({axis: extents[axis] for axis in sunk})
+    has_outer = len(sunk) < len(body.axes)
+    hosts = [element_of(array.type) for array in body.op.arrays]
+    for one in passes:
+        if not one.is_cascade:
+            continue
+        for group in one.groups:
+            for pivot in group.pivots:
+                if pivot.free & set(sunk):
+                    return "a pivot depends on an axis that would move inside"
+            for fold in group.moves:
+                inner = axes.of(fold)
+                if not inner:
+                    continue
+                if inner == list(sunk) and fold.type in hosts:
+                    hosts.remove(fold.type)
+                elif len(inner) > 1 or not has_outer:
+                    return "accumulators would be arrays that no result can hold"
+    return ""
+
+
+def fuse(body: Body, options: Options, explain: Callable[[str], None] | None) -> bool:
+    """Fuse the folds of one comprehension; returns whether it was written anew."""
+    terms = body.terms
+    outputs = body.outputs if options.strict else body.normalized()
+
+    def in_scope(fold: Term) -> bool:
+        return not any(name.startswith(("%", "$")) for name in fold.free)
+
+    derivation = Derivation(
+        terms, list(outputs), in_scope, options.strict, options.largest_rank
+    )
+    before = derivation.chain_length()
+    derivation.run()
+    passes = derivation.passes
+    notes = dict(derivation.notes)
+    storage = ""
+    sunk = _sunk_axes(body, passes)
+    if sunk and (storage := _storage_error(body, passes, sunk)):
+        folds = [f for one in passes if one.is_cascade for f in one.folds]
+        cheap = not any(
+            is_costly_without(terms, fold, {axis: fold})
+            for fold in folds
+            for axis in sunk
+            if axis in fold.free
+        )
+        sunk = [axis for axis in sunk if all(axis not in fold.free for fold in folds)]
+        if cheap and not _storage_error(body, passes, sunk):
+            storage = ""
+    if explain is not None:
+        _explain(explain, derivation, before, storage, notes)
+    if storage or not any(one.is_cascade for one in passes):
+        return False
+    _write(body, derivation, sunk, options, notes)
+    return True
+
+
+def _explain(
+    explain: Callable[[str], None],
+    derivation: Derivation,
+    before: int,
+    storage: str,
+    notes: dict[str, None],
+) -> None:
+    after = before if storage else len(derivation.passes)
+    explain(f"passes over the data: {before} before, {after} after")
+    if storage:
+        explain(f"not fused: {storage}")
+        return
+    for note in notes:
+        explain(note)
+    for number, one in enumerate(derivation.passes):
+        for group in one.groups:
+            for fold in group.moves:
+                explain(_line(number, group, fold))
+    for reason in derivation.refusals:
+        explain(reason)
+
+
+def _line(number: int, group: Group, fold: Term) -> str:
+    name = print_name(fold.function)
+    move = group.moves[fold]
+    if move is None:
+        return f"pass {number}: a fold of {name} without pivot"
+    parts = [f"({factor}) {_named(other, fold)}" for factor, other in move.factors]
+    if move.added != 0:
+        parts.append(f"({move.added})")
+    return (
+        f"pass {number}: a fold of {name}, {group.rules[fold]}: T = {' + '.join(parts)}"
+    )
+
+
+def _named(other: Term | None, fold: Term) -> str:
+    if other is None:
+        return "count"
+    return "itself" if other is fold else "another"
+
+
+def _write(
+    body: Body,
+    derivation: Derivation,
+    sunk: Sequence[str],
+    options: Options,
+    notes: dict[str, None],
+) -> None:
+    """Write a comprehension with cascades in place of the one that was read."""
+    terms = body.terms
+    extents = dict(zip(body.axes, body.extents, strict=True))
+    outer = [axis for axis in body.axes if axis not in sunk]
+    old = body.op.body.block
+    hints = {name: arg.name_hint for name, arg in zip(body.axes, old.args, strict=True)}
+    top = CascadeWriter(
+        terms, Builder(InsertPoint.before(body.op)), options, notes, None
+    )
+    axes = _Axes({axis: extents[axis] for axis in sunk})
+    order = body.op.positions(len(body.axes))
+    types = [array.type for array in body.op.arrays]
+
+    def enter(
+        parent: CascadeWriter, names: Sequence[str]
+    ) -> tuple[Block, CascadeWriter]:
+        block = Block(arg_types=[INDEX] * len(names))
+        inner = parent.within(block)
+        for name, arg in zip(names, block.args, strict=True):
+            arg.name_hint = hints[name]
+            inner.known[terms.index(name)] = arg
+        return block, inner
+
+    def leave(
+        writer: CascadeWriter,
+        block: Block,
+        names: Sequence[str],
+        values: Sequence[SSAValue],
+    ) -> Sequence[SSAValue]:
+        """Close a comprehension over the last axes of the results."""
+        Builder(InsertPoint.at_end(block)).insert(YieldOp(*values))
+        is_whole = len(names) == len(body.axes) or names == outer
+        following = [*outer, *sunk] if is_whole else list(names)
+        places = [order[body.axes.index(name)] for name in following]
+        tensors = [
+            as_tensor(
+                [None if (e := shape_of(type_)[place]) < 0 else e for place in places],
+                element_of(type_),
+            )
+            for type_ in types
+        ]
+        final = None
+        if is_whole:
+            final = None if places == sorted(places) else places
+            tensors = types
+        op = ComprehensionOp(
+            [writer.write(extents[name]) for name in names],
+            Region(block),
+            tensors,
+            final,
+        )
+        return writer.builder.insert(op).arrays
+
+    writer = top
+    block = None
+    if outer or not sunk:
+        block, writer = enter(top, outer)
+    writer.passes(derivation.passes, axes)
+    if sunk:
+        cells, inner = enter(writer, sunk)
+        values = [inner.write(output) for output in derivation.outputs]
+        values = leave(writer, cells, sunk, values)
+    else:
+        values = [writer.write(output) for output in derivation.outputs]
+    if block is not None:
+        values = leave(top, block, outer, values)
+    for array, value in zip(body.op.arrays, values, strict=True):
+        array.replace_all_uses_with(value)
+    Rewriter.erase_op(body.op)
+
+
+def fuse_reductions(
+    function: FuncOp, options: Options, explain: Callable[[str], None] | None = None
+) -> None:
+    """Fuse the folds in one function's comprehensions."""
+    changed = False
+    for op in comprehensions(function):
+        try:
+            body = read_body(op, function)
+        except NotATerm as reason:
+            if explain is not None:
+                explain(f"not looked into: it holds {reason}")
+            continue
+        changed |= fuse(body, options, explain)
+    if changed:
+        tidy(function)
+
+
+@dataclass(frozen=True)
+class FuseReductionsPass(ModulePass):
+    """Fuses folds over the same indices, dependent ones too, into one pass.
+
+    With `strict` only folds that do not depend on each other share a pass, and every
+    fold keeps its value bit by bit. `chunk` is how many indices are accumulated before
+    accumulators move. `explain` prints what was found for each fold.
+    """
+
+    name = "moa-fuse-reductions"
+
+    strict: bool = False
+    chunk: int | None = None
+    largest_rank: int = 6
+    explain: bool = False
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        if self.chunk is not None and self.chunk < 1:
+            raise CompileError(
+                f"moa-fuse-reductions: a chunk has at least one index, got {self.chunk}"
+            )
+        options = Options(self.strict, self.chunk, self.largest_rank)
+        for function in functions_of(op):
+            if self.explain:
+                print(f"// moa-fuse-reductions @{function.sym_name.data}")
+            fuse_reductions(function, options, _print_line if self.explain else None)
+            record(function, replace(self, explain=False))
+
+
+def _print_line(line: str) -> None:
+    print(f"//   {line}")

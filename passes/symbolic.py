@@ -1,0 +1,219 @@
+"""Terms as expressions of SymPy, and back: the arithmetic of real numbers."""
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownLambdaType=false
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from math import isfinite
+from typing import Any, TypeAlias
+
+import sympy as sp
+from xdsl.dialects import arith, math
+from xdsl.dialects.builtin import AnyFloat, IntegerType
+from xdsl.ir import Attribute, Operation
+
+from moa_dialect.passes.terms import Computed, Term, Terms
+
+Expression: TypeAlias = Any
+"""An expression of SymPy, whose classes have no types."""
+
+_COMPUTE: dict[str, Callable[..., Expression]] = {
+    "arith.addf": lambda a, b: a + b,
+    "arith.subf": lambda a, b: a - b,
+    "arith.mulf": lambda a, b: a * b,
+    "arith.divf": lambda a, b: a / b,
+    "arith.negf": lambda a: -a,
+    "arith.extf": lambda a: a,
+    "math.exp": sp.exp,
+    "math.exp2": lambda a: sp.Integer(2) ** a,
+    "math.log": sp.log,
+    "math.log2": lambda a: sp.log(a) / sp.log(2),
+    "math.sqrt": sp.sqrt,
+    "math.rsqrt": lambda a: 1 / sp.sqrt(a),
+    "math.absf": sp.Abs,
+    "math.sin": sp.sin,
+    "math.cos": sp.cos,
+    "math.tanh": sp.tanh,
+    "math.erf": sp.erf,
+    "math.powf": lambda a, b: a**b,
+}
+"""What operations mean on real numbers. A conversion to a wider type keeps a number."""
+
+
+class NotReal(Exception):
+    """A term that is no expression of real numbers, or none that is understood."""
+
+
+def to_sympy(
+    term: Term,
+    known: Mapping[Term, Expression],
+    atom: Callable[[Term], Expression] | None = None,
+) -> Expression:
+    """A term as an expression.
+
+    Args:
+        term: the term.
+        known: expressions for terms that are not looked into.
+        atom: gives an expression for a term that is not to be looked into, or None.
+
+    Raises:
+        NotReal: if an operation is not one of real numbers.
+    """
+    done: dict[Term, Expression] = {}
+
+    def visit(term: Term) -> Expression:
+        if term in known:
+            return known[term]
+        if term not in done:
+            done[term] = convert(term)
+        return done[term]
+
+    def convert(term: Term) -> Expression:
+        if (number := term.number) is not None:
+            return number_of(number)
+        if atom is not None and (found := atom(term)) is not None:
+            return found
+        if isinstance(term.kind, Computed) and term.kind.name in _COMPUTE:
+            return _COMPUTE[term.kind.name](*map(visit, term.args))
+        raise NotReal(describe(term))
+
+    return visit(term)
+
+
+def describe(term: Term) -> str:
+    """Which kind of term is in the way, in a few words."""
+    match term.kind:
+        case Computed():
+            if term.kind.name == "arith.truncf":
+                return f"rounding to {term.type} is no function of real numbers"
+            return f"{term.kind.name} is not an operation of real numbers"
+        case _ if term.is_fold:
+            return "it folds values that depend on the pivot"
+        case _:
+            return "a choice depends on it"
+
+
+def number_of(value: float) -> Expression:
+    """A number exactly: a float is a fraction."""
+    if isinstance(value, float) and not isfinite(value):
+        return sp.nan if value != value else sp.oo if value > 0 else -sp.oo
+    exact = Fraction(value)
+    return sp.Rational(exact.numerator, exact.denominator)
+
+
+def from_sympy(
+    expression: Expression,
+    known: Mapping[Expression, Term],
+    terms: Terms,
+    type_: Attribute,
+) -> Term:
+    """An expression as a term of a float type.
+
+    Raises:
+        NotReal: if a function in it has no operation.
+    """
+
+    def emit(operation: type[Operation], *args: Term) -> Term:
+        return real(terms, operation, *args)
+
+    def product(factors: Sequence[Expression]) -> Term:
+        above: list[Expression] = []
+        below: list[Expression] = []
+        negative = False
+        for factor in factors:
+            if factor == -1:
+                negative = not negative
+            elif factor.is_Rational and factor.p == 1 and factor.q != 1:
+                below.append(sp.Integer(factor.q))
+            elif factor.is_Pow and factor.exp.is_Number and factor.exp.is_negative:
+                below.append(factor.base ** (-factor.exp))
+            else:
+                above.append(factor)
+        result = chain(arith.MulfOp, above) if above else terms.number(1.0, type_)
+        if below:
+            result = emit(arith.DivfOp, result, chain(arith.MulfOp, below))
+        return emit(arith.NegfOp, result) if negative else result
+
+    def chain(operation: type[Operation], parts: Sequence[Expression]) -> Term:
+        first, *others = map(visit, parts)
+        for other in others:
+            first = emit(operation, first, other)
+        return first
+
+    def total(parts: Sequence[Expression]) -> Term:
+        positive = [p for p in parts if not p.could_extract_minus_sign()]
+        negative = [-p for p in parts if p.could_extract_minus_sign()]
+        if not positive:
+            return emit(arith.NegfOp, chain(arith.AddfOp, negative))
+        result = chain(arith.AddfOp, positive)
+        for part in negative:
+            result = emit(arith.SubfOp, result, visit(part))
+        return result
+
+    def power(base: Expression, exponent: Expression) -> Term:
+        if base == sp.Integer(2) and not exponent.is_Number:
+            return emit(math.Exp2Op, visit(exponent))
+        if exponent.is_Integer and 0 < int(exponent) <= 64:
+            first = visit(base)
+            result = first
+            for _ in range(int(exponent) - 1):
+                result = emit(arith.MulfOp, result, first)
+            return result
+        if exponent.is_Number and exponent.is_negative:
+            one = terms.number(1.0, type_)
+            return emit(arith.DivfOp, one, visit(base ** (-exponent)))
+        if exponent == sp.Rational(1, 2):
+            return emit(math.SqrtOp, visit(base))
+        return emit(math.PowFOp, visit(base), visit(exponent))
+
+    def visit(expression: Expression) -> Term:
+        if expression in known:
+            return known[expression]
+        if expression.is_Number:
+            return terms.number(float(expression), type_)
+        if expression.is_Add:
+            return total(expression.args)
+        if expression.is_Mul:
+            return product(expression.args)
+        if isinstance(expression, sp.exp):
+            return emit(math.ExpOp, visit(expression.args[0]))
+        if expression.is_Pow:
+            return power(*expression.as_base_exp())
+        for function, operation in _FUNCTIONS.items():
+            if isinstance(expression, function):
+                return emit(operation, visit(expression.args[0]))
+        if expression.is_number:
+            return terms.number(float(expression.evalf()), type_)
+        raise NotReal(f"no operation computes {expression}")
+
+    return visit(expression)
+
+
+_FUNCTIONS: dict[Any, type[Operation]] = {
+    sp.log: math.LogOp,
+    sp.Abs: math.AbsFOp,
+    sp.sin: math.SinOp,
+    sp.cos: math.CosOp,
+    sp.tanh: math.TanhOp,
+    sp.erf: math.ErfOp,
+}
+
+
+def real(terms: Terms, operation: type[Operation], *args: Term) -> Term:
+    """The result of an operation on floats."""
+    return terms.compute(operation, args, properties=_NO_FLAGS)
+
+
+_NO_FLAGS = {"fastmath": arith.FastMathFlagsAttr("none")}
+
+
+def is_real(term: Term) -> bool:
+    """Whether a term is of a float type."""
+    return isinstance(term.type, AnyFloat)
+
+
+def is_truth(term: Term) -> bool:
+    """Whether a term is a truth value."""
+    return isinstance(term.type, IntegerType) and term.type.width.data == 1

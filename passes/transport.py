@@ -1,0 +1,279 @@
+"""Transport: how accumulators of a fold follow the pivot that its body depends on.
+
+For a fold of `f(x; r)` over x, with r a pivot that is known only when the pass is over,
+a transport is a map T(r -> r') of accumulators with
+
+- (C1) `T(r -> r') f(x; r) = f(x; r')` and
+- (C2) `T(a + b) = T a + T b` for + the fold's function, whose identity element T keeps.
+
+Then partial results for one pivot are carried over to the next one, and folds that
+depend on each other need one pass. It is found symbolically, in this order:
+
+1. *rank one*: `f(x; r') / f(x; r)` does not depend on x. That quotient, simplified
+   before it is ever evaluated, is T for sums, and if it is positive for max and min.
+2. *added*: `f(x; r') - f(x; r)` does not depend on x: T for max and min.
+3. *finite rank*, for sums: f is a function of `u = x - c r` alone, and the products of
+   powers and exponentials of u it consists of go over into finitely many of their kind
+   when u goes to u + d. They are the accumulators, the coefficients are T. (A linear
+   summary of fixed size exists for no other functions of u: Levi-Civita; Anselone and
+   Korevaar 1964.) With several pivots, each has its own x, u and d.
+"""
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, TypeAlias
+
+import sympy as sp
+
+Expression: TypeAlias = Any
+"""An expression of SymPy, whose classes have no types."""
+
+
+@dataclass(frozen=True)
+class Pivot:
+    """The symbols for one pivot: before and after it moves."""
+
+    old: Expression
+    new: Expression
+
+
+def pivot_symbols(number: int, positive: bool) -> Pivot:
+    """The symbols for pivot `number`: r0 and r0'."""
+    name = f"r{number}"
+    if positive:
+        return Pivot(
+            sp.Symbol(name, positive=True), sp.Symbol(f"{name}'", positive=True)
+        )
+    return Pivot(sp.Symbol(name, real=True), sp.Symbol(f"{name}'", real=True))
+
+
+def symbol(name: str) -> Expression:
+    """A symbol for a value that does not depend on a pivot."""
+    return sp.Symbol(name, real=True)
+
+
+class NoTransport(Exception):
+    """There is no transport, or none of the kinds that are looked for."""
+
+
+@dataclass(frozen=True)
+class Transport:
+    """A transport of the accumulators that a fold is computed from.
+
+    The fold is the sum of `coefficients[k]` times accumulator k; accumulator k folds
+    `basis[k]`. Its new value is the sum of `moves[k][l]` times accumulator l, plus
+    `added[k]`. Where a basis is 1, its accumulator is the count. Expressions are over
+    the symbols of the body and the pivots'.
+
+    Attributes:
+        rule: how it was found: rank one, added or finite rank.
+        coefficients: how the fold is put together.
+        basis: what the accumulators fold, relative to the pivots.
+        moves: for each accumulator its factors for all.
+        added: for each accumulator what is added: 0 for a linear transport.
+    """
+
+    rule: str
+    coefficients: tuple[Expression, ...]
+    basis: tuple[Expression, ...]
+    moves: tuple[tuple[Expression, ...], ...]
+    added: tuple[Expression, ...]
+
+
+def _single(rule: str, body: Expression, factor: Any, added: Any) -> Transport:
+    one = sp.Integer(1)
+    return Transport(rule, (one,), (body,), ((factor,),), (added,))
+
+
+def find(
+    function: str,
+    body: Expression,
+    data: Sequence[Expression],
+    pivots: Sequence[Pivot],
+    largest_rank: int,
+) -> Transport:
+    """The transport of a fold.
+
+    Args:
+        function: the name of the fold's function.
+        body: what it folds, over `data`, the pivots and other symbols that do not
+            change during the pass.
+        data: the symbols that depend on the folded index.
+        pivots: the pivots it depends on.
+        largest_rank: how many accumulators one fold may take.
+
+    Raises:
+        NoTransport: with the first condition that fails.
+    """
+    return _find(function, body, tuple(data), tuple(pivots), largest_rank)
+
+
+@cache
+def _find(
+    function: str,
+    body: Expression,
+    data: tuple[Expression, ...],
+    pivots: tuple[Pivot, ...],
+    largest_rank: int,
+) -> Transport:
+    one, nil = sp.Integer(1), sp.Integer(0)
+    if function not in ("add", "max", "min"):
+        raise NoTransport(f"no transport is known for folds of {function}")
+    if body.has(sp.oo, -sp.oo, sp.zoo, sp.nan):
+        raise NoTransport("the body has an infinite constant")
+    moved = body.subs({pivot.old: pivot.new for pivot in pivots}, simultaneous=True)
+    if function in ("max", "min"):
+        difference = sp.simplify(moved - body)
+        if not _depends(difference, data):
+            return _single("added", body, one, difference)
+    quotient = None if body == 0 else sp.powsimp(sp.simplify(moved / body))
+    if quotient is not None and not _depends(quotient, data):
+        if function != "add" and not quotient.is_positive:
+            raise NoTransport(
+                f"f(x; r') / f(x; r) = {quotient} is not known to be positive, so it "
+                f"need not keep the order that {function} goes by"
+            )
+        return _single("rank one", body, quotient, nil)
+    if function != "add":
+        raise NoTransport(
+            f"f(x; r') is neither f(x; r) times nor plus something that does not "
+            f"depend on x, so it need not keep the order that {function} goes by"
+        )
+    return _finite_rank(body, data, pivots, largest_rank)
+
+
+def _depends(expression: Expression, symbols: Sequence[Expression]) -> bool:
+    return not expression.free_symbols.isdisjoint(symbols)
+
+
+@dataclass(frozen=True)
+class _Shift:
+    """u = x - slope * r for one pivot, and d, by which u grows when r moves."""
+
+    u: Expression
+    d: Expression
+    x: Expression
+    slope: Expression
+    pivot: Pivot
+
+
+def _finite_rank(
+    body: Expression,
+    data: tuple[Expression, ...],
+    pivots: tuple[Pivot, ...],
+    largest_rank: int,
+) -> Transport:
+    """The finite-rank rule: exponential polynomials of differences from pivots."""
+    shifts: list[_Shift] = []
+    for pivot in pivots:
+        body, shift = _as_shift(body, pivot, data, shifts)
+        shifts.append(shift)
+    payload = [s for s in data if all(s is not shift.x for shift in shifts)]
+    variables = [shift.u for shift in shifts]
+    collected = _collect(body, variables, payload)
+    basis, rows = list(collected), list[dict[Expression, Expression]]()
+    back = {s.u: s.x - s.slope * s.pivot.old for s in shifts}
+    for monomial in basis:  # grows
+        if not _is_closed(monomial, variables):
+            raise NoTransport(
+                f"f(u + d) is no finite sum of products of functions of u and d for "
+                f"f = {monomial}, u = {', '.join(map(str, back.values()))}: f is not "
+                f"an exponential polynomial"
+            )
+        further = {s.u: s.u + s.d for s in shifts}
+        row = _collect(monomial.subs(further, simultaneous=True), variables, payload)
+        rows.append(row)
+        basis.extend(m for m in row if m not in basis)
+        if len(basis) > largest_rank:
+            raise NoTransport(
+                f"the translates of f span more than {largest_rank} dimensions"
+            )
+    distance = {s.d: s.slope * (s.pivot.old - s.pivot.new) for s in shifts}
+    moves = tuple(
+        tuple(_tidy(row.get(m, sp.Integer(0)).subs(distance)) for m in basis)
+        for row in rows
+    )
+    return Transport(
+        "finite rank",
+        tuple(collected.get(m, sp.Integer(0)) for m in basis),
+        tuple(m.subs(back) for m in basis),
+        moves,
+        (sp.Integer(0),) * len(basis),
+    )
+
+
+def _tidy(factor: Expression) -> Expression:
+    """A factor with differences of pivots kept whole: `3 (r - r')`."""
+    return sp.factor_terms(sp.powsimp(factor))
+
+
+def _as_shift(
+    body: Expression,
+    pivot: Pivot,
+    data: Sequence[Expression],
+    earlier: Sequence[_Shift],
+) -> tuple[Expression, _Shift]:
+    """The body as a function of u = x - slope * r alone, for some x of the data."""
+    number = len(earlier)
+    u, d = sp.Symbol(f"u{number}", real=True), sp.Symbol(f"d{number}", real=True)
+    along_pivot = sp.diff(body, pivot.old)
+    taken = [shift.x for shift in earlier]
+    others = [*data, *(shift.u for shift in earlier)]
+    for x in data:
+        along_x = sp.diff(body, x)
+        if x in taken or along_x == 0:
+            continue
+        slope = sp.simplify(-along_pivot / along_x)
+        if slope == 0 or _depends(slope, [*others, pivot.old]):
+            continue
+        shifted = body.subs(x, u + slope * pivot.old)
+        shifted = sp.expand(sp.powsimp(sp.expand(shifted)))
+        if shifted.has(pivot.old):
+            shifted = sp.simplify(shifted)
+        if not shifted.has(pivot.old):
+            return shifted, _Shift(u, d, x, slope, pivot)
+    raise NoTransport("f is not a function of the data minus the pivot")
+
+
+def _collect(
+    expression: Expression,
+    variables: Sequence[Expression],
+    payload: Sequence[Expression],
+) -> dict[Expression, Expression]:
+    """A sum as coefficients of products of functions of the variables and payload."""
+    found: dict[Expression, Expression] = {}
+    expanded = sp.expand(sp.expand(expression), power_exp=True, trig=True)
+    for term in sp.Add.make_args(expanded):
+        coefficient, monomial = term.as_independent(*variables, *payload)
+        monomial = sp.powsimp(monomial)
+        found[monomial] = found.get(monomial, sp.Integer(0)) + coefficient
+    return found
+
+
+def _is_closed(monomial: Expression, variables: Sequence[Expression]) -> bool:
+    """Whether functions of the variables in a product are powers and exponentials."""
+    return all(
+        _is_power_or_exponential(factor, variables)
+        for factor in sp.Mul.make_args(monomial)
+        if factor.has(*variables)
+    )
+
+
+def _is_power_or_exponential(factor: Expression, variables: Sequence[Expression]):
+    base, exponent = factor.as_base_exp()
+    if not base.has(*variables):
+        return _is_linear(exponent, variables)
+    if not (exponent.is_Integer and exponent > 0):
+        return False
+    is_wave = isinstance(base, sp.sin | sp.cos | sp.sinh | sp.cosh)
+    return base in variables or (is_wave and _is_linear(base.args[0], variables))
+
+
+def _is_linear(expression: Expression, variables: Sequence[Expression]) -> bool:
+    return all(
+        not sp.diff(expression, a, b).simplify() for a in variables for b in variables
+    )
