@@ -57,17 +57,24 @@ def check(program: Program, arrays: Sequence[Any], expected: Any) -> None:
     np.testing.assert_array_equal(program(*arrays), expected, strict=True)
 
 
+def without_sources(message: object) -> str:
+    """A message without where its numbers come from; `test_extents` is about that."""
+    return re.sub(r" \((?:axis|element|the (?:value|absolute)) [^()]*\)", "", str(message))
+
+
 def check_error(
     program: Program, arrays: Sequence[Any], error: type[MoaError], message: str
 ) -> None:
     """The same error for data, at every stage."""
-    arrays, text = list(map(np.asarray, arrays)), f"^{re.escape(message)}$"
+    arrays, expected = list(map(np.asarray, arrays)), without_sources(message)
     compiled = lower(program, *dynamic(*arrays))
     for stage in STAGES:
-        with pytest.raises(error, match=text):
+        with pytest.raises(error) as caught:
             interpret_module(compiled.module(stage), "main", arrays)
-    with pytest.raises(error, match=text):
+        assert without_sources(caught.value) == expected
+    with pytest.raises(error) as caught:
         compiled(*arrays)
+    assert without_sources(caught.value) == expected
 
 
 # Product

@@ -1019,8 +1019,9 @@ STATIC: dict[str, tuple[Program, Sequence[moa.ArraySpec], type[MoaError], str]] 
 @pytest.mark.parametrize("name", STATIC)
 def test_errors_that_types_show(name: str) -> None:
     program, specs, error, message = STATIC[name]
-    with pytest.raises(error, match=f"^{re.escape(message)}$"):
+    with pytest.raises(error) as caught:
         moa.jit(program).lower(*specs)
+    assert without_sources(caught.value) == without_sources(message)
 
 
 LEAST = -(2**63)
@@ -1195,16 +1196,24 @@ def dynamic(array: Array) -> moa.ArraySpec:
     return moa.ArraySpec(shape, array.dtype)
 
 
+def without_sources(message: object) -> str:
+    """A message without where its numbers come from; `test_extents` is about that."""
+    return re.sub(r" \((?:axis|element|the (?:value|absolute)) [^()]*\)", "", str(message))
+
+
 def check_error(
-    program: Program, arrays: Sequence[Array], error: type[MoaError], message: str
+    program: Program, arrays: Sequence[Any], error: type[MoaError], message: str
 ) -> None:
+    """The same error for data, at every stage."""
+    arrays, expected = list(map(np.asarray, arrays)), without_sources(message)
     compiled = moa.jit(program).lower(*map(dynamic, arrays))
-    text = f"^{re.escape(message)}$"
     for stage in STAGES:
-        with pytest.raises(error, match=text):
+        with pytest.raises(error) as caught:
             interpret_module(compiled.module(stage), "main", arrays)
-    with pytest.raises(error, match=text):
+        assert without_sources(caught.value) == expected
+    with pytest.raises(error) as caught:
         compiled(*arrays)
+    assert without_sources(caught.value) == expected
 
 
 @pytest.mark.parametrize("name", DATA)

@@ -288,7 +288,8 @@ def test_all_of_a_function_and_of_a_constant() -> None:
             "eq",
             ROW[:2],
             ShapeError,
-            "eq: extents of axis 0 must be equal: expected 3, got 2",
+            "eq: extents of axis 0 must be equal: "
+            r"expected 3 \(axis 0 of \w+\), got 2 \(axis 0 of \w+\)",
         ),
         (
             "eq",

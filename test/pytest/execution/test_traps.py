@@ -81,13 +81,15 @@ def agree(program: Program, expected: Any, *arrays: Any, rtol: float = 0) -> Non
 def refused(program: Program, kind: type[MoaError], message: str, *arrays: Any) -> None:
     """Known and unknown extents, interpreted and compiled: the same error."""
     arrays = tuple(map(np.asarray, arrays))
-    pattern = re.escape(message)
-    with pytest.raises(kind, match=pattern):
-        moa.interpret(program, *arrays)
-    with pytest.raises(kind, match=pattern):
-        moa.jit(program)(*arrays)
-    with pytest.raises(kind, match=pattern):
-        lowered(program, arrays, is_static=False)(*arrays)
+    for run in (
+        lambda: moa.interpret(program, *arrays),
+        lambda: moa.jit(program)(*arrays),
+        lambda: lowered(program, arrays, is_static=False)(*arrays),
+    ):
+        with pytest.raises(kind) as caught:
+            run()
+        # Without where the numbers come from, which `test_extents` is about.
+        assert message in re.sub(r" \(axis [^()]*\)", "", str(caught.value))
 
 
 # Transposition: t says where an axis goes, not where it comes from.
