@@ -1198,7 +1198,9 @@ def dynamic(array: Array) -> moa.ArraySpec:
 
 def without_sources(message: object) -> str:
     """A message without where its numbers come from; `test_extents` is about that."""
-    return re.sub(r" \((?:axis|element|the (?:value|absolute)) [^()]*\)", "", str(message))
+    return re.sub(
+        r" \((?:axis|element|the (?:value|absolute)) [^()]*\)", "", str(message)
+    )
 
 
 def check_error(

@@ -176,7 +176,8 @@ PROGRAMS = [library.sigmoid_attention, library.linear_attention]
 def test_shapes_that_do_not_fit(
     program: Any, shapes: Sequence[Sequence[int]], message: str
 ) -> None:
-    with pytest.raises(ShapeError, match=message):
+    sourced = message.replace(", got", r"(?: \([^()]*\))?, got")
+    with pytest.raises(ShapeError, match=sourced):
         moa.jit(program)(*(np.ones(shape) for shape in shapes))
 
 

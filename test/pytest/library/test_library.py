@@ -266,14 +266,8 @@ def test_attention_in_half_precision() -> None:
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [
-        (
-            ((3, 4), (5, 3), (5, 2)),
-            r"expected 4 \(axis 1 of x\), got 3 \(axis 1 of y\)",
-        ),
-        (
-            ((3, 4), (5, 4), (6, 2)),
-            r"expected 5 \(axis 1 of x\), got 6 \(axis 0 of y\)",
-        ),
+        (((3, 4), (5, 3), (5, 2)), "expected 4, got 3"),
+        (((3, 4), (5, 4), (6, 2)), "expected 5, got 6"),
         (((2, 3, 4), (3, 5, 4), (3, 5, 2)), "a divisor of 2, got 3"),
         (((4,), (5, 4), (5, 2)), r"q of shape \(..., n, d\), got 1 axes"),
     ],
