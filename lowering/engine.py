@@ -361,7 +361,7 @@ def cache_key(module: ModuleOp, entry: str | None) -> str:
 
 
 def compile_module(
-    module: ModuleOp, entry: str | None = None, fuse: bool = False
+    module: ModuleOp, entry: str | None = None, fuse: bool = True
 ) -> Kernel:
     """Compile a function of a module at any stage; the module itself is kept.
 
