@@ -49,6 +49,7 @@ from moa_dialect.passes.derivation import record
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.rebuild import Body, comprehensions, read_body, tidy
 from moa_dialect.passes.simplify import chain
+from moa_dialect.passes.sink import sink_axes
 from moa_dialect.passes.symbolic import evaluate, from_sympy, real
 from moa_dialect.passes.terms import (
     INDEX,
@@ -59,8 +60,12 @@ from moa_dialect.passes.terms import (
     contains,
     walk,
 )
+from moa_dialect.passes.work import weight
 from moa_dialect.scalar_code import identity_of
 from moa_dialect.types import dtype_of, element_of, shape_of
+
+_MOST_WORK = 2
+"""How much more work, at most, fewer passes over the data are worth."""
 
 
 @dataclass(frozen=True)
@@ -706,6 +711,7 @@ def fuse_reductions(
     function: FuncOp, options: Options, explain: Callable[[str], None] | None = None
 ) -> None:
     """Fuse the folds in one function's comprehensions."""
+    before = function.clone()
     changed = False
     for op in comprehensions(function):
         try:
@@ -715,8 +721,24 @@ def fuse_reductions(
                 explain(f"not looked into: it holds {reason}")
             continue
         changed |= fuse(body, options, explain)
-    if changed:
-        tidy(function)
+    if not changed:
+        return
+    tidy(function)
+    apart, together = work_sunk(before), work_sunk(function)
+    if together > _MOST_WORK * apart:
+        if explain is not None:
+            explain(
+                f"undone: fewer passes, but more work in all: {together} for {apart}"
+            )
+        function.detach_region(function.body).drop_all_references()
+        function.add_region(before.detach_region(before.body))
+
+
+def work_sunk(function: FuncOp) -> int:
+    """The work of a function once `moa-sink` has been at it, roughly."""
+    copy = function.clone()
+    sink_axes(copy)
+    return sum(map(weight, copy.body.block.ops))
 
 
 @dataclass(frozen=True)

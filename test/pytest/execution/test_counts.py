@@ -67,8 +67,15 @@ def attention_counts(n: int, m: int, d: int, e: int) -> dict[str, int]:
 
 @pytest.mark.parametrize(
     ("n", "m", "d", "e"),
-    [(6, 6, 4, 5), (6, 9, 4, 5), (1, 7, 5, 3), (12, 12, 8, 8), (3, 64, 4, 5)]
-    + [(3, 65, 4, 5), (2, 200, 3, 4)],
+    [
+        (6, 6, 4, 5),
+        (6, 9, 4, 5),
+        (1, 7, 5, 3),
+        (12, 12, 8, 8),
+        (3, 64, 4, 5),
+        (3, 65, 4, 5),
+        (2, 200, 3, 4),
+    ],
 )
 def test_attention_evaluates_each_score_once(n: int, m: int, d: int, e: int) -> None:
     shapes = ((n, d), (m, d), (m, e))
