@@ -319,7 +319,9 @@ def kernel_of(module: ModuleOp, entry: str | None) -> Kernel:
     native = llvm_dialect(module)
     with native.context:
         try:
-            engine = ExecutionEngine(native, opt_level=3)
+            engine = ExecutionEngine(
+                native, opt_level=3, shared_libs=upstream.runtime_libraries()
+            )
         except (RuntimeError, ir.MLIRError) as error:
             raise CompileError(f"LLVM cannot compile the module: {error}") from None
     return Kernel(
