@@ -279,8 +279,9 @@ class _Cascade:
         if end is not None:
             return terms.number(end * _largest(pivot.type), pivot.type)
         value = self._at_start(pivot, 1.0)
-        is_number = value is not None and isfinite(value)
-        return terms.number(value if is_number else 0.0, pivot.type)
+        if value is None or not isfinite(value):
+            value = 0.0
+        return terms.number(value, pivot.type)
 
     def _end(self, pivot: Term) -> int | None:
         """At which end of the numbers a pivot starts, -1 or 1; None within them."""

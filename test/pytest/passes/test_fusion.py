@@ -136,7 +136,10 @@ def twice(x: Any, v: Any) -> Any:
 
 
 def by_choice(x: Any, v: Any) -> Any:
-    m = moa.reduce(lambda a, b: moa.where(a > b, a, b), x)
+    def larger(a: Any, b: Any) -> Any:
+        return moa.where(a > b, a, b)
+
+    m = moa.reduce(larger, x)
     e = moa.exp(x - m)
     return moa.reduce("add", e / moa.reduce("add", e) * v)
 
