@@ -66,7 +66,44 @@ class Choice:
     """A choice of which only one side is evaluated (`scf.if`)."""
 
 
-Kind = SSAValue | str | float | int | Computed | Folded | Choice
+@dataclass(frozen=True)
+class Held:
+    """An element of what is held while a kernel runs: an accumulator, a pivot, a tile.
+
+    The operands of the term are the indices. A version tells before from after.
+    """
+
+    name: str
+    version: str = ""
+
+
+@dataclass(frozen=True)
+class ChunkFold:
+    """A fold over the indices that a chunk has; they keep their name."""
+
+    function: str
+    index: str
+
+
+@dataclass(frozen=True)
+class Combination:
+    """Two values combined by the function of a fold."""
+
+    function: str
+
+
+Kind = (
+    SSAValue
+    | str
+    | float
+    | int
+    | Computed
+    | Folded
+    | Choice
+    | Held
+    | ChunkFold
+    | Combination
+)
 """A value from outside, the name of an index, a number, or how it is computed."""
 
 
@@ -166,6 +203,20 @@ class Terms:
         """An index by its name."""
         return self._make(name, (), INDEX)
 
+    def held(
+        self, held: Held, indices: Sequence[Term], type_: Attribute = INDEX
+    ) -> Term:
+        """An element of what a kernel holds."""
+        return self._make(held, tuple(indices), type_)
+
+    def chunk_fold(self, function: str, index: str, body: Term) -> Term:
+        """A fold over the indices of a chunk."""
+        return self._make(ChunkFold(function, index), (body,), body.type, index)
+
+    def combine(self, function: str, left: Term, right: Term) -> Term:
+        """Two values combined by the function of a fold."""
+        return self._make(Combination(function), (left, right), left.type)
+
     def fresh(self) -> str:
         """A name that no index has."""
         return f"${next(self._fresh)}"
@@ -218,7 +269,8 @@ class Terms:
         """The same kind of term with other operands; not for a fold's body."""
         if tuple(args) == term.args:
             return term
-        bound = term.kind.index if isinstance(term.kind, Folded) else None
+        binds = isinstance(term.kind, Folded | ChunkFold)
+        bound = term.kind.index if binds else None
         return self._make(term.kind, tuple(args), term.type, bound)
 
     def substitute(self, term: Term, names: Mapping[str, Term]) -> Term:

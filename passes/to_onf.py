@@ -152,7 +152,7 @@ def result_extents(value: SSAValue) -> list[SSAValue]:
 
 
 @dataclass
-class _Lowering:
+class Lowering:
     """The lowering of one function into a new block."""
 
     function: FuncOp
@@ -168,6 +168,7 @@ class _Lowering:
         default_factory=dict[tuple[SSAValue, int], SSAValue]
     )
     numbers: dict[int, SSAValue] = field(default_factory=dict[int, SSAValue])
+    kernels: Kernels | None = None
     builder: Builder = field(init=False)
 
     # Values at the entry.
@@ -292,7 +293,11 @@ class _Lowering:
                 self.values[op.result] = self.load(place)
             case ComprehensionOp():
                 self._buffers(op)
-                self._comprehension(op)
+                is_outermost = op.parent is self.function.body.block
+                if self.kernels is None or not (
+                    is_outermost and self.kernels(self, op)
+                ):
+                    self._comprehension(op)
             case FoldOp() if isa(op.result.type, TensorType):
                 self._buffers(op)
                 for place in self.targets[op.result]:
@@ -532,6 +537,9 @@ class _Lowering:
         return lookup_function(self.function, symbol)
 
 
+Kernels: TypeAlias = Callable[[Lowering, ComprehensionOp], bool]
+"""Lowers a comprehension at the top of a function in a way of its own, if it can."""
+
 Item: TypeAlias = SSAValue | Place
 """What a pivot or an accumulator is while a cascade runs: a scalar, or memory."""
 
@@ -544,7 +552,7 @@ class _CascadeLoops:
     cell needs are read before one of the cell is written.
     """
 
-    def __init__(self, lowering: _Lowering, op: CascadeOp):
+    def __init__(self, lowering: Lowering, op: CascadeOp):
         self.lowering = lowering
         self.op = op
         self.views = op.views()
@@ -1040,12 +1048,12 @@ def _hosts(value: SSAValue, block: Block) -> list[SSAValue]:
 
 def _start(
     function: FuncOp, types: Sequence[Attribute], order: Order
-) -> tuple[_Lowering, Operation]:
+) -> tuple[Lowering, Operation]:
     """A lowering into a new block with these arguments, and the end of its entry."""
     block = Block(arg_types=types)
     block.add_op(marker := ReturnOp())
     block.insert_op_before(middle := YieldOp(), marker)
-    lowering = _Lowering(function, order, block, Builder(InsertPoint.before(middle)))
+    lowering = Lowering(function, order, block, Builder(InsertPoint.before(middle)))
     lowering.builder = Builder(InsertPoint.before(marker))
     old = function.body.block.args
     for argument, new in zip(old, block.args, strict=False):
@@ -1141,7 +1149,9 @@ def _expect_normal_form(function: FuncOp) -> None:
             )
 
 
-def to_onf(function: FuncOp, order: Order) -> FuncOp | None:
+def to_onf(
+    function: FuncOp, order: Order, kernels: Kernels | None = None
+) -> FuncOp | None:
     """Lower one function; returns the function that computes its results' extents.
 
     The function's arguments become memory in the given layout, its results further
@@ -1166,6 +1176,7 @@ def to_onf(function: FuncOp, order: Order) -> FuncOp | None:
     status = [MemRefType(i64, [3])] if checks else []
 
     lowering, middle = _start(function, [*types, *outputs, *status], order)
+    lowering.kernels = kernels
     memories = lowering.block.args[len(types) : len(types) + len(outputs)]
     places: list[list[Place]] = []
     for number, memory in enumerate(memories):

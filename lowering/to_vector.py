@@ -1,0 +1,1180 @@
+"""moa-to-vector: kernels in the fused form as loops over vectors.
+
+A kernel runs as tasks, each a block of indices of its lane axis (see `Schedule`). A
+task stages what it reads with lanes that do not lie next to each other, runs the passes
+chunk by chunk, and stores its outputs. What has no vector code is left to moa-to-onf.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import prod
+
+from xdsl.builder import Builder
+from xdsl.dialects import arith, memref, scf, vector
+from xdsl.dialects.builtin import (
+    DenseArrayBase,
+    IndexType,
+    MemRefType,
+    VectorType,
+    i1,
+    i32,
+    i64,
+)
+from xdsl.ir import Attribute, Block, Region, SSAValue
+from xdsl.rewriter import InsertPoint
+
+from moa_dialect.lowering.tiles import (
+    Chunk,
+    Nest,
+    Statement,
+    Target,
+    arrange,
+    live_tiles,
+    materialize,
+    shared_memory,
+)
+from moa_dialect.lowering.vector_code import (
+    Buffer,
+    Lanes,
+    NotLifted,
+    Values,
+    VectorCode,
+    coefficient,
+)
+from moa_dialect.ops.normal_form import AtOp, ComprehensionOp
+from moa_dialect.passes.kernels import (
+    AFTER,
+    BEFORE,
+    Kernel,
+    Output,
+    Pass,
+    read_kernel,
+)
+from moa_dialect.passes.lift import Schedule
+from moa_dialect.passes.terms import (
+    ChunkFold,
+    Computed,
+    Folded,
+    Held,
+    Term,
+    walk,
+)
+from moa_dialect.passes.to_onf import Lowering
+from moa_dialect.passes.work import extent_of
+from moa_dialect.types import dtype_of, memory_element
+
+INDEX = IndexType()
+
+TILE_BYTES = 1 << 18
+"""A tile that is larger than this is none."""
+
+
+@dataclass
+class Staged:
+    """A load that is copied into a tile first: its lanes do not lie next to each other.
+
+    Attributes:
+        name: the tile.
+        load: what is read.
+        axes: the tile axes.
+        ranges: for each axis the first index, the number of indices, and that as the
+            size of the tile.
+    """
+
+    name: str
+    load: Term
+    axes: tuple[str, ...]
+
+
+@dataclass
+class Range:
+    """The indices of a tile axis: from `start`, `length` many, `size` at most."""
+
+    start: SSAValue
+    length: SSAValue
+    size: int
+
+
+@dataclass
+class KernelCode:
+    """Emits one kernel.
+
+    Attributes:
+        kernel: the kernel.
+        schedule: how it runs.
+        code: the emitter of values.
+        outputs: for each output its flat memory and the strides of its axes, those of
+            the kernel first.
+        extent: the value of an extent.
+    """
+
+    kernel: Kernel
+    schedule: Schedule
+    builder: Builder
+    number: Callable[[int], SSAValue]
+    place: Callable[[SSAValue], tuple[SSAValue, Sequence[SSAValue]]]
+    value_of: Callable[[SSAValue], SSAValue]
+    outputs: Sequence[tuple[SSAValue, Sequence[SSAValue]]]
+    code: VectorCode = field(init=False)
+    sizes: dict[str, int] = field(default_factory=dict[str, int])
+    tiles: list[memref.AllocaOp] = field(default_factory=list[memref.AllocaOp])
+
+    def emit(self) -> None:
+        """Emit the whole kernel."""
+        kernel, schedule = self.kernel, self.schedule
+        grid = [axis for axis in kernel.axes if axis != schedule.lane]
+        extents = {axis: self.extent(axis) for axis in kernel.axes}
+        blocks = self.number(1)
+        builder = self.builder
+        width = schedule.lanes * schedule.vectors
+        if schedule.lane:
+            lane_extent = extents[schedule.lane]
+            total = self._index(arith.AddiOp, lane_extent, self.number(width - 1))
+            blocks = self._index(arith.DivUIOp, total, self.number(width))
+        tasks = blocks
+        for axis in grid:
+            tasks = self._index(arith.MuliOp, tasks, extents[axis])
+        body = Block(arg_types=[INDEX])
+        region = Region(body)
+        task = Block()
+        self.builder = Builder(InsertPoint.at_end(task))
+        self._task(body.args[0], grid, extents, blocks)
+        self.builder.insert(memref.AllocaScopeReturnOp.create())
+        for op in self.tiles[::-1]:
+            task.insert_op_before(op, task.first_op)
+        scope = memref.AllocaScopeOp.create(regions=[Region(task)])
+        body.add_ops([scope, scf.ReduceOp()])
+        self.builder = builder
+        builder.insert(
+            scf.ParallelOp([self.number(0)], [tasks], [self.number(1)], region)
+        )
+
+    def _index(
+        self, operation: type[arith.AddiOp], left: SSAValue, right: SSAValue
+    ) -> SSAValue:
+        return self.builder.insert(operation(left, right)).result
+
+    def extent(self, axis: str) -> SSAValue:
+        """The extent of an axis."""
+        return self.value_of(self.kernel.extents[axis])
+
+    def static(self, axis: str) -> int | None:
+        """The extent of an axis as a number, None if it is not known."""
+        return static_extent(self.kernel.extents[axis])
+
+    # One task.
+
+    def _task(
+        self,
+        task: SSAValue,
+        grid: Sequence[str],
+        extents: dict[str, SSAValue],
+        blocks: SSAValue,
+    ) -> None:
+        schedule = self.schedule
+        width = schedule.lanes * schedule.vectors
+        index: dict[str, SSAValue] = {}
+        rest = task
+        self.skip: SSAValue | None = None
+        if schedule.lane:
+            block = self._index(arith.RemUIOp, task, blocks)
+            rest = self._index(arith.DivUIOp, task, blocks)
+            lanes = self._lane_block(block, extents[schedule.lane], width)
+        else:
+            lanes = Lanes("", self.number(0), schedule.lanes, schedule.vectors)
+        for axis in reversed(grid):
+            index[axis] = self._index(arith.RemUIOp, rest, extents[axis])
+            rest = self._index(arith.DivUIOp, rest, extents[axis])
+        self.code = VectorCode(
+            self.kernel.terms,
+            self.builder,
+            self.number,
+            self.place,
+            self.value_of,
+            lanes,
+            index=index,
+        )
+        for pass_ in self.kernel.passes:
+            _PassCode(self, pass_).emit()
+        _Epilogue(self).emit()
+
+    def _lane_block(self, block: SSAValue, extent: SSAValue, width: int) -> Lanes:
+        """The lanes of a block; the last block is shifted back to end with the axis."""
+        schedule = self.schedule
+        static = self.static(schedule.lane)
+        first = self._index(arith.MuliOp, block, self.number(width))
+        last: SSAValue | None = None
+        base = first
+        if static is None or static % width:
+            end = self._index(arith.SubiOp, extent, self.number(width))
+            base = self._index(arith.MinSIOp, first, end)
+            if static is None or static < width:
+                base = self._index(arith.MaxSIOp, base, self.number(0))
+                last = self._index(arith.SubiOp, extent, self.number(1))
+            self.skip = self._index(arith.SubiOp, first, base)
+        return Lanes(schedule.lane, base, schedule.lanes, schedule.vectors, last)
+
+    # Memory.
+
+    def allocate(self, dims: Sequence[int], element: Attribute) -> SSAValue:
+        """Memory for a tile, on the stack."""
+        size = prod(dims) * dtype_of(element).itemsize
+        if size > TILE_BYTES:
+            raise NotLifted(f"a tile of {size} bytes")
+        type_ = MemRefType(element, dims)
+        op = memref.AllocaOp.get(element, 64, dims)
+        assert op.memref.type == type_
+        self.tiles.append(op)
+        return op.memref
+
+    # Staging.
+
+    def stage(
+        self,
+        statements: Sequence[Statement],
+        axes: dict[str, int],
+        tag: str,
+    ) -> tuple[list[Statement], list[Staged]]:
+        """Replace loads whose lanes do not lie next to each other by tiles.
+
+        Args:
+            statements: the statements.
+            axes: the tile axes and how large tiles are along them.
+            tag: how names of tiles begin.
+        """
+        made: dict[tuple[Term, tuple[int, ...]], Staged] = {}
+        known = dict(axes)
+
+        def visit(term: Term) -> Term:
+            if not term.args:
+                return term
+            kind = term.kind
+            if isinstance(kind, Folded):
+                bounds = [visit(arg) for arg in term.args[:2]]
+                size = self._fold_size(term)
+                if size is not None:
+                    known[kind.index] = size
+                body = visit(term.args[2])
+                known.pop(kind.index, None)
+                return self.kernel.terms.remake(term, [*bounds, body])
+            if (
+                isinstance(kind, Computed)
+                and kind.operation is AtOp
+                and self.code.is_vector(term)
+                and not self.code.is_contiguous(term)
+            ):
+                return self._staged(term, known, made, tag)
+            return self.kernel.terms.remake(term, [visit(arg) for arg in term.args])
+
+        found = [
+            Statement(s.name, s.axes, visit(s.value), s.target) for s in statements
+        ]
+        return found, list(made.values())
+
+    def _fold_size(self, fold: Term) -> int | None:
+        """How many indices a fold has, if it starts from 0."""
+        lower, upper = fold.args[:2]
+        if lower.number != 0:
+            return None
+        if upper.number is not None:
+            return int(upper.number)
+        if isinstance(upper.kind, SSAValue):
+            return static_extent(upper.kind)
+        return None
+
+    def _staged(
+        self,
+        load: Term,
+        known: dict[str, int],
+        made: dict[tuple[Term, tuple[int, ...]], Staged],
+        tag: str,
+    ) -> Term:
+        grid = {*self.kernel.axes, self.code.lanes.axis}
+        axes = tuple(sorted(load.free - grid))
+        if not all(axis in known for axis in axes):
+            raise NotLifted("lanes that do not lie next to each other, over no tile")
+        sizes = tuple(known[axis] for axis in axes)
+        key = (load, sizes)
+        if key not in made:
+            name = f"{tag}.{len(made)}"
+            self.sizes |= dict(zip(axes, sizes, strict=True))
+            made[key] = Staged(name, load, axes)
+            element = load.type
+            width = self.code.lanes.width
+            memory = self.allocate([*sizes, width], element)
+            self.code.buffers[name] = Buffer(memory, axes)
+        indices = [self.kernel.terms.index(axis) for axis in sorted(load.free)]
+        return self.kernel.terms.held(Held(made[key].name), indices, load.type)
+
+    def fill(self, staged: Staged, ranges: Callable[[str], Range]) -> None:
+        """Copy what a staged load reads into its tile."""
+        code = self.code
+        load = staged.load
+        buffer = code.buffers[staged.name]
+        along = next(
+            (
+                axis
+                for axis in staged.axes
+                if self._advances(load, axis) and ranges(axis).size >= code.lanes.lanes
+            ),
+            None,
+        )
+        others = [axis for axis in staged.axes if axis != along]
+        if load.type != memory_element(load.type):
+            along, others = None, list(staged.axes)
+
+        def inner() -> None:
+            if along is None:
+                self._copy_lanes(load, buffer)
+                return
+            whole = self._turn(load, buffer, along, ranges(along))
+            axis = ranges(along)
+
+            def rest(index: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
+                with code.bound(along, code.add(axis.start, index), index):
+                    self._copy_lanes(load, buffer)
+                return []
+
+            code.loop(whole, axis.length, 1, [], rest)
+
+        def loops(axes: Sequence[str]) -> None:
+            if not axes:
+                inner()
+                return
+            axis, *more = axes
+            range_ = ranges(axis)
+            scale = code.scale.get(axis, 1)
+
+            def body(index: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
+                first = code.add(range_.start, code.mul(index, scale))
+                with code.bound(axis, first, index):
+                    loops(more)
+                return []
+
+            code.loop(self.number(0), range_.length, 1, [], body)
+
+        loops(others)
+
+    def _advances(self, load: Term, axis: str) -> bool:
+        """Whether the address of a load advances by one with an axis."""
+        array, *indices = load.args
+        assert isinstance(array.kind, SSAValue)
+        if self.code.scale.get(axis, 1) != 1:
+            return False
+        _, strides = self.place(array.kind)
+        found = False
+        for index, stride in zip(indices, strides, strict=True):
+            if axis not in index.free:
+                continue
+            if stride is not self.number(1) or coefficient(index, axis) != 1:
+                return False
+            found = True
+        return found
+
+    def _copy_lanes(self, load: Term, buffer: Buffer) -> None:
+        """Copy the elements of all lanes, one by one."""
+        code = self.code
+
+        def body(lane: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
+            with code.lane_index(code.lane_at(lane)):
+                value = code.value(load)
+            indices = [code.local[axis] for axis in buffer.axes]
+            code.builder.insert(
+                memref.StoreOp.get(value, buffer.memory, [*indices, lane])
+            )
+            return []
+
+        code.loop(self.number(0), self.number(code.lanes.width), 1, [], body)
+
+    def _turn(self, load: Term, buffer: Buffer, axis: str, range_: Range) -> SSAValue:
+        """Copy whole squares of lanes and indices; returns where the rest begins."""
+        code = self.code
+        count = code.lanes.lanes
+        whole = code.mul(code.div(range_.length, count), count)
+        type_ = code.vector_type(load.type)
+        array = load.args[0].kind
+        assert isinstance(array, SSAValue)
+        memory, _ = self.place(array)
+
+        def square(index: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
+            def group(lane: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
+                rows: list[SSAValue] = []
+                with code.bound(axis, code.add(range_.start, index), index):
+                    for k in range(count):
+                        with code.lane_index(code.lane_at(code.add(lane, k))):
+                            address = code.address(load, 0)
+                        rows.append(code.emit(vector.LoadOp(memory, [address], type_)))
+                for k, column in enumerate(transposed(code, rows)):
+                    indices = [
+                        code.add(index, k) if other == axis else code.local[other]
+                        for other in buffer.axes
+                    ]
+                    code.builder.insert(
+                        vector.StoreOp(column, buffer.memory, [*indices, lane])
+                    )
+                return []
+
+            code.loop(self.number(0), self.number(code.lanes.width), count, [], group)
+            return []
+
+        code.loop(self.number(0), whole, count, [], square)
+        return whole
+
+
+def transposed(code: VectorCode, rows: Sequence[SSAValue]) -> list[SSAValue]:
+    """The transpose of a square of vectors, in log2 steps of shuffles of two."""
+    count = len(rows)
+    current = list(rows)
+    step = 1
+    while step < count:
+        after = list(current)
+        for low in range(count):
+            if low & step:
+                continue
+            high = low | step
+            first = [count + k - step if k & step else k for k in range(count)]
+            second = [count + k if k & step else k + step for k in range(count)]
+            after[low] = _shuffle(code, current[low], current[high], first)
+            after[high] = _shuffle(code, current[low], current[high], second)
+        current = after
+        step *= 2
+    return current
+
+
+def _shuffle(
+    code: VectorCode, left: SSAValue, right: SSAValue, mask: Sequence[int]
+) -> SSAValue:
+    type_ = left.type
+    assert isinstance(type_, VectorType)
+    order = DenseArrayBase.from_list(i64, list(mask))
+    return code.emit(vector.ShuffleOp(left, right, order, result_type=type_))
+
+
+def static_extent(value: SSAValue) -> int | None:
+    """An extent as a number, None if types do not give it."""
+    from moa_dialect.ops.normal_form import ExtentOp, FixedExtentOp
+
+    owner = value.owner
+    if isinstance(owner, ExtentOp | FixedExtentOp):
+        return owner.static_value
+    if isinstance(owner, arith.ConstantOp):
+        return extent_of(value)
+    return None
+
+
+class _PassCode:
+    """One pass of a kernel: its states, and the loop over chunks."""
+
+    def __init__(self, kernel: KernelCode, pass_: Pass):
+        self.kernel = kernel
+        self.code = kernel.code
+        self.pass_ = pass_
+        self.number = kernel.number
+        schedule = kernel.schedule
+        self.size = schedule.chunk
+        lane = self.code.lanes.axis
+        axes = (lane,) if lane else ()
+        names = [a.name for a in pass_.accumulators] + [r.name for r in pass_.pivots]
+        self.axes = dict.fromkeys(names, axes)
+
+    def emit(self) -> None:
+        """Emit the pass; the accumulators and pivots are known afterwards."""
+        code, pass_ = self.code, self.pass_
+        lane = code.lanes.axis
+        differs = [lane in bound.free for bound in (pass_.lower, pass_.upper)]
+        is_ragged = any(differs)
+        lower, upper = pass_.lower, pass_.upper
+        lows = [code.vector(lower, 0, k) for k in self.numbers()] if is_ragged else []
+        highs = [code.vector(upper, 0, k) for k in self.numbers()] if is_ragged else []
+        if is_ragged:
+            first, full_first = self._ends(lows, lower)
+            full_last, last = self._ends(highs, upper)
+        else:
+            first = full_first = code.value(lower)
+            last = full_last = code.value(upper)
+        count_axes = (lane,) if is_ragged else ()
+        chunk = Chunk(code.terms, self.axes, count_axes)
+        statements = chunk.statements(pass_)
+        tile_axes = self._tile_axes()
+        statements, staged = self.kernel.stage(statements, tile_axes, f"s{pass_.index}")
+        statements = materialize(code.terms, statements, list(tile_axes), pass_.index)
+        before = [s for s in staged if pass_.index not in s.load.free]
+        during = [s for s in staged if pass_.index in s.load.free]
+        for item in before:
+            self.kernel.fill(item, self._range)
+        early = self._early(statements)
+        self._prologue(early)
+        statements = [s for s in statements if s not in early]
+        nests = arrange(statements, pass_.index)
+        self._allocate(nests)
+        states = self._start(lows, highs)
+
+        def segment(
+            start: SSAValue, stop: SSAValue, masked: bool, states: list[SSAValue]
+        ) -> list[SSAValue]:
+            def body(index: SSAValue, carried: list[SSAValue]) -> Sequence[SSAValue]:
+                length = code.min(code.sub(stop, index), self.size)
+                self._hold("old", carried)
+                code.length, code.start = length, index
+                low, high = (lows, highs) if masked else ([], [])
+                self._counts(index, length, first, lows, highs)
+                if masked:
+                    code.mask = self._mask(index, low, high, differs)
+                for item in during:
+                    self.kernel.fill(item, self._range)
+                self._nests(nests)
+                code.mask = None
+                return self._held("new")
+
+            return code.loop(start, stop, self.size, states, body)
+
+        if not is_ragged:
+            states = segment(first, last, False, states)
+        else:
+            end = code.max(last, first)
+            middle = code.max(code.min(full_first, end), first)
+            late = code.max(code.min(full_last, end), middle)
+            if differs[0]:
+                states = segment(first, middle, True, states)
+            else:
+                middle = first
+            states = segment(middle, late, False, states)
+            states = segment(late, end, True, states)
+        self._hold("final", states)
+        code.length = code.start = None
+
+    def numbers(self) -> range:
+        """The numbers of the vectors of the lanes."""
+        return range(self.code.lanes.vectors)
+
+    def _ends(
+        self, values: Sequence[SSAValue], term: Term
+    ) -> tuple[SSAValue, SSAValue]:
+        """The smallest and the largest of a bound over all lanes."""
+        code = self.code
+        if code.lanes.axis not in term.free:
+            value = code.value(term)
+            return value, value
+        found: list[SSAValue] = []
+        for operation, kind in ((arith.MinSIOp, "minsi"), (arith.MaxSIOp, "maxsi")):
+            total = values[0]
+            for value in values[1:]:
+                total = code.make(operation, (total, value), total.type)
+            found.append(reduced(code, kind, total))
+        return found[0], found[1]
+
+    def _tile_axes(self) -> dict[str, int]:
+        """The tile axes of the pass, and how large tiles are along them."""
+        axes = {self.pass_.index: self.size}
+        for a in self.pass_.accumulators:
+            for axis in a.axes:
+                size = self.kernel.static(axis)
+                if size is None:
+                    raise NotLifted("rows of an extent that types do not give")
+                axes[axis] = size
+        return axes
+
+    def _range(self, axis: str) -> Range:
+        code = self.code
+        if axis == self.pass_.index:
+            assert code.start is not None and code.length is not None
+            return Range(code.start, code.length, self.size)
+        size = self._tile_axes().get(axis, self.kernel.sizes.get(axis))
+        assert size is not None
+        return Range(self.number(0), self.number(size), size)
+
+    def _early(self, statements: Sequence[Statement]) -> list[Statement]:
+        """Tiles that are the same for every chunk."""
+        late = {self.pass_.index}
+        found: list[Statement] = []
+        names: set[str] = set()
+        while True:
+            more = [
+                s
+                for s in statements
+                if s.target is Target.TILE
+                and s not in found
+                and not (s.value.free & late)
+                and all(
+                    inner.kind.name in names or inner.kind.version == "final"
+                    for inner in walk(s.value)
+                    if isinstance(inner.kind, Held)
+                    and not inner.kind.name.startswith("s")
+                )
+                and not any(isinstance(t.kind, ChunkFold) for t in walk(s.value))
+            ]
+            if not more:
+                return found
+            found += more
+            names |= {s.name for s in more}
+
+    def _prologue(self, statements: Sequence[Statement]) -> None:
+        nests = arrange(statements, None)
+        self._allocate(nests, all_live=True)
+        self._nests(nests, all_live=True)
+
+    def _allocate(self, nests: Sequence[Nest], all_live: bool = False) -> None:
+        code = self.code
+        live = live_tiles(nests)
+        taken = {} if all_live else shared_memory(nests, live)
+        sizes = self._tile_axes()
+        for nest in nests:
+            for item in nest.items:
+                if (
+                    isinstance(item, Statement)
+                    and item.target is Target.TILE
+                    and item.axes
+                    and (all_live or item.name in live)
+                    and item.name not in taken
+                ):
+                    dims = [sizes[axis] for axis in item.axes]
+                    memory = self.kernel.allocate(
+                        [*dims, code.lanes.width], item.value.type
+                    )
+                    code.buffers[item.name] = Buffer(memory, item.axes)
+        for name in taken:
+            other = taken[name]
+            while other in taken:
+                other = taken[other]
+            code.buffers[name] = code.buffers[other]
+        self.live = {s.name for n in nests for s in n.items if isinstance(s, Statement)}
+        if not all_live:
+            self.live = live
+
+    def _nests(self, nests: Sequence[Nest], all_live: bool = False) -> None:
+        code, schedule = self.code, self.kernel.schedule
+        live = live_tiles(nests)
+        if all_live:
+            live = {s.name for n in nests for s in n.items if isinstance(s, Statement)}
+
+        def extents(axis: str) -> tuple[SSAValue, int | None]:
+            if axis == self.pass_.index:
+                assert code.length is not None
+                return code.length, None
+            size = self._tile_axes()[axis]
+            return self.number(size), size
+
+        def start(axis: str) -> SSAValue:
+            if axis == self.pass_.index:
+                assert code.start is not None
+                return code.start
+            return self.number(0)
+
+        for nest in nests:
+            copies = schedule.registers if _contracts(nest) else schedule.unroll
+            code.nest(nest, extents, copies, live, start)
+
+    # States.
+
+    def _registers(self) -> list[tuple[str, Attribute]]:
+        """The states without axes: accumulators, then pivots."""
+        found = [(a.name, a.type) for a in self.pass_.accumulators if not a.axes]
+        return found + [(r.name, r.type) for r in self.pass_.pivots]
+
+    def _start(
+        self, lows: Sequence[SSAValue], highs: Sequence[SSAValue]
+    ) -> list[SSAValue]:
+        """What states start from; those with axes are put into memory."""
+        code = self.code
+        states: list[SSAValue] = []
+        for a in self.pass_.accumulators:
+            starts = [
+                self._identity(a.function, a.type, number, lows, highs)
+                for number in self.numbers()
+            ]
+            if not a.axes:
+                states += starts
+                continue
+            sizes = [self._tile_axes()[axis] for axis in a.axes]
+            memory = self.kernel.allocate([*sizes, code.lanes.width], a.type)
+            code.buffers[a.name] = Buffer(memory, a.axes)
+            self._fill(memory, sizes, [], starts)
+        for r in self.pass_.pivots:
+            states += [code.vector(r.start, 0, k) for k in self.numbers()]
+        return states
+
+    def _fill(
+        self,
+        memory: SSAValue,
+        sizes: Sequence[int],
+        indices: list[SSAValue],
+        values: Sequence[SSAValue],
+    ) -> None:
+        code = self.code
+        if not sizes:
+            for number, value in enumerate(values):
+                lane = self.number(number * code.lanes.lanes)
+                code.builder.insert(vector.StoreOp(value, memory, [*indices, lane]))
+            return
+
+        def body(index: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
+            self._fill(memory, sizes[1:], [*indices, index], values)
+            return []
+
+        code.loop(self.number(0), self.number(sizes[0]), 1, [], body)
+
+    def _identity(
+        self,
+        function: str,
+        type_: Attribute,
+        number: int,
+        lows: Sequence[SSAValue],
+        highs: Sequence[SSAValue],
+    ) -> SSAValue:
+        """What an accumulator starts from: a sum over nothing is 0, not -0."""
+        code = self.code
+        neutral = code.neutral(function, type_)
+        start = code.constant(neutral, type_, True)
+        if str(neutral) != "-0.0":
+            return start
+        zero = code.constant(0.0, type_, True)
+        if lows:
+            less = _compare(code, "slt", lows[number], highs[number])
+        else:
+            bounds = [code.value(b) for b in (self.pass_.lower, self.pass_.upper)]
+            less = code.emit(arith.CmpiOp(bounds[0], bounds[1], "slt"))
+        return code.make(arith.SelectOp, (less, start, zero), start.type)
+
+    def _hold(self, version: str, values: Sequence[SSAValue]) -> None:
+        count = self.code.lanes.vectors
+        for k, (name, _) in enumerate(self._registers()):
+            self.code.held[Held(name, version)] = list(
+                values[k * count : (k + 1) * count]
+            )
+
+    def _held(self, version: str) -> Values:
+        found: Values = []
+        for name, _ in self._registers():
+            values = self.code.held[Held(name, version)]
+            for number in self.numbers():
+                value = values[number if len(values) > 1 else 0]
+                if not isinstance(value.type, VectorType):
+                    value = self.code.broadcast(value)
+                found.append(value)
+        return found
+
+    # Chunks.
+
+    def _counts(
+        self,
+        index: SSAValue,
+        length: SSAValue,
+        first: SSAValue,
+        lows: Sequence[SSAValue],
+        highs: Sequence[SSAValue],
+    ) -> None:
+        """How many indices are accounted for before and after a chunk."""
+        code = self.code
+        for held, end in ((BEFORE, index), (AFTER, code.add(index, length))):
+            if not lows:
+                code.held[held] = [code.sub(end, first)]
+                continue
+            found: Values = []
+            for low, high in zip(lows, highs, strict=True):
+                value = code.broadcast(end)
+                for operation, other in (
+                    (arith.MinSIOp, high),
+                    (arith.MaxSIOp, low),
+                    (arith.SubiOp, low),
+                ):
+                    value = code.make(operation, (value, other), value.type)
+                found.append(value)
+            code.held[held] = found
+
+    def _mask(
+        self,
+        index: SSAValue,
+        lows: Sequence[SSAValue],
+        highs: Sequence[SSAValue],
+        differs: Sequence[bool],
+    ) -> Callable[[int, int], SSAValue]:
+        """Which lanes have an index of the chunk, as a function of copy and vector."""
+        code = self.code
+        base = code.broadcast(index)
+        small = code.vector_type(i32)
+        bounds: list[list[SSAValue]] = []
+        for values in (lows, highs):
+            found: list[SSAValue] = []
+            for value in values:
+                relative = code.make(arith.SubiOp, (value, base), value.type)
+                for operation, limit in (
+                    (arith.MaxSIOp, 0),
+                    (arith.MinSIOp, self.size),
+                ):
+                    limits = code.broadcast(self.number(limit))
+                    relative = code.make(operation, (relative, limits), value.type)
+                found.append(code.make(arith.IndexCastOp, (relative,), small))
+            bounds.append(found)
+        axis = self.pass_.index
+
+        def mask(copy: int, number: int) -> SSAValue:
+            is_register = code.register == axis
+            key = ("mask", copy if is_register else 0, number)
+            if (known := code.find(key)) is not None:
+                return known
+            local = code.local_index(axis, copy)
+            narrow = code.emit(arith.IndexCastOp(local, i32))
+            position = code.broadcast(narrow)
+            parts: list[SSAValue] = []
+            if differs[0]:
+                parts.append(_compare(code, "sge", position, bounds[0][number]))
+            if differs[1]:
+                parts.append(_compare(code, "slt", position, bounds[1][number]))
+            result = parts[0]
+            if len(parts) > 1:
+                result = code.make(arith.AndIOp, (parts[0], parts[1]), result.type)
+            code.scopes[-1][key] = result
+            return result
+
+        return mask
+
+
+def _compare(
+    code: VectorCode, predicate: str, left: SSAValue, right: SSAValue
+) -> SSAValue:
+    from xdsl.dialects.builtin import IntegerAttr
+
+    number = {"slt": 2, "sge": 5}[predicate]
+    type_ = left.type
+    result: Attribute = i1
+    if isinstance(type_, VectorType):
+        result = VectorType(i1, type_.get_shape())
+    properties: dict[str, Attribute] = {"predicate": IntegerAttr(number, i64)}
+    return code.make(arith.CmpiOp, (left, right), result, properties)
+
+
+def reduced(code: VectorCode, kind: str, value: SSAValue) -> SSAValue:
+    """All lanes of a vector combined into one scalar."""
+    from xdsl.dialects.vector import CombiningKindAttr, CombiningKindFlag
+
+    type_ = value.type
+    assert isinstance(type_, VectorType)
+    op = vector.ReductionOp.create(
+        operands=[value],
+        result_types=[type_.element_type],
+        properties={
+            "kind": CombiningKindAttr(CombiningKindFlag(kind)),
+            "operandSegmentSizes": DenseArrayBase.from_list(i32, [1, 0]),
+        },
+    )
+    return code.emit(op)
+
+
+def _contracts(nest: Nest) -> bool:
+    """Whether a nest has folds inside."""
+    from moa_dialect.lowering.tiles import item_terms
+
+    return any(
+        isinstance(inner.kind, Folded | ChunkFold)
+        for item in nest.items
+        for term in item_terms(item)
+        for inner in walk(term)
+    )
+
+
+class _Epilogue:
+    """The outputs of a kernel."""
+
+    def __init__(self, kernel: KernelCode):
+        self.kernel = kernel
+        self.code = kernel.code
+        self.number = kernel.number
+
+    def emit(self) -> None:
+        """Emit the outputs, those over the same axes together."""
+        groups: dict[tuple[str, ...], list[Output]] = {}
+        for output in self.kernel.kernel.outputs:
+            groups.setdefault(output.axes, []).append(output)
+        for axes, outputs in groups.items():
+            self._group(axes, outputs)
+
+    def _group(self, axes: tuple[str, ...], outputs: Sequence[Output]) -> None:
+        kernel, code = self.kernel, self.code
+        lane = code.lanes.axis
+        states = {
+            name: (lane,)
+            for pass_ in kernel.kernel.passes
+            for name in (
+                *(a.name for a in pass_.accumulators),
+                *(r.name for r in pass_.pivots),
+            )
+        }
+        resolve = Chunk(code.terms, states).resolve
+        statements = [
+            Statement(f"o{o.number}", axes, resolve(o.value), Target.OUTPUT)
+            for o in outputs
+        ]
+        tile_axes: dict[str, int] = {}
+        for axis in axes:
+            size = kernel.static(axis)
+            if size is None:
+                raise NotLifted("rows of an extent that types do not give")
+            tile_axes[axis] = size
+        tag = f"e{outputs[0].number}"
+        statements, staged = kernel.stage(statements, tile_axes, "s" + tag)
+        statements = materialize(code.terms, statements, axes, tag)
+
+        def whole(axis: str) -> Range:
+            size = tile_axes.get(axis, kernel.sizes.get(axis))
+            assert size is not None
+            return Range(self.number(0), self.number(size), size)
+
+        for item in staged:
+            kernel.fill(item, whole)
+        nests = arrange(statements, None)
+        self._emit_nests(nests, tile_axes, {o.number: o for o in outputs})
+
+    def _emit_nests(
+        self, nests: Sequence[Nest], sizes: dict[str, int], outputs: dict[int, Output]
+    ) -> None:
+        kernel, code = self.kernel, self.code
+        live = live_tiles(nests)
+        for nest in nests:
+            for item in nest.items:
+                assert isinstance(item, Statement)
+                if item.target is Target.TILE and item.axes and item.name in live:
+                    dims = [sizes[axis] for axis in item.axes]
+                    memory = kernel.allocate([*dims, code.lanes.width], item.value.type)
+                    code.buffers[item.name] = Buffer(memory, item.axes)
+
+        def extents(axis: str) -> tuple[SSAValue, int | None]:
+            return self.number(sizes[axis]), sizes[axis]
+
+        turned: dict[int, Buffer] = {}
+        for number, output in outputs.items():
+            if not self._is_contiguous(output):
+                element = memory_element(output.value.type)
+                dims = [sizes[axis] for axis in output.axes]
+                memory = kernel.allocate([*dims, code.lanes.width], element)
+                turned[number] = Buffer(memory, output.axes)
+
+        def store(
+            statement: Statement, value: SSAValue, copy: int, vector_: int
+        ) -> None:
+            number = int(statement.name[1:])
+            value = _stored(code, value)
+            lane = vector_ * code.lanes.lanes
+            if number in turned:
+                buffer = turned[number]
+                indices = [code.local_index(axis, copy) for axis in buffer.axes]
+                code.builder.insert(
+                    vector.StoreOp(value, buffer.memory, [*indices, self.number(lane)])
+                )
+                return
+            memory, address = self._address(outputs[number], code.lanes.base, copy)
+            address = code.add(address, lane)
+            code.builder.insert(vector.StoreOp(value, memory, [address]))
+
+        code.output = store
+        for nest in nests:
+            copies = (
+                kernel.schedule.registers
+                if _contracts(nest)
+                else kernel.schedule.unroll
+            )
+            if not nest.axes:
+                for item in nest.items:
+                    assert isinstance(item, Statement)
+                    if item.target is Target.OUTPUT:
+                        code.results(item.value)
+                        for k in range(code.lanes.vectors):
+                            store(item, code.vector(item.value, 0, k), 0, k)
+                    else:
+                        code.nest(Nest((), [item]), extents, 1, live, self._zero)
+                continue
+            code.nest(nest, extents, copies, live, self._zero)
+        for number, buffer in turned.items():
+            self._turn_out(outputs[number], buffer, sizes)
+
+    def _zero(self, axis: str) -> SSAValue:
+        return self.number(0)
+
+    def _is_contiguous(self, output: Output) -> bool:
+        """Whether the lanes of an output lie next to each other, all of them."""
+        code = self.code
+        if code.lanes.last is not None:
+            return False
+        _, strides = self.kernel.outputs[output.number]
+        axes = (*self.kernel.kernel.axes, *output.axes)
+        lane = axes.index(code.lanes.axis) if code.lanes.axis in axes else -1
+        return lane >= 0 and strides[lane] is self.number(1)
+
+    def _address(
+        self, output: Output, lane: SSAValue, copy: int
+    ) -> tuple[SSAValue, SSAValue]:
+        """The memory of an output, and the address of its element in a lane."""
+        code = self.code
+        memory, strides = self.kernel.outputs[output.number]
+        axes = (*self.kernel.kernel.axes, *output.axes)
+        address = self.number(0)
+        for axis, stride in zip(axes, strides, strict=True):
+            if axis == code.lanes.axis:
+                index = lane
+            else:
+                index = code.value(code.terms.index(axis), copy)
+            address = code.add(
+                address, code.make(arith.MuliOp, (index, stride), IndexType())
+            )
+        return memory, address
+
+    def _turn_out(self, output: Output, buffer: Buffer, sizes: dict[str, int]) -> None:
+        """Copy an output from its tile to its memory, lane by lane."""
+        code, kernel = self.code, self.kernel
+        count = code.lanes.lanes
+        memory, strides = kernel.outputs[output.number]
+        rank = len(kernel.kernel.axes)
+        along = next(
+            (
+                axis
+                for axis, stride in zip(output.axes, strides[rank:], strict=True)
+                if stride is self.number(1) and sizes[axis] >= count
+            ),
+            None,
+        )
+        others = [axis for axis in output.axes if axis != along]
+        skip = getattr(kernel, "skip", None)
+        first = self.number(0) if skip is None else skip
+        end = self.number(code.lanes.width)
+        if code.lanes.last is not None:
+            count_ = code.add(code.sub(code.lanes.last, code.lanes.base), 1)
+            end = code.min(count_, code.lanes.width)
+
+        def one(lane: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
+            indices = [code.local[axis] for axis in buffer.axes]
+            value = code.emit(memref.LoadOp.get(buffer.memory, [*indices, lane]))
+            target, address = self._address(output, code.add(code.lanes.base, lane), 0)
+            code.builder.insert(memref.StoreOp.get(value, target, [address]))
+            return []
+
+        def squares() -> None:
+            assert along is not None
+            size = sizes[along]
+            whole = size - size % count
+
+            def square(index: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
+                def group(lane: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
+                    rows: list[SSAValue] = []
+                    type_ = VectorType(memory_element(output.value.type), [count])
+                    for k in range(count):
+                        indices = [
+                            code.add(index, k) if axis == along else code.local[axis]
+                            for axis in buffer.axes
+                        ]
+                        rows.append(
+                            code.emit(
+                                vector.LoadOp(buffer.memory, [*indices, lane], type_)
+                            )
+                        )
+                    columns = transposed(code, rows)
+                    with code.bound(along, index, index):
+                        for k, column in enumerate(columns):
+                            self._store_row(
+                                output, column, code.add(lane, k), first, end
+                            )
+                    return []
+
+                code.loop(self.number(0), end, count, [], group)
+                return []
+
+            code.loop(self.number(0), self.number(whole), count, [], square)
+
+            def rest(index: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
+                with code.bound(along, index, index):
+                    code.loop(first, end, 1, [], one)
+                return []
+
+            if size % count:
+                code.loop(self.number(whole), self.number(size), 1, [], rest)
+
+        def loops(axes: Sequence[str]) -> None:
+            if not axes:
+                if along is not None:
+                    squares()
+                else:
+                    code.loop(first, end, 1, [], one)
+                return
+            axis, *more = axes
+
+            def body(index: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
+                with code.bound(axis, index, index):
+                    loops(more)
+                return []
+
+            code.loop(self.number(0), self.number(sizes[axis]), 1, [], body)
+
+        loops(others)
+
+    def _store_row(
+        self,
+        output: Output,
+        value: SSAValue,
+        lane: SSAValue,
+        first: SSAValue,
+        end: SSAValue,
+    ) -> None:
+        """Store what one lane has, unless another task does or the lane has no index."""
+        code, kernel = self.code, self.kernel
+        target, address = self._address(output, code.add(code.lanes.base, lane), 0)
+        store = vector.StoreOp(value, target, [address])
+        conditions: list[SSAValue] = []
+        if getattr(kernel, "skip", None) is not None:
+            conditions.append(code.emit(arith.CmpiOp(lane, first, "sge")))
+        if code.lanes.last is not None:
+            conditions.append(code.emit(arith.CmpiOp(lane, end, "slt")))
+        if not conditions:
+            code.builder.insert(store)
+            return
+        condition = conditions[0]
+        for other in conditions[1:]:
+            condition = code.emit(arith.AndIOp(condition, other))
+        block = Block([store, scf.YieldOp()])
+        code.builder.insert(scf.IfOp(condition, (), Region(block)))
+
+
+def _stored(code: VectorCode, value: SSAValue) -> SSAValue:
+    """A value as it lies in memory: truth values take a byte."""
+    type_ = value.type
+    assert isinstance(type_, VectorType)
+    element = memory_element(type_.element_type)
+    if element == type_.element_type:
+        return value
+    return code.make(arith.ExtUIOp, (value,), code.vector_type(element))
+
+
+def vectorize(lowering: Lowering, op: ComprehensionOp, schedule: Schedule) -> None:
+    """Emit a comprehension at the top of a function as a kernel.
+
+    Raises:
+        NotATerm, NotLifted: if there is no vector code for it; nothing is emitted.
+    """
+    kernel = read_kernel(op, lowering.function)
+    outputs: list[tuple[SSAValue, Sequence[SSAValue]]] = []
+    for array in op.arrays:
+        place, *copies = lowering.targets[array]
+        if copies:
+            raise NotLifted("a result in two places")
+        rank = len(place.free)
+        place = place.permuted(op.positions(rank))
+        outputs.append((place.buffer, place.free))
+
+    def place_of(array: SSAValue) -> tuple[SSAValue, Sequence[SSAValue]]:
+        place = lowering.places[array]
+        return place.buffer, place.free
+
+    block = Block()
+    KernelCode(
+        kernel,
+        schedule,
+        Builder(InsertPoint.at_end(block)),
+        lowering.number,
+        place_of,
+        lowering.get,
+        outputs,
+    ).emit()
+    for inner in list(block.ops):
+        inner.detach()
+        lowering.builder.insert(inner)
+    for array in op.arrays:
+        lowering.places[array] = lowering.targets[array][0]

@@ -1,0 +1,891 @@
+"""Vector code for kernels: one generator for every tile statement.
+
+A value that depends on the lane axis is `vectors` vectors of `lanes` elements; any other
+is a scalar, broadcast where it meets a vector. The loop over a tile axis runs several
+indices at a time, the register copies: what depends on that axis exists once for each
+copy, what does not is shared. Folds inside become one loop with an accumulator for each
+copy and vector (unroll and jam).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import inf, prod
+from typing import Any, TypeAlias
+
+from xdsl.builder import Builder
+from xdsl.dialects import arith, math, memref, scf, vector
+from xdsl.dialects.builtin import (
+    AnyFloat,
+    ArrayAttr,
+    DenseArrayBase,
+    DenseIntOrFPElementsAttr,
+    IndexType,
+    MemRefType,
+    UnregisteredOp,
+    VectorType,
+    i1,
+    i32,
+    i64,
+)
+from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
+from xdsl.rewriter import InsertPoint
+
+from moa_dialect.lowering.tiles import Nest, Reduction, Statement, Target
+from moa_dialect.ops.normal_form import AtOp
+from moa_dialect.passes.terms import (
+    Choice,
+    ChunkFold,
+    Combination,
+    Computed,
+    Folded,
+    Held,
+    Term,
+    Terms,
+    walk,
+)
+from moa_dialect.scalar_code import apply_named, constant, identity_of
+from moa_dialect.types import dtype_of, element_of, kind_of, memory_element
+
+INDEX = IndexType()
+
+Values: TypeAlias = list[SSAValue]
+"""One value for each vector of the lanes, or one scalar."""
+
+
+class NotLifted(Exception):
+    """A kernel has no vector code under a schedule; says why."""
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """Memory of the kernel's own: `axes` and then the lanes, if it has any."""
+
+    memory: SSAValue
+    axes: tuple[str, ...]
+
+
+@dataclass
+class Lanes:
+    """The lane axis: which indices the lanes have.
+
+    Attributes:
+        axis: the name of the axis.
+        base: the index of the first lane.
+        lanes: the lanes of a vector.
+        vectors: how many vectors there are.
+        last: the largest index there is; None if every lane has one.
+    """
+
+    axis: str
+    base: SSAValue
+    lanes: int
+    vectors: int
+    last: SSAValue | None = None
+
+    @property
+    def width(self) -> int:
+        """How many indices the lanes have together."""
+        return self.lanes * self.vectors
+
+
+@dataclass
+class VectorCode:
+    """Emits the values of terms.
+
+    Attributes:
+        terms: where terms are made.
+        builder: where code goes.
+        entry: the entry of the function, for numbers.
+        places: for an array its flat memory and the strides of its axes.
+        values: the values of what comes from outside.
+        lanes: the lane axis.
+        index: for each axis the value of its index.
+        local: for each axis its index within the tiles.
+        scale: how far apart consecutive indices of an axis are, if not 1.
+        buffers: the memory of states and tiles that have axes.
+        held: the values of those that have none.
+    """
+
+    terms: Terms
+    builder: Builder
+    number: Callable[[int], SSAValue]
+    place: Callable[[SSAValue], tuple[SSAValue, Sequence[SSAValue]]]
+    value_of: Callable[[SSAValue], SSAValue]
+    lanes: Lanes
+    index: dict[str, SSAValue] = field(default_factory=dict[str, SSAValue])
+    local: dict[str, SSAValue] = field(default_factory=dict[str, SSAValue])
+    scale: dict[str, int] = field(default_factory=dict[str, int])
+    buffers: dict[str, Buffer] = field(default_factory=dict[str, Buffer])
+    held: dict[Held, Values] = field(default_factory=dict[Held, Values])
+    length: SSAValue | None = None
+    start: SSAValue | None = None
+    mask: Callable[[int, int], SSAValue] | None = None
+    register: str | None = None
+    copies: int = 1
+    scalar_lane: SSAValue | None = None
+    scopes: list[dict[Hashable, Any]] = field(
+        default_factory=lambda: list[dict[Hashable, Any]]([{}])
+    )
+
+    # Emission.
+
+    def emit(self, op: Operation) -> SSAValue:
+        """Insert an operation with one result."""
+        return self.builder.insert(op).results[0]
+
+    def make(
+        self,
+        operation: type[Operation],
+        operands: Sequence[SSAValue],
+        type_: Attribute,
+        properties: dict[str, Attribute] | None = None,
+    ) -> SSAValue:
+        """Insert an operation, which may be one that xDSL has for scalars only."""
+        properties = properties or {}
+        if operation in _SCALAR_ONLY and isinstance(type_, VectorType):
+            other = UnregisteredOp.with_name(operation.name)
+            return self.emit(
+                other.create(
+                    operands=operands, result_types=[type_], properties=properties
+                )
+            )
+        return self.emit(
+            operation.create(
+                operands=operands, result_types=[type_], properties=properties
+            )
+        )
+
+    def add(self, left: SSAValue, right: SSAValue | int) -> SSAValue:
+        """The sum of indices."""
+        return self._arithmetic(arith.AddiOp, left, right)
+
+    def sub(self, left: SSAValue, right: SSAValue | int) -> SSAValue:
+        """The difference of indices."""
+        return self._arithmetic(arith.SubiOp, left, right)
+
+    def mul(self, left: SSAValue, right: SSAValue | int) -> SSAValue:
+        """The product of indices."""
+        return self._arithmetic(arith.MuliOp, left, right)
+
+    def div(self, left: SSAValue, right: int) -> SSAValue:
+        """The quotient of an index that is not negative."""
+        return self._arithmetic(arith.DivUIOp, left, right)
+
+    def min(self, left: SSAValue, right: SSAValue | int) -> SSAValue:
+        """The smaller index."""
+        return self._arithmetic(arith.MinSIOp, left, right)
+
+    def max(self, left: SSAValue, right: SSAValue | int) -> SSAValue:
+        """The larger index."""
+        return self._arithmetic(arith.MaxSIOp, left, right)
+
+    def _arithmetic(
+        self, operation: type[Operation], left: SSAValue, right: SSAValue | int
+    ) -> SSAValue:
+        if isinstance(right, int):
+            if right == 0 and operation in (arith.AddiOp, arith.SubiOp):
+                return left
+            if right == 1 and operation in (arith.MuliOp, arith.DivUIOp):
+                return left
+            right = self.number(right)
+        return self.make(operation, (left, right), INDEX)
+
+    def vector_type(self, element: Attribute) -> VectorType:
+        """The type of a vector of lanes."""
+        return VectorType(element, [self.lanes.lanes])
+
+    def constant(self, value: float, element: Attribute, is_vector: bool) -> SSAValue:
+        """A number, in all lanes if it is a vector."""
+        if not is_vector:
+            return self.emit(constant(value, element))
+        return self.broadcast(self.emit(constant(value, element)))
+
+    def vector_constant(self, values: Sequence[int], element: Attribute) -> SSAValue:
+        """A vector of numbers."""
+        type_: Any = VectorType(element, [len(values)])
+        dense: Any = DenseIntOrFPElementsAttr.from_list(type_, list(values))
+        return self.emit(arith.ConstantOp(dense))
+
+    def broadcast(self, value: SSAValue) -> SSAValue:
+        """A scalar in all lanes."""
+        return self.emit(vector.BroadcastOp(value, self.vector_type(value.type)))
+
+    @contextmanager
+    def scope(self, block: Block | None = None) -> Iterator[None]:
+        """Values that are emitted within are known within only."""
+        outer = self.builder
+        self.scopes.append({})
+        if block is not None:
+            self.builder = Builder(InsertPoint.at_end(block))
+        yield
+        self.builder = outer
+        self.scopes.pop()
+
+    def loop(
+        self,
+        lower: SSAValue,
+        upper: SSAValue,
+        step: int,
+        initial: Sequence[SSAValue],
+        body: Callable[[SSAValue, list[SSAValue]], Sequence[SSAValue]],
+    ) -> list[SSAValue]:
+        """A loop that carries values."""
+        block = Block(arg_types=[INDEX, *(value.type for value in initial)])
+        with self.scope(block):
+            index, *carried = block.args
+            self.builder.insert(scf.YieldOp(*body(index, list(carried))))
+        loop = scf.ForOp(lower, upper, self.number(step), list(initial), Region(block))
+        self.builder.insert(loop)
+        return list(loop.results)
+
+    @contextmanager
+    def bound(self, axis: str, index: SSAValue, local: SSAValue) -> Iterator[None]:
+        """Let an axis have an index, and one within the tiles."""
+        before = self.index.get(axis), self.local.get(axis)
+        self.index[axis], self.local[axis] = index, local
+        yield
+        for table, value in zip((self.index, self.local), before, strict=True):
+            if value is None:
+                del table[axis]
+            else:
+                table[axis] = value
+
+    # What is known.
+
+    def find(self, key: Hashable) -> Any:
+        """What is known under a key, None if nothing."""
+        for scope in reversed(self.scopes):
+            if key in scope:
+                return scope[key]
+        return None
+
+    def key(self, term: Term, copy: int, number: int) -> Hashable:
+        """What tells values of a term apart."""
+        copy = copy if self.register in term.free else 0
+        if self.lanes.axis not in term.free:
+            return term, copy, 0
+        if self.scalar_lane is not None:
+            return term, copy, self.scalar_lane
+        return term, copy, number
+
+    def know(self, term: Term, copy: int, number: int, value: SSAValue) -> None:
+        """Let a value of a term be known in this scope."""
+        self.scopes[-1][self.key(term, copy, number)] = value
+
+    def is_vector(self, term: Term) -> bool:
+        """Whether the values of a term are vectors."""
+        return self.lanes.axis in term.free and self.scalar_lane is None
+
+    @contextmanager
+    def lane_index(self, value: SSAValue) -> Iterator[None]:
+        """Within, the lane axis has one index, and nothing is a vector."""
+        before, self.scalar_lane = self.scalar_lane, value
+        self.scopes.append({})
+        yield
+        self.scopes.pop()
+        self.scalar_lane = before
+
+    # Values of terms.
+
+    def vector(self, term: Term, copy: int = 0, number: int = 0) -> SSAValue:
+        """The value of a term as a vector."""
+        value = self.value(term, copy, number)
+        if self.is_vector(term) or self.scalar_lane is not None:
+            return value
+        key = ("broadcast", self.key(term, copy, number))
+        if (known := self.find(key)) is None:
+            known = self.scopes[-1][key] = self.broadcast(value)
+        return known
+
+    def value(self, term: Term, copy: int = 0, number: int = 0) -> SSAValue:
+        """The value of a term: a vector if it depends on the lanes."""
+        key = self.key(term, copy, number)
+        if (known := self.find(key)) is None:
+            known = self._value(term, copy, number)
+            self.scopes[-1][key] = known
+        return known
+
+    def _value(self, term: Term, copy: int, number: int) -> SSAValue:
+        kind = term.kind
+        is_vector = self.is_vector(term)
+        match kind:
+            case float() | int():
+                if isinstance(term.type, IndexType):
+                    return self.number(int(kind))
+                return self.constant(kind, term.type, False)
+            case SSAValue():
+                return self.value_of(kind)
+            case str():
+                return self._index(kind, copy, number)
+            case Held():
+                return self._held(term, kind, copy, number)
+            case Computed(operation, properties):
+                if operation is AtOp:
+                    return self._load(term, copy, number)
+                args = self._operands(term, copy, number)
+                type_ = self.vector_type(term.type) if is_vector else term.type
+                return self.make(operation, args, type_, dict(properties))
+            case Combination(function):
+                args = [
+                    self.vector(arg, copy, number)
+                    if is_vector
+                    else self.value(arg, copy, number)
+                    for arg in term.args
+                ]
+                return self.apply(function, args[0], args[1])
+            case Folded() | ChunkFold():
+                found = self.jam(term, None)
+                for (other, vector_), value in found.items():
+                    self.know(term, other, vector_, value)
+                value = self.find(self.key(term, copy, number))
+                assert value is not None
+                return value
+            case Choice():
+                raise NotLifted("a choice of which one side is evaluated")
+
+    def _operands(self, term: Term, copy: int, number: int) -> list[SSAValue]:
+        is_select = term.computes("arith.select")
+        return [
+            self.value(arg, copy, number)
+            if not self.is_vector(term) or (is_select and position == 0)
+            else self.vector(arg, copy, number)
+            for position, arg in enumerate(term.args)
+        ]
+
+    def _index(self, axis: str, copy: int, number: int) -> SSAValue:
+        if axis == self.lanes.axis:
+            if self.scalar_lane is not None:
+                return self.scalar_lane
+            count = self.lanes.lanes
+            first = number * count
+            steps = self.vector_constant(range(first, first + count), INDEX)
+            base = self.broadcast(self.lanes.base)
+            found = self.make(arith.AddiOp, (base, steps), base.type)
+            if self.lanes.last is not None:
+                last = self.broadcast(self.lanes.last)
+                found = self.make(arith.MinSIOp, (found, last), base.type)
+            return found
+        base = self.index[axis]
+        if axis != self.register:
+            return base
+        return self.add(base, copy * self.scale.get(axis, 1))
+
+    def _held(self, term: Term, kind: Held, copy: int, number: int) -> SSAValue:
+        buffer = self.buffers.get(kind.name)
+        if buffer is None:
+            values = self.held[kind]
+            return values[number if len(values) > 1 else 0]
+        indices = self._buffer_indices(buffer, term, copy)
+        memory = buffer.memory
+        type_ = memory.type
+        assert isinstance(type_, MemRefType)
+        if self.scalar_lane is not None:
+            lane = self.sub(self.scalar_lane, self.lanes.base)
+            return self.emit(memref.LoadOp.get(memory, [*indices, lane]))
+        lane = self.number(number * self.lanes.lanes)
+        element = type_.element_type
+        result = self.vector_type(element)
+        return self.emit(vector.LoadOp(memory, [*indices, lane], result))
+
+    def _buffer_indices(self, buffer: Buffer, term: Term, copy: int) -> list[SSAValue]:
+        """Where in its memory an element of a state or tile is."""
+        assert isinstance(term.kind, Held)
+        if term.kind.version:  # A state: its row indices come last.
+            count = len(buffer.axes)
+            rows = term.args[len(term.args) - count :]
+            return [self.value(row, copy) for row in rows]
+        return [self.local_index(axis, copy) for axis in buffer.axes]
+
+    def local_index(self, axis: str, copy: int) -> SSAValue:
+        """The index of an axis within the tiles."""
+        base = self.local[axis]
+        return self.add(base, copy) if axis == self.register else base
+
+    # Memory of arrays.
+
+    def address(self, term: Term, copy: int) -> SSAValue:
+        """The flat address of an element; that of the first lane, if lanes differ."""
+        key = ("address", self.key(term, copy, 0))
+        if (known := self.find(key)) is not None:
+            return known
+        if self.is_vector(term):
+            with self.lane_index(self.lanes.base):
+                found = self._address(term, copy)
+        else:
+            found = self._address(term, copy)
+        self.scopes[-1][key] = found
+        return found
+
+    def _address(self, term: Term, copy: int) -> SSAValue:
+        array, *indices = term.args
+        assert isinstance(array.kind, SSAValue)
+        _, strides = self.place(array.kind)
+        found = self.number(0)
+        for index, stride in zip(indices, strides, strict=True):
+            value = self.value(index, copy)
+            product = value
+            if stride is not self.number(1):
+                product = self.make(arith.MuliOp, (value, stride), INDEX)
+            found = product if found is self.number(0) else self.add(found, product)
+        return found
+
+    def _load(self, term: Term, copy: int, number: int) -> SSAValue:
+        array = term.args[0].kind
+        assert isinstance(array, SSAValue)
+        memory, _ = self.place(array)
+        address = self.address(term, copy)
+        element = memory_element(term.type)
+        if not self.is_vector(term):
+            found = self.emit(memref.LoadOp.get(memory, [address]))
+            return found if element == term.type else self._truth(found)
+        if not self.is_contiguous(term):
+            raise NotLifted("lanes whose addresses do not advance by one")
+        address = self.add(address, number * self.lanes.lanes)
+        type_ = self.vector_type(element)
+        if self.mask is not None and self.is_masked_load(term):
+            mask = self.mask(copy, number)
+            rest = self.constant(0, element, True)
+            found = self.emit(vector.MaskedLoadOp(memory, [address], mask, rest))
+        else:
+            found = self.emit(vector.LoadOp(memory, [address], type_))
+        return found if element == term.type else self._truth(found)
+
+    def _truth(self, value: SSAValue) -> SSAValue:
+        type_ = value.type
+        if isinstance(type_, VectorType):
+            return self.make(arith.TruncIOp, (value,), self.vector_type(i1))
+        return self.emit(arith.TruncIOp(value, i1))
+
+    masked_axis: str | None = None
+    """The axis whose indices may be beyond its end in a masked chunk."""
+
+    def is_masked_load(self, term: Term) -> bool:
+        """Whether a load is of indices of which some may not exist."""
+        return self.masked_axis is not None and self.masked_axis in term.free
+
+    def is_contiguous(self, term: Term) -> bool:
+        """Whether the addresses of a load's lanes advance by one and all exist."""
+        array, *indices = term.args
+        assert isinstance(array.kind, SSAValue)
+        if self.lanes.last is not None:
+            return False
+        _, strides = self.place(array.kind)
+        for index, stride in zip(indices, strides, strict=True):
+            if self.lanes.axis in index.free and not (
+                stride is self.number(1) and coefficient(index, self.lanes.axis) == 1
+            ):
+                return False
+        return True
+
+    # Folds.
+
+    def apply(self, function: str, left: SSAValue, right: SSAValue) -> SSAValue:
+        """Combine two values of one type."""
+        type_ = left.type
+        if not isinstance(type_, VectorType):
+            return apply_named(function, (left, right), self.builder)
+        kind = kind_of(type_.element_type)
+        operation = _COMBINE.get((function, kind))
+        if operation is None:
+            raise NotLifted(f"a fold with {function} of vectors")
+        return self.make(operation, (left, right), type_)
+
+    def neutral(self, function: str, element: Attribute) -> float:
+        """What leaves every value as it is."""
+        if function == "add" and isinstance(element, AnyFloat):
+            return -0.0
+        from xdsl.dialects.builtin import StringAttr
+
+        return identity_of(StringAttr(function), element)
+
+    def accumulate(
+        self, function: str, before: SSAValue, body: Term, copy: int, number: int
+    ) -> SSAValue:
+        """An accumulator with one more value, fused with the product that it is."""
+        is_vector = isinstance(before.type, VectorType)
+        get = self.vector if is_vector else self.value
+        if (
+            function == "add"
+            and body.computes("arith.mulf")
+            and isinstance(body.type, AnyFloat)
+        ):
+            left, right = (get(arg, copy, number) for arg in body.args)
+            after = self.fma(left, right, before)
+        else:
+            after = self.apply(function, before, get(body, copy, number))
+        return after
+
+    def fma(self, left: SSAValue, right: SSAValue, to: SSAValue) -> SSAValue:
+        """`left * right + to`, rounded once."""
+        if isinstance(to.type, VectorType):
+            return self.emit(vector.FMAOp(left, right, to))
+        return self.emit(math.FmaOp(left, right, to))
+
+    def masked(
+        self, before: SSAValue, after: SSAValue, copy: int, number: int
+    ) -> SSAValue:
+        """An accumulator, as it was in lanes whose index is not in the chunk."""
+        if self.mask is None or not isinstance(after.type, VectorType):
+            return after
+        mask = self.mask(copy, number)
+        return self.make(arith.SelectOp, (mask, after, before), after.type)
+
+    def folds(self, term: Term) -> None:
+        """Emit the folds in a term that are not in another fold."""
+        if self.find(self.key(term, 0, 0)) is not None or not _has_fold(term):
+            return
+        if isinstance(term.kind, Folded | ChunkFold):
+            self.value(term)
+            return
+        for arg in term.args:
+            self.folds(arg)
+
+    def jam(self, fold: Term, initial: Term | None) -> dict[tuple[int, int], SSAValue]:
+        """A fold as one loop, an accumulator for each copy and vector.
+
+        Starts from `initial` if given, which depends on the same copies and lanes.
+        """
+        kind = fold.kind
+        assert isinstance(kind, Folded | ChunkFold)
+        is_vector = self.is_vector(fold)
+        copies = range(self.copies) if self.register in fold.free else range(1)
+        numbers = range(self.lanes.vectors) if is_vector else range(1)
+        every = [(copy, number) for copy in copies for number in numbers]
+        if isinstance(kind, ChunkFold):
+            function, body = kind.function, fold.args[0]
+            assert self.length is not None
+            lower, upper = self.number(0), self.length
+        else:
+            function, body = _name(kind), fold.args[2]
+            for bound in fold.args[:2]:
+                if self.lanes.axis in bound.free or (
+                    self.register is not None and self.register in bound.free
+                ):
+                    raise NotLifted("a fold whose bounds differ between lanes")
+            lower, upper = (self.value(bound) for bound in fold.args[:2])
+        if initial is not None:
+            get = self.vector if is_vector else self.value
+            start = [get(initial, copy, number) for copy, number in every]
+        else:
+            start = [self._neutral_start(function, fold, lower, upper, is_vector)]
+            start *= len(every)
+        self.hoist(body, kind.index)
+
+        def step(count: SSAValue, carried: list[SSAValue]) -> Sequence[SSAValue]:
+            index = count
+            if isinstance(kind, ChunkFold):
+                assert self.start is not None
+                index = self.add(
+                    self.start, self.mul(count, self.scale.get(kind.index, 1))
+                )
+            with self.bound(kind.index, index, count):
+                self.folds(body)
+                after: list[SSAValue] = []
+                for before, (copy, number) in zip(carried, every, strict=True):
+                    value = self.accumulate(function, before, body, copy, number)
+                    if isinstance(kind, ChunkFold):
+                        value = self.masked(before, value, copy, number)
+                    after.append(value)
+                return after
+
+        results = self.loop(lower, upper, 1, start, step)
+        return dict(zip(every, results, strict=True))
+
+    def _neutral_start(
+        self,
+        function: str,
+        fold: Term,
+        lower: SSAValue,
+        upper: SSAValue,
+        is_vector: bool,
+    ) -> SSAValue:
+        """What a fold starts from: a sum over nothing is 0, not -0."""
+        neutral = self.neutral(function, fold.type)
+        start = self.emit(constant(neutral, fold.type))
+        if isinstance(fold.kind, Folded) and str(neutral) == "-0.0":
+            zero = self.emit(constant(0.0, fold.type))
+            is_some = self.emit(arith.CmpiOp(lower, upper, "slt"))
+            start = self.emit(arith.SelectOp(is_some, start, zero))
+        return self.broadcast(start) if is_vector else start
+
+    def hoist(self, body: Term, index: str) -> None:
+        """Evaluate the largest terms in a body that do not depend on its index."""
+        if not body.args:
+            return
+        if index in body.free:
+            is_read = isinstance(body.kind, Held) or body.computes(AtOp.name)
+            if not (is_read or isinstance(body.kind, ChunkFold | Folded)):
+                for arg in body.args:
+                    self.hoist(arg, index)
+            return
+        if any(name.startswith("%") and name not in self.index for name in body.free):
+            return
+        for copy in range(self.copies) if self.register in body.free else range(1):
+            for number in range(self.lanes.vectors if self.is_vector(body) else 1):
+                self.vector(body, copy, number)
+
+    # Statements.
+
+    def results(self, term: Term) -> None:
+        """Evaluate a term for all copies and vectors: they are known afterwards."""
+        if isinstance(term.kind, Combination):
+            fold, start = term.args
+            same = (self.register in fold.free) == (self.register in term.free)
+            if (
+                isinstance(fold.kind, ChunkFold)
+                and same
+                and self.is_vector(fold) == self.is_vector(term)
+                and self.find(self.key(fold, 0, 0)) is None
+            ):
+                self.folds(start)
+                for (copy, number), value in self.jam(fold, start).items():
+                    self.know(term, copy, number, value)
+                return
+        self.folds(term)
+
+    def nest(
+        self,
+        nest: Nest,
+        extents: Callable[[str], tuple[SSAValue, int | None]],
+        copies: int,
+        live: set[str],
+        start: Callable[[str], SSAValue],
+    ) -> None:
+        """Emit a nest.
+
+        Args:
+            nest: the nest.
+            extents: for an axis how many indices there are, also as a number if known.
+            copies: how many indices of the innermost axis run at a time.
+            live: the tiles that are read in other nests; others are not stored.
+            start: the first index of an axis.
+        """
+        if not nest.axes:
+            for item in nest.items:
+                assert isinstance(item, Statement)
+                self.results(item.value)
+                count = self.lanes.vectors if self.is_vector(item.value) else 1
+                values = [self.value(item.value, 0, k) for k in range(count)]
+                self._define(item, values)
+            return
+        reductions = [item for item in nest.items if isinstance(item, Reduction)]
+        carried: list[SSAValue] = []
+        for item in reductions:
+            self.folds(item.start)
+            carried += [
+                self.vector(item.start, 0, k) for k in range(self.lanes.vectors)
+            ]
+        assert not (reductions and len(nest.axes) > 1)
+
+        def outer(axes: Sequence[str], carried: list[SSAValue]) -> list[SSAValue]:
+            axis, *rest = axes
+            if not rest:
+                return self._innermost(
+                    nest, axis, extents, copies, live, start, carried
+                )
+            length, _ = extents(axis)
+
+            def body(index: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
+                with self.bound(axis, self.add(start(axis), index), index):
+                    outer(rest, [])
+                return []
+
+            self.loop(self.number(0), length, 1, [], body)
+            return []
+
+        results = outer(nest.axes, carried)
+        count = self.lanes.vectors
+        for k, item in enumerate(reductions):
+            self._define(item.statement, results[k * count : (k + 1) * count])
+
+    def _define(self, statement: Statement, values: Values) -> None:
+        """Let what a statement without axes gives be known."""
+        version = "new" if statement.target is Target.STATE else ""
+        self.held[Held(statement.name, version)] = values
+
+    def _innermost(
+        self,
+        nest: Nest,
+        axis: str,
+        extents: Callable[[str], tuple[SSAValue, int | None]],
+        copies: int,
+        live: set[str],
+        start: Callable[[str], SSAValue],
+        carried: list[SSAValue],
+    ) -> list[SSAValue]:
+        """The innermost loop of a nest: copies at a time, then what is left."""
+        length, number = extents(axis)
+        if number is not None:
+            copies = min(copies, number)
+            if not copies:
+                return carried
+            whole = self.number(number - number % copies)
+            rest = number % copies
+            parts = [(self.number(0), whole, copies)]
+            if rest:
+                parts.append((whole, length, rest))
+        else:
+            whole = self.mul(self.div(length, copies), copies)
+            parts = [(self.number(0), whole, copies)]
+            if copies > 1:
+                parts.append((whole, length, 1))
+        for lower, upper, step in parts:
+
+            def body(
+                index: SSAValue, carried: list[SSAValue], step: int = step
+            ) -> Sequence[SSAValue]:
+                scale = self.scale.get(axis, 1)
+                first = self.add(start(axis), self.mul(index, scale))
+                before = self.register, self.copies
+                self.register, self.copies = axis, step
+                with self.bound(axis, first, index):
+                    after = self._items(nest, axis, live, carried)
+                self.register, self.copies = before
+                return after
+
+            carried = self.loop(lower, upper, step, carried, body)
+        return carried
+
+    def _items(
+        self, nest: Nest, axis: str, live: set[str], carried: list[SSAValue]
+    ) -> list[SSAValue]:
+        """What a nest does for some indices at a time."""
+        count = self.lanes.vectors
+        position = 0
+        for item in nest.items:
+            if isinstance(item, Reduction):
+                self.folds(item.body)
+                for copy in range(self.copies):
+                    for number in range(count):
+                        before = carried[position + number]
+                        after = self.accumulate(
+                            item.function, before, item.body, copy, number
+                        )
+                        carried[position + number] = self.masked(
+                            before, after, copy, number
+                        )
+                position += count
+                continue
+            self.results(item.value)
+            for copy in range(self.copies):
+                for number in range(count):
+                    value = self.vector(item.value, copy, number)
+                    self._store(item, value, copy, number, live)
+        return carried
+
+    def _store(
+        self,
+        statement: Statement,
+        value: SSAValue,
+        copy: int,
+        number: int,
+        live: set[str],
+    ) -> None:
+        """Put an element of a statement into its memory, and let it be known."""
+        if statement.target is Target.OUTPUT:
+            self.output(statement, value, copy, number)
+            return
+        if statement.target is Target.TILE:
+            indices = [self.terms.index(axis) for axis in sorted(statement.value.free)]
+            me = self.terms.held(Held(statement.name), indices, statement.value.type)
+            if self.lanes.axis in me.free:
+                self.know(me, copy, number, value)
+            if statement.name not in live:
+                return
+        buffer = self.buffers[statement.name]
+        places = [
+            self.local_index(axis, copy)
+            if statement.target is Target.TILE
+            else self.value(self.terms.index(axis), copy)
+            for axis in buffer.axes
+        ]
+        lane = self.number(number * self.lanes.lanes)
+        self.builder.insert(vector.StoreOp(value, buffer.memory, [*places, lane]))
+
+    output: Callable[[Statement, SSAValue, int, int], None] = field(
+        default=lambda *_: None
+    )
+
+    # Moving between memory of arrays and tiles.
+
+    def lane_at(self, offset: SSAValue) -> SSAValue:
+        """The index of a lane, the last there is if it has none of its own."""
+        found = self.add(self.lanes.base, offset)
+        return found if self.lanes.last is None else self.min(found, self.lanes.last)
+
+
+_SCALAR_ONLY: tuple[type[Operation], ...] = (
+    arith.CmpiOp,
+    arith.CmpfOp,
+    arith.SelectOp,
+    arith.IndexCastOp,
+    arith.TruncIOp,
+    arith.ExtUIOp,
+    arith.ExtSIOp,
+)
+"""Operations that xDSL has for scalars only; upstream has them for vectors too."""
+
+_COMBINE: dict[tuple[str, str], type[Operation]] = {
+    ("add", "float"): arith.AddfOp,
+    ("mul", "float"): arith.MulfOp,
+    ("max", "float"): arith.MaximumfOp,
+    ("min", "float"): arith.MinimumfOp,
+    ("add", "int"): arith.AddiOp,
+    ("mul", "int"): arith.MuliOp,
+    ("max", "int"): arith.MaxSIOp,
+    ("min", "int"): arith.MinSIOp,
+    ("and", "bool"): arith.AndIOp,
+    ("or", "bool"): arith.OrIOp,
+    ("xor", "bool"): arith.XOrIOp,
+}
+
+
+def coefficient(index: Term, axis: str) -> int | None:
+    """How much an index advances when that of an axis does by one; None if not so."""
+    if axis not in index.free:
+        return 0
+    if isinstance(index.kind, str):
+        return 1
+    if index.computes("arith.addi", "arith.subi"):
+        left, right = (coefficient(arg, axis) for arg in index.args)
+        if left is None or right is None:
+            return None
+        return left + right if index.computes("arith.addi") else left - right
+    if index.computes("arith.muli"):
+        for factor, other in (index.args, index.args[::-1]):
+            number, inner = factor.number, coefficient(other, axis)
+            if number is not None and inner is not None:
+                return int(number) * inner
+    return None
+
+
+def _has_fold(term: Term) -> bool:
+    return any(isinstance(inner.kind, Folded | ChunkFold) for inner in walk(term))
+
+
+def _name(kind: Folded) -> str:
+    from xdsl.dialects.builtin import StringAttr
+
+    if not isinstance(kind.function, StringAttr):
+        raise NotLifted("a fold with a function of the program")
+    return kind.function.data
+
+
+__all__ = [
+    "ArrayAttr",
+    "Buffer",
+    "DenseArrayBase",
+    "Lanes",
+    "NotLifted",
+    "VectorCode",
+    "coefficient",
+    "dtype_of",
+    "element_of",
+    "i32",
+    "i64",
+    "inf",
+    "prod",
+]

@@ -1,0 +1,418 @@
+"""Comprehensions read as kernels: passes over folded axes, then outputs, as terms.
+
+A kernel is what a comprehension at the top of a function computes for each index of its
+axes: first the passes of its cascades and of its folds of arrays, which leave
+accumulators and pivots, then the elements of its results. Everything is a term, so that
+what runs where, and in what, may be decided freely.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from xdsl.dialects.builtin import StringAttr, TensorType
+from xdsl.dialects.func import FuncOp
+from xdsl.ir import Attribute, Block, Operation, OpResult, Region, SSAValue
+from xdsl.utils.hints import isa
+
+from moa_dialect.ops.function import FunctionAttr, has_identity, print_name
+from moa_dialect.ops.normal_form import (
+    AtOp,
+    CascadeOp,
+    CascadeView,
+    ComprehensionOp,
+    FoldOp,
+    body_of,
+    cell_element,
+)
+from moa_dialect.passes.terms import Held, NotATerm, Reader, Term, Terms, walk
+from moa_dialect.types import element_of
+
+AFTER = Held("count", "after")
+"""How many indices are accounted for, those that are being added included."""
+
+BEFORE = Held("count", "before")
+"""How many indices were accounted for before those that are being added."""
+
+
+@dataclass
+class Accumulator:
+    """What a pass accumulates: a scalar, or an array over row axes.
+
+    Attributes:
+        name: its name among what the kernel holds.
+        function: the name of the scalar operation it folds with.
+        axes: the row axes.
+        type: the element type.
+        part: what an index contributes, in terms of the new pivots.
+        move: what it becomes when the pivots change; None in a group without.
+    """
+
+    name: str
+    function: str
+    axes: tuple[str, ...]
+    type: Attribute
+    part: Term
+    move: Term | None = None
+
+
+@dataclass
+class Pivot:
+    """A value that accumulators are relative to: its start, and how it changes."""
+
+    name: str
+    type: Attribute
+    start: Term
+    value: Term
+
+
+@dataclass
+class Group:
+    """Accumulators that share their pivots."""
+
+    accumulators: list[Accumulator]
+    pivots: list[Pivot]
+
+
+@dataclass
+class Pass:
+    """One pass over the indices `lower <= index < upper` of a folded axis."""
+
+    index: str
+    hint: str
+    lower: Term
+    upper: Term
+    groups: list[Group]
+
+    @property
+    def accumulators(self) -> list[Accumulator]:
+        """All accumulators, group by group."""
+        return [a for group in self.groups for a in group.accumulators]
+
+    @property
+    def pivots(self) -> list[Pivot]:
+        """All pivots, group by group."""
+        return [r for group in self.groups for r in group.pivots]
+
+
+@dataclass
+class Output:
+    """What the elements of a result are, in terms of the kernel's and the row axes."""
+
+    number: int
+    axes: tuple[str, ...]
+    value: Term
+
+
+@dataclass
+class Kernel:
+    """A comprehension as a kernel.
+
+    Attributes:
+        op: the comprehension.
+        terms: where its terms are made.
+        axes: the names of its axes' indices.
+        extents: for each axis, and for each row axis, its extent.
+        hints: for each axis the name it has in the text.
+        passes: the passes, in the order in which they must run.
+        outputs: the results.
+    """
+
+    op: ComprehensionOp
+    terms: Terms
+    axes: list[str]
+    extents: dict[str, SSAValue]
+    hints: dict[str, str]
+    passes: list[Pass] = field(default_factory=list[Pass])
+    outputs: list[Output] = field(default_factory=list[Output])
+
+
+def read_kernel(op: ComprehensionOp, function: FuncOp) -> Kernel:
+    """Read a comprehension at the top of a function.
+
+    Raises:
+        NotATerm: if it holds what a kernel cannot, with the reason.
+    """
+    return _KernelReader(op, function).read_kernel()
+
+
+class _KernelReader(Reader):
+    """Reads a comprehension whose arrays are rows, as terms of their elements."""
+
+    def __init__(self, op: ComprehensionOp, function: FuncOp):
+        super().__init__(Terms(), function.body.block)
+        block = op.body.block
+        axes = [f"#{number}" for number in range(len(block.args))]
+        hints = {
+            name: arg.name_hint or f"i{number}"
+            for number, (name, arg) in enumerate(zip(axes, block.args, strict=True))
+        }
+        extents = dict(zip(axes, op.extents, strict=True))
+        self.kernel = Kernel(op, self.terms, axes, extents, hints)
+        for arg, name in zip(block.args, axes, strict=True):
+            self.bind(arg, name)
+        self.inner = op.body
+        self.rows: dict[SSAValue, tuple[tuple[str, ...], Term]] = {}
+        self.held: dict[SSAValue, Held] = {}
+
+    def read_kernel(self) -> Kernel:
+        """Read the whole comprehension."""
+        kernel = self.kernel
+        _, terminator = body_of(kernel.op.body)
+        for number, value in enumerate(terminator.values):
+            if isa(value.type, TensorType):
+                axes, term = self.row(value)
+            else:
+                axes, term = (), self.read(value)
+            kernel.outputs.append(Output(number, axes, term))
+        return kernel
+
+    # Rows: arrays that are made within the comprehension.
+
+    def row_axes(self, extents: Sequence[SSAValue], hints: Sequence[str | None]):
+        """Names for row axes: equal extents in the same place have equal names."""
+        names: list[str] = []
+        for extent, hint in zip(extents, hints, strict=True):
+            number = sum(self.kernel.extents[name] is extent for name in names)
+            known = [
+                name
+                for name, other in self.kernel.extents.items()
+                if other is extent and name.startswith("@")
+            ]
+            if number < len(known):
+                names.append(known[number])
+                continue
+            name = f"@{len(self.kernel.extents)}"
+            self.kernel.extents[name] = extent
+            self.kernel.hints[name] = hint or "l"
+            names.append(name)
+        return tuple(names)
+
+    def row(self, value: SSAValue) -> tuple[tuple[str, ...], Term]:
+        """The row axes of an array, and its element as a term of their indices."""
+        if value not in self.rows:
+            self.rows[value] = self._row(value)
+        return self.rows[value]
+
+    def _row(self, value: SSAValue) -> tuple[tuple[str, ...], Term]:
+        owner = value.owner
+        if isinstance(owner, CascadeOp):
+            self.cascade(owner)
+            return self.rows[value]
+        if isinstance(owner, FoldOp):
+            self.array_fold(owner)
+            return self.rows[value]
+        if not isinstance(owner, ComprehensionOp) or owner.order is not None:
+            raise NotATerm("an array that is no comprehension in the order of its axes")
+        assert isinstance(value, OpResult)
+        block, terminator = body_of(owner.body)
+        hints = [arg.name_hint for arg in block.args]
+        names = self.row_axes(owner.extents, hints)
+        for arg, name in zip(block.args, names, strict=True):
+            self.bind(arg, name)
+        cell = terminator.values[value.index]
+        if not isa(cell.type, TensorType):
+            return names, self.read(cell)
+        inner, term = self.row(cell)
+        return (*names, *inner), term
+
+    def _read(self, value: SSAValue) -> Term:
+        owner = value.owner
+        if value in self.held:
+            return self.terms.held(self.held[value], (), value.type)
+        if isinstance(owner, CascadeOp):
+            self.cascade(owner)
+            return self.read(value)
+        if isinstance(owner, AtOp) and self._is_local(owner.array):
+            indices = [self.read(index) for index in owner.indices]
+            if owner.array in self.held:
+                held = self.held[owner.array]
+                return self.terms.held(held, indices, value.type)
+            axes, term = self.row(owner.array)
+            names = dict(zip(axes, indices, strict=True))
+            return self.terms.substitute(term, names)
+        return super()._read(value)
+
+    def _is_local(self, value: SSAValue) -> bool:
+        """Whether a value is made within the comprehension."""
+        owner = value.owner
+        block = owner if isinstance(owner, Block) else owner.parent
+        region = None if block is None else block.parent
+        while region is not None:
+            if region is self.inner:
+                return True
+            region = _parent_region(region)
+        return False
+
+    # Passes.
+
+    def array_fold(self, op: FoldOp) -> None:
+        """Read a fold of arrays as a pass with one accumulator."""
+        if op.initial is not None or op.domain is not None:
+            raise NotATerm("a fold from a given start, or with a domain")
+        self._expect_outside(op)
+        block, terminator = body_of(op.body)
+        index, hint = self._index(block)
+        lower, upper = self.read(op.lower), self.read(op.upper)
+        axes, part = self.row(terminator.values[0])
+        name = f"a{len(self.kernel.passes)}.0"
+        type_ = element_of(op.result.type)
+        function = _named(op.function)
+        accumulator = Accumulator(name, function, axes, type_, part)
+        group = Group([accumulator], [])
+        self.kernel.passes.append(Pass(index, hint, lower, upper, [group]))
+        self.rows[op.result] = (axes, self._final(name, axes, type_))
+
+    def cascade(self, op: CascadeOp) -> None:
+        """Read a cascade as a pass."""
+        self._expect_outside(op)
+        if any(isa(r.type, TensorType) for r in op.pivots):
+            raise NotATerm("a pivot that is an array")
+        block, terminator = body_of(op.data)
+        index, hint = self._index(block)
+        lower, upper = self.read(op.lower), self.read(op.upper)
+        number = len(self.kernel.passes)
+        place = Pass(index, hint, lower, upper, [])
+        views = op.views()
+        names = {
+            result: f"{letter}{number}.{k}"
+            for letter, results in (("a", op.accumulators), ("r", op.pivots))
+            for k, result in enumerate(results)
+        }
+        data = [self.read(value) for value in terminator.values]
+        for k, view in enumerate(views):
+            place.groups.append(
+                self._group(view, names, views[:k], block.args[0], data, index)
+            )
+        self.kernel.passes.append(place)
+        for result, accumulator in zip(
+            op.accumulators, place.accumulators, strict=True
+        ):
+            name, axes, type_ = accumulator.name, accumulator.axes, accumulator.type
+            final = self._final(name, axes, type_)
+            if axes:
+                self.rows[result] = (axes, final)
+            else:
+                self._known[result] = final
+        for result in op.pivots:
+            final = self.terms.held(Held(names[result], "final"), (), result.type)
+            self._known[result] = final
+
+    def _group(
+        self,
+        view: CascadeView,
+        names: dict[OpResult, str],
+        before: Sequence[CascadeView],
+        index: SSAValue,
+        data: Sequence[Term],
+        index_name: str,
+    ) -> Group:
+        block, terminator = body_of(view.part)
+        self.bind(block.args[0], index_name)
+        for arg, term in zip(block.args[1:], data, strict=False):
+            self._known[arg] = term
+        pivots = list(view.pivots)
+        for arg, result in zip(block.args[1 + len(data) :], pivots, strict=True):
+            self.held[arg] = Held(names[result], "new")
+        accumulators: list[Accumulator] = []
+        for function, result, value in zip(
+            view.functions, view.accumulators, terminator.values, strict=True
+        ):
+            if isa(value.type, TensorType):
+                axes, part = self.row(value)
+            else:
+                axes, part = (), self.read(value)
+            accumulators.append(
+                Accumulator(
+                    names[result],
+                    _named(function),
+                    axes,
+                    cell_element(result.type),
+                    part,
+                )
+            )
+        group = Group(accumulators, [])
+        if view.pivot is None or view.move is None:
+            return group
+        block, terminator = body_of(view.pivot)
+        versions = [
+            *(("new", r) for v in before for r in (*v.pivots, *v.accumulators)),
+            *(("old", r) for r in view.pivots),
+            *(("peek", r) for r in view.accumulators),
+        ]
+        self._hold(block.args[0], AFTER)
+        for arg, (version, result) in zip(block.args[1:], versions, strict=True):
+            self._hold(arg, Held(names[result], version))
+        for result, start, value in zip(
+            view.pivots, view.starts, terminator.values, strict=True
+        ):
+            group.pivots.append(
+                Pivot(names[result], result.type, self.read(start), self.read(value))
+            )
+        block, terminator = body_of(view.move)
+        self._hold(block.args[0], BEFORE)
+        rest = [("new", r) for r in view.pivots]
+        versions = [("old", r) for r in view.pivots] + rest
+        versions += [("old", r) for r in view.accumulators]
+        for arg, (version, result) in zip(block.args[1:], versions, strict=True):
+            self._hold(arg, Held(names[result], version))
+        for accumulator, value in zip(accumulators, terminator.values, strict=True):
+            accumulator.move = self._moved(accumulator, value)
+        return group
+
+    def _moved(self, accumulator: Accumulator, value: SSAValue) -> Term:
+        """What a move yields for an accumulator, over its row axes."""
+        if not accumulator.axes:
+            return self.read(value)
+        if value in self.held:
+            indices = [self.terms.index(axis) for axis in accumulator.axes]
+            return self.terms.held(self.held[value], indices, accumulator.type)
+        axes, term = self.row(value)
+        if axes != accumulator.axes:
+            raise NotATerm("a move over other extents than the part's")
+        return term
+
+    def _hold(self, value: SSAValue, held: Held) -> None:
+        self.held[value] = held
+
+    def _final(self, name: str, axes: Sequence[str], type_: Attribute) -> Term:
+        indices = [self.terms.index(axis) for axis in axes]
+        return self.terms.held(Held(name, "final"), indices, type_)
+
+    def _index(self, block: Block) -> tuple[str, str]:
+        """The name of a pass's index."""
+        name = f"p{len(self.kernel.passes)}"
+        self.bind(block.args[0], name)
+        return name, block.args[0].name_hint or "p"
+
+    def _expect_outside(self, op: Operation) -> None:
+        """A pass runs before the elements of rows are computed."""
+        if op.parent is not self.inner.block:
+            raise NotATerm(f"{op.name} for each element of a row")
+
+
+def _parent_region(region: Region) -> Region | None:
+    op = region.parent
+    return None if op is None else op.parent_region()
+
+
+def _named(function: FunctionAttr) -> str:
+    """The name of a function that may be folded in any order."""
+    if not isinstance(function, StringAttr) or not has_identity(function):
+        raise NotATerm(f"a fold with {print_name(function)}")
+    return function.data
+
+
+def all_terms(kernel: Kernel) -> list[Term]:
+    """The terms of a kernel, operands first."""
+    found: list[Term] = []
+    for pass_ in kernel.passes:
+        found += [pass_.lower, pass_.upper]
+        for accumulator in pass_.accumulators:
+            found.append(accumulator.part)
+            if accumulator.move is not None:
+                found.append(accumulator.move)
+        found += [term for r in pass_.pivots for term in (r.start, r.value)]
+    found += [output.value for output in kernel.outputs]
+    return list(walk(*found))
