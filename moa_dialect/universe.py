@@ -101,6 +101,12 @@ def _to_scf() -> type[ModulePass]:
     return ToScfPass
 
 
+def _expand_math() -> type[ModulePass]:
+    from moa_dialect.lowering.expand_math import ExpandMathPass
+
+    return ExpandMathPass
+
+
 def _mlir_pipeline() -> type[ModulePass]:
     from moa_dialect.lowering.mlir_pipeline import MLIRPipelinePass
 
@@ -135,6 +141,7 @@ MOA_UNIVERSE = Universe(
         "moa-fold-addresses": _fold_addresses,
         "moa-check-storage": _check_storage,
         "moa-to-scf": _to_scf,
+        "moa-expand-math": _expand_math,
         "mlir-pipeline": _mlir_pipeline,
         "moa-cpu": _cpu,
     },
