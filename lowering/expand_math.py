@@ -173,7 +173,9 @@ class _Constants:
     def __post_init__(self) -> None:
         self.builder = Builder(InsertPoint.at_start(self.block))
 
-    def get(self, value: IntegerAttr | FloatAttr | DenseIntOrFPElementsAttr) -> SSAValue:
+    def get(
+        self, value: IntegerAttr | FloatAttr | DenseIntOrFPElementsAttr
+    ) -> SSAValue:
         """The constant of a value."""
         if value not in self.known:
             self.known[value] = self.builder.insert(arith.ConstantOp(value)).result
@@ -221,7 +223,9 @@ class _Code:
         """A constant."""
         type_ = self.float_type
         if isa(type_, VectorType[Float]):
-            return self.constants.get(DenseIntOrFPElementsAttr.from_list(type_, [value]))
+            return self.constants.get(
+                DenseIntOrFPElementsAttr.from_list(type_, [value])
+            )
         assert isinstance(type_, Float)
         return self.constants.get(FloatAttr(value, type_))
 
@@ -231,7 +235,9 @@ class _Code:
         value = (value + half) % (2 * half) - half
         type_ = self.int_type
         if isa(type_, VectorType[IntegerType]):
-            return self.constants.get(DenseIntOrFPElementsAttr.from_list(type_, [value]))
+            return self.constants.get(
+                DenseIntOrFPElementsAttr.from_list(type_, [value])
+            )
         assert isinstance(type_, IntegerType)
         return self.constants.get(IntegerAttr(value, type_))
 
@@ -338,7 +344,7 @@ class _Code:
         return len(shape) == 1 and shape[0] * self.format.bits in (128, 256, 512)
 
     def scalef(self, x: SSAValue, n: SSAValue) -> SSAValue:
-        """x times 2^n for an integral float n."""
+        """X times 2^n for an integral float n."""
         assert self.like is not None
         (lanes,) = self.like.get_shape()
         width = lanes * self.format.bits
@@ -394,7 +400,7 @@ class _Code:
         return self.mul(self.mul(p, first), second)
 
     def _remainder(self, x: SSAValue, n: SSAValue, scale: float = 1) -> SSAValue:
-        """x - n · ln 2 · scale; the first difference is exact."""
+        """X - n · ln 2 · scale; the first difference is exact."""
         high, low = self.format.ln2
         return self.fma(n, -low * scale, self.fma(n, -high * scale, x))
 
@@ -480,7 +486,7 @@ class _Code:
     # Logarithms.
 
     def _decompose(self, x: SSAValue) -> tuple[SSAValue, SSAValue]:
-        """e and f with x = 2^e (1 + f), 1 + f between the roots of 1/2 and of 2."""
+        """E and f with x = 2^e (1 + f), 1 + f between the roots of 1/2 and of 2."""
         format_ = self.format
         mantissa = format_.mantissa
         least = 1 << mantissa  # the bits of the least normal number
@@ -530,7 +536,7 @@ class _Code:
         return self.where(zero, format_.as_bits(-inf), result)
 
     def _log(self, x: SSAValue, correction: SSAValue | None = None) -> SSAValue:
-        """e ln 2 + f + (log(1 + f) - f), the rounding of the first sum made up for."""
+        """E ln 2 + f + (log(1 + f) - f), the rounding of the first sum made up for."""
         high, low = self.format.ln2_short
         e, f = self._decompose(x)
         tail = self.fma(e, low, self._log1p_tail(f))
@@ -551,7 +557,7 @@ class _Code:
         return self.with_sign(self._log(u, self.div(c, u)), x)
 
     def log2(self, x: SSAValue) -> SSAValue:
-        """e + log(1 + f) log2(e), its leading product and sum with what they lose."""
+        """E + log(1 + f) log2(e), its leading product and sum with what they lose."""
         high, low = self.format.log2_e
         e, f = self._decompose(x)
         product = self.mul(f, high)

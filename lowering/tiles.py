@@ -141,7 +141,7 @@ class Chunk:
         else:
             return term
         indices = [self.terms.index(axis) for axis in axes]
-        if term.args[: len(indices)] == tuple(indices) and indices:
+        if not indices or term.args[: len(indices)] == tuple(indices):
             return term
         return self.terms.held(kind, (*indices, *term.args), term.type)
 

@@ -8,11 +8,12 @@ chunk by chunk, and stores its outputs. What has no vector code is left to moa-t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 
 from xdsl.builder import Builder
 from xdsl.dialects import arith, memref, scf, vector
+from xdsl.dialects.arith import FastMathFlagsAttr
 from xdsl.dialects.builtin import (
     DenseArrayBase,
     IndexType,
@@ -22,6 +23,7 @@ from xdsl.dialects.builtin import (
     i32,
     i64,
 )
+from xdsl.dialects.utils import FastMathFlag
 from xdsl.ir import Attribute, Block, Region, SSAValue
 from xdsl.rewriter import InsertPoint
 
@@ -31,6 +33,7 @@ from moa_dialect.lowering.tiles import (
     Statement,
     Target,
     arrange,
+    compare,
     live_tiles,
     materialize,
     shared_memory,
@@ -47,6 +50,8 @@ from moa_dialect.ops.normal_form import AtOp, ComprehensionOp
 from moa_dialect.passes.kernels import (
     AFTER,
     BEFORE,
+    Accumulator,
+    Group,
     Kernel,
     Output,
     Pass,
@@ -63,7 +68,7 @@ from moa_dialect.passes.terms import (
 )
 from moa_dialect.passes.to_onf import Lowering
 from moa_dialect.passes.work import extent_of
-from moa_dialect.types import dtype_of, memory_element
+from moa_dialect.types import dtype_of, kind_of, memory_element
 
 INDEX = IndexType()
 
@@ -196,8 +201,9 @@ class KernelCode:
             lanes,
             index=index,
         )
+        pass_code = _PassCode if schedule.lane else _SplitPass
         for pass_ in self.kernel.passes:
-            _PassCode(self, pass_).emit()
+            pass_code(self, pass_).emit()
         _Epilogue(self).emit()
 
     def _lane_block(self, block: SSAValue, extent: SSAValue, width: int) -> Lanes:
@@ -215,6 +221,14 @@ class KernelCode:
                 last = self._index(arith.SubiOp, extent, self.number(1))
             self.skip = self._index(arith.SubiOp, first, base)
         return Lanes(schedule.lane, base, schedule.lanes, schedule.vectors, last)
+
+    def state_axes(self, axes: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+        """For every accumulator and pivot these axes."""
+        return {
+            state.name: axes
+            for pass_ in self.kernel.passes
+            for state in (*pass_.accumulators, *pass_.pivots)
+        }
 
     # Memory.
 
@@ -465,85 +479,115 @@ def static_extent(value: SSAValue) -> int | None:
 
 
 class _PassCode:
-    """One pass of a kernel: its states, and the loop over chunks."""
+    """One pass of a kernel: its states, and the loops over chunks."""
 
     def __init__(self, kernel: KernelCode, pass_: Pass):
         self.kernel = kernel
         self.code = kernel.code
         self.pass_ = pass_
         self.number = kernel.number
-        schedule = kernel.schedule
-        self.size = schedule.chunk
-        lane = self.code.lanes.axis
-        axes = (lane,) if lane else ()
-        names = [a.name for a in pass_.accumulators] + [r.name for r in pass_.pivots]
-        self.axes = dict.fromkeys(names, axes)
+        self.size = kernel.schedule.chunk
+        self.lows: Values = []
+        self.highs: Values = []
+        self.differs = [
+            self.code.lanes.axis in bound.free for bound in (pass_.lower, pass_.upper)
+        ]
 
     def emit(self) -> None:
         """Emit the pass; the accumulators and pivots are known afterwards."""
         code, pass_ = self.code, self.pass_
-        lane = code.lanes.axis
-        differs = [lane in bound.free for bound in (pass_.lower, pass_.upper)]
-        is_ragged = any(differs)
-        lower, upper = pass_.lower, pass_.upper
-        lows = [code.vector(lower, 0, k) for k in self.numbers()] if is_ragged else []
-        highs = [code.vector(upper, 0, k) for k in self.numbers()] if is_ragged else []
-        if is_ragged:
-            first, full_first = self._ends(lows, lower)
-            full_last, last = self._ends(highs, upper)
-        else:
-            first = full_first = code.value(lower)
-            last = full_last = code.value(upper)
-        count_axes = (lane,) if is_ragged else ()
-        chunk = Chunk(code.terms, self.axes, count_axes)
+        self._bounds()
+        chunk = Chunk(code.terms, self._axes(), self._count_axes())
         statements = chunk.statements(pass_)
         tile_axes = self._tile_axes()
         statements, staged = self.kernel.stage(statements, tile_axes, f"s{pass_.index}")
         statements = materialize(code.terms, statements, list(tile_axes), pass_.index)
-        before = [s for s in staged if pass_.index not in s.load.free]
-        during = [s for s in staged if pass_.index in s.load.free]
-        for item in before:
-            self.kernel.fill(item, self._range)
+        self.during = [s for s in staged if pass_.index in s.load.free]
+        for item in staged:
+            if item not in self.during:
+                self.kernel.fill(item, self._range)
         early = self._early(statements)
         self._prologue(early)
-        statements = [s for s in statements if s not in early]
-        nests = arrange(statements, pass_.index)
-        self._allocate(nests)
-        states = self._start(lows, highs)
-
-        def segment(
-            start: SSAValue, stop: SSAValue, masked: bool, states: list[SSAValue]
-        ) -> list[SSAValue]:
-            def body(index: SSAValue, carried: list[SSAValue]) -> Sequence[SSAValue]:
-                length = code.min(code.sub(stop, index), self.size)
-                self._hold("old", carried)
-                code.length, code.start = length, index
-                low, high = (lows, highs) if masked else ([], [])
-                self._counts(index, length, first, lows, highs)
-                if masked:
-                    code.mask = self._mask(index, low, high, differs)
-                for item in during:
-                    self.kernel.fill(item, self._range)
-                self._nests(nests)
-                code.mask = None
-                return self._held("new")
-
-            return code.loop(start, stop, self.size, states, body)
-
-        if not is_ragged:
-            states = segment(first, last, False, states)
-        else:
-            end = code.max(last, first)
-            middle = code.max(code.min(full_first, end), first)
-            late = code.max(code.min(full_last, end), middle)
-            if differs[0]:
-                states = segment(first, middle, True, states)
-            else:
-                middle = first
-            states = segment(middle, late, False, states)
-            states = segment(late, end, True, states)
-        self._hold("final", states)
+        self.nests = arrange([s for s in statements if s not in early], pass_.index)
+        self._allocate(self.nests)
+        states = self._segments(self._start())
         code.length = code.start = None
+        self._finish(states)
+
+    # How the lanes differ: in their bounds. See `_SplitPass` for the other way.
+
+    def _bounds(self) -> None:
+        """Evaluate the bounds, for each lane if they differ."""
+        code, pass_ = self.code, self.pass_
+        if not any(self.differs):
+            self.first = self.full_first = code.value(pass_.lower)
+            self.last = self.full_last = code.value(pass_.upper)
+            return
+        self.lows = [code.vector(pass_.lower, 0, k) for k in self.numbers()]
+        self.highs = [code.vector(pass_.upper, 0, k) for k in self.numbers()]
+        self.first, self.full_first = self._ends(self.lows, pass_.lower)
+        self.full_last, self.last = self._ends(self.highs, pass_.upper)
+
+    def _axes(self) -> dict[str, tuple[str, ...]]:
+        """For each state of the kernel the lanes, if it depends on them."""
+        lane = self.code.lanes.axis
+        return self.kernel.state_axes((lane,) if lane else ())
+
+    def _count_axes(self) -> tuple[str, ...]:
+        return (self.code.lanes.axis,) if any(self.differs) else ()
+
+    def _segments(self, states: list[SSAValue]) -> list[SSAValue]:
+        """The loops: over chunks that only some lanes have, then all, then some."""
+        code = self.code
+        if not any(self.differs):
+            return self._segment(self.first, self.last, False, states)
+        end = code.max(self.last, self.first)
+        middle = code.max(code.min(self.full_first, end), self.first)
+        late = code.max(code.min(self.full_last, end), middle)
+        if self.differs[0]:
+            states = self._segment(self.first, middle, True, states)
+        states = self._segment(middle, late, False, states)
+        return self._segment(late, end, True, states)
+
+    def _segment(
+        self, start: SSAValue, stop: SSAValue, masked: bool, states: list[SSAValue]
+    ) -> list[SSAValue]:
+        """A loop over chunks."""
+        code = self.code
+
+        def body(index: SSAValue, carried: list[SSAValue]) -> Sequence[SSAValue]:
+            return self._chunk(
+                index, code.min(code.sub(stop, index), self.size), masked, carried
+            )
+
+        return code.loop(start, stop, self.size, states, body)
+
+    def _chunk(
+        self,
+        index: SSAValue,
+        length: SSAValue,
+        masked: bool,
+        states: Sequence[SSAValue],
+    ) -> list[SSAValue]:
+        """What one chunk does to the states."""
+        code = self.code
+        self._hold("old", states)
+        code.length, code.start = length, index
+        if masked:
+            code.mask = self._mask(index)
+        self._counts(index, length, masked)
+        for item in self.during:
+            self._fill_chunk(item, masked)
+        self._nests(self.nests)
+        code.mask = None
+        return self._held("new")
+
+    def _fill_chunk(self, staged: Staged, masked: bool) -> None:
+        self.kernel.fill(staged, self._range)
+
+    def _finish(self, states: list[SSAValue]) -> None:
+        """Let the accumulators and pivots be known."""
+        self._hold("final", states)
 
     def numbers(self) -> range:
         """The numbers of the vectors of the lanes."""
@@ -673,16 +717,13 @@ class _PassCode:
         found = [(a.name, a.type) for a in self.pass_.accumulators if not a.axes]
         return found + [(r.name, r.type) for r in self.pass_.pivots]
 
-    def _start(
-        self, lows: Sequence[SSAValue], highs: Sequence[SSAValue]
-    ) -> list[SSAValue]:
+    def _start(self) -> list[SSAValue]:
         """What states start from; those with axes are put into memory."""
         code = self.code
         states: list[SSAValue] = []
         for a in self.pass_.accumulators:
             starts = [
-                self._identity(a.function, a.type, number, lows, highs)
-                for number in self.numbers()
+                self._identity(a.function, a.type, number) for number in self.numbers()
             ]
             if not a.axes:
                 states += starts
@@ -715,14 +756,7 @@ class _PassCode:
 
         code.loop(self.number(0), self.number(sizes[0]), 1, [], body)
 
-    def _identity(
-        self,
-        function: str,
-        type_: Attribute,
-        number: int,
-        lows: Sequence[SSAValue],
-        highs: Sequence[SSAValue],
-    ) -> SSAValue:
+    def _identity(self, function: str, type_: Attribute, number: int) -> SSAValue:
         """What an accumulator starts from: a sum over nothing is 0, not -0."""
         code = self.code
         neutral = code.neutral(function, type_)
@@ -730,8 +764,8 @@ class _PassCode:
         if str(neutral) != "-0.0":
             return start
         zero = code.constant(0.0, type_, True)
-        if lows:
-            less = _compare(code, "slt", lows[number], highs[number])
+        if self.lows:
+            less = _compare(code, "slt", self.lows[number], self.highs[number])
         else:
             bounds = [code.value(b) for b in (self.pass_.lower, self.pass_.upper)]
             less = code.emit(arith.CmpiOp(bounds[0], bounds[1], "slt"))
@@ -757,22 +791,15 @@ class _PassCode:
 
     # Chunks.
 
-    def _counts(
-        self,
-        index: SSAValue,
-        length: SSAValue,
-        first: SSAValue,
-        lows: Sequence[SSAValue],
-        highs: Sequence[SSAValue],
-    ) -> None:
+    def _counts(self, index: SSAValue, length: SSAValue, masked: bool) -> None:
         """How many indices are accounted for before and after a chunk."""
         code = self.code
         for held, end in ((BEFORE, index), (AFTER, code.add(index, length))):
-            if not lows:
-                code.held[held] = [code.sub(end, first)]
+            if not self.lows:
+                code.held[held] = [code.sub(end, self.first)]
                 continue
             found: Values = []
-            for low, high in zip(lows, highs, strict=True):
+            for low, high in zip(self.lows, self.highs, strict=True):
                 value = code.broadcast(end)
                 for operation, other in (
                     (arith.MinSIOp, high),
@@ -783,19 +810,13 @@ class _PassCode:
                 found.append(value)
             code.held[held] = found
 
-    def _mask(
-        self,
-        index: SSAValue,
-        lows: Sequence[SSAValue],
-        highs: Sequence[SSAValue],
-        differs: Sequence[bool],
-    ) -> Callable[[int, int], SSAValue]:
+    def _mask(self, index: SSAValue) -> Callable[[int, int], SSAValue]:
         """Which lanes have an index of the chunk, as a function of copy and vector."""
-        code = self.code
+        code, differs = self.code, self.differs
         base = code.broadcast(index)
         small = code.vector_type(i32)
         bounds: list[list[SSAValue]] = []
-        for values in (lows, highs):
+        for values in (self.lows, self.highs):
             found: list[SSAValue] = []
             for value in values:
                 relative = code.make(arith.SubiOp, (value, base), value.type)
@@ -831,6 +852,280 @@ class _PassCode:
         return mask
 
 
+class _SplitPass(_PassCode):
+    """A pass whose own indices are in the lanes: each lane folds every so manieth.
+
+    An index is the sum of the first one of a row of lanes and of the lane. At the end
+    the lanes' partial states are merged, each carried over to common pivots.
+    """
+
+    LANE = "q"
+
+    def __init__(self, kernel: KernelCode, pass_: Pass):
+        super().__init__(kernel, pass_)
+        schedule = kernel.schedule
+        self.outer = self.code.lanes
+        self.lanes = Lanes(
+            self.LANE, kernel.number(0), schedule.lanes, schedule.vectors
+        )
+        terms = self.code.terms
+        index = terms.index(pass_.index)
+        both = terms.compute(arith.AddiOp, (index, terms.index(self.LANE)))
+
+        def split(term: Term) -> Term:
+            return terms.substitute(term, {pass_.index: both})
+
+        groups = [
+            replace(
+                group,
+                accumulators=[
+                    replace(a, part=split(a.part)) for a in group.accumulators
+                ],
+            )
+            for group in pass_.groups
+        ]
+        self.pass_ = replace(pass_, groups=groups)
+
+    def emit(self) -> None:
+        """Emit the pass with its indices in the lanes."""
+        code = self.code
+        code.lanes = self.lanes
+        code.scale[self.pass_.index] = self.lanes.width
+        super().emit()
+        del code.scale[self.pass_.index]
+        code.lanes = self.outer
+
+    def _bounds(self) -> None:
+        code, width = self.code, self.lanes.width
+        self.first = code.value(self.pass_.lower)
+        self.last = code.max(code.value(self.pass_.upper), self.first)
+        self.span = code.sub(self.last, self.first)
+        self.rows = code.div(self.span, width)
+        self.whole = code.add(self.first, code.mul(self.rows, width))
+        left = code.emit(arith.IndexCastOp(code.sub(self.last, self.whole), i32))
+        bound = code.broadcast(left)
+        self.is_left: Values = []
+        for number in self.numbers():
+            first = number * self.lanes.lanes
+            steps = range(first, first + self.lanes.lanes)
+            lane = code.vector_constant(steps, i32)
+            self.is_left.append(_compare(code, "slt", lane, bound))
+
+    def _axes(self) -> dict[str, tuple[str, ...]]:
+        states = self.kernel.state_axes(())
+        own = [a.name for a in self.pass_.accumulators]
+        own += [r.name for r in self.pass_.pivots]
+        return states | dict.fromkeys(own, (self.LANE,))
+
+    def _count_axes(self) -> tuple[str, ...]:
+        return (self.LANE,)
+
+    def _segments(self, states: list[SSAValue]) -> list[SSAValue]:
+        """The loops: over chunks of whole rows of lanes, then the last row's part."""
+        code, width = self.code, self.lanes.width
+
+        def whole(index: SSAValue, carried: list[SSAValue]) -> Sequence[SSAValue]:
+            rows = code.div(code.sub(self.whole, index), width)
+            return self._chunk(index, code.min(rows, self.size), False, carried)
+
+        def rest(index: SSAValue, carried: list[SSAValue]) -> Sequence[SSAValue]:
+            return self._chunk(index, self.number(1), True, carried)
+
+        step = self.size * width
+        states = code.loop(self.first, self.whole, step, states, whole)
+        return code.loop(self.whole, self.last, width, states, rest)
+
+    def _counts(self, index: SSAValue, length: SSAValue, masked: bool) -> None:
+        code = self.code
+        before = code.div(code.sub(index, self.first), self.lanes.width)
+        code.held[BEFORE] = [code.broadcast(before)]
+        if masked:
+            code.held[AFTER] = [
+                self._with_one_more(before, number) for number in self.numbers()
+            ]
+        else:
+            code.held[AFTER] = [code.broadcast(code.add(before, length))]
+
+    def _with_one_more(self, count: SSAValue, number: int) -> SSAValue:
+        """A count in all lanes, one more in lanes that have an index of the rest."""
+        code = self.code
+        less = code.broadcast(count)
+        more = code.broadcast(code.add(count, 1))
+        return code.make(arith.SelectOp, (self.is_left[number], more, less), less.type)
+
+    def _mask(self, index: SSAValue) -> Callable[[int, int], SSAValue]:
+        return lambda copy, number: self.is_left[number]
+
+    def _chunk(
+        self,
+        index: SSAValue,
+        length: SSAValue,
+        masked: bool,
+        states: Sequence[SSAValue],
+    ) -> list[SSAValue]:
+        self.code.masked_axis = self.LANE if masked else None
+        found = super()._chunk(index, length, masked, states)
+        self.code.masked_axis = None
+        return found
+
+    def _fill_chunk(self, staged: Staged, masked: bool) -> None:
+        code = self.code
+        if masked:
+            last = code.sub(code.sub(self.last, self.whole), 1)
+            code.lanes = replace(self.lanes, last=last)
+        self.kernel.fill(staged, self._range)
+        code.lanes = self.lanes
+
+    # Merging.
+
+    def _finish(self, states: list[SSAValue]) -> None:
+        """Merge what the lanes have, and let it be known as scalars."""
+        code = self.code
+        self._hold("lane", states)
+        counts = [self._with_one_more(self.rows, number) for number in self.numbers()]
+        code.held[Held("count", "lane")] = counts
+        code.held[Held("count", "total")] = [self.span]
+        for group in self.pass_.groups:
+            self._merge(group)
+
+    def _merge(self, group: Group) -> None:
+        code = self.code
+        if not group.pivots:
+            for a in group.accumulators:
+                self._combine_lanes(a, self._state(a, "lane", True), "final")
+            return
+        own = any(
+            isinstance(t.kind, Held) and t.kind.version in ("old", "peek")
+            for r in group.pivots
+            for t in walk(r.value)
+        )
+        if not own:
+            for r in group.pivots:
+                value = code.value(self._bind(r.value, group, "", "final"))
+                code.held[Held(r.name, "final")] = [value]
+            for a in group.accumulators:
+                self._combine_lanes(a, self._moved(a, group, "final"), "final")
+            return
+        if any(a.axes for a in group.accumulators):
+            raise NotLifted("rows relative to pivots that depend on them, in lanes")
+        # All lanes are carried over to the pivots of the first one.
+        for r in group.pivots:
+            first = code.held[Held(r.name, "lane")][0]
+            lane = code.emit(vector.ExtractOp(first, [0], r.type))
+            code.held[Held(r.name, "first")] = [lane]
+        for a in group.accumulators:
+            self._combine_lanes(a, self._moved(a, group, "first"), "together")
+        for r in group.pivots:
+            value = code.value(self._bind(r.value, group, "first", "final"))
+            code.held[Held(r.name, "final")] = [value]
+        for a in group.accumulators:
+            together = self._state(a, "together", False)
+            moved = together
+            if a.move is not None:
+                move = self._bind(a.move, group, "first", "final", "together")
+                moved = self._if_any(move, together, "total", ())
+            code.held[Held(a.name, "final")] = [code.value(moved)]
+
+    def _state(self, a: Accumulator, version: str, in_lanes: bool) -> Term:
+        axes = (*((self.LANE,) if in_lanes else ()), *a.axes)
+        indices = [self.code.terms.index(axis) for axis in axes]
+        return self.code.terms.held(Held(a.name, version), indices, a.type)
+
+    def _moved(self, a: Accumulator, group: Group, to: str) -> Term:
+        """An accumulator of each lane, carried over to common pivots."""
+        state = self._state(a, "lane", True)
+        if a.move is None:
+            return state
+        move = self._bind(a.move, group, "lane", to, "lane")
+        return self._if_any(move, state, "lane", (self.LANE,))
+
+    def _if_any(
+        self, moved: Term, state: Term, count: str, axes: tuple[str, ...]
+    ) -> Term:
+        """What a state becomes, where there is something in it."""
+        terms = self.code.terms
+        indices = [terms.index(axis) for axis in axes]
+        many = terms.held(Held("count", count), indices)
+        some = compare(terms, "sgt", many, terms.number(0, many.type))
+        return terms.select(some, moved, state)
+
+    def _bind(
+        self, term: Term, group: Group, old: str, new: str, state: str = "together"
+    ) -> Term:
+        """Read old and new pivots, accumulators and counts of these versions."""
+        terms = self.code.terms
+        pivots = {r.name for r in group.pivots}
+        accumulators = {a.name for a in group.accumulators}
+
+        def visit(term: Term) -> Term:
+            kind = term.kind
+            if not isinstance(kind, Held) or kind.version == "final":
+                return term
+            if kind.name == "count":
+                is_before = kind == BEFORE and old == "lane"
+                version = "lane" if is_before else "total"
+            elif kind.name in pivots:
+                version = old if kind.version == "old" else new
+            elif kind.name in accumulators:
+                version = state
+            else:
+                version = "final"
+            lane = (terms.index(self.LANE),) if version == "lane" else ()
+            return terms.held(Held(kind.name, version), (*lane, *term.args), term.type)
+
+        return terms.rewrite(term, visit)
+
+    def _combine_lanes(self, a: Accumulator, value: Term, version: str) -> None:
+        """Combine what the lanes have of an accumulator; a row in memory of its own."""
+        code = self.code
+        if not a.axes:
+            code.held[Held(a.name, version)] = [self._across(a, value)]
+            return
+        sizes = [self._tile_axes()[axis] for axis in a.axes]
+        memory = self.kernel.allocate(sizes, a.type)
+
+        def loops(axes: Sequence[str], indices: list[SSAValue]) -> None:
+            if not axes:
+                store = memref.StoreOp.get(self._across(a, value), memory, indices)
+                code.builder.insert(store)
+                return
+
+            def body(index: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
+                with code.bound(axes[0], index, index):
+                    loops(axes[1:], [*indices, index])
+                return []
+
+            size = self.number(self._tile_axes()[axes[0]])
+            code.loop(self.number(0), size, 1, [], body)
+
+        loops(a.axes, [])
+        code.buffers[a.name] = Buffer(memory, a.axes, has_lanes=False)
+
+    def _across(self, a: Accumulator, value: Term) -> SSAValue:
+        code = self.code
+        found = [code.vector(value, 0, number) for number in self.numbers()]
+        total = found[0]
+        for other in found[1:]:
+            total = code.apply(a.function, total, other)
+        kind = _REDUCTIONS[a.function, kind_of(a.type)]
+        return reduced(code, kind, total)
+
+
+_REDUCTIONS = {
+    ("add", "float"): "add",
+    ("mul", "float"): "mul",
+    ("max", "float"): "maximumf",
+    ("min", "float"): "minimumf",
+    ("add", "int"): "add",
+    ("mul", "int"): "mul",
+    ("max", "int"): "maxsi",
+    ("min", "int"): "minsi",
+    ("and", "bool"): "and",
+    ("or", "bool"): "or",
+    ("xor", "bool"): "xor",
+}
+
+
 def _compare(
     code: VectorCode, predicate: str, left: SSAValue, right: SSAValue
 ) -> SSAValue:
@@ -851,12 +1146,13 @@ def reduced(code: VectorCode, kind: str, value: SSAValue) -> SSAValue:
 
     type_ = value.type
     assert isinstance(type_, VectorType)
+    # xDSL's constructor gives the result the type of the vector.
     op = vector.ReductionOp.create(
         operands=[value],
         result_types=[type_.element_type],
         properties={
             "kind": CombiningKindAttr(CombiningKindFlag(kind)),
-            "operandSegmentSizes": DenseArrayBase.from_list(i32, [1, 0]),
+            "fastmath": FastMathFlagsAttr([FastMathFlag.REASSOC]),
         },
     )
     return code.emit(op)
@@ -888,19 +1184,46 @@ class _Epilogue:
         for output in self.kernel.kernel.outputs:
             groups.setdefault(output.axes, []).append(output)
         for axes, outputs in groups.items():
-            self._group(axes, outputs)
+            if self.kernel.schedule.lane:
+                self._group(axes, outputs)
+            else:
+                self._in_rows(axes, outputs)
+
+    def _in_rows(self, axes: tuple[str, ...], outputs: Sequence[Output]) -> None:
+        """Outputs of a kernel whose own axes are not in the lanes: a row axis is."""
+        code, schedule = self.code, self.kernel.schedule
+        if not axes:
+            with code.lane_index(self.number(0)):
+                self._group(axes, outputs)
+            return
+        *others, lane = axes
+        size = self.kernel.static(lane)
+        if size is None:
+            raise NotLifted("rows of an extent that types do not give")
+        for output in outputs:
+            _, strides = self.kernel.outputs[output.number]
+            if strides[-1] is not self.number(1):
+                raise NotLifted("rows whose elements do not lie next to each other")
+        if not size:
+            return
+        lanes = min(schedule.lanes, 1 << (size.bit_length() - 1))
+        vectors = max(1, min(schedule.vectors, size // lanes))
+        width = lanes * vectors
+
+        def block(index: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
+            base = code.min(index, size - width)
+            code.lanes = Lanes(lane, base, lanes, vectors)
+            self._group(tuple(others), outputs)
+            return []
+
+        outer = code.lanes
+        code.loop(self.number(0), self.number(size), width, [], block)
+        code.lanes = outer
 
     def _group(self, axes: tuple[str, ...], outputs: Sequence[Output]) -> None:
         kernel, code = self.kernel, self.code
         lane = code.lanes.axis
-        states = {
-            name: (lane,)
-            for pass_ in kernel.kernel.passes
-            for name in (
-                *(a.name for a in pass_.accumulators),
-                *(r.name for r in pass_.pivots),
-            )
-        }
+        states = kernel.state_axes((lane,) if kernel.schedule.lane else ())
         resolve = Chunk(code.terms, states).resolve
         statements = [
             Statement(f"o{o.number}", axes, resolve(o.value), Target.OUTPUT)
@@ -964,6 +1287,9 @@ class _Epilogue:
                 )
                 return
             memory, address = self._address(outputs[number], code.lanes.base, copy)
+            if code.scalar_lane is not None:
+                code.builder.insert(memref.StoreOp.get(value, memory, [address]))
+                return
             address = code.add(address, lane)
             code.builder.insert(vector.StoreOp(value, memory, [address]))
 
@@ -979,7 +1305,8 @@ class _Epilogue:
                     assert isinstance(item, Statement)
                     if item.target is Target.OUTPUT:
                         code.results(item.value)
-                        for k in range(code.lanes.vectors):
+                        vectors = code.lanes.vectors
+                        for k in range(1 if code.scalar_lane else vectors):
                             store(item, code.vector(item.value, 0, k), 0, k)
                     else:
                         code.nest(Nest((), [item]), extents, 1, live, self._zero)
@@ -997,9 +1324,10 @@ class _Epilogue:
         if code.lanes.last is not None:
             return False
         _, strides = self.kernel.outputs[output.number]
+        if code.scalar_lane is not None:
+            return True
         axes = (*self.kernel.kernel.axes, *output.axes)
-        lane = axes.index(code.lanes.axis) if code.lanes.axis in axes else -1
-        return lane >= 0 and strides[lane] is self.number(1)
+        return strides[axes.index(code.lanes.axis)] is self.number(1)
 
     def _address(
         self, output: Output, lane: SSAValue, copy: int
@@ -1136,11 +1464,13 @@ class _Epilogue:
 def _stored(code: VectorCode, value: SSAValue) -> SSAValue:
     """A value as it lies in memory: truth values take a byte."""
     type_ = value.type
-    assert isinstance(type_, VectorType)
-    element = memory_element(type_.element_type)
-    if element == type_.element_type:
+    is_vector = isinstance(type_, VectorType)
+    element = type_.element_type if is_vector else type_
+    stored = memory_element(element)
+    if stored == element:
         return value
-    return code.make(arith.ExtUIOp, (value,), code.vector_type(element))
+    result = code.vector_type(stored) if is_vector else stored
+    return code.make(arith.ExtUIOp, (value,), result)
 
 
 def vectorize(lowering: Lowering, op: ComprehensionOp, schedule: Schedule) -> None:

@@ -61,10 +61,11 @@ class NotLifted(Exception):
 
 @dataclass(frozen=True)
 class Buffer:
-    """Memory of the kernel's own: `axes` and then the lanes, if it has any."""
+    """Memory of the kernel's own: over `axes`, and then over the lanes if it has any."""
 
     memory: SSAValue
     axes: tuple[str, ...]
+    has_lanes: bool = True
 
 
 @dataclass
@@ -382,6 +383,17 @@ class VectorCode:
         memory = buffer.memory
         type_ = memory.type
         assert isinstance(type_, MemRefType)
+        if not buffer.has_lanes:
+            if not self.is_vector(term):
+                return self.emit(memref.LoadOp.get(memory, indices))
+            *_, last = term.args
+            if coefficient(last, self.lanes.axis) != 1 or any(
+                self.lanes.axis in arg.free for arg in term.args[:-1]
+            ):
+                raise NotLifted("rows that are read across lanes")
+            first = self.add(indices[-1], number * self.lanes.lanes)
+            result = self.vector_type(type_.element_type)
+            return self.emit(vector.LoadOp(memory, [*indices[:-1], first], result))
         if self.scalar_lane is not None:
             lane = self.sub(self.scalar_lane, self.lanes.base)
             return self.emit(memref.LoadOp.get(memory, [*indices, lane]))
@@ -396,6 +408,9 @@ class VectorCode:
         if term.kind.version:  # A state: its row indices come last.
             count = len(buffer.axes)
             rows = term.args[len(term.args) - count :]
+            if not buffer.has_lanes and self.is_vector(term):
+                with self.lane_index(self.lanes.base):
+                    return [self.value(row, copy) for row in rows]
             return [self.value(row, copy) for row in rows]
         return [self.local_index(axis, copy) for axis in buffer.axes]
 
@@ -641,6 +656,12 @@ class VectorCode:
                 and self.find(self.key(fold, 0, 0)) is None
             ):
                 self.folds(start)
+                if term.kind.function == "add" and isinstance(term.type, AnyFloat):
+                    # The chunk's sum apart: fewer additions on the way to each sum.
+                    for (copy, number), part in self.jam(fold, None).items():
+                        value = self.accumulate("add", part, start, copy, number)
+                        self.know(term, copy, number, value)
+                    return
                 for (copy, number), value in self.jam(fold, start).items():
                     self.know(term, copy, number, value)
                 return
