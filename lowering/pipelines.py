@@ -9,6 +9,7 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
 
 from moa_dialect.lowering.mlir_pipeline import run_upstream
+from moa_dialect.lowering.threads import OutlineTasksPass
 from moa_dialect.lowering.to_scf import ToScfPass
 from moa_dialect.passes.check_storage import CheckStoragePass
 from moa_dialect.passes.fold_addresses import FoldAddressesPass
@@ -81,9 +82,9 @@ class CpuPipelinePass(ModulePass):
     """The pipeline from the algebra to the LLVM dialect, for the CPU.
 
     moa-infer-shapes, moa-to-dnf, moa-share, moa-sink, moa-to-onf, moa-split-loops,
-    moa-fold-addresses, moa-check-storage, moa-to-scf, then upstream's conversions.
-    Modules at a later stage may enter too. With `fuse`, moa-restrict-domains and
-    moa-fuse-reductions come before moa-sink.
+    moa-fold-addresses, moa-check-storage, moa-to-scf, moa-outline-tasks, then
+    upstream's conversions. Modules at a later stage may enter too. With `fuse`,
+    moa-restrict-domains and moa-fuse-reductions come before moa-sink.
     """
 
     name = "moa-cpu"
@@ -92,4 +93,5 @@ class CpuPipelinePass(ModulePass):
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         lower_to(op, "target", ctx, self.fuse)
+        OutlineTasksPass().apply(ctx, op)
         run_upstream(op, TO_LLVM, ctx)

@@ -101,6 +101,12 @@ def _to_scf() -> type[ModulePass]:
     return ToScfPass
 
 
+def _outline_tasks() -> type[ModulePass]:
+    from moa_dialect.lowering.threads import OutlineTasksPass
+
+    return OutlineTasksPass
+
+
 def _mlir_pipeline() -> type[ModulePass]:
     from moa_dialect.lowering.mlir_pipeline import MLIRPipelinePass
 
@@ -135,6 +141,7 @@ MOA_UNIVERSE = Universe(
         "moa-fold-addresses": _fold_addresses,
         "moa-check-storage": _check_storage,
         "moa-to-scf": _to_scf,
+        "moa-outline-tasks": _outline_tasks,
         "mlir-pipeline": _mlir_pipeline,
         "moa-cpu": _cpu,
     },
