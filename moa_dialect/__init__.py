@@ -79,6 +79,7 @@ from moa_dialect.frontend.functions import (
 from moa_dialect.frontend.jit import Compiled, interpret, jit
 from moa_dialect.frontend.trace import Array, ArraySpec, Scalar
 from moa_dialect.library.attention import attention
+from moa_dialect.lowering.runtime import get_num_threads, set_num_threads
 
 __version__ = "0.1.0"
 
@@ -112,6 +113,7 @@ __all__ = [
     "floor_divide",
     "gamma",
     "gamma_inverse",
+    "get_num_threads",
     "grade_down",
     "grade_up",
     "inner",
@@ -143,6 +145,7 @@ __all__ = [
     "rotate",
     "rsqrt",
     "scan",
+    "set_num_threads",
     "shape",
     "sign",
     "sin",

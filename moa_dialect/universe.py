@@ -101,10 +101,28 @@ def _to_scf() -> type[ModulePass]:
     return ToScfPass
 
 
+def _lift() -> type[ModulePass]:
+    from moa_dialect.passes.lift import LiftPass
+
+    return LiftPass
+
+
+def _to_vector() -> type[ModulePass]:
+    from moa_dialect.lowering.to_vector import ToVectorPass
+
+    return ToVectorPass
+
+
 def _expand_math() -> type[ModulePass]:
     from moa_dialect.lowering.expand_math import ExpandMathPass
 
     return ExpandMathPass
+
+
+def _outline_tasks() -> type[ModulePass]:
+    from moa_dialect.lowering.threads import OutlineTasksPass
+
+    return OutlineTasksPass
 
 
 def _mlir_pipeline() -> type[ModulePass]:
@@ -140,8 +158,11 @@ MOA_UNIVERSE = Universe(
         "moa-split-loops": _split_loops,
         "moa-fold-addresses": _fold_addresses,
         "moa-check-storage": _check_storage,
+        "moa-lift": _lift,
+        "moa-to-vector": _to_vector,
         "moa-to-scf": _to_scf,
         "moa-expand-math": _expand_math,
+        "moa-outline-tasks": _outline_tasks,
         "mlir-pipeline": _mlir_pipeline,
         "moa-cpu": _cpu,
     },

@@ -144,10 +144,10 @@ class _KernelReader(Reader):
         super().__init__(Terms(), function.body.block)
         block = op.body.block
         axes = [f"#{number}" for number in range(len(block.args))]
-        hints = {
-            name: arg.name_hint or f"i{number}"
-            for number, (name, arg) in enumerate(zip(axes, block.args, strict=True))
-        }
+        hints: dict[str, str] = {}
+        for number, (name, arg) in enumerate(zip(axes, block.args, strict=True)):
+            hint = arg.name_hint or "i"
+            hints[name] = hint if hint not in hints.values() else f"{hint}_{number}"
         extents = dict(zip(axes, op.extents, strict=True))
         self.kernel = Kernel(op, self.terms, axes, extents, hints)
         for arg, name in zip(block.args, axes, strict=True):
@@ -416,3 +416,51 @@ def all_terms(kernel: Kernel) -> list[Term]:
         found += [term for r in pass_.pivots for term in (r.start, r.value)]
     found += [output.value for output in kernel.outputs]
     return list(walk(*found))
+
+
+def split_folds(kernel: Kernel) -> None:
+    """Let the folds in outputs that need no row axis be passes of their own.
+
+    Those over the same range that do not need each other share a pass.
+    """
+    terms = kernel.terms
+    made: dict[Term, Term] = {}
+    started = len(kernel.passes)
+    for term in list(walk(*(output.value for output in kernel.outputs))):
+        if not term.is_fold or any(name[0] in "%@" for name in term.free):
+            continue
+        if not isinstance(term.function, StringAttr) or not has_identity(term.function):
+            continue
+        wanted = terms.replace(term, made)
+        lower, upper = wanted.args[:2]
+        shared = next(
+            (
+                place
+                for place in kernel.passes[started:]
+                if (place.lower, place.upper) == (lower, upper)
+                and not _reads(wanted, place)
+            ),
+            None,
+        )
+        if shared is None:
+            name = f"p{len(kernel.passes)}"
+            shared = Pass(name, "p", lower, upper, [Group([], [])])
+            kernel.passes.append(shared)
+        number = kernel.passes.index(shared)
+        _, part = terms.open(wanted, shared.index)
+        group = shared.groups[0]
+        name = f"a{number}.{len(group.accumulators)}"
+        function = _named(term.function)
+        group.accumulators.append(Accumulator(name, function, (), term.type, part))
+        made[term] = terms.held(Held(name, "final"), (), term.type)
+    for output in kernel.outputs:
+        output.value = terms.replace(output.value, made)
+
+
+def _reads(term: Term, place: Pass) -> bool:
+    """Whether a term needs what a pass or a later one gives."""
+    names = {a.name for a in place.accumulators}
+    return any(
+        isinstance(inner.kind, Held) and inner.kind.name in names
+        for inner in walk(term)
+    )

@@ -8,20 +8,21 @@ and the least count wins.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from math import ceil, prod
 
 from xdsl.context import Context
 from xdsl.dialects import arith
 from xdsl.dialects.builtin import ModuleOp, StringAttr
-from xdsl.ir import Attribute, SSAValue
+from xdsl.ir import SSAValue
 from xdsl.passes import ModulePass
 
-from moa_dialect.errors import CompileError
+from moa_dialect.errors import CompileError, DTypeError
 from moa_dialect.ops.normal_form import AtOp, ComprehensionOp, ExtentOp, FixedExtentOp
 from moa_dialect.passes.infer_shapes import functions_of
-from moa_dialect.passes.kernels import Kernel, all_terms, read_kernel, split_folds
+from moa_dialect.passes.kernels import Kernel, Pass, all_terms, read_kernel, split_folds
 from moa_dialect.passes.machine import Machine, machine_named
 from moa_dialect.passes.rebuild import comprehensions
 from moa_dialect.passes.terms import Computed, Folded, NotATerm, Term, walk
@@ -38,12 +39,14 @@ AUTO = "auto"
 class Schedule:
     """How a kernel runs.
 
+    In text, resources for axes: `i=procs,regs:2,lanes:16;p=chunk:96,regs:12` has the
+    axis i in the lanes, `p=chunk:16,block:4,regs:2,lanes:16` the folded axes.
+
     Attributes:
-        lane: the axis in the lanes, by its name; empty if folded axes are.
+        lane: the axis in the lanes, by its name in the text; empty if folded axes are.
         lanes: the lanes of a vector.
         vectors: the vectors that the lanes of a task are.
         registers: how many indices of a tile axis run at a time in a contraction.
-        unroll: the same for statements without folds.
         chunk: how many indices of a folded axis make a chunk; rows of lanes, if folded
             axes are in the lanes.
     """
@@ -52,28 +55,329 @@ class Schedule:
     lanes: int = 16
     vectors: int = 2
     registers: int = 12
-    unroll: int = 4
     chunk: int = 96
+
+    @property
+    def width(self) -> int:
+        """How many indices are in the lanes at a time."""
+        return self.lanes * self.vectors
+
+    @property
+    def unroll(self) -> int:
+        """How many indices of a tile axis run at a time in a statement without folds.
+
+        Eight vectors at a time are enough to fill the pipelines.
+        """
+        return max(1, 8 // self.vectors)
 
     def __str__(self) -> str:
         lanes = f"regs:{self.vectors},lanes:{self.lanes}"
-        fold = f"chunk:{self.chunk},regs:{self.registers},unroll:{self.unroll}"
         if self.lane:
-            return f"{self.lane}=procs,{lanes};*={fold}"
-        return f"*={fold},lanes:{self.vectors * self.lanes}x{self.lanes}"
+            fold = f"chunk:{self.chunk},regs:{self.registers}"
+            return f"{self.lane}=procs,{lanes};p={fold}"
+        return f"p=chunk:{self.chunk},block:{self.registers},{lanes}"
+
+
+_ITEM = re.compile(r"(?P<name>[a-z]+)(:(?P<number>[0-9]+))?$")
+
+
+def parse_schedule(text: str, axes: Sequence[str]) -> Schedule:
+    """Read a schedule for a kernel whose axes have these names.
+
+    Raises:
+        CompileError: if it is none.
+    """
+    lanes: dict[str, int] = {}
+    fold: dict[str, int] = {}
+    lane: str | None = None
+    for part in filter(None, text.replace(" ", "").split(";")):
+        axis, equals, resources = part.partition("=")
+        found: dict[str, int] = {}
+        for item in resources.split(","):
+            match = _ITEM.match(item)
+            if not equals or match is None:
+                raise CompileError(
+                    "schedule: expected axis=resource:extent,..., separated by "
+                    f"semicolons, got {part!r}"
+                )
+            name = match["name"]
+            if name not in ("procs", "chunk", "block", "regs", "lanes"):
+                raise CompileError(
+                    f"schedule: expected procs, chunk, block, regs or lanes, got {name}"
+                )
+            number = int(match["number"] or 1)
+            if number < 1:
+                raise CompileError(f"schedule: {name} of at least 1, got {number}")
+            found[name] = number
+        if axis in axes:
+            if "lanes" in found:
+                lane, lanes = axis, found
+        elif "lanes" in found:
+            lane, lanes, fold = "", found, found
+        else:
+            fold = found
+    if lane is None:
+        raise CompileError("schedule: no axis has lanes")
+    if lane and "chunk" in lanes:
+        raise CompileError(f"schedule: {lane} is not folded and has no chunks")
+    count = lanes["lanes"]
+    if count & (count - 1):
+        raise CompileError(f"schedule: lanes are a power of 2, got {count}")
+    registers = fold.get("block" if not lane else "regs", 1)
+    return Schedule(lane, count, lanes.get("regs", 1), registers, fold.get("chunk", 1))
+
+
+def static_extent(value: SSAValue) -> int | None:
+    """An extent as a number, None if types do not give it."""
+    if isinstance(value.owner, ExtentOp | FixedExtentOp):
+        return value.owner.static_value
+    return None
+
+
+def _nominal(value: SSAValue) -> int:
+    found = static_extent(value)
+    return NOMINAL_EXTENT if found is None else found
 
 
 def element_bytes(kernel: Kernel) -> int:
-    """The size of the widest float, or else of the widest number, of a kernel."""
-    types = {term.type for term in all_terms(kernel) if _is_element(term.type)}
-    sizes = [dtype_of(type_).itemsize for type_ in types]
-    floats = [dtype_of(t).itemsize for t in types if dtype_of(t).kind in "fV"]
-    return max(4, *floats) if floats else max(sizes, default=8)
+    """The size of the widest float of a kernel, 4 at least; or of its widest number."""
+    floats, others = [0], [1]
+    for term in all_terms(kernel):
+        try:
+            dtype = dtype_of(term.type)
+        except DTypeError:
+            continue  # An array.
+        is_float = dtype.kind not in "iub"
+        (floats if is_float else others).append(dtype.itemsize)
+    return max(4, *floats) if max(floats) else max(others)
 
 
-def _is_element(type_: Attribute) -> bool:
-    try:
-        dtype_of(type_)
-    except Exception:
+_OPERATIONS = {"math.exp": 12, "math.exp2": 10, "math.log": 16, "math.tanh": 24}
+_DIVISION = 8
+_FUNCTION = 20
+_SHUFFLES = 4
+_MERGE = 12
+"""Vector operations that a function, a division, a vector that is turned, and a
+reduction over the lanes take."""
+
+
+@dataclass
+class _Count:
+    """Counts the vector operations of terms with an axis in the lanes.
+
+    Attributes:
+        kernel: the kernel.
+        lane: the axis, by the name of its index.
+        extents: for the indices that are looped over how many there are.
+    """
+
+    kernel: Kernel
+    lane: str
+    extents: dict[str, int]
+    seen: set[Term] = field(default_factory=set[Term])
+    total: float = 0.0
+
+    def add(self, term: Term) -> None:
+        """Count what a term takes, each value once for the indices it depends on."""
+        if term in self.seen or not term.args:
+            return
+        self.seen.add(term)
+        if isinstance(term.kind, Folded):
+            upper = term.args[1].kind
+            number = term.args[1].number
+            if number is None:
+                number = _nominal(upper) if isinstance(upper, SSAValue) else None
+            before = dict(self.extents)
+            self.extents[term.kind.index] = int(number or NOMINAL_EXTENT)
+            self.add(term.args[2])
+            self.total += self._times(term.args[2])
+            self.extents = before
+            return
+        for arg in term.args:
+            if not term.computes(AtOp.name):
+                self.add(arg)
+        self.total += self._cost(term) * self._times(term)
+
+    def _times(self, term: Term) -> int:
+        return prod(n for axis, n in self.extents.items() if axis in term.free)
+
+    def _cost(self, term: Term) -> float:
+        if not isinstance(term.kind, Computed):
+            return 0.0
+        name = term.kind.name
+        if name == AtOp.name:
+            if self.lane not in term.free:
+                return 0.5
+            return 0.5 if advances(term, self.lane) else 0.5 + _SHUFFLES
+        if name == arith.DivfOp.name:
+            return _DIVISION
+        if name == arith.MulfOp.name:
+            return 0.5  # Most are fused with an addition.
+        if name.startswith("math."):
+            return _OPERATIONS.get(name, _FUNCTION)
+        return 1.0
+
+
+def advances(load: Term, lane: str) -> bool:
+    """Whether the addresses of a load advance by one with an axis, in row-major."""
+    *others, last = load.args[1:]
+    if any(lane in index.free for index in others):
         return False
-    return True
+    return last.kind == lane or (
+        last.computes("arith.addi") and any(arg.kind == lane for arg in last.args)
+    )
+
+
+def vector_operations(kernel: Kernel, schedule: Schedule, machine: Machine) -> float:
+    """How many vector operations a kernel takes on one core, about."""
+    name = next(
+        (axis for axis in kernel.axes if kernel.hints[axis] == schedule.lane), ""
+    )
+    extents = {axis: _nominal(kernel.extents[axis]) for axis in kernel.axes}
+    tasks = prod(extents.values())
+    width, vectors = schedule.width, schedule.vectors
+    if name:
+        tasks = tasks // max(extents[name], 1) * ceil(extents[name] / width)
+    rows = {
+        axis: _nominal(extent)
+        for axis, extent in kernel.extents.items()
+        if axis not in extents
+    }
+    each = 0.0
+    for pass_ in kernel.passes:
+        many = _range_of(pass_)
+        if not name:
+            many = ceil(many / width)
+        count = _Count(kernel, name or pass_.index, {pass_.index: many, **rows})
+        for accumulator in pass_.accumulators:
+            count.add(accumulator.part)
+            count.total += many * prod(rows[axis] for axis in accumulator.axes)
+            if not name:
+                count.total += _MERGE * prod(rows[axis] for axis in accumulator.axes)
+        each += count.total * vectors
+    lane = name
+    for output in kernel.outputs:
+        extents_of = {axis: rows[axis] for axis in output.axes}
+        if not name and output.axes:
+            lane = output.axes[-1]
+            extents_of[lane] = ceil(rows[lane] / width)
+        count = _Count(kernel, lane, extents_of)
+        count.add(output.value)
+        is_vector = bool(lane)
+        each += (count.total + prod(extents_of.values())) * (
+            vectors if is_vector else 1
+        )
+    rounds = ceil(tasks / machine.cores) * machine.cores
+    # A broadcast serves as many operations as there are vectors.
+    return rounds * each * (1 + 0.02 / vectors)
+
+
+def _range_of(pass_: Pass) -> int:
+    """How many indices a pass has, about."""
+    upper = pass_.upper
+    sizes = [
+        _nominal(term.kind) if isinstance(term.kind, SSAValue) else int(term.kind)
+        for term in walk(upper)
+        if isinstance(term.kind, SSAValue | int)
+        and not isinstance(term.kind, bool)
+        and term.type == upper.type
+    ]
+    return max(sizes, default=NOMINAL_EXTENT)
+
+
+def candidates(kernel: Kernel, machine: Machine) -> list[Schedule]:
+    """The schedules to choose from."""
+    lanes = machine.vector_bytes // element_bytes(kernel)
+    found: list[Schedule] = []
+    for axis in kernel.axes:
+        extent = static_extent(kernel.extents[axis])
+        most = lanes if extent is None else min(lanes, _power_below(extent))
+        for vectors in range(1, 5):
+            if vectors > 1 and extent is not None and most * vectors > extent:
+                break
+            found.append(_schedule(kernel, kernel.hints[axis], most, vectors, machine))
+    if kernel.passes:
+        longest = max(map(_range_of, kernel.passes))
+        most = min(lanes, _power_below(longest))
+        for vectors in range(1, 5):
+            if vectors > 1 and most * vectors > longest:
+                break
+            found.append(_schedule(kernel, "", most, vectors, machine))
+    return found
+
+
+def _power_below(number: int) -> int:
+    """The largest power of 2 that is not more than a number, 1 for 0."""
+    return 1 << max(number.bit_length() - 1, 0)
+
+
+def _schedule(
+    kernel: Kernel, lane: str, lanes: int, vectors: int, machine: Machine
+) -> Schedule:
+    """The schedule with these lanes: registers and first-level cache are used up.
+
+    A contraction needs an accumulator for each copy and vector, one vector for each of
+    the lanes and one for the broadcast: v r + v + 1 registers.
+    """
+    registers = max(1, (machine.registers - 1 - vectors) // vectors)
+    registers = {29: 24, 14: 12, 9: 8}.get(registers, registers)
+    width = lanes * vectors * element_bytes(kernel)
+    longest = max(map(_range_of, kernel.passes), default=1)
+    if lane:
+        chunk = machine.l1_bytes // 2 // width
+        chunk = max(registers, min(chunk, 96) // registers * registers)
+        chunk = min(chunk, max(longest, 1))
+    else:
+        chunk = max(1, min(machine.l1_bytes // 4 // width, 32))
+        registers = min(registers, 4)
+    return Schedule(lane, lanes, vectors, registers, chunk)
+
+
+def choose(kernel: Kernel, machine: Machine) -> Schedule | None:
+    """The schedule that takes the fewest vector operations, None if there is none."""
+    with_folds = kernel
+    found = candidates(with_folds, machine)
+    if not found:
+        return None
+    return min(found, key=lambda s: vector_operations(with_folds, s, machine))
+
+
+@dataclass(frozen=True)
+class LiftPass(ModulePass):
+    """Chooses how the comprehensions at the top of functions run.
+
+    `schedule` is a schedule in text, or `auto` for one that is chosen for the machine:
+    `avx512`, `avx2`, `neon`, or `host` for the one this runs on.
+    """
+
+    name = "moa-lift"
+
+    schedule: str = AUTO
+    machine: str = "host"
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        machine = machine_named(self.machine)
+        for function in functions_of(op):
+            for comprehension in comprehensions(function):
+                try:
+                    kernel = read_kernel(comprehension, function)
+                except NotATerm:
+                    continue  # Left to moa-to-onf.
+                schedule = self._schedule(kernel, machine)
+                if schedule is not None:
+                    comprehension.attributes[SCHEDULE] = StringAttr(str(schedule))
+
+    def _schedule(self, kernel: Kernel, machine: Machine) -> Schedule | None:
+        if self.schedule != AUTO:
+            axes = [kernel.hints[axis] for axis in kernel.axes]
+            return parse_schedule(self.schedule, axes)
+        split_folds(kernel)
+        return choose(kernel, machine)
+
+
+def schedule_of(op: ComprehensionOp, kernel: Kernel) -> Schedule | None:
+    """The schedule that a comprehension has, None if it has none."""
+    text = op.attributes.get(SCHEDULE)
+    if not isinstance(text, StringAttr):
+        return None
+    return parse_schedule(text.data, [kernel.hints[axis] for axis in kernel.axes])

@@ -1203,6 +1203,21 @@ def to_onf(
     return companion
 
 
+def lower_functions(
+    module: ModuleOp, order: Order, kernels: Kernels | None = None
+) -> list[FuncOp]:
+    """Lower all functions of arrays in a module; returns them."""
+    found: list[FuncOp] = []
+    for function in functions_of(module):
+        type_ = function.function_type
+        if any(isa(t, TensorType) for t in (*type_.inputs, *type_.outputs)):
+            companion = to_onf(function, order, kernels)
+            found.append(function)
+            if companion is not None:
+                module.body.block.insert_op_after(companion, function)
+    return found
+
+
 @dataclass(frozen=True)
 class ToOnfPass(ModulePass):
     """Lowers normal forms to loops over flat addresses in a layout.
@@ -1219,10 +1234,5 @@ class ToOnfPass(ModulePass):
             raise CompileError(
                 f"moa-to-onf: unknown layout: expected row or column, got {self.layout}"
             )
-        for function in functions_of(op):
-            type_ = function.function_type
-            if any(isa(t, TensorType) for t in (*type_.inputs, *type_.outputs)):
-                companion = to_onf(function, Order(self.layout))
-                record(function, self)
-                if companion is not None:
-                    op.body.block.insert_op_after(companion, function)
+        for function in lower_functions(op, Order(self.layout)):
+            record(function, self)

@@ -1,0 +1,273 @@
+"""Compiled kernels as functions on NumPy arrays.
+
+A kernel is called with the address of a frame, an array of 64-bit words:
+
+    0..2                 the status: number of the failed check, given, expected
+    then                 the address of the elements of each argument and result
+    then                 the dynamic extents of each argument, then of each result
+
+Nothing here needs the compiler: a kernel may come from an object file.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from struct import Struct
+from typing import Any, Literal, cast
+
+import ml_dtypes
+import numpy as np
+
+from moa_dialect.algebra.shape import Relation, failure_message
+from moa_dialect.arguments import check_arguments
+from moa_dialect.errors import LayoutError, MoaError, precondition_error
+
+Order = Literal["C", "F"]
+
+STATUS_WORDS = 3
+
+
+@dataclass(frozen=True)
+class Memory:
+    """How an argument or result lies in memory; an extent below 0 is dynamic."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    order: Order
+
+    @property
+    def dynamic_axes(self) -> list[int]:
+        """The axes whose extents a call tells."""
+        return [axis for axis, extent in enumerate(self.shape) if extent < 0]
+
+    def numpy_dtype(self) -> np.dtype:
+        """The dtype of NumPy."""
+        if self.dtype == "bfloat16":
+            return np.dtype(ml_dtypes.bfloat16)
+        return np.dtype(self.dtype)
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a caller must know of a kernel.
+
+    Attributes:
+        name: the function's name.
+        symbol: the symbol of the compiled function.
+        names: the names of its arguments.
+        inputs: its arguments.
+        outputs: its results.
+        checks: its checks as "relation: message", numbered from 1.
+    """
+
+    name: str
+    symbol: str
+    names: tuple[str, ...]
+    inputs: tuple[Memory, ...]
+    outputs: tuple[Memory, ...]
+    checks: tuple[str, ...]
+
+    @property
+    def extents_symbol(self) -> str | None:
+        """The symbol of the function that gives the results' dynamic extents."""
+        is_dynamic = any(output.dynamic_axes for output in self.outputs)
+        return f"{self.symbol}.extents" if is_dynamic else None
+
+    @property
+    def symbols(self) -> list[str]:
+        """The symbols of the functions that are called."""
+        extents = self.extents_symbol
+        return [self.symbol] if extents is None else [self.symbol, extents]
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary for `json.dumps`."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(value: dict[str, Any]) -> Signature:
+        """What `to_json` gave."""
+        memories = {
+            side: tuple(
+                Memory(entry["dtype"], tuple(entry["shape"]), entry["order"])
+                for entry in value[side]
+            )
+            for side in ("inputs", "outputs")
+        }
+        names, checks = tuple(value["names"]), tuple(value["checks"])
+        return Signature(
+            value["name"],
+            value["symbol"],
+            names,
+            memories["inputs"],
+            memories["outputs"],
+            checks,
+        )
+
+
+_NOTHING = (ctypes.c_int64 * 2)()
+"""Where the elements of empty arrays lie: a failed check may leave index 0 to read."""
+
+_HEAD = object.__basicsize__
+
+
+def _by_layout(array: np.ndarray) -> int:
+    """The address of the elements: the field after the head in NumPy's C interface."""
+    return ctypes.c_size_t.from_address(id(array) + _HEAD).value
+
+
+def _by_attribute(array: np.ndarray) -> int:
+    return array.ctypes.data
+
+
+def _fastest() -> Callable[[np.ndarray], int]:
+    """Reading the field is ten times faster, if it is where it has always been."""
+    probe = np.zeros(4)[1:]
+    return _by_layout if _by_layout(probe) == probe.ctypes.data else _by_attribute
+
+
+address_of = _fastest()
+
+
+class _Frame:
+    """The words of one call."""
+
+    def __init__(self, words: int) -> None:
+        self.words = (ctypes.c_int64 * words)()
+        self.address = ctypes.addressof(self.words)
+
+
+@dataclass
+class Kernel:
+    """A compiled function, callable on NumPy arrays.
+
+    Attributes:
+        signature: what a caller must know of it.
+    """
+
+    signature: Signature
+    _entries: Sequence[Callable[[int], None]]
+    _frames: list[_Frame] = field(init=False, default_factory=list[_Frame])
+
+    def __post_init__(self) -> None:
+        signature = self.signature
+        self.name, self.names = signature.name, signature.names
+        self._run = self._entries[0]
+        self._extents = self._entries[1] if len(self._entries) > 1 else None
+        self._expected = [(m.numpy_dtype(), m.shape) for m in signature.inputs]
+        self._is_fortran = [m.order == "F" for m in signature.inputs]
+        self._results: list[tuple[tuple[int, ...], np.dtype, Order]] = [
+            (m.shape, m.numpy_dtype(), m.order) for m in signature.outputs
+        ]
+        axes = [memory.dynamic_axes for memory in signature.inputs]
+        self._dynamic = [
+            (number, axis) for number, found in enumerate(axes) for axis in found
+        ]
+        self._result_axes = [
+            (number, axis)
+            for number, memory in enumerate(signature.outputs)
+            for axis in memory.dynamic_axes
+        ]
+        pointers = len(signature.inputs) + len(signature.outputs)
+        self._extents_at = STATUS_WORDS + pointers + len(self._dynamic)
+        self._words = self._extents_at + len(self._result_axes)
+        self._pack = Struct(f"={self._words}q").pack_into
+
+    def __call__(
+        self, *arrays: np.ndarray, copy: bool | None = None
+    ) -> np.ndarray | tuple[np.ndarray, ...]:
+        """Run the kernel; one result as an array, several as a tuple.
+
+        Args:
+            arrays: one NumPy array for each argument, of its dtype and shape.
+            copy: False refuses arrays that would have to be copied.
+
+        Raises:
+            MoaError: for a wrong number of arrays.
+            ShapeError: for a wrong rank or extent, or extents that do not fit together.
+            DTypeError: for a wrong dtype.
+            LayoutError: with `copy=False`, for an array that is not contiguous.
+            IndexRangeError: for an index in the data that is out of range.
+        """
+        check_arguments(self.name, self.names, self._expected, arrays)
+        ready = [
+            self._contiguous(number, array, copy) for number, array in enumerate(arrays)
+        ]
+        pointers = [
+            address_of(array) if array.size else ctypes.addressof(_NOTHING)
+            for array in ready
+        ]
+        extents = [ready[number].shape[axis] for number, axis in self._dynamic]
+        results = self.run(pointers, extents)
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def run(self, pointers: Sequence[int], extents: Sequence[int]) -> list[np.ndarray]:
+        """Run the kernel on arrays that are known to fit.
+
+        Args:
+            pointers: where the elements of each argument lie, contiguous and aligned.
+            extents: the dynamic extents of the arguments, in order.
+
+        Raises:
+            ShapeError: for extents that do not fit together.
+            IndexRangeError: for an index in the data that is out of range.
+        """
+        try:
+            frame = self._frames.pop()
+        except IndexError:
+            frame = _Frame(self._words)
+        words = frame.words
+        if self._extents is None:
+            results = [
+                np.empty(shape, dtype, order) for shape, dtype, order in self._results
+            ]
+            found: Sequence[int] = ()
+        else:
+            blank = [0] * (len(self._results) + len(self._result_axes))
+            self._pack(words, 0, 0, 0, 0, *pointers, *blank[: len(self._results)],
+                       *extents, *blank[len(self._results) :])  # fmt: skip
+            self._extents(frame.address)
+            # A negative extent is reported by the kernel itself.
+            found = [max(extent, 0) for extent in words[self._extents_at :]]
+            results = list(self._allocated(found))
+        addresses = [
+            address_of(result) if result.size else ctypes.addressof(_NOTHING)
+            for result in results
+        ]
+        self._pack(words, 0, 0, 0, 0, *pointers, *addresses, *extents, *found)
+        self._run(frame.address)
+        number = words[0]
+        if number:
+            raise self._failure(number, words[1], words[2])
+        self._frames.append(frame)
+        return results
+
+    def _contiguous(
+        self, number: int, array: np.ndarray, copy: bool | None
+    ) -> np.ndarray:
+        fortran = self._is_fortran[number]
+        flags = array.flags
+        fits = flags.f_contiguous if fortran else flags.c_contiguous
+        if fits and flags.aligned:
+            return array
+        if copy is False:
+            layout = "Fortran" if fortran else "C"
+            raise LayoutError(
+                f"argument {number} '{self.names[number]}': expected a "
+                f"{layout}-contiguous array, got strides {array.strides} for shape "
+                f"{array.shape}"
+            )
+        return np.require(array, requirements=["F" if fortran else "C", "A"])
+
+    def _allocated(self, extents: Sequence[int]) -> Iterator[np.ndarray]:
+        shapes = [list(shape) for shape, _, _ in self._results]
+        for (number, axis), extent in zip(self._result_axes, extents, strict=True):
+            shapes[number][axis] = extent
+        for shape, (_, dtype, order) in zip(shapes, self._results, strict=True):
+            yield np.empty(shape, dtype, order)
+
+    def _failure(self, number: int, given: int, expected: int) -> MoaError:
+        relation, message = self.signature.checks[number - 1].split(": ", 1)
+        text = failure_message(cast(Relation, relation), message, given, expected)
+        return precondition_error(text)
