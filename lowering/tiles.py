@@ -1,8 +1,8 @@
 """Tile statements: what a kernel does for one chunk of indices, or for its outputs.
 
 A statement gives the elements of a state, a tile or an output, over tile axes. Lanes
-are one more axis, which is not listed: all that depends on it is a vector. Statements are
-found, not given: a costly value that is needed in several loops, or in a loop whose
+are one more axis, which is not listed: all that depends on it is a vector. Statements
+are found, not given: a costly value that is needed in several loops, or in a loop whose
 index it does not depend on, becomes a tile of its own, the largest such values first.
 Statements over the same axis share a loop where their order allows it.
 """

@@ -59,6 +59,7 @@ from moa_dialect.passes.kernels import (
     Kernel,
     Output,
     Pass,
+    ignores_nan,
     read_kernel,
     split_folds,
 )
@@ -490,6 +491,9 @@ class _PassCode:
         self.size = kernel.schedule.chunk
         self.lows: Values = []
         self.highs: Values = []
+        self.quiet = {
+            a.name for a in pass_.accumulators if ignores_nan(kernel.kernel, pass_, a)
+        }
         self.differs = [
             self.code.lanes.axis in bound.free for bound in (pass_.lower, pass_.upper)
         ]
@@ -511,6 +515,7 @@ class _PassCode:
         self._prologue(early)
         self.nests = arrange([s for s in statements if s not in early], pass_.index)
         self._allocate(self.nests)
+        code.quiet = self.quiet
         states = self._segments(self._start())
         code.length = code.start = None
         self._finish(states)
@@ -624,7 +629,8 @@ class _PassCode:
     def _range(self, axis: str) -> Range:
         code = self.code
         if axis == self.pass_.index:
-            assert code.start is not None and code.length is not None
+            assert code.start is not None
+            assert code.length is not None
             return Range(code.start, code.length, self.size)
         size = self._tile_axes().get(axis, self.kernel.sizes.get(axis))
         assert size is not None
@@ -1352,7 +1358,7 @@ class _Epilogue:
         """Copy an output from its tile to its memory, lane by lane."""
         code, kernel = self.code, self.kernel
         count = code.lanes.lanes
-        memory, strides = kernel.outputs[output.number]
+        _, strides = kernel.outputs[output.number]
         rank = len(kernel.kernel.axes)
         along = next(
             (
@@ -1443,7 +1449,7 @@ class _Epilogue:
         first: SSAValue,
         end: SSAValue,
     ) -> None:
-        """Store what one lane has, unless another task does or the lane has no index."""
+        """Store what a lane has, unless another task does or it has no index."""
         code, kernel = self.code, self.kernel
         target, address = self._address(output, code.add(code.lanes.base, lane), 0)
         store = vector.StoreOp(value, target, [address])

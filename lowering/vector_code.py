@@ -1,8 +1,8 @@
 """Vector code for kernels: one generator for every tile statement.
 
-A value that depends on the lane axis is `vectors` vectors of `lanes` elements; any other
-is a scalar, broadcast where it meets a vector. The loop over a tile axis runs several
-indices at a time, the register copies: what depends on that axis exists once for each
+A value that depends on the lane axis is `vectors` vectors of `lanes` elements; any
+other is a scalar, broadcast where it meets a vector. The loop over a tile axis runs
+several indices at a time, the register copies: what depends on that axis exists once for each
 copy, what does not is shared. Folds inside become one loop with an accumulator for each
 copy and vector (unroll and jam).
 """
@@ -12,22 +12,20 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from math import inf, prod
 from typing import Any, TypeAlias
 
 from xdsl.builder import Builder
 from xdsl.dialects import arith, math, memref, scf, vector
+from xdsl.dialects.arith import FastMathFlagsAttr
 from xdsl.dialects.builtin import (
     AnyFloat,
-    ArrayAttr,
-    DenseArrayBase,
     DenseIntOrFPElementsAttr,
     IndexType,
+    IntegerAttr,
     MemRefType,
     UnregisteredOp,
     VectorType,
     i1,
-    i32,
     i64,
 )
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
@@ -47,7 +45,7 @@ from moa_dialect.passes.terms import (
     walk,
 )
 from moa_dialect.scalar_code import apply_named, constant, identity_of
-from moa_dialect.types import dtype_of, element_of, kind_of, memory_element
+from moa_dialect.types import kind_of, memory_element
 
 INDEX = IndexType()
 
@@ -61,7 +59,7 @@ class NotLifted(Exception):
 
 @dataclass(frozen=True)
 class Buffer:
-    """Memory of the kernel's own: over `axes`, and then over the lanes if it has any."""
+    """Memory of a kernel: over `axes`, and then over the lanes if it has any."""
 
     memory: SSAValue
     axes: tuple[str, ...]
@@ -108,6 +106,13 @@ class VectorCode:
         scale: how far apart consecutive indices of an axis are, if not 1.
         buffers: the memory of states and tiles that have axes.
         held: the values of those that have none.
+        length: how many indices the chunk has.
+        start: the first of them.
+        mask: which lanes have an index of the chunk; None if all have.
+        register: the axis of which several indices run at a time.
+        copies: how many.
+        scalar_lane: the index of the lane axis where it is one index, not many.
+        quiet: the states that may leave out elements that are NaN.
     """
 
     terms: Terms
@@ -127,6 +132,7 @@ class VectorCode:
     register: str | None = None
     copies: int = 1
     scalar_lane: SSAValue | None = None
+    quiet: set[str] = field(default_factory=set[str])
     scopes: list[dict[Hashable, Any]] = field(
         default_factory=lambda: list[dict[Hashable, Any]]([{}])
     )
@@ -533,6 +539,23 @@ class VectorCode:
             after = self.apply(function, before, get(body, copy, number))
         return after
 
+    def extreme(self, function: str, value: SSAValue, before: SSAValue) -> SSAValue:
+        """The larger or smaller of two values, the second if the first is NaN.
+
+        That is one instruction of most processors; `maximumf` is several.
+        """
+        number = {"max": 2, "min": 4}[function]  # ogt, olt
+        is_more = self.make(
+            arith.CmpfOp,
+            (value, before),
+            self.vector_type(i1),
+            {
+                "predicate": IntegerAttr(number, i64),
+                "fastmath": FastMathFlagsAttr("none"),
+            },
+        )
+        return self.make(arith.SelectOp, (is_more, value, before), before.type)
+
     def fma(self, left: SSAValue, right: SSAValue, to: SSAValue) -> SSAValue:
         """`left * right + to`, rounded once."""
         if isinstance(to.type, VectorType):
@@ -782,9 +805,13 @@ class VectorCode:
                 for copy in range(self.copies):
                     for number in range(count):
                         before = carried[position + number]
-                        after = self.accumulate(
-                            item.function, before, item.body, copy, number
-                        )
+                        if item.statement.name in self.quiet:
+                            element = self.vector(item.body, copy, number)
+                            after = self.extreme(item.function, element, before)
+                        else:
+                            after = self.accumulate(
+                                item.function, before, item.body, copy, number
+                            )
                         carried[position + number] = self.masked(
                             before, after, copy, number
                         )
@@ -893,20 +920,3 @@ def _name(kind: Folded) -> str:
     if not isinstance(kind.function, StringAttr):
         raise NotLifted("a fold with a function of the program")
     return kind.function.data
-
-
-__all__ = [
-    "ArrayAttr",
-    "Buffer",
-    "DenseArrayBase",
-    "Lanes",
-    "NotLifted",
-    "VectorCode",
-    "coefficient",
-    "dtype_of",
-    "element_of",
-    "i32",
-    "i64",
-    "inf",
-    "prod",
-]

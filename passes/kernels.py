@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from xdsl.dialects.builtin import StringAttr, TensorType
+from xdsl.dialects.builtin import AnyFloat, StringAttr, TensorType
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Attribute, Block, Operation, OpResult, Region, SSAValue
 from xdsl.utils.hints import isa
@@ -26,7 +26,7 @@ from moa_dialect.ops.normal_form import (
     body_of,
     cell_element,
 )
-from moa_dialect.passes.terms import Held, NotATerm, Reader, Term, Terms, walk
+from moa_dialect.passes.terms import Computed, Held, NotATerm, Reader, Term, Terms, walk
 from moa_dialect.types import element_of
 
 AFTER = Held("count", "after")
@@ -406,16 +406,19 @@ def _named(function: FunctionAttr) -> str:
 
 def all_terms(kernel: Kernel) -> list[Term]:
     """The terms of a kernel, operands first."""
-    found: list[Term] = []
-    for pass_ in kernel.passes:
-        found += [pass_.lower, pass_.upper]
-        for accumulator in pass_.accumulators:
-            found.append(accumulator.part)
-            if accumulator.move is not None:
-                found.append(accumulator.move)
-        found += [term for r in pass_.pivots for term in (r.start, r.value)]
+    found = [term for pass_ in kernel.passes for term in _pass_terms(pass_)]
     found += [output.value for output in kernel.outputs]
     return list(walk(*found))
+
+
+def _pass_terms(pass_: Pass) -> list[Term]:
+    """The terms a pass is made of."""
+    found = [pass_.lower, pass_.upper]
+    for accumulator in pass_.accumulators:
+        found.append(accumulator.part)
+        if accumulator.move is not None:
+            found.append(accumulator.move)
+    return found + [term for r in pass_.pivots for term in (r.start, r.value)]
 
 
 def split_folds(kernel: Kernel) -> None:
@@ -464,3 +467,57 @@ def _reads(term: Term, place: Pass) -> bool:
         isinstance(inner.kind, Held) and inner.kind.name in names
         for inner in walk(term)
     )
+
+
+_SELECT = "arith.select"
+
+
+def is_strict(term: Term, in_: Term) -> bool:
+    """Whether a term is NaN whenever another one is, by how it is computed."""
+    if term is in_:
+        return True
+    if term.computes(_SELECT):
+        return all(is_strict(arg, in_) for arg in term.args[1:])
+    kind = term.kind
+    is_real = isinstance(kind, Computed) and isinstance(term.type, AnyFloat)
+    if is_real and kind.name.startswith(("arith.", "math.")):
+        return kind.name not in _LENIENT and any(is_strict(a, in_) for a in term.args)
+    return False
+
+
+_LENIENT = ("arith.maxnumf", "arith.minnumf", "math.powf", "arith.bitcast")
+"""Operations on floats that may give a number where an operand is NaN."""
+
+
+def ignores_nan(kernel: Kernel, pass_: Pass, accumulator: Accumulator) -> bool:
+    """Whether a maximum or minimum may leave out elements that are NaN.
+
+    It may where each output that needs the pass is NaN all the same: by a sum over
+    values each of which is NaN where the element is.
+    """
+    if accumulator.function not in ("max", "min") or accumulator.axes:
+        return False
+    terms = kernel.terms
+    witnesses: list[Term] = []
+    for a in pass_.accumulators:
+        indices = [terms.index(axis) for axis in a.axes]
+        old = terms.held(Held(a.name, "old"), indices, a.type)
+        if (
+            a.function == "add"
+            and is_strict(a.part, accumulator.part)
+            and (a.move is None or is_strict(a.move, old))
+        ):
+            witnesses.append(terms.held(Held(a.name, "final"), indices, a.type))
+    names = {state.name for state in (*pass_.accumulators, *pass_.pivots)}
+    later = kernel.passes[kernel.passes.index(pass_) + 1 :]
+    if any(_names(term) & names for other in later for term in _pass_terms(other)):
+        return False
+    return all(
+        any(is_strict(output.value, witness) for witness in witnesses)
+        for output in kernel.outputs
+        if _names(output.value) & names
+    )
+
+
+def _names(term: Term) -> set[str]:
+    return {t.kind.name for t in walk(term) if isinstance(t.kind, Held)}
