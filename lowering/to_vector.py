@@ -140,11 +140,15 @@ class KernelCode:
     def emit(self) -> None:
         """Emit the whole kernel."""
         kernel, schedule = self.kernel, self.schedule
-        self.lane = next(
-            (axis for axis in kernel.axes if kernel.hints[axis] == schedule.lane), ""
-        )
+        self.lane = kernel.named(schedule.lane)
+        self.blocked = kernel.named(schedule.blocked)
         grid = [axis for axis in kernel.axes if axis != self.lane]
         extents = {axis: self.extent(axis) for axis in kernel.axes}
+        if self.blocked:
+            size = self.number(schedule.block)
+            extents[self.blocked] = self._index(
+                arith.CeilDivSIOp, extents[self.blocked], size
+            )
         blocks = self.number(1)
         builder = self.builder
         width = schedule.lanes * schedule.vectors
@@ -179,9 +183,22 @@ class KernelCode:
         """The extent of an axis."""
         return self.value_of(self.kernel.extents[axis])
 
-    def static(self, axis: str) -> int | None:
-        """The extent of an axis as a number, None if it is not known."""
+    def static(self, axis: str, whole: bool = False) -> int | None:
+        """The extent of an axis as a number, None if it is not known.
+
+        That of the blocked axis is the block's, unless the `whole` one is asked for.
+        """
+        if axis == self.blocked and not whole:
+            return self.schedule.block
         return static_extent(self.kernel.extents[axis])
+
+    def start_of(self, axis: str) -> SSAValue:
+        """The first index that a task has of a row axis, or of the blocked axis."""
+        return self.block_start if axis == self.blocked else self.number(0)
+
+    def rows_of(self, output: Output) -> tuple[str, ...]:
+        """The axes over which a task has elements of an output, besides the lanes."""
+        return (*((self.blocked,) if self.blocked else ()), *output.axes)
 
     # One task.
 
@@ -206,6 +223,16 @@ class KernelCode:
         for axis in reversed(grid):
             index[axis] = self._index(arith.RemUIOp, rest, extents[axis])
             rest = self._index(arith.DivUIOp, rest, extents[axis])
+        if self.blocked:
+            # The last block is shifted back to end with the axis.
+            size = schedule.block
+            first = self._index(arith.MuliOp, index[self.blocked], self.number(size))
+            extent = self.static(self.blocked, whole=True)
+            assert extent is not None
+            index[self.blocked] = self._index(
+                arith.MinSIOp, first, self.number(extent - size)
+            )
+            self.block_start = index.pop(self.blocked)
         self.code = VectorCode(
             self.kernel.terms,
             self.builder,
@@ -634,7 +661,7 @@ class _PassCode:
             return Range(code.start, code.length, self.size)
         size = self._tile_axes().get(axis, self.kernel.sizes.get(axis))
         assert size is not None
-        return Range(self.number(0), self.number(size), size)
+        return Range(self.kernel.start_of(axis), self.number(size), size)
 
     def _early(self, statements: Sequence[Statement]) -> list[Statement]:
         """Tiles that are the same for every chunk."""
@@ -711,7 +738,7 @@ class _PassCode:
             if axis == self.pass_.index:
                 assert code.start is not None
                 return code.start
-            return self.number(0)
+            return self.kernel.start_of(axis)
 
         for nest in nests:
             copies = schedule.registers if _contracts(nest) else schedule.unroll
@@ -1233,9 +1260,13 @@ class _Epilogue:
         states = kernel.state_axes((lane,) if kernel.lane else ())
         resolve = Chunk(code.terms, states).resolve
         statements = [
-            Statement(f"o{o.number}", axes, resolve(o.value), Target.OUTPUT)
+            Statement(
+                f"o{o.number}", kernel.rows_of(o), resolve(o.value), Target.OUTPUT
+            )
             for o in outputs
         ]
+        if kernel.blocked:
+            axes = (kernel.blocked, *axes)
         tile_axes: dict[str, int] = {}
         for axis in axes:
             size = kernel.static(axis)
@@ -1249,7 +1280,7 @@ class _Epilogue:
         def whole(axis: str) -> Range:
             size = tile_axes.get(axis, kernel.sizes.get(axis))
             assert size is not None
-            return Range(self.number(0), self.number(size), size)
+            return Range(kernel.start_of(axis), self.number(size), size)
 
         for item in staged:
             kernel.fill(item, whole)
@@ -1276,9 +1307,10 @@ class _Epilogue:
         for number, output in outputs.items():
             if not self._is_contiguous(output):
                 element = memory_element(output.value.type)
-                dims = [sizes[axis] for axis in output.axes]
+                rows = kernel.rows_of(output)
+                dims = [sizes[axis] for axis in rows]
                 memory = kernel.allocate([*dims, code.lanes.width], element)
-                turned[number] = Buffer(memory, output.axes)
+                turned[number] = Buffer(memory, rows)
 
         def store(
             statement: Statement, value: SSAValue, copy: int, vector_: int
@@ -1316,14 +1348,11 @@ class _Epilogue:
                         for k in range(1 if code.scalar_lane else vectors):
                             store(item, code.vector(item.value, 0, k), 0, k)
                     else:
-                        code.nest(Nest((), [item]), extents, 1, live, self._zero)
+                        code.nest(Nest((), [item]), extents, 1, live, kernel.start_of)
                 continue
-            code.nest(nest, extents, copies, live, self._zero)
+            code.nest(nest, extents, copies, live, kernel.start_of)
         for number, buffer in turned.items():
             self._turn_out(outputs[number], buffer, sizes)
-
-    def _zero(self, axis: str) -> SSAValue:
-        return self.number(0)
 
     def _is_contiguous(self, output: Output) -> bool:
         """Whether the lanes of an output lie next to each other, all of them."""
@@ -1368,7 +1397,7 @@ class _Epilogue:
             ),
             None,
         )
-        others = [axis for axis in output.axes if axis != along]
+        others = [axis for axis in buffer.axes if axis != along]
         skip = getattr(kernel, "skip", None)
         first = self.number(0) if skip is None else skip
         end = self.number(code.lanes.width)
@@ -1433,7 +1462,8 @@ class _Epilogue:
             axis, *more = axes
 
             def body(index: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
-                with code.bound(axis, index, index):
+                first = code.add(kernel.start_of(axis), index)
+                with code.bound(axis, first, index):
                     loops(more)
                 return []
 
@@ -1506,8 +1536,15 @@ def _emit(lowering: Lowering, kernel: Kernel, schedule: Schedule) -> None:
         NotLifted: if there is no vector code for it.
     """
     op = kernel.op
-    if not schedule.lane:
-        split_folds(kernel)
+    blocked = kernel.named(schedule.blocked)
+    if blocked:
+        size = static_extent(kernel.extents[blocked])
+        if size is None or size < schedule.block:
+            raise NotLifted("a block of an axis that may be shorter")
+        if kernel.passes:
+            raise NotLifted("a block of an axis of a kernel with passes")
+    if blocked or not schedule.lane:
+        split_folds(kernel, (blocked,) if blocked else ())
     outputs: list[tuple[SSAValue, Sequence[SSAValue]]] = []
     for array in op.arrays:
         place, *copies = lowering.targets[array]

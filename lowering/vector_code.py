@@ -2,9 +2,9 @@
 
 A value that depends on the lane axis is `vectors` vectors of `lanes` elements; any
 other is a scalar, broadcast where it meets a vector. The loop over a tile axis runs
-several indices at a time, the register copies: what depends on that axis exists once for each
-copy, what does not is shared. Folds inside become one loop with an accumulator for each
-copy and vector (unroll and jam).
+several indices at a time, the register copies: what depends on that axis exists once
+for each copy, what does not is shared. Folds inside become one loop with an accumulator
+for each copy and vector (unroll and jam).
 """
 
 from __future__ import annotations
@@ -417,7 +417,12 @@ class VectorCode:
             if not buffer.has_lanes and self.is_vector(term):
                 with self.lane_index(self.lanes.base):
                     return [self.value(row, copy) for row in rows]
-            return [self.value(row, copy) for row in rows]
+            return [
+                self.local_index(row.kind, copy)
+                if isinstance(row.kind, str) and row.kind in self.local
+                else self.value(row, copy)
+                for row in rows
+            ]
         return [self.local_index(axis, copy) for axis in buffer.axes]
 
     def local_index(self, axis: str, copy: int) -> SSAValue:
@@ -844,12 +849,7 @@ class VectorCode:
             if statement.name not in live:
                 return
         buffer = self.buffers[statement.name]
-        places = [
-            self.local_index(axis, copy)
-            if statement.target is Target.TILE
-            else self.value(self.terms.index(axis), copy)
-            for axis in buffer.axes
-        ]
+        places = [self.local_index(axis, copy) for axis in buffer.axes]
         lane = self.number(number * self.lanes.lanes)
         self.builder.insert(vector.StoreOp(value, buffer.memory, [*places, lane]))
 

@@ -127,6 +127,10 @@ class Kernel:
     passes: list[Pass] = field(default_factory=list[Pass])
     outputs: list[Output] = field(default_factory=list[Output])
 
+    def named(self, hint: str) -> str:
+        """The axis that has a name in the text; empty if there is none."""
+        return next((axis for axis in self.axes if self.hints[axis] == hint), "")
+
 
 def read_kernel(op: ComprehensionOp, function: FuncOp) -> Kernel:
     """Read a comprehension at the top of a function.
@@ -421,10 +425,14 @@ def _pass_terms(pass_: Pass) -> list[Term]:
     return found + [term for r in pass_.pivots for term in (r.start, r.value)]
 
 
-def split_folds(kernel: Kernel) -> None:
+def split_folds(kernel: Kernel, rows: Sequence[str] = ()) -> None:
     """Let the folds in outputs that need no row axis be passes of their own.
 
     Those over the same range that do not need each other share a pass.
+
+    Args:
+        kernel: the kernel.
+        rows: axes of the kernel over which what is accumulated is an array.
     """
     terms = kernel.terms
     made: dict[Term, Term] = {}
@@ -454,8 +462,10 @@ def split_folds(kernel: Kernel) -> None:
         group = shared.groups[0]
         name = f"a{number}.{len(group.accumulators)}"
         function = _named(term.function)
-        group.accumulators.append(Accumulator(name, function, (), term.type, part))
-        made[term] = terms.held(Held(name, "final"), (), term.type)
+        axes = tuple(axis for axis in rows if axis in term.free)
+        group.accumulators.append(Accumulator(name, function, axes, term.type, part))
+        indices = [terms.index(axis) for axis in axes]
+        made[term] = terms.held(Held(name, "final"), indices, term.type)
     for output in kernel.outputs:
         output.value = terms.replace(output.value, made)
 

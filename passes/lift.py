@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil, prod
 
 from xdsl.context import Context
@@ -40,7 +40,8 @@ class Schedule:
     """How a kernel runs.
 
     In text, resources for axes: `i=procs,regs:2,lanes:16;p=chunk:96,regs:12` has the
-    axis i in the lanes, `p=chunk:16,block:4,regs:2,lanes:16` the folded axes.
+    axis i in the lanes, `p=chunk:16,block:4,regs:2,lanes:16` the folded axes. With
+    `j=procs,block:96` besides, a task has 96 indices of j, several in registers.
 
     Attributes:
         lane: the axis in the lanes, by its name in the text; empty if folded axes are.
@@ -49,6 +50,8 @@ class Schedule:
         registers: how many indices of a tile axis run at a time in a contraction.
         chunk: how many indices of a folded axis make a chunk; rows of lanes, if folded
             axes are in the lanes.
+        blocked: an axis of which a task has several indices, by its name; or empty.
+        block: how many.
     """
 
     lane: str
@@ -56,6 +59,8 @@ class Schedule:
     vectors: int = 2
     registers: int = 12
     chunk: int = 96
+    blocked: str = ""
+    block: int = 1
 
     @property
     def width(self) -> int:
@@ -74,7 +79,8 @@ class Schedule:
         lanes = f"regs:{self.vectors},lanes:{self.lanes}"
         if self.lane:
             fold = f"chunk:{self.chunk},regs:{self.registers}"
-            return f"{self.lane}=procs,{lanes};p={fold}"
+            block = f"{self.blocked}=procs,block:{self.block};" if self.blocked else ""
+            return f"{block}{self.lane}=procs,{lanes};p={fold}"
         return f"p=chunk:{self.chunk},block:{self.registers},{lanes}"
 
 
@@ -90,6 +96,8 @@ def parse_schedule(text: str, axes: Sequence[str]) -> Schedule:
     lanes: dict[str, int] = {}
     fold: dict[str, int] = {}
     lane: str | None = None
+    blocked, block = "", 1
+    blocked, block = "", 1
     for part in filter(None, text.replace(" ", "").split(";")):
         axis, equals, resources = part.partition("=")
         found: dict[str, int] = {}
@@ -112,6 +120,8 @@ def parse_schedule(text: str, axes: Sequence[str]) -> Schedule:
         if axis in axes:
             if "lanes" in found:
                 lane, lanes = axis, found
+            elif "block" in found:
+                blocked, block = axis, found["block"]
         elif "lanes" in found:
             lane, lanes, fold = "", found, found
         else:
@@ -124,7 +134,8 @@ def parse_schedule(text: str, axes: Sequence[str]) -> Schedule:
     if count & (count - 1):
         raise CompileError(f"schedule: lanes are a power of 2, got {count}")
     registers = fold.get("block" if not lane else "regs", 1)
-    return Schedule(lane, count, lanes.get("regs", 1), registers, fold.get("chunk", 1))
+    vectors, chunk = lanes.get("regs", 1), fold.get("chunk", 1)
+    return Schedule(lane, count, vectors, registers, chunk, blocked, block)
 
 
 def static_extent(value: SSAValue) -> int | None:
@@ -169,11 +180,17 @@ class _Count:
         kernel: the kernel.
         lane: the axis, by the name of its index.
         extents: for the indices that are looped over how many there are.
+        shared: an axis of which several indices share what does not depend on it.
+        registers: how many.
+        vectors: how many vectors the lanes are.
     """
 
     kernel: Kernel
     lane: str
     extents: dict[str, int]
+    shared: str = ""
+    registers: int = 1
+    vectors: int = 4
     seen: set[Term] = field(default_factory=set[Term])
     total: float = 0.0
 
@@ -190,7 +207,9 @@ class _Count:
             before = dict(self.extents)
             self.extents[term.kind.index] = int(number or NOMINAL_EXTENT)
             self.add(term.args[2])
-            self.total += self._times(term.args[2])
+            # An accumulation waits for the one before, unless there are others.
+            waiting = max(1.0, 8 / (self.vectors * self.registers))
+            self.total += self._times(term.args[2]) * waiting
             self.extents = before
             return
         for arg in term.args:
@@ -198,8 +217,11 @@ class _Count:
                 self.add(arg)
         self.total += self._cost(term) * self._times(term)
 
-    def _times(self, term: Term) -> int:
-        return prod(n for axis, n in self.extents.items() if axis in term.free)
+    def _times(self, term: Term) -> float:
+        times = float(prod(n for axis, n in self.extents.items() if axis in term.free))
+        if self.shared and self.shared not in term.free:
+            times *= self.extents[self.shared] / self.registers
+        return times
 
     def _cost(self, term: Term) -> float:
         if not isinstance(term.kind, Computed):
@@ -230,14 +252,15 @@ def advances(load: Term, lane: str) -> bool:
 
 def vector_operations(kernel: Kernel, schedule: Schedule, machine: Machine) -> float:
     """How many vector operations a kernel takes on one core, about."""
-    name = next(
-        (axis for axis in kernel.axes if kernel.hints[axis] == schedule.lane), ""
-    )
+    name = kernel.named(schedule.lane)
     extents = {axis: _nominal(kernel.extents[axis]) for axis in kernel.axes}
     tasks = prod(extents.values())
     width, vectors = schedule.width, schedule.vectors
     if name:
         tasks = tasks // max(extents[name], 1) * ceil(extents[name] / width)
+    shared = kernel.named(schedule.blocked)
+    if shared:
+        tasks = tasks // extents[shared] * ceil(extents[shared] / schedule.block)
     rows = {
         axis: _nominal(extent)
         for axis, extent in kernel.extents.items()
@@ -261,7 +284,11 @@ def vector_operations(kernel: Kernel, schedule: Schedule, machine: Machine) -> f
         if not name and output.axes:
             lane = output.axes[-1]
             extents_of[lane] = ceil(rows[lane] / width)
-        count = _Count(kernel, lane, extents_of)
+        registers = 1
+        if shared:
+            extents_of[shared] = schedule.block
+            registers = schedule.registers
+        count = _Count(kernel, lane, extents_of, shared, registers, vectors)
         count.add(output.value)
         is_vector = bool(lane)
         each += (count.total + prod(extents_of.values())) * (
@@ -288,6 +315,7 @@ def _range_of(pass_: Pass) -> int:
 def candidates(kernel: Kernel, machine: Machine) -> list[Schedule]:
     """The schedules to choose from."""
     lanes = machine.vector_bytes // element_bytes(kernel)
+    has_folds = any(t.is_fold for o in kernel.outputs for t in walk(o.value))
     found: list[Schedule] = []
     for axis in kernel.axes:
         extent = static_extent(kernel.extents[axis])
@@ -295,7 +323,10 @@ def candidates(kernel: Kernel, machine: Machine) -> list[Schedule]:
         for vectors in range(1, 5):
             if vectors > 1 and extent is not None and most * vectors > extent:
                 break
-            found.append(_schedule(kernel, kernel.hints[axis], most, vectors, machine))
+            plain = _schedule(kernel, kernel.hints[axis], most, vectors, machine)
+            found.append(plain)
+            if has_folds and not kernel.passes:
+                found += _blocked(kernel, axis, plain)
     if kernel.passes:
         longest = max(map(_range_of, kernel.passes))
         most = min(lanes, _power_below(longest))
@@ -304,6 +335,35 @@ def candidates(kernel: Kernel, machine: Machine) -> list[Schedule]:
                 break
             found.append(_schedule(kernel, "", most, vectors, machine))
     return found
+
+
+def _blocked(kernel: Kernel, lane: str, plain: Schedule) -> list[Schedule]:
+    """The schedules in which a task has several indices of another axis."""
+    found: list[Schedule] = []
+    for axis in kernel.axes:
+        extent = static_extent(kernel.extents[axis])
+        if axis == lane or extent is None or extent < 2:
+            continue
+        registers = min(plain.registers, extent)
+        even = ceil(extent / ceil(extent / _BLOCK))
+        block = min(extent, ceil(even / registers) * registers)
+        found.append(
+            replace(
+                plain,
+                registers=registers,
+                chunk=_DEEP,
+                blocked=kernel.hints[axis],
+                block=block,
+            )
+        )
+    return found
+
+
+_BLOCK = 96
+"""The most indices of an axis that a task has, with the sums in the second cache."""
+
+_DEEP = 256
+"""How many indices of a folded axis are summed before sums go back to memory."""
 
 
 def _power_below(number: int) -> int:
@@ -335,11 +395,16 @@ def _schedule(
 
 def choose(kernel: Kernel, machine: Machine) -> Schedule | None:
     """The schedule that takes the fewest vector operations, None if there is none."""
-    with_folds = kernel
-    found = candidates(with_folds, machine)
-    if not found:
-        return None
-    return min(found, key=lambda s: vector_operations(with_folds, s, machine))
+    found = candidates(kernel, machine)
+    best = min(found, key=lambda s: vector_operations(kernel, s, machine), default=None)
+    # With folded axes in the lanes every fold is a pass.
+    split_folds(kernel)
+    others = [s for s in candidates(kernel, machine) if not s.lane]
+    return min(
+        [*([best] if best else []), *others],
+        key=lambda s: vector_operations(kernel, s, machine),
+        default=None,
+    )
 
 
 @dataclass(frozen=True)
@@ -371,7 +436,6 @@ class LiftPass(ModulePass):
         if self.schedule != AUTO:
             axes = [kernel.hints[axis] for axis in kernel.axes]
             return parse_schedule(self.schedule, axes)
-        split_folds(kernel)
         return choose(kernel, machine)
 
 
