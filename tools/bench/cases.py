@@ -84,7 +84,16 @@ class Case:
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> Case:
         """The case that `to_json` made a dictionary of."""
-        return Case(**{**value, "contenders": tuple(value["contenders"])})
+        names: list[str] = value["contenders"]
+        return Case(
+            value["suite"],
+            value["program"],
+            value["dtype"],
+            value["size"],
+            value["threads"],
+            value["metric"],
+            tuple(names),
+        )
 
 
 @dataclass(frozen=True)
@@ -118,7 +127,7 @@ def row_error(result: Array, expected: Array) -> float:
     given = result.astype(np.float64)
     if expected.ndim < 2:
         given, expected = given.reshape(-1, 1), expected.reshape(-1, 1)
-    sizes = np.linalg.norm(expected, axis=-1)
+    sizes: Array = np.linalg.norm(expected, axis=-1)
     floor = 0.1 * np.sqrt(np.mean(sizes**2))
     with np.errstate(invalid="ignore", over="ignore"):
         distances = np.linalg.norm(given - expected, axis=-1)

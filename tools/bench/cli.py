@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from moa_dialect.tools.bench import machine
 from moa_dialect.tools.bench.cases import DTYPES, Case
@@ -269,12 +269,14 @@ def read_document(path: Path) -> Document:
         BenchError: if it is something else.
     """
     try:
-        document = json.loads(path.read_text("utf-8"))
+        document: Any = json.loads(path.read_text("utf-8"))
     except ValueError:
         raise BenchError(f"{path}: not a file that --json wrote") from None
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise BenchError(f"{path}: not a file that --json wrote")
-    return document
+    if isinstance(document, dict) and "results" in document:
+        found = cast(Document, document)
+        if found.get("format") == FORMAT:
+            return found
+    raise BenchError(f"{path}: not a file that --json wrote")
 
 
 def check_writable(path: Path | None) -> None:

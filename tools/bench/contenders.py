@@ -57,6 +57,7 @@ class Contender:
         is_peer: False for moa itself.
         needs_compiler: whether it runs a C++ compiler.
         imports: the module that is imported before the time to build counts.
+        has_cache: whether it keeps what it compiled on disk.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Contender:
     is_peer: bool = True
     needs_compiler: bool = False
     imports: str = ""
+    has_cache: bool = False
 
     def missing(self) -> str:
         """Why it cannot take part here, or nothing."""
@@ -196,6 +198,7 @@ def _torch(threads: int) -> Any:
 
     torch.set_num_threads(threads)
     torch.set_grad_enabled(False)
+    torch.compiler.reset()  # or it generalises from the case before, to any length
     return torch
 
 
@@ -331,7 +334,7 @@ def flex_build(case: Case, inputs: Inputs, threads: int) -> Built:
         options["score_mod"] = lambda s, b, h, i, j: s + bias[h, i, j]
     if size.kv_heads != size.heads:
         options["enable_gqa"] = True
-    compiled = torch.compile(flex_attention)
+    compiled = torch.compile(flex_attention, dynamic=False)
     return Built(lambda: compiled(q, k, v, **options), _first_of_batch)
 
 
@@ -567,7 +570,13 @@ _HERE = "moa_dialect.tools.bench.contenders"
 
 
 def _ours(name: str, function: str) -> Contender:
-    return Contender(name, f"{_HERE}:{function}", is_peer=False, imports="moa_dialect")
+    return Contender(
+        name,
+        f"{_HERE}:{function}",
+        is_peer=False,
+        imports="moa_dialect",
+        has_cache=True,
+    )
 
 
 def _of_torch(name: str, function: str, needs_compiler: bool = False) -> Contender:
@@ -578,6 +587,7 @@ def _of_torch(name: str, function: str, needs_compiler: bool = False) -> Contend
         TORCH,
         needs_compiler=needs_compiler,
         imports="torch",
+        has_cache=needs_compiler,
     )
 
 
@@ -605,6 +615,7 @@ CONTENDERS: dict[str, Contender] = {
             ("openvino",),
             BENCH,
             imports="openvino",
+            has_cache=True,
         ),
         Contender("numpy", f"{_HERE}:numpy_build", imports="numpy"),
     )

@@ -234,7 +234,7 @@ class Harness:
 
     def _measure_group(self, group: Sequence[Case], folder: Path) -> list[Result]:
         threads = group[0].threads
-        jobs = [
+        jobs: list[Any] = [
             {"case": case.to_json(), "reference": str(folder / f"{number}.npz")}
             for number, case in enumerate(group)
         ]
@@ -266,12 +266,16 @@ class Harness:
         (result,) = results
         if result.status != "ok":
             return
+        nothing = "unsupported", "keeps no cache on disk"
+        if not self.contenders[result.contender].has_cache:
+            result.status, result.reason = nothing
+            return
         first = Result(result.case, result.contender)
         self._round(0, [first], jobs, folder)
         if first.status != "ok":
             result.status, result.reason = first.status, first.reason
         elif not any(path.is_file() for path in _cache(folder, result).rglob("*")):
-            result.status, result.reason = "unsupported", "keeps no cache on disk"
+            result.status, result.reason = nothing
 
     def _round(
         self, number: int, results: list[Result], jobs: list[Any], folder: Path
@@ -291,7 +295,11 @@ class Harness:
                 f"{contender.name}, {case.label}{more}"
             )
             request = self._request("measure", case.threads, [job for _, job in left])
-            request |= {"factory": contender.factory, "imports": contender.imports}
+            request |= {
+                "factory": contender.factory,
+                "imports": contender.imports,
+                "compiles_at_call": contender.needs_compiler,
+            }
             with tempfile.TemporaryDirectory(prefix="moa-bench-cache-") as fresh:
                 outcome = self.run(
                     request,

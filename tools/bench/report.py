@@ -147,7 +147,7 @@ def _cells(entry: Entry, kind: str) -> dict[str, str]:
         return {}
     cells: dict[str, str] = {}
     if kind == "memory":
-        cells["MiB"] = f"{entry['best'] / 2**20:.1f}"
+        cells["MiB"] = f"{entry['best'] / 2**20:.2f}"
     else:
         cells["best ms"] = milliseconds(entry["best"])
         cells["median ms"] = milliseconds(entry["median"])

@@ -7,6 +7,8 @@ written as soon as the job is done: if the process dies, it is known in which.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import importlib
 import json
 import math
@@ -118,6 +120,8 @@ def extra_memory(call: Callable[[], Any]) -> tuple[int, Any]:
     Raises:
         UnsupportedError: if the system cannot tell.
     """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)  # what was freed is no longer resident
     try:
         Path("/proc/self/clear_refs").write_text("5")  # the peak is what it is now
     except OSError:
@@ -151,10 +155,12 @@ def _run_job(request: dict[str, Any], job: dict[str, Any]) -> Answer:
     if request["imports"]:
         importlib.import_module(request["imports"])
     if case.metric == "memory":
-        _warm_small(build, case)
+        _warm_small(build, case)  # so that libraries and threads are there
     start = time.perf_counter()
     built = build(case, inputs, case.threads)
     if case.metric == "memory":
+        if request["compiles_at_call"]:
+            built.call()
         extra, result = extra_memory(built.call)
     else:
         extra, result = 0, built.call()
@@ -178,7 +184,7 @@ def _run_job(request: dict[str, Any], job: dict[str, Any]) -> Answer:
 
 
 def _warm_small(build: Callable[..., Any], case: Case) -> None:
-    """Let libraries load and start threads, on a small case, before memory counts."""
+    """Run a contender on a small case."""
     small = Case(
         case.suite,
         case.program,
