@@ -221,10 +221,12 @@ def _first_of_batch(tensor: Any) -> Array:
     return _from_tensor(tensor.squeeze(0))
 
 
-def additive_mask(case: Case, inputs: Inputs) -> Array | None:
+def additive_mask(
+    case: Case, inputs: Inputs, is_causal_option: bool = True
+) -> Array | None:
     """What is added to the scores: -inf for hidden keys, ALiBi, or the bias, or None.
 
-    A causal mask alone is None: the contenders have it as an option. Shape
+    A causal mask alone is None if the contender has it as an option. Shape
     (1 or heads, n, m), the dtype of the case.
 
     Raises:
@@ -239,7 +241,11 @@ def additive_mask(case: Case, inputs: Inputs) -> Array | None:
         added = inputs["bias"]
     elif size.variant == "alibi":
         added = size.distances(rows)
-    elif size.window or size.variant == "document":
+    elif (
+        size.window
+        or size.variant == "document"
+        or (size.causal and not is_causal_option)
+    ):
         added = np.zeros((1, size.n, size.m))
     else:
         return None
@@ -375,11 +381,7 @@ def _torch_attention(torch: Any, case: Case, inputs: Inputs) -> tuple[Any, list[
     softcap = SOFTCAP if size.variant == "softcap" else 0.0
     mask = None
     if not softcap:
-        mask = additive_mask(case, inputs)
-        if mask is None and size.causal:
-            visible = size.visible(np.arange(size.n))
-            assert visible is not None
-            mask = np.where(visible, 0.0, -np.inf).astype(inputs["q"].dtype)
+        mask = additive_mask(case, inputs, is_causal_option=False)
     added = [] if mask is None else [_tensor(torch, mask)]
 
     def attention(q: Any, k: Any, v: Any, *added: Any) -> Any:
@@ -438,7 +440,8 @@ def _ort_attention(case: Case, inputs: Inputs, threads: int) -> Built:
         for name in "qkv"
     }
     names = ["q", "k", "v"]
-    mask = additive_mask(case, inputs)
+    # Its own causal mask lets the last query see the last key, not the first the first.
+    mask = additive_mask(case, inputs, is_causal_option=size.n == size.m)
     if mask is not None:
         feeds["mask"] = mask[None]
         names += ["", "", "mask"]  # after bias and key_padding_mask
