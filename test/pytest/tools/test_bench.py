@@ -172,6 +172,45 @@ def test_who_leaves_nothing_on_disk():
         )
 
 
+@pytest.mark.parametrize("metric", ["build", "cached-build"])
+def test_caches_are_new_or_those_of_the_rounds_before(metric: Any):
+    folders: list[str] = []
+
+    def run(request: Any, timeout_s: float, environment: Mapping[str, str]) -> Outcome:
+        if request["kind"] == "measure":
+            folder = Path(environment["XDG_CACHE_HOME"])
+            if metric == "build" or not folders:
+                assert list(folder.iterdir()) == []
+            (folder / "kernel").write_text("")
+            folders.append(str(folder))
+        return Outcome([ok(1.0)])
+
+    case = Case("compile", "increment", "f64", {}, 1, metric, ("a",))
+    who = some("a", has_cache=True)
+    (result,) = Harness(who, rounds=3, run=run).measure([case])
+    assert len(result.rounds) == 3
+    if metric == "build":
+        assert len(set(folders)) == len(folders) == 3
+    else:  # one turn more than is counted, to fill it
+        assert len(set(folders)) == 1
+        assert len(folders) == 4
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="the peak cannot be reset"
+)
+def test_memory_of_a_call_is_that_of_its_peak():
+    before = np.ones(2**26, np.uint8)  # a peak of its own, which does not count
+    del before
+
+    def call() -> int:
+        return int(np.ones(2**25, np.uint8)[::4096].sum())
+
+    extra, result = worker.extra_memory(call)
+    assert result == 2**13
+    assert 2**25 <= extra < 2**25 + 2**23
+
+
 def test_no_reference_is_an_error():
     def run(*_: Any) -> Outcome:
         return Outcome([], "killed by SIGKILL")
@@ -598,6 +637,21 @@ def test_list(capsys: pytest.CaptureFixture[str]):
     text = capsys.readouterr().out
     for name in (*SUITES, *CONTENDERS):
         assert re.search(rf"^  {name} ", text, re.MULTILINE)
+
+
+def test_peaks_are_the_better_of_before_and_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    found = [{"1": {"f32": 4.0, "read": 1.0}}, {"1": {"f32": 3.0, "read": 2.0}}]
+
+    def nothing(self: Harness, cases: Any) -> list[Result]:
+        return []
+
+    monkeypatch.setattr(Harness, "peaks", lambda self, threads: found.pop(0))  # pyright: ignore
+    monkeypatch.setattr(Harness, "measure", nothing)
+    saved = tmp_path / "a.json"
+    assert cli.main(["rows", "--threads", "1", "--json", str(saved)]) == 0
+    assert json.loads(saved.read_text())["peaks"] == {"1": {"f32": 4.0, "read": 2.0}}
 
 
 def test_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
