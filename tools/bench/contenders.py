@@ -309,7 +309,13 @@ def sdpa_rows_build(case: Case, inputs: Inputs, threads: int) -> Built:
 
 
 def flex_build(case: Case, inputs: Inputs, threads: int) -> Built:
-    """FlexAttention, compiled; masks as block masks, the rest as a score_mod."""
+    """FlexAttention, compiled; masks as block masks, the rest as a score_mod.
+
+    Raises:
+        UnsupportedError: for f64, which it refuses on the CPU.
+    """
+    if case.dtype == "f64":
+        raise UnsupportedError("FlexAttention has no f64 on the CPU")
     torch = _torch(threads)
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 

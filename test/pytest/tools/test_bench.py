@@ -395,6 +395,17 @@ def test_peers_compute_the_reference(name: str, size: dict[str, Any]):
     assert error <= limit
 
 
+def test_dtypes_that_peers_do_not_have():
+    for build, dtype, reason in (
+        (contenders.flex_build, "f64", "FlexAttention has no f64 on the CPU"),
+        (contenders.onnxruntime_build, "bf16", "MultiHeadAttention has no bf16"),
+        (contenders.openvino_build, "f64", "does not compute in f64"),
+        (contenders.numpy_build, "bf16", "no function for attention"),
+    ):
+        with pytest.raises(UnsupportedError, match=reason):
+            result_of(build, attention(dtype))
+
+
 def test_scores_that_would_fill_memory():
     case = attention(n=2**14, m=2**14)
     with pytest.raises(UnsupportedError, match=r"would store 4\.0 GiB of scores"):
