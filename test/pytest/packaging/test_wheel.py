@@ -168,7 +168,7 @@ def test_states_license_and_pinned_requirements(wheel: Path) -> None:
 def test_declares_commands_and_universe(wheel: Path) -> None:
     declared = configparser.ConfigParser()
     declared.read_string(metadata(wheel, "entry_points.txt"))
-    assert set(declared["console_scripts"]) == {"moa-opt", "moa-run"}
+    assert set(declared["console_scripts"]) == {"moa-bench", "moa-opt", "moa-run"}
     assert set(declared["xdsl.universe"]) == {"moa"}
 
 
