@@ -50,6 +50,9 @@ from moa_dialect.lowering import math_tables as tables
 NONPOSITIVE = "moa.nonpositive"
 """The attribute of a `math.exp` or `math.exp2` whose operand is at most 0, or NaN."""
 
+TANH_DELAY = 0.2
+"""By how much later than at the half n becomes 1, where 2^n q + (2^n - 1) cancels."""
+
 TARGETS = ("generic", "avx512", "host")
 """What the code may be for; `host` is one of the others."""
 
@@ -126,7 +129,7 @@ F32 = Format(
     expm1_low=-18.0,
     tanh_high=9.25,
     erf_edge=0.921875,
-    erf_center=2.25,
+    erf_center=1.0,
     erf_high=4.0,
     ln2=(tables.LN2_HIGH_32, tables.LN2_LOW_32),
     ln2_short=(tables.LN2_SHORT_32, tables.LN2_REST_32),
@@ -148,7 +151,7 @@ F64 = Format(
     expm1_low=-38.0,
     tanh_high=19.25,
     erf_edge=1.0,
-    erf_center=3.5,
+    erf_center=1.0,
     erf_high=6.0,
     ln2=(tables.LN2_HIGH_64, tables.LN2_LOW_64),
     ln2_short=(tables.LN2_SHORT_64, tables.LN2_REST_64),
@@ -284,6 +287,15 @@ class _Code:
             value = self.fma(value, x, coefficient)
         return self._real(value)
 
+    def polynomial(self, x: SSAValue, coefficients: Sequence[float]) -> SSAValue:
+        """The same as `horner`; a long sum as two of half the latency."""
+        if len(coefficients) < 8:
+            return self.horner(x, coefficients)
+        square = self.mul(x, x)
+        even = self.horner(square, coefficients[::2])
+        odd = self.horner(square, coefficients[1::2])
+        return self.fma(odd, x, even)
+
     # Bits.
 
     def bits(self, x: SSAValue) -> SSAValue:
@@ -404,13 +416,21 @@ class _Code:
         x = self.at_least(x, low)
         if not nonpositive:
             x = self.at_most(x, high)
-        polynomial = (1.0, 1.0, *self.format.exp)
         return self._power(
             x,
             self.format.log2_e[0],
             nonpositive,
-            lambda n: self.horner(self._remainder(x, n), polynomial),
+            lambda n: self._exp_near_0(self._remainder(x, n)),
         )
+
+    def _exp_near_0(self, r: SSAValue) -> SSAValue:
+        p = self.polynomial(r, self.format.exp)
+        return self.fma(self.fma(p, r, 1.0), r, 1.0)
+
+    def _exp2_near_0(self, r: SSAValue) -> SSAValue:
+        first, *rest = self.format.exp2
+        p = self.polynomial(r, rest)
+        return self.fma(self.fma(p, r, first), r, 1.0)
 
     def exp2(self, x: SSAValue, nonpositive: bool = False) -> SSAValue:
         """2^n (1 + r p(r)) for x = n + r."""
@@ -418,9 +438,8 @@ class _Code:
         x = self.at_least(x, low)
         if not nonpositive:
             x = self.at_most(x, high)
-        polynomial = (1.0, *self.format.exp2)
         return self._power(
-            x, 1, nonpositive, lambda n: self.horner(self.sub(x, n), polynomial)
+            x, 1, nonpositive, lambda n: self._exp2_near_0(self.sub(x, n))
         )
 
     def _small_exp(self, x: SSAValue) -> SSAValue:
@@ -428,50 +447,57 @@ class _Code:
         shift = self.format.shift + self.format.bias
         shifted = self.fma(x, self.format.log2_e[0], shift)
         r = self._remainder(x, self.sub(shifted, shift))
-        p = self.horner(r, (1.0, 1.0, *self.format.exp))
-        return self.mul(p, self.to_exponent(shifted))
+        return self.mul(self._exp_near_0(r), self.to_exponent(shifted))
 
-    def _half_expm1(self, x: SSAValue, n: SSAValue, power: SSAValue) -> SSAValue:
-        """Half of expm1(2 x), 2 x = n ln 2 + 2 r, for a power of 2^n.
-
-        2^n (r + r² p(r)) + (2^n - 1) / 2.
-        """
-        r = self._remainder(x, n, 0.5)
-        tail = self.horner(r, self.format.half_expm1)
-        q = self.fma(self.mul(r, r), tail, r)
-        return self.fma(power, q, self.fma(power, 0.5, -0.5))
+    def _half_expm1(self, r: SSAValue) -> SSAValue:
+        """expm1(2 r) / 2 near 0."""
+        tail = self.polynomial(r, self.format.half_expm1)
+        return self.fma(self.mul(r, r), tail, r)
 
     def expm1(self, x: SSAValue) -> SSAValue:
-        """With half the power of two, since the largest one is infinite."""
+        """2^n (q + 1) - 1 for x = n ln 2 + 2 r, q = expm1(2 r).
+
+        With half the power, since the largest one is infinite.
+        """
         y = self.at_least(x, self.format.expm1_low)
         y = self.at_most(y, self.format.exp_range[1])
         shift = self.format.shift + self.format.bias - 1
         shifted = self.fma(y, self.format.log2_e[0], shift)
         n = self.sub(shifted, shift)
         power = self.to_exponent(shifted)
-        r = self.mul(self._remainder(y, n), 0.5)
-        tail = self.horner(r, self.format.half_expm1)
-        q = self.fma(self.mul(r, r), tail, r)
+        q = self._half_expm1(self.mul(self._remainder(y, n), 0.5))
         half = self.fma(power, self.add(q, q), self.sub(power, 0.5))
         return self.with_sign(self.add(half, half), x)
 
     def tanh(self, x: SSAValue) -> SSAValue:
-        """E / (E + 1) for E = expm1(2 |x|) / 2, with the sign of x."""
+        """h / (1 + h) for h = expm1(2 |x|) / 2, with the sign of x.
+
+        For |x| = n ln 2 / 2 + r, h = 2^n q(r) + (2^n - 1) / 2. What 1 + h loses by
+        rounding is made up for: the derivative of h / (1 + h) by what is added to h
+        below is -t (1 - t), t being the quotient.
+        """
         a = self.at_most(self.magnitude(x), self.format.tanh_high)
         shift = self.format.shift + self.format.bias
-        shifted = self.fma(a, 2 * self.format.log2_e[0], shift)
+        scaled = self.fma(a, 2 * self.format.log2_e[0], -TANH_DELAY)
+        shifted = self.add(scaled, shift)
         n = self.sub(shifted, shift)
-        half = self._half_expm1(a, n, self.to_exponent(shifted))
-        return self.with_sign(self.div(half, self.add(half, 1.0)), x)
+        power = self.to_exponent(shifted)
+        q = self._half_expm1(self._remainder(a, n, 0.5))
+        h = self.fma(power, q, self.fma(power, 0.5, -0.5))
+        below = self.add(h, 1.0)
+        lost = self.sub(self.sub(below, 1.0), h)
+        t = self.div(h, below)
+        slope = self.sub(t, self.mul(t, t))
+        return self.with_sign(self.at_most(self.fma(lost, slope, t), 1.0), x)
 
     def erf(self, x: SSAValue) -> SSAValue:
         """|x| + |x| p(x²), or 1 - exp(-p(|x|)) beyond the edge; the sign of x."""
         format_ = self.format
         a = self.magnitude(x)
-        small = self.fma(a, self.horner(self.mul(a, a), format_.erf), a)
+        small = self.fma(a, self.polynomial(self.mul(a, a), format_.erf), a)
         u = self.sub(self.at_most(a, format_.erf_high), format_.erf_center)
         minus = [-coefficient for coefficient in format_.log_erfc]
-        large = self.sub(1.0, self._small_exp(self.horner(u, minus)))
+        large = self.sub(1.0, self._small_exp(self.polynomial(u, minus)))
         below = self.is_negative(
             self.isub(self.bits(a), format_.as_bits(format_.erf_edge))
         )
@@ -501,18 +527,21 @@ class _Code:
         e = self.sub(self.from_bits(self.iadd(exponent, zero)), format_.shift)
         return e, f
 
-    def _log1p_tail(self, f: SSAValue) -> SSAValue:
-        """log(1 + f) - f."""
+    def _log1p_tail(
+        self, f: SSAValue, factor: float, more: SSAValue
+    ) -> SSAValue:
+        """The sum of (log(1 + f) - f) · factor and a small number."""
         square = self.mul(f, f)
         if self.format.bits == 32:
-            tail = self.horner(f, (-0.5, *self.format.log))
-            return self.mul(square, tail)
+            inner = self.polynomial(f, [factor * c for c in self.format.log])
+            return self.fma(square, self.fma(inner, f, -0.5 * factor), more)
         # With s = f / (2 + f), log(1 + f) = 2 s + s R(s²); as fdlibm arranges it.
         s = self.div(f, self.add(f, 2.0))
         z = self.mul(s, s)
         half = self.mul(square, 0.5)
         sum_ = self.fma(z, self.horner(z, self.format.log), half)
-        return self.sub(self.mul(s, sum_), half)
+        tail = self.fma(s, sum_, self.mul(square, -0.5))
+        return self.add(tail, more) if factor == 1 else self.fma(tail, factor, more)
 
     def _special_log(self, x: SSAValue, result: SSAValue) -> SSAValue:
         """Results for infinity and NaN, for negative numbers and for zeros."""
@@ -533,7 +562,7 @@ class _Code:
         """e ln 2 + f + (log(1 + f) - f), the rounding of the first sum made up for."""
         high, low = self.format.ln2_short
         e, f = self._decompose(x)
-        tail = self.fma(e, low, self._log1p_tail(f))
+        tail = self._log1p_tail(f, 1.0, self.mul(e, low))
         if correction is not None:
             tail = self.add(tail, correction)
         sum_ = self.fma(e, high, f)
@@ -555,8 +584,8 @@ class _Code:
         high, low = self.format.log2_e
         e, f = self._decompose(x)
         product = self.mul(f, high)
-        tail = self.fma(f, low, self.fma(f, high, self.mul(product, -1.0)))
-        tail = self.fma(self._log1p_tail(f), high, tail)
+        rest = self.fma(f, low, self.fma(f, high, self.mul(product, -1.0)))
+        tail = self._log1p_tail(f, high, rest)
         sum_ = self.add(e, product)
         lost = self.sub(product, self.sub(sum_, e))
         return self._special_log(x, self.add(sum_, self.add(lost, tail)))

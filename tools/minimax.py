@@ -173,11 +173,13 @@ def _problems() -> list[Problem]:
         return lambda u: mp.erfc(u + center) / mp.erf(u + center)
 
     interval = (-half, half)
+    # In tanh n is nearest to a number that is less by TANH_DELAY = 0.2.
+    delayed = -half / 2, half * mp.mpf("0.7")
     unit = (-mp.mpf(1) / 2, mp.mpf(1) / 2)
     edges = mp.sqrt(mp.mpf(1) / 2) - 1, mp.sqrt(2) - 1
     small = (mp.mpf(0), (edges[1] / (2 + edges[1])) ** 2 * (1 + mp.mpf(2) ** -20))
     problems: list[Problem] = []
-    for bits, exp_degree, exp2_degree, tanh_degree in ((32, 6, 6, 6), (64, 11, 11, 12)):
+    for bits, exp_degree, exp2_degree, tanh_degree in ((32, 6, 6, 7), (64, 11, 11, 13)):
         problems += [
             # exp(x) = 1 + x + x² p(x); relative to exp(x).
             Problem(
@@ -191,7 +193,7 @@ def _problems() -> list[Problem]:
             ),
             # expm1(2 x) / 2 = x + x² p(x).
             Problem(
-                f"HALF_EXPM1_{bits}", bits, half_expm1_tail, (-half / 2, half / 2),
+                f"HALF_EXPM1_{bits}", bits, half_expm1_tail, delayed,
                 range(tanh_degree - 1), lambda x: x,
             ),
         ]  # fmt: skip
@@ -212,15 +214,15 @@ def _problems() -> list[Problem]:
             "ERF_64", 64, erf_tail, (mp.mpf(0), mp.mpf(1)), range(12),
             lambda z: 1 / (1 + erf_tail(z)),
         ),
-        # erfc(u + 2.25) = exp(-p(u)), erfc(u + 3.5) = exp(-p(u)).
+        # erfc(1 + u) = exp(-p(u)); relative to erf.
         Problem(
-            "LOG_ERFC_32", 32, log_erfc(mp.mpf("2.25")),
-            (mp.mpf("0.921875") - mp.mpf("2.25"), mp.mpf(4) - mp.mpf("2.25")),
-            range(8), erfc_weight(mp.mpf("2.25")),
+            "LOG_ERFC_32", 32, log_erfc(mp.mpf("1")),
+            (mp.mpf("0.921875") - mp.mpf("1"), mp.mpf(4) - mp.mpf("1")),
+            range(8), erfc_weight(mp.mpf("1")),
         ),
         Problem(
-            "LOG_ERFC_64", 64, log_erfc(mp.mpf("3.5")),
-            (mp.mpf("-2.5"), mp.mpf("2.5")), range(20), erfc_weight(mp.mpf("3.5")),
+            "LOG_ERFC_64", 64, log_erfc(mp.mpf("1")),
+            (mp.mpf(0), mp.mpf(5)), range(20), erfc_weight(mp.mpf("1")),
         ),
     ]  # fmt: skip
     return problems
