@@ -13,13 +13,13 @@ one instruction and lets NaN pass.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from struct import pack, unpack
 
 from xdsl.builder import Builder
 from xdsl.context import Context
-from xdsl.dialects import arith, llvm, math
+from xdsl.dialects import arith, llvm, math, vector
 from xdsl.dialects.arith import FastMathFlagsAttr
 from xdsl.dialects.builtin import (
     BFloat16Type,
@@ -113,6 +113,11 @@ class Format:
     def sink(self) -> int:
         """2^-sink brings the least results of exp of a nonpositive number about."""
         return 64 if self.bits == 32 else 128
+
+    @property
+    def quiet(self) -> int:
+        """The bits of a NaN."""
+        return self.as_bits(inf) | 1 << (self.mantissa - 1)
 
     def as_bits(self, value: float) -> int:
         """The bits of a float as an integer."""
@@ -512,7 +517,20 @@ class _Code:
         least = 1 << mantissa  # the bits of the least normal number
         subnormal = self.is_negative(self.isub(self.bits(x), least))
         by = self.iadd(self.both(subnormal, mantissa * least), format_.as_bits(1.0))
-        bits = self.bits(self.mul(x, self.from_bits(by)))
+        normal = self.mul(x, self.from_bits(by))
+        zero = self.iadd(
+            self.both(subnormal, -mantissa), format_.as_bits(format_.shift)
+        )
+        return self._decompose_normal(normal, zero)
+
+    def _decompose_normal(
+        self, x: SSAValue, zero: SSAValue | int
+    ) -> tuple[SSAValue, SSAValue]:
+        """The same for normal numbers, e counted from what the bits of zero mean."""
+        format_ = self.format
+        mantissa = format_.mantissa
+        least = 1 << mantissa
+        bits = self.bits(x)
         root = format_.as_bits(0.5**0.5)
         above = self.isub(bits, root)
         fraction = self.iadd(self.both(above, least - 1), root)
@@ -521,9 +539,6 @@ class _Code:
         exponent = self.builder.insert(
             arith.ShRSIOp(above, self.integer(mantissa))
         ).result
-        zero = self.iadd(
-            self.both(subnormal, -mantissa), format_.as_bits(format_.shift)
-        )
         e = self.sub(self.from_bits(self.iadd(exponent, zero)), format_.shift)
         return e, f
 
@@ -547,16 +562,22 @@ class _Code:
         """Results for infinity and NaN, for negative numbers and for zeros."""
         if not self.special:
             return result
-        format_ = self.format
-        infinite = format_.as_bits(inf)
         bits = self.bits(x)
-        beyond = self.is_negative(self.isub(infinite - 1, bits))
-        result = self.where(beyond, x, result)
-        quiet = infinite | 1 << (format_.mantissa - 1)
-        result = self.where(self.is_negative(bits), quiet, result)
-        magnitude = self.both(bits, (1 << (format_.bits - 1)) - 1)
-        zero = self.is_negative(self.isub(magnitude, 1))
-        return self.where(zero, format_.as_bits(-inf), result)
+        result = self.where(self._is_not_finite(bits), x, result)
+        result = self.where(self.is_negative(bits), self.format.quiet, result)
+        zero = self._is_zero(self._magnitude_bits(x))
+        return self.where(zero, self.format.as_bits(-inf), result)
+
+    def _magnitude_bits(self, x: SSAValue) -> SSAValue:
+        return self.both(self.bits(x), (1 << (self.format.bits - 1)) - 1)
+
+    def _is_zero(self, i: SSAValue) -> SSAValue:
+        """Whether an integer that is not negative is 0."""
+        return self.is_negative(self.isub(i, 1))
+
+    def _is_not_finite(self, i: SSAValue) -> SSAValue:
+        """Whether the bits of a float that is not negative say infinity or NaN."""
+        return self.is_negative(self.isub(self.format.as_bits(inf) - 1, i))
 
     def _log(self, x: SSAValue, correction: SSAValue | None = None) -> SSAValue:
         """e ln 2 + f + (log(1 + f) - f), the rounding of the first sum made up for."""
@@ -591,8 +612,94 @@ class _Code:
         return self._special_log(x, self.add(sum_, self.add(lost, tail)))
 
 
+    # Powers.
+
+    def power_of_f32(self, x: SSAValue, y: SSAValue) -> SSAValue:
+        """2^(y log2 |x|) for values of f32 in f64, to be truncated; as C's pow.
+
+        The precision is that of f32 with some bits to spare. Results that do not fit
+        f32 fit f64, so that truncation makes them 0, subnormal or infinite.
+        """
+        magnitude = self._magnitude_bits(x)
+        is_zero = self._is_zero(magnitude)
+        is_not_finite = self._is_not_finite(magnitude)
+        # log2 |x| with s = f / (2 + f).
+        zero = self.format.as_bits(self.format.shift)
+        e, f = self._decompose_normal(self.magnitude(x), zero)
+        s = self.div(f, self.add(f, 2.0))
+        log2 = self.fma(s, self.horner(self.mul(s, s), tables.POWER_LOG2), e)
+        log2 = self.where(is_not_finite, self.magnitude(x), log2)
+        log2 = self.where(is_zero, self.format.as_bits(-inf), log2)
+        # 1 to any power and any number to the power 0 are 1, and -1 unless to NaN.
+        one = self.format.as_bits(1.0)
+        to_zero = self._is_zero(self._magnitude_bits(y))
+        infinite = self.format.as_bits(inf)
+        is_number = self.is_negative(self.isub(self._magnitude_bits(y), infinite + 1))
+        is_one = self.builder.insert(
+            arith.XOrIOp(magnitude, self.integer(one))
+        ).result
+        below = self.inverted(self.is_negative(self.bits(x)))
+        is_unit = self.both(self._is_zero(is_one), self.either(is_number, below))
+        exponent = self.mul(y, log2)
+        exponent = self.where(self.either(to_zero, is_unit), 0, exponent)
+        exponent = self.at_most(self.at_least(exponent, -160.0), 130.0)
+        shift = self.format.shift + self.format.bias
+        shifted = self.add(exponent, shift)
+        r = self.sub(exponent, self.sub(shifted, shift))
+        p = self.horner(r, (1.0, *tables.POWER_EXP2))
+        result = self.mul(p, self.to_exponent(shifted))
+        # Of negative numbers there are integral powers only.
+        steps = self.at_most(self.magnitude(y), 2.0**53)
+        is_fraction = self._is_nonzero(self.sub(steps, self.round(steps)))
+        half = self.mul(steps, 0.5)
+        is_odd = self.both(
+            self._is_nonzero(self.sub(half, self.round(half))),
+            self.inverted(is_fraction),
+        )
+        sign = self.both(self.both(self.bits(x), 1 << 63), is_odd)
+        result = self.from_bits(self.either(self.bits(result), sign))
+        invalid = self.both(
+            self.both(self.is_negative(self.bits(x)), is_fraction),
+            self.inverted(self.either(is_zero, is_not_finite)),
+        )
+        return self.where(invalid, self.format.quiet, result)
+
+    def _is_nonzero(self, x: SSAValue) -> SSAValue:
+        return self.is_negative(self.isub(0, self._magnitude_bits(x)))
+
+
 def _nonpositive(op: Operation) -> bool:
     return NONPOSITIVE in op.attributes
+
+
+def _power(code: _Code, op: Operation) -> SSAValue:
+    """Squares and cubes as products, others of f32 by way of f64."""
+    x, y = op.operands
+    number = _splat(y)
+    if number in (2.0, 3.0):
+        square = code.mul(x, x)
+        return square if number == 2.0 else code.mul(square, x)
+    wide = replace(code, format=F64)
+    operands = (
+        code.builder.insert(arith.ExtFOp(value, wide.float_type)).result
+        for value in (x, y)
+    )
+    result = wide.power_of_f32(*operands)
+    return code.builder.insert(arith.TruncFOp(result, code.float_type)).result
+
+
+def _splat(value: SSAValue) -> float | None:
+    """The one number that a constant consists of, if the value is one."""
+    while isinstance(value.owner, vector.BroadcastOp | arith.ExtFOp):
+        value = value.owner.operands[0]
+    if not isinstance(value.owner, arith.ConstantOp):
+        return None
+    constant = value.owner.value
+    if isinstance(constant, FloatAttr):
+        return constant.value.data
+    if isinstance(constant, DenseIntOrFPElementsAttr) and constant.is_splat():
+        return float(constant.get_values()[0])
+    return None
 
 
 _EXPANSIONS: dict[type[Operation], Callable[[_Code, Operation], SSAValue]] = {
@@ -604,6 +711,7 @@ _EXPANSIONS: dict[type[Operation], Callable[[_Code, Operation], SSAValue]] = {
     math.Log2Op: lambda code, op: code.log2(op.operands[0]),
     math.TanhOp: lambda code, op: code.tanh(op.operands[0]),
     math.ErfOp: lambda code, op: code.erf(op.operands[0]),
+    math.PowFOp: _power,
 }
 """What is expanded, and how."""
 
@@ -640,6 +748,9 @@ def expand_math(module: ModuleOp, target: str) -> None:
         narrow = isinstance(element, Float16Type | BFloat16Type)
         if block is None or not (narrow or isinstance(element, Float)):
             continue
+        if isinstance(op, math.PowFOp) and isinstance(element, Float64Type):
+            if _splat(op.rhs) not in (2.0, 3.0):
+                continue  # would need a logarithm of twice the precision
         if block not in constants:
             constants[block] = _Constants(block)
         _expand(op, expansion, constants[block], like, target)

@@ -205,6 +205,14 @@ def _problems() -> list[Problem]:
         ),
         # log((1 + s) / (1 - s)) = 2 s + s z p(z), z = s².
         Problem("LOG_64", 64, atanh_tail, small, range(7), lambda z: z),
+        # log2((1 + s) / (1 - s)) = s p(s²) and exp2(x) = 1 + x p(x), for powers of f32.
+        Problem(
+            "POWER_LOG2", 64, lambda z: (2 + z * atanh_tail(z)) / mp.log(2), small,
+            range(6), lambda z: mp.mpf(1),
+        ),
+        Problem(
+            "POWER_EXP2", 64, exp2_tail, unit, range(7), lambda x: x / mp.power(2, x)
+        ),
         # erf(x) = x + x p(x²) below 0.921875 and 1.
         Problem(
             "ERF_32", 32, erf_tail, (mp.mpf(0), mp.mpf("0.921875") ** 2), range(7),
