@@ -176,15 +176,18 @@ class _Constants:
 
     block: Block
     known: dict[Attribute, SSAValue] = field(default_factory=dict[Attribute, SSAValue])
-    builder: Builder = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.builder = Builder(InsertPoint.at_start(self.block))
+    last: Operation | None = None
 
     def get(self, value: IntegerAttr | FloatAttr | DenseIntOrFPElementsAttr) -> SSAValue:
         """The constant of a value."""
         if value not in self.known:
-            self.known[value] = self.builder.insert(arith.ConstantOp(value)).result
+            place = (
+                InsertPoint.at_start(self.block)
+                if self.last is None
+                else InsertPoint.after(self.last)
+            )
+            self.last = Builder(place).insert(arith.ConstantOp(value))
+            self.known[value] = self.last.results[0]
         return self.known[value]
 
 

@@ -8,6 +8,7 @@ from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
 
+from moa_dialect.lowering.expand_math import ExpandMathPass
 from moa_dialect.lowering.mlir_pipeline import run_upstream
 from moa_dialect.lowering.to_scf import ToScfPass
 from moa_dialect.passes.check_storage import CheckStoragePass
@@ -31,7 +32,7 @@ STAGES: dict[str, tuple[ModulePass, ...]] = {
         FoldAddressesPass(),
         CheckStoragePass(),
     ),
-    "target": (ToScfPass(),),
+    "target": (ToScfPass(), ExpandMathPass()),
 }
 """The passes that lead to each stage from the one before; the first reads programs."""
 
@@ -81,7 +82,8 @@ class CpuPipelinePass(ModulePass):
     """The pipeline from the algebra to the LLVM dialect, for the CPU.
 
     moa-infer-shapes, moa-to-dnf, moa-share, moa-sink, moa-to-onf, moa-split-loops,
-    moa-fold-addresses, moa-check-storage, moa-to-scf, then upstream's conversions.
+    moa-fold-addresses, moa-check-storage, moa-to-scf, moa-expand-math, then upstream's
+    conversions.
     Modules at a later stage may enter too. With `fuse`, moa-restrict-domains and
     moa-fuse-reductions come before moa-sink.
     """
