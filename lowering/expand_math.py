@@ -178,7 +178,9 @@ class _Constants:
     known: dict[Attribute, SSAValue] = field(default_factory=dict[Attribute, SSAValue])
     last: Operation | None = None
 
-    def get(self, value: IntegerAttr | FloatAttr | DenseIntOrFPElementsAttr) -> SSAValue:
+    def get(
+        self, value: IntegerAttr | FloatAttr | DenseIntOrFPElementsAttr
+    ) -> SSAValue:
         """The constant of a value."""
         if value not in self.known:
             place = (
@@ -232,7 +234,9 @@ class _Code:
         """A constant."""
         type_ = self.float_type
         if isa(type_, VectorType[Float]):
-            return self.constants.get(DenseIntOrFPElementsAttr.from_list(type_, [value]))
+            return self.constants.get(
+                DenseIntOrFPElementsAttr.from_list(type_, [value])
+            )
         assert isinstance(type_, Float)
         return self.constants.get(FloatAttr(value, type_))
 
@@ -242,7 +246,9 @@ class _Code:
         value = (value + half) % (2 * half) - half
         type_ = self.int_type
         if isa(type_, VectorType[IntegerType]):
-            return self.constants.get(DenseIntOrFPElementsAttr.from_list(type_, [value]))
+            return self.constants.get(
+                DenseIntOrFPElementsAttr.from_list(type_, [value])
+            )
         assert isinstance(type_, IntegerType)
         return self.constants.get(IntegerAttr(value, type_))
 
@@ -287,7 +293,7 @@ class _Code:
     def round(self, x: SSAValue) -> SSAValue:
         return self.builder.insert(math.RoundEvenOp(x)).result
 
-    def horner(self, x: SSAValue, coefficients: Sequence[float]) -> SSAValue:
+    def nested(self, x: SSAValue, coefficients: Sequence[float]) -> SSAValue:
         """The sum of coefficient k times x^k."""
         *rest, last = coefficients
         value: SSAValue | float = last
@@ -296,12 +302,12 @@ class _Code:
         return self._real(value)
 
     def polynomial(self, x: SSAValue, coefficients: Sequence[float]) -> SSAValue:
-        """The same as `horner`; a long sum as two of half the latency."""
+        """The same as `nested`; a long sum as two of half the latency."""
         if len(coefficients) < 8:
-            return self.horner(x, coefficients)
+            return self.nested(x, coefficients)
         square = self.mul(x, x)
-        even = self.horner(square, coefficients[::2])
-        odd = self.horner(square, coefficients[1::2])
+        even = self.nested(square, coefficients[::2])
+        odd = self.nested(square, coefficients[1::2])
         return self.fma(odd, x, even)
 
     # Bits.
@@ -545,9 +551,7 @@ class _Code:
         e = self.sub(self.from_bits(self.iadd(exponent, zero)), format_.shift)
         return e, f
 
-    def _log1p_tail(
-        self, f: SSAValue, factor: float, more: SSAValue
-    ) -> SSAValue:
+    def _log1p_tail(self, f: SSAValue, factor: float, more: SSAValue) -> SSAValue:
         """The sum of (log(1 + f) - f) · factor and a small number."""
         square = self.mul(f, f)
         if self.format.bits == 32:
@@ -557,7 +561,7 @@ class _Code:
         s = self.div(f, self.add(f, 2.0))
         z = self.mul(s, s)
         half = self.mul(square, 0.5)
-        sum_ = self.fma(z, self.horner(z, self.format.log), half)
+        sum_ = self.fma(z, self.nested(z, self.format.log), half)
         tail = self.fma(s, sum_, self.mul(square, -0.5))
         return self.add(tail, more) if factor == 1 else self.fma(tail, factor, more)
 
@@ -614,7 +618,6 @@ class _Code:
         lost = self.sub(product, self.sub(sum_, e))
         return self._special_log(x, self.add(sum_, self.add(lost, tail)))
 
-
     # Powers.
 
     def power_of_f32(self, x: SSAValue, y: SSAValue) -> SSAValue:
@@ -630,7 +633,7 @@ class _Code:
         zero = self.format.as_bits(self.format.shift)
         e, f = self._decompose_normal(self.magnitude(x), zero)
         s = self.div(f, self.add(f, 2.0))
-        log2 = self.fma(s, self.horner(self.mul(s, s), tables.POWER_LOG2), e)
+        log2 = self.fma(s, self.nested(self.mul(s, s), tables.POWER_LOG2), e)
         log2 = self.where(is_not_finite, self.magnitude(x), log2)
         log2 = self.where(is_zero, self.format.as_bits(-inf), log2)
         # 1 to any power and any number to the power 0 are 1, and -1 unless to NaN.
@@ -638,9 +641,7 @@ class _Code:
         to_zero = self._is_zero(self._magnitude_bits(y))
         infinite = self.format.as_bits(inf)
         is_number = self.is_negative(self.isub(self._magnitude_bits(y), infinite + 1))
-        is_one = self.builder.insert(
-            arith.XOrIOp(magnitude, self.integer(one))
-        ).result
+        is_one = self.builder.insert(arith.XOrIOp(magnitude, self.integer(one))).result
         below = self.inverted(self.is_negative(self.bits(x)))
         is_unit = self.both(self._is_zero(is_one), self.either(is_number, below))
         exponent = self.mul(y, log2)
@@ -649,7 +650,7 @@ class _Code:
         shift = self.format.shift + self.format.bias
         shifted = self.add(exponent, shift)
         r = self.sub(exponent, self.sub(shifted, shift))
-        p = self.horner(r, (1.0, *tables.POWER_EXP2))
+        p = self.nested(r, (1.0, *tables.POWER_EXP2))
         result = self.mul(p, self.to_exponent(shifted))
         # Of negative numbers there are integral powers only.
         steps = self.at_most(self.magnitude(y), 2.0**53)

@@ -143,7 +143,9 @@ def _problems() -> list[Problem]:
         return mp.fsum(x**k / mp.factorial(k + 2) for k in range(40))
 
     def exp2_tail(x: Real) -> Real:
-        return mp.fsum(x**k * mp.log(2) ** (k + 1) / mp.factorial(k + 1) for k in range(40))
+        return mp.fsum(
+            x**k * mp.log(2) ** (k + 1) / mp.factorial(k + 1) for k in range(40)
+        )
 
     def log_tail(f: Real) -> Real:
         """(log(1 + f) - f + f² / 2) / f³."""
@@ -158,9 +160,11 @@ def _problems() -> list[Problem]:
     def erf_tail(z: Real) -> Real:
         """Erf(x) / x - 1 for z = x²."""
         scale = 2 / mp.sqrt(mp.pi)
-        return scale * mp.fsum(
-            (-z) ** k / (mp.factorial(k) * (2 * k + 1)) for k in range(60)
-        ) - 1
+        return (
+            scale
+            * mp.fsum((-z) ** k / (mp.factorial(k) * (2 * k + 1)) for k in range(60))
+            - 1
+        )
 
     def half_expm1_tail(x: Real) -> Real:
         """(expm1(2 x) / 2 - x) / x²."""

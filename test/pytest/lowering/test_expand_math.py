@@ -212,7 +212,9 @@ def test_errors_are_bounded(name: str, element: str, lanes: int, target: str):
     assert largest_error(name, x, result) <= BOUNDS[name]
 
 
-@pytest.mark.parametrize("name", ["exp", "exp2", "expm1", "log", "log1p", "log2", "tanh"])
+@pytest.mark.parametrize(
+    "name", ["exp", "exp2", "expm1", "log", "log1p", "log2", "tanh"]
+)
 def test_errors_of_many_numbers_are_bounded(name: str):
     """Against functions of f64, whose errors do not matter for f32."""
     x = samples(name, "f32", 200_000)
@@ -369,9 +371,7 @@ def test_code_has_no_calls(name: str, element: str, lanes: int, target: str):
         pytest.skip("left alone")
     if {"+fma", "+neon"}.isdisjoint(host.features().split(",")):
         pytest.skip("the machine has no fused multiply-add")
-    module = expanded(
-        program(name, element, lanes, 2 if name == "powf" else 1), target
-    )
+    module = expanded(program(name, element, lanes, 2 if name == "powf" else 1), target)
     native = lowered(module)
     with native.context:
         text = translate_module_to_llvmir(native.operation)
