@@ -364,7 +364,7 @@ class _Code:
         return len(shape) == 1 and shape[0] * self.format.bits in (128, 256, 512)
 
     def scalef(self, x: SSAValue, n: SSAValue) -> SSAValue:
-        """x times 2^n for an integral float n."""
+        """X times 2^n for an integral float n."""
         assert self.like is not None
         (lanes,) = self.like.get_shape()
         width = lanes * self.format.bits
@@ -420,7 +420,7 @@ class _Code:
         return self.mul(self.mul(p, first), second)
 
     def _remainder(self, x: SSAValue, n: SSAValue, scale: float = 1) -> SSAValue:
-        """x - n · ln 2 · scale; the first difference is exact."""
+        """X - n · ln 2 · scale; the first difference is exact."""
         high, low = self.format.ln2
         return self.fma(n, -low * scale, self.fma(n, -high * scale, x))
 
@@ -469,7 +469,7 @@ class _Code:
         return self.fma(self.mul(r, r), tail, r)
 
     def expm1(self, x: SSAValue) -> SSAValue:
-        """2^n (q + 1) - 1 for x = n ln 2 + 2 r, q = expm1(2 r).
+        """The sum 2^n q + 2^n - 1 for x = n ln 2 + 2 r and q the same function of 2 r.
 
         With half the power, since the largest one is infinite.
         """
@@ -484,7 +484,7 @@ class _Code:
         return self.with_sign(self.add(half, half), x)
 
     def tanh(self, x: SSAValue) -> SSAValue:
-        """h / (1 + h) for h = expm1(2 |x|) / 2, with the sign of x.
+        """H / (1 + h) for h = expm1(2 |x|) / 2, with the sign of x.
 
         For |x| = n ln 2 / 2 + r, h = 2^n q(r) + (2^n - 1) / 2. What 1 + h loses by
         rounding is made up for: the derivative of h / (1 + h) by what is added to h
@@ -520,7 +520,7 @@ class _Code:
     # Logarithms.
 
     def _decompose(self, x: SSAValue) -> tuple[SSAValue, SSAValue]:
-        """e and f with x = 2^e (1 + f), 1 + f between the roots of 1/2 and of 2."""
+        """E and f with x = 2^e (1 + f), 1 + f between the roots of 1/2 and of 2."""
         format_ = self.format
         mantissa = format_.mantissa
         least = 1 << mantissa  # the bits of the least normal number
@@ -587,7 +587,7 @@ class _Code:
         return self.is_negative(self.isub(self.format.as_bits(inf) - 1, i))
 
     def _log(self, x: SSAValue, correction: SSAValue | None = None) -> SSAValue:
-        """e ln 2 + f + (log(1 + f) - f), the rounding of the first sum made up for."""
+        """E ln 2 + f + (log(1 + f) - f), the rounding of the first sum made up for."""
         high, low = self.format.ln2_short
         e, f = self._decompose(x)
         tail = self._log1p_tail(f, 1.0, self.mul(e, low))
@@ -608,7 +608,7 @@ class _Code:
         return self.with_sign(self._log(u, self.div(c, u)), x)
 
     def log2(self, x: SSAValue) -> SSAValue:
-        """e + log(1 + f) log2(e), its leading product and sum with what they lose."""
+        """The sum of e and log(1 + f) / ln 2, with what its leading terms lose."""
         high, low = self.format.log2_e
         e, f = self._decompose(x)
         product = self.mul(f, high)
@@ -752,9 +752,12 @@ def expand_math(module: ModuleOp, target: str) -> None:
         narrow = isinstance(element, Float16Type | BFloat16Type)
         if block is None or not (narrow or isinstance(element, Float)):
             continue
-        if isinstance(op, math.PowFOp) and isinstance(element, Float64Type):
-            if _splat(op.rhs) not in (2.0, 3.0):
-                continue  # would need a logarithm of twice the precision
+        if (
+            isinstance(op, math.PowFOp)
+            and isinstance(element, Float64Type)
+            and _splat(op.rhs) not in (2.0, 3.0)
+        ):
+            continue  # would need a logarithm of twice the precision
         if block not in constants:
             constants[block] = _Constants(block)
         _expand(op, expansion, constants[block], like, target)

@@ -1,6 +1,6 @@
-"""Constants, and coefficients of the polynomials of moa-expand-math, lowest first.
+"""The constants and polynomials of moa-expand-math, lowest terms first.
 
-Written by `python -m moa_dialect.tools.minimax`, which says what they are of.
+Written by `python -m moa_dialect.tools.minimax`, which says what of.
 """
 
 LN2_HIGH_32 = 0.6931471824645996

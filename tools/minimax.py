@@ -8,6 +8,10 @@ algorithm of Remez; then its coefficients are rounded to floats of its type. Tha
 little: the terms of low order, whose rounding would show, are exact in the formulas.
 """
 
+# mpmath has no types.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownLambdaType=false, reportUnknownParameterType=false
+
 from __future__ import annotations
 
 import argparse
@@ -15,13 +19,14 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import mpmath as mp
 import numpy as np
 
 from moa_dialect.errors import MoaError
 
-Real = mp.mpf
+Real: TypeAlias = Any
 Function = Callable[[Real], Real]
 
 DIGITS = 60
@@ -110,7 +115,7 @@ def remez(values: Sequence[Real], rows: Sequence[Sequence[Real]]) -> list[Real]:
 
 
 def solve(problem: Problem) -> tuple[list[float], Real]:
-    """The coefficients, rounded to their type, and the largest weighted error on the grid."""
+    """The coefficients, rounded to their type, and the largest error on the grid."""
     low, high = problem.interval
     size = GRID * len(problem.powers)
     middle, radius = (low + high) / 2, (high - low) / 2
@@ -262,9 +267,9 @@ def _constants() -> list[tuple[str, float]]:
 def tables() -> str:
     """The text of lowering/math_tables.py."""
     lines = [
-        '"""Constants, and coefficients of the polynomials of moa-expand-math, lowest first.',
+        '"""The constants and polynomials of moa-expand-math, lowest terms first.',
         "",
-        "Written by `python -m moa_dialect.tools.minimax`, which says what they are of.",
+        "Written by `python -m moa_dialect.tools.minimax`, which says what of.",
         '"""',
     ]
     with mp.workdps(DIGITS):

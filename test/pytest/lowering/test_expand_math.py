@@ -1,6 +1,7 @@
 """moa-expand-math: errors against mpmath, special values, and code without calls."""
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportAttributeAccessIssue=false, reportMissingImports=false
+# pyright: reportUnknownLambdaType=false
 
 from __future__ import annotations
 
@@ -41,7 +42,7 @@ BOUNDS = {
 }
 """The bounds in docs/math.md, in units in the last place of the exact result."""
 
-DTYPES = {
+DTYPES: dict[str, Any] = {
     "f16": np.dtype(np.float16),
     "bf16": np.dtype(ml_dtypes.bfloat16),
     "f32": np.dtype(np.float32),
@@ -129,7 +130,7 @@ def lowered(module: ModuleOp) -> Any:
 class _Array(ctypes.Structure):
     """A memref of rank 1."""
 
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("allocated", ctypes.c_void_p),
         ("aligned", ctypes.c_void_p),
         ("offset", ctypes.c_int64),
