@@ -275,8 +275,8 @@ class _Code:
     def fma(
         self, a: SSAValue | float, b: SSAValue | float, c: SSAValue | float
     ) -> SSAValue:
-        operands = map(self._real, (a, b, c))
-        return self.builder.insert(math.FmaOp(*operands)).result
+        sum_ = math.FmaOp(self._real(a), self._real(b), self._real(c))
+        return self.builder.insert(sum_).result
 
     def at_least(self, x: SSAValue, bound: float) -> SSAValue:
         return self.builder.insert(arith.MaximumfOp(x, self.real(bound))).result
@@ -319,12 +319,12 @@ class _Code:
         return self.builder.insert(arith.BitcastOp(i, self.float_type)).result
 
     def iadd(self, a: SSAValue | int, b: SSAValue | int) -> SSAValue:
-        operands = map(self._integer, (a, b))
-        return self.builder.insert(arith.AddiOp(*operands)).result
+        total = arith.AddiOp(self._integer(a), self._integer(b))
+        return self.builder.insert(total).result
 
     def isub(self, a: SSAValue | int, b: SSAValue | int) -> SSAValue:
-        operands = map(self._integer, (a, b))
-        return self.builder.insert(arith.SubiOp(*operands)).result
+        difference = arith.SubiOp(self._integer(a), self._integer(b))
+        return self.builder.insert(difference).result
 
     def both(self, a: SSAValue, b: SSAValue | int) -> SSAValue:
         return self.builder.insert(arith.AndIOp(a, self._integer(b))).result
@@ -702,7 +702,8 @@ def _splat(value: SSAValue) -> float | None:
     if isinstance(constant, FloatAttr):
         return constant.value.data
     if isinstance(constant, DenseIntOrFPElementsAttr) and constant.is_splat():
-        return float(constant.get_values()[0])
+        number = constant.get_values()[0]
+        return None if isinstance(number, tuple) else float(number)
     return None
 
 
@@ -775,7 +776,9 @@ def _expand(
     element = type_ if like is None else like.get_element_type()
     builder = Builder(InsertPoint.before(op))
     flags = op.properties.get("fastmath")
-    known = set(flags.data) if isinstance(flags, FastMathFlagsAttr) else set()
+    known: set[FastMathFlag] = set()
+    if isinstance(flags, FastMathFlagsAttr):
+        known.update(flags.data)
     code = _Code(
         builder,
         constants,

@@ -88,6 +88,7 @@ def remez(values: Sequence[Real], rows: Sequence[Sequence[Real]]) -> list[Real]:
     count = len(rows[0])
     size = len(values)
     chosen = [round(i * (size - 1) / count) for i in range(count + 1)]
+    coefficients: list[Real] = []
     for _ in range(60):
         coefficients, level = _solve(
             [values[i] for i in chosen],
