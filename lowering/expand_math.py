@@ -13,13 +13,13 @@ one instruction and lets NaN pass.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from struct import pack, unpack
 
 from xdsl.builder import Builder
 from xdsl.context import Context
-from xdsl.dialects import arith, llvm, math
+from xdsl.dialects import arith, llvm, math, vector
 from xdsl.dialects.arith import FastMathFlagsAttr
 from xdsl.dialects.builtin import (
     BFloat16Type,
@@ -49,6 +49,9 @@ from moa_dialect.lowering import math_tables as tables
 
 NONPOSITIVE = "moa.nonpositive"
 """The attribute of a `math.exp` or `math.exp2` whose operand is at most 0, or NaN."""
+
+TANH_DELAY = 0.2
+"""By how much later than at the half n becomes 1, where 2^n q + (2^n - 1) cancels."""
 
 TARGETS = ("generic", "avx512", "host")
 """What the code may be for; `host` is one of the others."""
@@ -111,6 +114,11 @@ class Format:
         """2^-sink brings the least results of exp of a nonpositive number about."""
         return 64 if self.bits == 32 else 128
 
+    @property
+    def quiet(self) -> int:
+        """The bits of a NaN."""
+        return self.as_bits(inf) | 1 << (self.mantissa - 1)
+
     def as_bits(self, value: float) -> int:
         """The bits of a float as an integer."""
         code = ("<f", "<I") if self.bits == 32 else ("<d", "<Q")
@@ -126,7 +134,7 @@ F32 = Format(
     expm1_low=-18.0,
     tanh_high=9.25,
     erf_edge=0.921875,
-    erf_center=2.25,
+    erf_center=1.0,
     erf_high=4.0,
     ln2=(tables.LN2_HIGH_32, tables.LN2_LOW_32),
     ln2_short=(tables.LN2_SHORT_32, tables.LN2_REST_32),
@@ -148,7 +156,7 @@ F64 = Format(
     expm1_low=-38.0,
     tanh_high=19.25,
     erf_edge=1.0,
-    erf_center=3.5,
+    erf_center=1.0,
     erf_high=6.0,
     ln2=(tables.LN2_HIGH_64, tables.LN2_LOW_64),
     ln2_short=(tables.LN2_SHORT_64, tables.LN2_REST_64),
@@ -168,17 +176,26 @@ class _Constants:
 
     block: Block
     known: dict[Attribute, SSAValue] = field(default_factory=dict[Attribute, SSAValue])
-    builder: Builder = field(init=False)
+    last: Operation | None = None
 
+<<<<<<< HEAD
     def __post_init__(self) -> None:
         self.builder = Builder(InsertPoint.at_start(self.block))
 
+=======
+>>>>>>> math
     def get(
         self, value: IntegerAttr | FloatAttr | DenseIntOrFPElementsAttr
     ) -> SSAValue:
         """The constant of a value."""
         if value not in self.known:
-            self.known[value] = self.builder.insert(arith.ConstantOp(value)).result
+            place = (
+                InsertPoint.at_start(self.block)
+                if self.last is None
+                else InsertPoint.after(self.last)
+            )
+            self.last = Builder(place).insert(arith.ConstantOp(value))
+            self.known[value] = self.last.results[0]
         return self.known[value]
 
 
@@ -264,8 +281,8 @@ class _Code:
     def fma(
         self, a: SSAValue | float, b: SSAValue | float, c: SSAValue | float
     ) -> SSAValue:
-        operands = map(self._real, (a, b, c))
-        return self.builder.insert(math.FmaOp(*operands)).result
+        sum_ = math.FmaOp(self._real(a), self._real(b), self._real(c))
+        return self.builder.insert(sum_).result
 
     def at_least(self, x: SSAValue, bound: float) -> SSAValue:
         return self.builder.insert(arith.MaximumfOp(x, self.real(bound))).result
@@ -282,13 +299,22 @@ class _Code:
     def round(self, x: SSAValue) -> SSAValue:
         return self.builder.insert(math.RoundEvenOp(x)).result
 
-    def horner(self, x: SSAValue, coefficients: Sequence[float]) -> SSAValue:
+    def nested(self, x: SSAValue, coefficients: Sequence[float]) -> SSAValue:
         """The sum of coefficient k times x^k."""
         *rest, last = coefficients
         value: SSAValue | float = last
         for coefficient in reversed(rest):
             value = self.fma(value, x, coefficient)
         return self._real(value)
+
+    def polynomial(self, x: SSAValue, coefficients: Sequence[float]) -> SSAValue:
+        """The same as `nested`; a long sum as two of half the latency."""
+        if len(coefficients) < 8:
+            return self.nested(x, coefficients)
+        square = self.mul(x, x)
+        even = self.nested(square, coefficients[::2])
+        odd = self.nested(square, coefficients[1::2])
+        return self.fma(odd, x, even)
 
     # Bits.
 
@@ -299,12 +325,12 @@ class _Code:
         return self.builder.insert(arith.BitcastOp(i, self.float_type)).result
 
     def iadd(self, a: SSAValue | int, b: SSAValue | int) -> SSAValue:
-        operands = map(self._integer, (a, b))
-        return self.builder.insert(arith.AddiOp(*operands)).result
+        total = arith.AddiOp(self._integer(a), self._integer(b))
+        return self.builder.insert(total).result
 
     def isub(self, a: SSAValue | int, b: SSAValue | int) -> SSAValue:
-        operands = map(self._integer, (a, b))
-        return self.builder.insert(arith.SubiOp(*operands)).result
+        difference = arith.SubiOp(self._integer(a), self._integer(b))
+        return self.builder.insert(difference).result
 
     def both(self, a: SSAValue, b: SSAValue | int) -> SSAValue:
         return self.builder.insert(arith.AndIOp(a, self._integer(b))).result
@@ -410,13 +436,21 @@ class _Code:
         x = self.at_least(x, low)
         if not nonpositive:
             x = self.at_most(x, high)
-        polynomial = (1.0, 1.0, *self.format.exp)
         return self._power(
             x,
             self.format.log2_e[0],
             nonpositive,
-            lambda n: self.horner(self._remainder(x, n), polynomial),
+            lambda n: self._exp_near_0(self._remainder(x, n)),
         )
+
+    def _exp_near_0(self, r: SSAValue) -> SSAValue:
+        p = self.polynomial(r, self.format.exp)
+        return self.fma(self.fma(p, r, 1.0), r, 1.0)
+
+    def _exp2_near_0(self, r: SSAValue) -> SSAValue:
+        first, *rest = self.format.exp2
+        p = self.polynomial(r, rest)
+        return self.fma(self.fma(p, r, first), r, 1.0)
 
     def exp2(self, x: SSAValue, nonpositive: bool = False) -> SSAValue:
         """2^n (1 + r p(r)) for x = n + r."""
@@ -424,9 +458,8 @@ class _Code:
         x = self.at_least(x, low)
         if not nonpositive:
             x = self.at_most(x, high)
-        polynomial = (1.0, *self.format.exp2)
         return self._power(
-            x, 1, nonpositive, lambda n: self.horner(self.sub(x, n), polynomial)
+            x, 1, nonpositive, lambda n: self._exp2_near_0(self.sub(x, n))
         )
 
     def _small_exp(self, x: SSAValue) -> SSAValue:
@@ -434,50 +467,57 @@ class _Code:
         shift = self.format.shift + self.format.bias
         shifted = self.fma(x, self.format.log2_e[0], shift)
         r = self._remainder(x, self.sub(shifted, shift))
-        p = self.horner(r, (1.0, 1.0, *self.format.exp))
-        return self.mul(p, self.to_exponent(shifted))
+        return self.mul(self._exp_near_0(r), self.to_exponent(shifted))
 
-    def _half_expm1(self, x: SSAValue, n: SSAValue, power: SSAValue) -> SSAValue:
-        """Half of expm1(2 x), 2 x = n ln 2 + 2 r, for a power of 2^n.
-
-        2^n (r + r² p(r)) + (2^n - 1) / 2.
-        """
-        r = self._remainder(x, n, 0.5)
-        tail = self.horner(r, self.format.half_expm1)
-        q = self.fma(self.mul(r, r), tail, r)
-        return self.fma(power, q, self.fma(power, 0.5, -0.5))
+    def _half_expm1(self, r: SSAValue) -> SSAValue:
+        """expm1(2 r) / 2 near 0."""
+        tail = self.polynomial(r, self.format.half_expm1)
+        return self.fma(self.mul(r, r), tail, r)
 
     def expm1(self, x: SSAValue) -> SSAValue:
-        """With half the power of two, since the largest one is infinite."""
+        """The sum 2^n q + 2^n - 1 for x = n ln 2 + 2 r and q the same function of 2 r.
+
+        With half the power, since the largest one is infinite.
+        """
         y = self.at_least(x, self.format.expm1_low)
         y = self.at_most(y, self.format.exp_range[1])
         shift = self.format.shift + self.format.bias - 1
         shifted = self.fma(y, self.format.log2_e[0], shift)
         n = self.sub(shifted, shift)
         power = self.to_exponent(shifted)
-        r = self.mul(self._remainder(y, n), 0.5)
-        tail = self.horner(r, self.format.half_expm1)
-        q = self.fma(self.mul(r, r), tail, r)
+        q = self._half_expm1(self.mul(self._remainder(y, n), 0.5))
         half = self.fma(power, self.add(q, q), self.sub(power, 0.5))
         return self.with_sign(self.add(half, half), x)
 
     def tanh(self, x: SSAValue) -> SSAValue:
-        """E / (E + 1) for E = expm1(2 |x|) / 2, with the sign of x."""
+        """H / (1 + h) for h = expm1(2 |x|) / 2, with the sign of x.
+
+        For |x| = n ln 2 / 2 + r, h = 2^n q(r) + (2^n - 1) / 2. What 1 + h loses by
+        rounding is made up for: the derivative of h / (1 + h) by what is added to h
+        below is -t (1 - t), t being the quotient.
+        """
         a = self.at_most(self.magnitude(x), self.format.tanh_high)
         shift = self.format.shift + self.format.bias
-        shifted = self.fma(a, 2 * self.format.log2_e[0], shift)
+        scaled = self.fma(a, 2 * self.format.log2_e[0], -TANH_DELAY)
+        shifted = self.add(scaled, shift)
         n = self.sub(shifted, shift)
-        half = self._half_expm1(a, n, self.to_exponent(shifted))
-        return self.with_sign(self.div(half, self.add(half, 1.0)), x)
+        power = self.to_exponent(shifted)
+        q = self._half_expm1(self._remainder(a, n, 0.5))
+        h = self.fma(power, q, self.fma(power, 0.5, -0.5))
+        below = self.add(h, 1.0)
+        lost = self.sub(self.sub(below, 1.0), h)
+        t = self.div(h, below)
+        slope = self.sub(t, self.mul(t, t))
+        return self.with_sign(self.at_most(self.fma(lost, slope, t), 1.0), x)
 
     def erf(self, x: SSAValue) -> SSAValue:
         """|x| + |x| p(x²), or 1 - exp(-p(|x|)) beyond the edge; the sign of x."""
         format_ = self.format
         a = self.magnitude(x)
-        small = self.fma(a, self.horner(self.mul(a, a), format_.erf), a)
+        small = self.fma(a, self.polynomial(self.mul(a, a), format_.erf), a)
         u = self.sub(self.at_most(a, format_.erf_high), format_.erf_center)
         minus = [-coefficient for coefficient in format_.log_erfc]
-        large = self.sub(1.0, self._small_exp(self.horner(u, minus)))
+        large = self.sub(1.0, self._small_exp(self.polynomial(u, minus)))
         below = self.is_negative(
             self.isub(self.bits(a), format_.as_bits(format_.erf_edge))
         )
@@ -492,7 +532,20 @@ class _Code:
         least = 1 << mantissa  # the bits of the least normal number
         subnormal = self.is_negative(self.isub(self.bits(x), least))
         by = self.iadd(self.both(subnormal, mantissa * least), format_.as_bits(1.0))
-        bits = self.bits(self.mul(x, self.from_bits(by)))
+        normal = self.mul(x, self.from_bits(by))
+        zero = self.iadd(
+            self.both(subnormal, -mantissa), format_.as_bits(format_.shift)
+        )
+        return self._decompose_normal(normal, zero)
+
+    def _decompose_normal(
+        self, x: SSAValue, zero: SSAValue | int
+    ) -> tuple[SSAValue, SSAValue]:
+        """The same for normal numbers, e counted from what the bits of zero mean."""
+        format_ = self.format
+        mantissa = format_.mantissa
+        least = 1 << mantissa
+        bits = self.bits(x)
         root = format_.as_bits(0.5**0.5)
         above = self.isub(bits, root)
         fraction = self.iadd(self.both(above, least - 1), root)
@@ -501,45 +554,49 @@ class _Code:
         exponent = self.builder.insert(
             arith.ShRSIOp(above, self.integer(mantissa))
         ).result
-        zero = self.iadd(
-            self.both(subnormal, -mantissa), format_.as_bits(format_.shift)
-        )
         e = self.sub(self.from_bits(self.iadd(exponent, zero)), format_.shift)
         return e, f
 
-    def _log1p_tail(self, f: SSAValue) -> SSAValue:
-        """log(1 + f) - f."""
+    def _log1p_tail(self, f: SSAValue, factor: float, more: SSAValue) -> SSAValue:
+        """The sum of (log(1 + f) - f) · factor and a small number."""
         square = self.mul(f, f)
         if self.format.bits == 32:
-            tail = self.horner(f, (-0.5, *self.format.log))
-            return self.mul(square, tail)
+            inner = self.polynomial(f, [factor * c for c in self.format.log])
+            return self.fma(square, self.fma(inner, f, -0.5 * factor), more)
         # With s = f / (2 + f), log(1 + f) = 2 s + s R(s²); as fdlibm arranges it.
         s = self.div(f, self.add(f, 2.0))
         z = self.mul(s, s)
         half = self.mul(square, 0.5)
-        sum_ = self.fma(z, self.horner(z, self.format.log), half)
-        return self.sub(self.mul(s, sum_), half)
+        sum_ = self.fma(z, self.nested(z, self.format.log), half)
+        tail = self.fma(s, sum_, self.mul(square, -0.5))
+        return self.add(tail, more) if factor == 1 else self.fma(tail, factor, more)
 
     def _special_log(self, x: SSAValue, result: SSAValue) -> SSAValue:
         """Results for infinity and NaN, for negative numbers and for zeros."""
         if not self.special:
             return result
-        format_ = self.format
-        infinite = format_.as_bits(inf)
         bits = self.bits(x)
-        beyond = self.is_negative(self.isub(infinite - 1, bits))
-        result = self.where(beyond, x, result)
-        quiet = infinite | 1 << (format_.mantissa - 1)
-        result = self.where(self.is_negative(bits), quiet, result)
-        magnitude = self.both(bits, (1 << (format_.bits - 1)) - 1)
-        zero = self.is_negative(self.isub(magnitude, 1))
-        return self.where(zero, format_.as_bits(-inf), result)
+        result = self.where(self._is_not_finite(bits), x, result)
+        result = self.where(self.is_negative(bits), self.format.quiet, result)
+        zero = self._is_zero(self._magnitude_bits(x))
+        return self.where(zero, self.format.as_bits(-inf), result)
+
+    def _magnitude_bits(self, x: SSAValue) -> SSAValue:
+        return self.both(self.bits(x), (1 << (self.format.bits - 1)) - 1)
+
+    def _is_zero(self, i: SSAValue) -> SSAValue:
+        """Whether an integer that is not negative is 0."""
+        return self.is_negative(self.isub(i, 1))
+
+    def _is_not_finite(self, i: SSAValue) -> SSAValue:
+        """Whether the bits of a float that is not negative say infinity or NaN."""
+        return self.is_negative(self.isub(self.format.as_bits(inf) - 1, i))
 
     def _log(self, x: SSAValue, correction: SSAValue | None = None) -> SSAValue:
         """E ln 2 + f + (log(1 + f) - f), the rounding of the first sum made up for."""
         high, low = self.format.ln2_short
         e, f = self._decompose(x)
-        tail = self.fma(e, low, self._log1p_tail(f))
+        tail = self._log1p_tail(f, 1.0, self.mul(e, low))
         if correction is not None:
             tail = self.add(tail, correction)
         sum_ = self.fma(e, high, f)
@@ -557,19 +614,107 @@ class _Code:
         return self.with_sign(self._log(u, self.div(c, u)), x)
 
     def log2(self, x: SSAValue) -> SSAValue:
+<<<<<<< HEAD
         """E + log(1 + f) log2(e), its leading product and sum with what they lose."""
+=======
+        """The sum of e and log(1 + f) / ln 2, with what its leading terms lose."""
+>>>>>>> math
         high, low = self.format.log2_e
         e, f = self._decompose(x)
         product = self.mul(f, high)
-        tail = self.fma(f, low, self.fma(f, high, self.mul(product, -1.0)))
-        tail = self.fma(self._log1p_tail(f), high, tail)
+        rest = self.fma(f, low, self.fma(f, high, self.mul(product, -1.0)))
+        tail = self._log1p_tail(f, high, rest)
         sum_ = self.add(e, product)
         lost = self.sub(product, self.sub(sum_, e))
         return self._special_log(x, self.add(sum_, self.add(lost, tail)))
 
+    # Powers.
+
+    def power_of_f32(self, x: SSAValue, y: SSAValue) -> SSAValue:
+        """2^(y log2 |x|) for values of f32 in f64, to be truncated; as C's pow.
+
+        The precision is that of f32 with some bits to spare. Results that do not fit
+        f32 fit f64, so that truncation makes them 0, subnormal or infinite.
+        """
+        magnitude = self._magnitude_bits(x)
+        is_zero = self._is_zero(magnitude)
+        is_not_finite = self._is_not_finite(magnitude)
+        # log2 |x| with s = f / (2 + f).
+        zero = self.format.as_bits(self.format.shift)
+        e, f = self._decompose_normal(self.magnitude(x), zero)
+        s = self.div(f, self.add(f, 2.0))
+        log2 = self.fma(s, self.nested(self.mul(s, s), tables.POWER_LOG2), e)
+        log2 = self.where(is_not_finite, self.magnitude(x), log2)
+        log2 = self.where(is_zero, self.format.as_bits(-inf), log2)
+        # 1 to any power and any number to the power 0 are 1, and -1 unless to NaN.
+        one = self.format.as_bits(1.0)
+        to_zero = self._is_zero(self._magnitude_bits(y))
+        infinite = self.format.as_bits(inf)
+        is_number = self.is_negative(self.isub(self._magnitude_bits(y), infinite + 1))
+        is_one = self.builder.insert(arith.XOrIOp(magnitude, self.integer(one))).result
+        below = self.inverted(self.is_negative(self.bits(x)))
+        is_unit = self.both(self._is_zero(is_one), self.either(is_number, below))
+        exponent = self.mul(y, log2)
+        exponent = self.where(self.either(to_zero, is_unit), 0, exponent)
+        exponent = self.at_most(self.at_least(exponent, -160.0), 130.0)
+        shift = self.format.shift + self.format.bias
+        shifted = self.add(exponent, shift)
+        r = self.sub(exponent, self.sub(shifted, shift))
+        p = self.nested(r, (1.0, *tables.POWER_EXP2))
+        result = self.mul(p, self.to_exponent(shifted))
+        # Of negative numbers there are integral powers only.
+        steps = self.at_most(self.magnitude(y), 2.0**53)
+        is_fraction = self._is_nonzero(self.sub(steps, self.round(steps)))
+        half = self.mul(steps, 0.5)
+        is_odd = self.both(
+            self._is_nonzero(self.sub(half, self.round(half))),
+            self.inverted(is_fraction),
+        )
+        sign = self.both(self.both(self.bits(x), 1 << 63), is_odd)
+        result = self.from_bits(self.either(self.bits(result), sign))
+        invalid = self.both(
+            self.both(self.is_negative(self.bits(x)), is_fraction),
+            self.inverted(self.either(is_zero, is_not_finite)),
+        )
+        return self.where(invalid, self.format.quiet, result)
+
+    def _is_nonzero(self, x: SSAValue) -> SSAValue:
+        return self.is_negative(self.isub(0, self._magnitude_bits(x)))
+
 
 def _nonpositive(op: Operation) -> bool:
     return NONPOSITIVE in op.attributes
+
+
+def _power(code: _Code, op: Operation) -> SSAValue:
+    """Squares and cubes as products, others of f32 by way of f64."""
+    x, y = op.operands
+    number = _splat(y)
+    if number in (2.0, 3.0):
+        square = code.mul(x, x)
+        return square if number == 2.0 else code.mul(square, x)
+    wide = replace(code, format=F64)
+    operands = (
+        code.builder.insert(arith.ExtFOp(value, wide.float_type)).result
+        for value in (x, y)
+    )
+    result = wide.power_of_f32(*operands)
+    return code.builder.insert(arith.TruncFOp(result, code.float_type)).result
+
+
+def _splat(value: SSAValue) -> float | None:
+    """The one number that a constant consists of, if the value is one."""
+    while isinstance(value.owner, vector.BroadcastOp | arith.ExtFOp):
+        value = value.owner.operands[0]
+    if not isinstance(value.owner, arith.ConstantOp):
+        return None
+    constant = value.owner.value
+    if isinstance(constant, FloatAttr):
+        return constant.value.data
+    if isinstance(constant, DenseIntOrFPElementsAttr) and constant.is_splat():
+        number = constant.get_values()[0]
+        return None if isinstance(number, tuple) else float(number)
+    return None
 
 
 _EXPANSIONS: dict[type[Operation], Callable[[_Code, Operation], SSAValue]] = {
@@ -581,6 +726,7 @@ _EXPANSIONS: dict[type[Operation], Callable[[_Code, Operation], SSAValue]] = {
     math.Log2Op: lambda code, op: code.log2(op.operands[0]),
     math.TanhOp: lambda code, op: code.tanh(op.operands[0]),
     math.ErfOp: lambda code, op: code.erf(op.operands[0]),
+    math.PowFOp: _power,
 }
 """What is expanded, and how."""
 
@@ -617,6 +763,12 @@ def expand_math(module: ModuleOp, target: str) -> None:
         narrow = isinstance(element, Float16Type | BFloat16Type)
         if block is None or not (narrow or isinstance(element, Float)):
             continue
+        if (
+            isinstance(op, math.PowFOp)
+            and isinstance(element, Float64Type)
+            and _splat(op.rhs) not in (2.0, 3.0)
+        ):
+            continue  # would need a logarithm of twice the precision
         if block not in constants:
             constants[block] = _Constants(block)
         _expand(op, expansion, constants[block], like, target)
@@ -634,7 +786,9 @@ def _expand(
     element = type_ if like is None else like.get_element_type()
     builder = Builder(InsertPoint.before(op))
     flags = op.properties.get("fastmath")
-    known = set(flags.data) if isinstance(flags, FastMathFlagsAttr) else set()
+    known: set[FastMathFlag] = set()
+    if isinstance(flags, FastMathFlagsAttr):
+        known.update(flags.data)
     code = _Code(
         builder,
         constants,

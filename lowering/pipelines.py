@@ -35,7 +35,7 @@ STAGES: dict[str, tuple[ModulePass, ...]] = {
         FoldAddressesPass(),
         CheckStoragePass(),
     ),
-    "target": (ToScfPass(),),
+    "target": (ToScfPass(), ExpandMathPass()),
 }
 """The passes that lead to each stage from the one before; the first reads programs."""
 
@@ -99,10 +99,12 @@ def lower_to(
 class CpuPipelinePass(ModulePass):
     """The pipeline from the algebra to the LLVM dialect, for the CPU.
 
-    moa-infer-shapes, moa-to-dnf, moa-share, moa-sink, moa-to-onf, moa-split-loops,
-    moa-fold-addresses, moa-check-storage, moa-to-scf, moa-outline-tasks, then
-    upstream's conversions. Modules at a later stage may enter too. With `fuse`,
-    moa-restrict-domains and moa-fuse-reductions come before moa-sink.
+    moa-infer-shapes, moa-to-dnf, moa-share, moa-restrict-domains, moa-fuse-reductions,
+    moa-sink, moa-lift, moa-to-vector, moa-split-loops, moa-fold-addresses,
+    moa-check-storage, moa-to-scf, moa-expand-math, moa-outline-tasks, then upstream's
+    conversions. Modules at a later stage may enter too. Without `fuse`,
+    moa-restrict-domains and moa-fuse-reductions are left out, and moa-to-onf is in the
+    place of moa-lift and moa-to-vector.
     """
 
     name = "moa-cpu"

@@ -8,6 +8,10 @@ algorithm of Remez; then its coefficients are rounded to floats of its type. Tha
 little: the terms of low order, whose rounding would show, are exact in the formulas.
 """
 
+# mpmath has no types.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownLambdaType=false, reportUnknownParameterType=false
+
 from __future__ import annotations
 
 import argparse
@@ -15,13 +19,14 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import mpmath as mp
 import numpy as np
 
 from moa_dialect.errors import MoaError
 
-Real = mp.mpf
+Real: TypeAlias = Any
 Function = Callable[[Real], Real]
 
 DIGITS = 60
@@ -83,6 +88,7 @@ def remez(values: Sequence[Real], rows: Sequence[Sequence[Real]]) -> list[Real]:
     count = len(rows[0])
     size = len(values)
     chosen = [round(i * (size - 1) / count) for i in range(count + 1)]
+    coefficients: list[Real] = []
     for _ in range(60):
         coefficients, level = _solve(
             [values[i] for i in chosen],
@@ -110,7 +116,7 @@ def remez(values: Sequence[Real], rows: Sequence[Sequence[Real]]) -> list[Real]:
 
 
 def solve(problem: Problem) -> tuple[list[float], Real]:
-    """The coefficients, rounded to their type, and the largest weighted error on the grid."""
+    """The coefficients, rounded to their type, and the largest error on the grid."""
     low, high = problem.interval
     size = GRID * len(problem.powers)
     middle, radius = (low + high) / 2, (high - low) / 2
@@ -143,7 +149,9 @@ def _problems() -> list[Problem]:
         return mp.fsum(x**k / mp.factorial(k + 2) for k in range(40))
 
     def exp2_tail(x: Real) -> Real:
-        return mp.fsum(x**k * mp.log(2) ** (k + 1) / mp.factorial(k + 1) for k in range(40))
+        return mp.fsum(
+            x**k * mp.log(2) ** (k + 1) / mp.factorial(k + 1) for k in range(40)
+        )
 
     def log_tail(f: Real) -> Real:
         """(log(1 + f) - f + f² / 2) / f³."""
@@ -158,9 +166,11 @@ def _problems() -> list[Problem]:
     def erf_tail(z: Real) -> Real:
         """Erf(x) / x - 1 for z = x²."""
         scale = 2 / mp.sqrt(mp.pi)
-        return scale * mp.fsum(
-            (-z) ** k / (mp.factorial(k) * (2 * k + 1)) for k in range(60)
-        ) - 1
+        return (
+            scale
+            * mp.fsum((-z) ** k / (mp.factorial(k) * (2 * k + 1)) for k in range(60))
+            - 1
+        )
 
     def half_expm1_tail(x: Real) -> Real:
         """(expm1(2 x) / 2 - x) / x²."""
@@ -173,11 +183,13 @@ def _problems() -> list[Problem]:
         return lambda u: mp.erfc(u + center) / mp.erf(u + center)
 
     interval = (-half, half)
+    # In tanh n is nearest to a number that is less by TANH_DELAY = 0.2.
+    delayed = -half / 2, half * mp.mpf("0.7")
     unit = (-mp.mpf(1) / 2, mp.mpf(1) / 2)
     edges = mp.sqrt(mp.mpf(1) / 2) - 1, mp.sqrt(2) - 1
     small = (mp.mpf(0), (edges[1] / (2 + edges[1])) ** 2 * (1 + mp.mpf(2) ** -20))
     problems: list[Problem] = []
-    for bits, exp_degree, exp2_degree, tanh_degree in ((32, 6, 6, 6), (64, 11, 11, 12)):
+    for bits, exp_degree, exp2_degree, tanh_degree in ((32, 6, 6, 7), (64, 11, 11, 13)):
         problems += [
             # exp(x) = 1 + x + x² p(x); relative to exp(x).
             Problem(
@@ -191,7 +203,7 @@ def _problems() -> list[Problem]:
             ),
             # expm1(2 x) / 2 = x + x² p(x).
             Problem(
-                f"HALF_EXPM1_{bits}", bits, half_expm1_tail, (-half / 2, half / 2),
+                f"HALF_EXPM1_{bits}", bits, half_expm1_tail, delayed,
                 range(tanh_degree - 1), lambda x: x,
             ),
         ]  # fmt: skip
@@ -203,6 +215,14 @@ def _problems() -> list[Problem]:
         ),
         # log((1 + s) / (1 - s)) = 2 s + s z p(z), z = s².
         Problem("LOG_64", 64, atanh_tail, small, range(7), lambda z: z),
+        # log2((1 + s) / (1 - s)) = s p(s²) and exp2(x) = 1 + x p(x), for powers of f32.
+        Problem(
+            "POWER_LOG2", 64, lambda z: (2 + z * atanh_tail(z)) / mp.log(2), small,
+            range(6), lambda z: mp.mpf(1),
+        ),
+        Problem(
+            "POWER_EXP2", 64, exp2_tail, unit, range(7), lambda x: x / mp.power(2, x)
+        ),
         # erf(x) = x + x p(x²) below 0.921875 and 1.
         Problem(
             "ERF_32", 32, erf_tail, (mp.mpf(0), mp.mpf("0.921875") ** 2), range(7),
@@ -212,15 +232,15 @@ def _problems() -> list[Problem]:
             "ERF_64", 64, erf_tail, (mp.mpf(0), mp.mpf(1)), range(12),
             lambda z: 1 / (1 + erf_tail(z)),
         ),
-        # erfc(u + 2.25) = exp(-p(u)), erfc(u + 3.5) = exp(-p(u)).
+        # erfc(1 + u) = exp(-p(u)); relative to erf.
         Problem(
-            "LOG_ERFC_32", 32, log_erfc(mp.mpf("2.25")),
-            (mp.mpf("0.921875") - mp.mpf("2.25"), mp.mpf(4) - mp.mpf("2.25")),
-            range(8), erfc_weight(mp.mpf("2.25")),
+            "LOG_ERFC_32", 32, log_erfc(mp.mpf("1")),
+            (mp.mpf("0.921875") - mp.mpf("1"), mp.mpf(4) - mp.mpf("1")),
+            range(8), erfc_weight(mp.mpf("1")),
         ),
         Problem(
-            "LOG_ERFC_64", 64, log_erfc(mp.mpf("3.5")),
-            (mp.mpf("-2.5"), mp.mpf("2.5")), range(20), erfc_weight(mp.mpf("3.5")),
+            "LOG_ERFC_64", 64, log_erfc(mp.mpf("1")),
+            (mp.mpf(0), mp.mpf(5)), range(20), erfc_weight(mp.mpf("1")),
         ),
     ]  # fmt: skip
     return problems
@@ -248,9 +268,9 @@ def _constants() -> list[tuple[str, float]]:
 def tables() -> str:
     """The text of lowering/math_tables.py."""
     lines = [
-        '"""Constants, and coefficients of the polynomials of moa-expand-math, lowest first.',
+        '"""The constants and polynomials of moa-expand-math, lowest terms first.',
         "",
-        "Written by `python -m moa_dialect.tools.minimax`, which says what they are of.",
+        "Written by `python -m moa_dialect.tools.minimax`, which says what of.",
         '"""',
     ]
     with mp.workdps(DIGITS):
