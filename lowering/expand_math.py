@@ -178,12 +178,6 @@ class _Constants:
     known: dict[Attribute, SSAValue] = field(default_factory=dict[Attribute, SSAValue])
     last: Operation | None = None
 
-<<<<<<< HEAD
-    def __post_init__(self) -> None:
-        self.builder = Builder(InsertPoint.at_start(self.block))
-
-=======
->>>>>>> math
     def get(
         self, value: IntegerAttr | FloatAttr | DenseIntOrFPElementsAttr
     ) -> SSAValue:
@@ -614,11 +608,7 @@ class _Code:
         return self.with_sign(self._log(u, self.div(c, u)), x)
 
     def log2(self, x: SSAValue) -> SSAValue:
-<<<<<<< HEAD
-        """E + log(1 + f) log2(e), its leading product and sum with what they lose."""
-=======
         """The sum of e and log(1 + f) / ln 2, with what its leading terms lose."""
->>>>>>> math
         high, low = self.format.log2_e
         e, f = self._decompose(x)
         product = self.mul(f, high)
