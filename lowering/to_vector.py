@@ -1259,14 +1259,12 @@ class _Epilogue:
         lane = code.lanes.axis
         states = kernel.state_axes((lane,) if kernel.lane else ())
         resolve = Chunk(code.terms, states).resolve
-        statements = [
-            Statement(
-                f"o{o.number}", kernel.rows_of(o), resolve(o.value), Target.OUTPUT
-            )
-            for o in outputs
-        ]
         if kernel.blocked:
             axes = (kernel.blocked, *axes)
+        statements = [
+            Statement(f"o{o.number}", axes, resolve(o.value), Target.OUTPUT)
+            for o in outputs
+        ]
         tile_axes: dict[str, int] = {}
         for axis in axes:
             size = kernel.static(axis)
