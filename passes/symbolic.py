@@ -42,6 +42,11 @@ _COMPUTE: dict[str, Callable[..., Expression]] = {
 """What operations mean on real numbers. A conversion to a wider type keeps a number."""
 
 
+def is_understood(term: Term) -> bool:
+    """Whether a term is made by an operation that means something on real numbers."""
+    return isinstance(term.kind, Computed) and term.kind.name in _COMPUTE
+
+
 class NotReal(Exception):
     """A term that is no expression of real numbers, or none that is understood."""
 
