@@ -349,17 +349,17 @@ def _read_cells(reader: _Reader, value: SSAValue) -> _Cells | NotReal:
 class _Text(StrPrinter):
     """Expressions as text in which numbers are short."""
 
-    def _print_Integer(self, expr: Expression) -> str:
-        text = str(int(expr))
-        return text if len(text) <= 15 else repr(float(expr))
-
-    def _print_Rational(self, expr: Expression) -> str:
-        text = f"{int(expr.p)}/{int(expr.q)}"
-        return text if len(text) <= 15 else repr(float(expr))
+    def _print_Float(self, expr: Expression) -> str:
+        return repr(float(expr))
 
 
 def _text(expression: Expression) -> str:
-    return _Text().doprint(expression)
+    long = {
+        number: sp.Float(float(number), 17)
+        for number in expression.atoms(sp.Rational)
+        if len(str(number)) > 15
+    }
+    return _Text().doprint(expression.xreplace(long))
 
 
 _LARGER = {

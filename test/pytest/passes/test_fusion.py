@@ -93,6 +93,7 @@ def test_no_exponential_polynomial_no_transport(body: Any) -> None:
         ("max", X * R.old, "not known to be positive"),
         ("add", X**2 - X * R.old, "not a function of the data minus the pivot"),
         ("add", X + sp.oo * R.old, "infinite constant"),
+        ("add", X / R.old, "divides by r0', which may be 0 on the way"),
         ("add", (X - R.old) ** 7, "span more than 6 dimensions"),
     ],
 )
@@ -111,6 +112,16 @@ def test_maxima_follow_by_what_keeps_the_order(function: str, body: Any) -> None
     assert factor.is_positive
     moved = body.subs(R.old, R.new)
     assert sp.simplify(factor * body + added - moved) == 0
+
+
+def test_a_pivot_that_is_0_on_the_way_divides_nothing() -> None:
+    """The last maximum is 1; 64 zeros, a whole chunk, are accumulated before."""
+
+    def scaled(x: Any) -> Any:
+        return moa.reduce("add", x / moa.reduce("max", x))
+
+    x = np.array([1.0, -3.0, *[0.0] * 64, *[-1.0] * 62])
+    assert moa.jit(scaled)(x) == x.sum()
 
 
 # One form, however it is written
