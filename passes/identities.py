@@ -99,6 +99,25 @@ def prove_positive(expression: Expression) -> str:
 
 
 @cache
+def prove_nonnegative(expression: Expression) -> str:
+    """Prove that an expression is never below 0.
+
+    Returns:
+        How it was proved.
+
+    Raises:
+        NotProved: if it was not; the result at its point is below 0.
+    """
+    if any(form.is_nonnegative for form in _forms(expression)):
+        return BY_SYMPY
+    if point := _find((expression,), _points, lambda value: value < 0):
+        raise NotProved(point)
+    if _holds(lambda convert: convert(expression) >= 0):
+        return BY_Z3
+    raise NotProved
+
+
+@cache
 def prove_nonzero(expression: Expression) -> str:
     """Prove that an expression is never 0.
 
@@ -234,6 +253,14 @@ def _holds(statement: Callable[[Callable[[Expression], Any]], Any]) -> bool:
             first, *others = map(convert, expression.args)
             for other in others:
                 first = first + other if expression.is_Add else first * other
+            return first
+        if isinstance(expression, sp.Max | sp.Min):
+            first, *others = map(convert, expression.args)
+            for other in others:
+                is_first = first >= other
+                if isinstance(expression, sp.Min):
+                    is_first = first <= other
+                first = z3.If(is_first, first, other)
             return first
         if isinstance(expression, sp.Abs):
             inner = convert(expression.args[0])

@@ -60,6 +60,7 @@ from moa_dialect.passes.identities import (
     NotProved,
     Point,
     prove_equal,
+    prove_nonnegative,
     prove_nonzero,
     prove_positive,
 )
@@ -378,7 +379,27 @@ _COMBINE: dict[str, Callable[[Expression, Expression], Expression]] = {
 
 
 class _Wrong(Exception):
-    """A statement does not hold; the message says where, and what both sides are."""
+    """A statement does not hold.
+
+    Attributes:
+        symbols: the names of the symbols in it.
+        statement: the statement.
+        values: where it does not hold, and what is expected and got there.
+        is_conditional: it is the case of a condition on data.
+    """
+
+    def __init__(
+        self,
+        symbols: Sequence[str],
+        statement: str,
+        values: str,
+        is_conditional: bool,
+    ) -> None:
+        super().__init__(statement)
+        self.is_conditional = is_conditional
+        self.symbols = symbols
+        self.statement = statement
+        self.values = values
 
 
 class _Unproved(Exception):
@@ -387,10 +408,23 @@ class _Unproved(Exception):
 
 @dataclass
 class _Proof:
-    """The statements of one condition, and how they were proved."""
+    """The statements of one condition, and how they were proved.
+
+    Attributes:
+        identities: the statements.
+        by: how.
+        is_conditional: what follows is the case of a condition on data.
+    """
 
     identities: dict[str, None] = field(default_factory=dict[str, None])
     by: str = BY_SYMPY
+    is_conditional: bool = False
+
+    def case(self, truths: Mapping[Term, bool]) -> None:
+        """What follows is the case in which these conditions hold or not."""
+        self.is_conditional = any(
+            is_real(term) and term.number is None for term in walk(*truths)
+        )
 
     def equal(self, got: Expression, expected: Expression) -> None:
         """Prove that two expressions are equal."""
@@ -400,6 +434,8 @@ class _Proof:
             wanted, found = point.results
             return f"expected {sides[0]} = {wanted}, got {sides[1]} = {found}"
 
+        if got == expected and got.is_number:
+            return
         statement = f"{sides[1]} = {sides[0]}"
         self._note(statement, wrong, lambda: prove_equal(expected, got))
 
@@ -408,6 +444,12 @@ class _Proof:
         statement = f"{_text(expression)} > 0"
         wrong = _Single(statement)
         self._note(statement, wrong, lambda: prove_positive(expression))
+
+    def nonnegative(self, expression: Expression) -> None:
+        """Prove that an expression is never below 0."""
+        statement = f"{_text(expression)} >= 0"
+        wrong = _Single(statement)
+        self._note(statement, wrong, lambda: prove_nonnegative(expression))
 
     def nonzero(self, expression: Expression) -> None:
         """Prove that an expression is never 0."""
@@ -423,7 +465,12 @@ class _Proof:
         except NotProved as reason:
             if reason.point is None:
                 raise _Unproved(f"not decided: {statement}") from None
-            raise _Wrong(f"at {reason.point}: {wrong(reason.point)}") from None
+            raise _Wrong(
+                [name for name, _ in reason.point.values],
+                statement,
+                f"at {reason.point}: {wrong(reason.point)}",
+                self.is_conditional,
+            ) from None
         self.identities[statement] = None
         self.by = BY_Z3 if by == BY_Z3 else self.by
 
@@ -453,6 +500,8 @@ class _Names:
         arrays: the accumulators that are arrays, with their numbers.
         cells: for symbols of accumulators, the number and the cell.
         moving: the terms that change when pivots move.
+        derived: the names of symbols for what is computed from data, but not looked
+            into: their values may depend on each other.
     """
 
     terms: Terms
@@ -464,15 +513,22 @@ class _Names:
         default_factory=dict[Any, tuple[int, tuple[Term, ...]]]
     )
     moving: set[Term] = field(default_factory=set[Term])
+    derived: set[str] = field(default_factory=set[str])
     _data: dict[Term, Expression] = field(default_factory=dict[Term, Any])
     _constants: dict[Term, Expression] = field(default_factory=dict[Term, Any])
     _conditions: dict[Term, Expression] = field(default_factory=dict[Term, Any])
 
     def datum(self, term: Term) -> Expression:
         """The symbol of a term that no pivot changes."""
+        known, letter = self._constants, "c"
         if self.index in term.free:
-            return self._data.setdefault(term, _symbol(f"x{len(self._data)}"))
-        return self._constants.setdefault(term, _symbol(f"c{len(self._constants)}"))
+            known, letter = self._data, "x"
+        if term not in known:
+            known[term] = _symbol(f"{letter}{len(known)}")
+            is_plain = term.computes(AtOp.name) or not term.args
+            if not is_plain:
+                self.derived.add(known[term].name)
+        return known[term]
 
     def condition(self, term: Term) -> Expression:
         """The symbol of a condition, in text."""
@@ -514,7 +570,8 @@ class _Names:
             if not self.moves(term):
                 if not is_real(term) and truths is not None:
                     raise NotReal(f"{term.type} is no type of real numbers")
-                return None if is_fine and is_understood(term) else self.datum(term)
+                if not is_fine or truths is None or not _is_open(term):
+                    return self.datum(term)
             if any(is_cast_of(term, count) for count in self.counts):
                 return N
             if term.computes(AtOp.name) and term.args[0] in self.arrays:
@@ -537,8 +594,8 @@ class _Names:
 
         return visit(term)
 
-    def conditions(self, terms: Sequence[Term]) -> list[Term]:
-        """The conditions of choices between values that pivots change.
+    def conditions(self, terms: Sequence[Term], is_fine: bool) -> list[Term]:
+        """The conditions of choices, those between values that pivots change at least.
 
         Raises:
             NotReal: if there are too many, or one depends on pivots itself.
@@ -557,15 +614,15 @@ class _Names:
             found[condition] = None
 
         for term in walk(*terms):
-            if _is_choice(term) and self.moves(term):
+            if _is_choice(term) and (is_fine or self.moves(term)):
                 visit(term.args[0])
         if len(found) > _MOST_CONDITIONS:
             raise NotReal(f"it has more than {_MOST_CONDITIONS} conditions")
         return list(found)
 
-    def cases(self, terms: Sequence[Term]) -> Iterator[dict[Term, bool]]:
+    def cases(self, terms: Sequence[Term], is_fine: bool) -> Iterator[dict[Term, bool]]:
         """All ways in which the conditions of choices may hold."""
-        conditions = self.conditions(terms)
+        conditions = self.conditions(terms, is_fine)
         for truths in product((True, False), repeat=len(conditions)):
             yield dict(zip(conditions, truths, strict=True))
 
@@ -587,6 +644,11 @@ def _named(index: Term) -> str:
 def _is_choice(term: Term) -> bool:
     is_choice = isinstance(term.kind, Choice) or term.computes("arith.select")
     return is_choice and is_real(term)
+
+
+def _is_open(term: Term) -> bool:
+    """Whether a term is computed by arithmetic or a choice of real numbers."""
+    return is_understood(term) or term.computes(*_LARGER) or _is_choice(term)
 
 
 def _holds(condition: Term, truths: Mapping[Term, bool]) -> bool:
@@ -671,9 +733,8 @@ class _Group:
         except NotReal:
             return "not understood"
 
-    @staticmethod
     def _decide(
-        what: str, prove: Callable[[bool], _Proof | None]
+        self, what: str, prove: Callable[[bool], _Proof | None]
     ) -> tuple[str, list[str]]:
         """How a condition is decided, and the statements that were needed."""
         try:
@@ -684,7 +745,12 @@ class _Group:
         except (NotReal, _Unproved) as reason:
             return f"{UNPROVED}{reason}", []
         except _Wrong as wrong:
-            raise VerifyException(f"{what} does not hold: {wrong}") from None
+            data = [name for name in wrong.symbols if name[0] in "xc"]
+            is_related = len(self.names.derived.intersection(data)) > 1
+            if is_related or (wrong.is_conditional and data):
+                # Perhaps these values never occur together.
+                return f"{UNPROVED}not decided: {wrong.statement}", []
+            raise VerifyException(f"{what} does not hold: {wrong.values}") from None
         if proof is None:
             return NOTHING, []
         return proof.by, list(proof.identities)
@@ -704,7 +770,8 @@ class _Group:
             for symbol, (number, cell) in symbols.items()
         }
         involved = [part.term, move.term, *parts.values()]
-        for truths in names.cases(involved):
+        for truths in names.cases(involved, is_fine):
+            proof.case(truths)
 
             def read(term: Term, truths: Mapping[Term, bool] = truths) -> Expression:
                 return names.expression(term, truths, is_fine)
@@ -723,7 +790,8 @@ class _Group:
         symbols = list(self._accumulators(move.term))
         others = {s: _symbol(f"b{s.name[1:]}") for s in symbols}
         own = names.accumulator(self.first + k)
-        for truths in names.cases([move.term]):
+        for truths in names.cases([move.term], is_fine):
+            proof.case(truths)
             left = names.expression(move.term, truths, is_fine)
             if left == own:
                 proof.equal(left, own)
@@ -765,7 +833,8 @@ class _Group:
         if not moves and pivots.isdisjoint(self.old):
             return None
         involved = [aim, *moves.values()]
-        for truths in names.cases(involved):
+        for truths in names.cases(involved, is_fine):
+            proof.case(truths)
             value = names.expression(aim, truths, is_fine)
             # What is added up to now is what has moved: the count of both is the same.
             values = {
@@ -799,7 +868,7 @@ class _Group:
         own = names.accumulator(self.first + k)
         try:
             term = _sure(move).term
-            left = names.expression(term, next(iter(names.cases([term]))), False)
+            left = names.expression(term, next(names.cases([term], False)), False)
         except NotReal:
             return "another"
         if left == own:
@@ -823,15 +892,17 @@ class _Group:
                 continue
             if each.computes("arith.divf") and self.names.moves(each.args[1]):
                 proof.nonzero(read(each.args[1]))
-            if each.computes("math.log", "math.log2", "math.rsqrt", "math.sqrt"):
+            if each.computes("math.sqrt"):
+                proof.nonnegative(read(each.args[0]))
+            if each.computes("math.log", "math.log2", "math.rsqrt"):
                 proof.positive(read(each.args[0]))
             if each.computes("math.powf"):
                 base, exponent = map(read, each.args)
-                if exponent.is_Integer and exponent >= 0:
-                    continue
-                if exponent.is_Integer:
+                if exponent.is_Integer and exponent < 0:
                     proof.nonzero(base)
-                else:
+                elif exponent.is_positive and not exponent.is_Integer:
+                    proof.nonnegative(base)
+                elif not exponent.is_Integer:
                     proof.positive(base)
 
 
