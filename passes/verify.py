@@ -10,9 +10,9 @@ from xdsl.dialects.func import FuncOp
 from xdsl.passes import ModulePass
 from xdsl.utils.exceptions import VerifyException
 
+from moa_dialect.ops.normal_form import CascadeOp
 from moa_dialect.passes import derivation
 from moa_dialect.passes.infer_shapes import functions_of
-from moa_dialect.passes.verify_cascades import cascades_of, check_cascades
 
 
 def prove(function: FuncOp) -> None:
@@ -66,11 +66,12 @@ class VerifyPass(ModulePass):
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         functions = functions_of(op)
-        for function in functions:
-            check_cascades(function)
-        if not any(map(derivation.is_recorded, functions)) and any(
-            map(cascades_of, functions)
-        ):
+        if has_cascades := any(isinstance(inner, CascadeOp) for inner in op.walk()):
+            from moa_dialect.passes.verify_cascades import check_cascades
+
+            for function in functions:
+                check_cascades(function)
+        if has_cascades and not any(map(derivation.is_recorded, functions)):
             return
         made: dict[str, tuple[str, FuncOp]] = {}
         for function in functions:
