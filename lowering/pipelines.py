@@ -82,13 +82,14 @@ def lower_to(
     """Lower a module in place from the algebra up to a stage before `llvm`.
 
     With `fuse` folds that depend on each other share a pass, which reassociates them.
-    With `certify` the functions say how they were derived, up to the stage `onf`.
+    With `certify` the functions say how they were derived, up to the stage `onf`, and
+    cascades why their accumulators may move.
     """
     for name, passes in (FUSING if fuse else STAGES).items():
         if certify and name == "onf":
             passes = STAGES[name]  # Vector code has no certificate.
         for pass_ in passes:
-            if certify and isinstance(pass_, ToDnfPass):
+            if certify and isinstance(pass_, ToDnfPass | FuseReductionsPass):
                 pass_ = replace(pass_, certify=True)
             pass_.apply(ctx, module)
         if name == stage:

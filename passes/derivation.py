@@ -467,6 +467,7 @@ def certificate(function: FuncOp) -> dict[str, Any]:
     """
     from moa_dialect import proofs
     from moa_dialect.passes.laws import LAWS
+    from moa_dialect.passes.verify_cascades import unproved_conditions
 
     definition, entries = derivation_of(function)
     name = function.sym_name.data
@@ -489,6 +490,7 @@ def certificate(function: FuncOp) -> dict[str, Any]:
             why = proofs.WITHOUT_INDEX_REWRITING.get(proofs.rule_of(rule))
             if why is not None:
                 known["why"] = why
+    cascades = [each for said in passes for each in said.pop("cascades", ())]
     known_proofs = proofs.by_identifier()
     identifiers = dict.fromkeys(proofs_of(function))
     return {
@@ -504,7 +506,8 @@ def certificate(function: FuncOp) -> dict[str, Any]:
             }
             for each in identifiers
         },
-        "unproved": unproved_of(function),
+        "cascades": cascades,
+        "unproved": [*unproved_of(function), *unproved_conditions(cascades)],
     }
 
 

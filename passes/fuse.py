@@ -60,6 +60,7 @@ from moa_dialect.passes.terms import (
     contains,
     walk,
 )
+from moa_dialect.passes.verify_cascades import certify_cascades
 from moa_dialect.passes.work import weight
 from moa_dialect.scalar_code import identity_of
 from moa_dialect.types import dtype_of, element_of, shape_of
@@ -749,6 +750,10 @@ class FuseReductionsPass(ModulePass):
     With `strict` only folds that do not depend on each other share a pass, and every
     fold keeps its value bit by bit. `chunk` is how many indices are accumulated before
     accumulators move. `explain` prints what was found for each fold.
+
+    With `certify` each cascade says why its accumulators may move (the attribute
+    `moa.certificate`), as `moa-verify` finds it again: that C1 and C2 were proved, and
+    how, or why they are not.
     """
 
     name = "moa-fuse-reductions"
@@ -757,6 +762,7 @@ class FuseReductionsPass(ModulePass):
     chunk: int | None = None
     largest_rank: int = 6
     explain: bool = False
+    certify: bool = False
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         if self.chunk is not None and self.chunk < 1:
@@ -768,7 +774,10 @@ class FuseReductionsPass(ModulePass):
             if self.explain:
                 print(f"// moa-fuse-reductions @{function.sym_name.data}")
             fuse_reductions(function, options, _print_line if self.explain else None)
-            record(function, replace(self, explain=False))
+            said: dict[str, Attribute] = {}
+            if self.certify:
+                said["cascades"] = certify_cascades(function)
+            record(function, replace(self, explain=False), said)
 
 
 def _print_line(line: str) -> None:

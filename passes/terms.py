@@ -199,6 +199,10 @@ class Terms:
         """A value from outside."""
         return self._make(value, (), value.type)
 
+    def opaque(self, value: SSAValue, args: Sequence[Term]) -> Term:
+        """A value that is not looked into, but depends on these terms."""
+        return self._make(value, tuple(args), value.type)
+
     def index(self, name: str) -> Term:
         """An index by its name."""
         return self._make(name, (), INDEX)
@@ -349,15 +353,20 @@ class Reader:
         terms: where the terms are made.
         indices: the values that are indices of loops around, with their terms.
         scope: the block around all bodies; values defined there are from outside.
+        known: the terms of values that were read, or are given.
     """
 
     terms: Terms
     scope: Block
-    _known: dict[SSAValue, Term] = field(default_factory=dict[SSAValue, Term])
+    known: dict[SSAValue, Term] = field(default_factory=dict[SSAValue, Term])
 
     def bind(self, value: SSAValue, name: str) -> None:
         """Let a value be the index of this name."""
-        self._known[value] = self.terms.index(name)
+        self.known[value] = self.terms.index(name)
+
+    def let(self, value: SSAValue, term: Term) -> None:
+        """Let a value be this term."""
+        self.known[value] = term
 
     def read(self, value: SSAValue) -> Term:
         """The term that computes a value.
@@ -365,9 +374,9 @@ class Reader:
         Raises:
             NotATerm: if there is none.
         """
-        if value not in self._known:
-            self._known[value] = self._read(value)
-        return self._known[value]
+        if value not in self.known:
+            self.known[value] = self._read(value)
+        return self.known[value]
 
     def _read(self, value: SSAValue) -> Term:
         owner = value.owner

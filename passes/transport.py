@@ -11,6 +11,7 @@ depend on each other need one pass. It is found symbolically, in this order:
 
 1. *rank one*: `f(x; r') / f(x; r)` does not depend on x. That quotient, simplified
    before it is ever evaluated, is T for sums, and if it is positive for max and min.
+   It must not divide by what may be 0 for a pivot on the way, if not for the last.
 2. *added*: `f(x; r') - f(x; r)` does not depend on x: T for max and min.
 3. *finite rank*, for sums: f is a function of `u = x - c r` alone, and the products of
    powers and exponentials of u it consists of go over into finitely many of their kind
@@ -136,6 +137,12 @@ def _find(
             raise NoTransport(
                 f"f(x; r') / f(x; r) = {quotient} is not known to be positive, so it "
                 f"need not keep the order that {function} goes by"
+            )
+        divisor = sp.fraction(sp.together(quotient))[1]
+        if not divisor.is_nonzero:
+            raise NoTransport(
+                f"f(x; r') / f(x; r) = {quotient} divides by {divisor}, which may be 0 "
+                f"on the way"
             )
         return _single("rank one", body, quotient, nil)
     if function != "add":

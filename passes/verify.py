@@ -1,4 +1,4 @@
-"""moa-verify: the derivations in the text are replayed."""
+"""moa-verify: derivations are replayed, the conditions of cascades are proved."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from xdsl.dialects.func import FuncOp
 from xdsl.passes import ModulePass
 from xdsl.utils.exceptions import VerifyException
 
+from moa_dialect.ops.normal_form import CascadeOp
 from moa_dialect.passes import derivation
 from moa_dialect.passes.infer_shapes import functions_of
 
@@ -48,10 +49,15 @@ def prove(function: FuncOp) -> None:
 class VerifyPass(ModulePass):
     """Replays the derivation of each function, from the text alone, and compares.
 
-    Fails if a function has none (`moa-to-dnf{certify=true}` makes them), if its
-    definition does not parse, if a step, rule or proof is not the one of the replay,
-    or if the function is not what the passes give. `prove` also has the solver prove
-    every obligation that is cited.
+    Before that it proves of each cascade that its accumulators may move. Fails, with
+    numbers, if a condition does not hold, if one is not proved, or if a certificate
+    (`moa-fuse-reductions{certify=true}` makes them) says otherwise.
+
+    Fails if a function has no derivation (`moa-to-dnf{certify=true}` makes them), if
+    its definition does not parse, if a step, rule or proof is not the one of the
+    replay, or if the function is not what the passes give. `prove` also has the solver
+    prove every obligation that is cited. In a module without any derivation, but with
+    cascades, only these are checked.
     """
 
     name = "moa-verify"
@@ -60,6 +66,13 @@ class VerifyPass(ModulePass):
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         functions = functions_of(op)
+        if has_cascades := any(isinstance(inner, CascadeOp) for inner in op.walk()):
+            from moa_dialect.passes.verify_cascades import check_cascades
+
+            for function in functions:
+                check_cascades(function)
+        if has_cascades and not any(map(derivation.is_recorded, functions)):
+            return
         made: dict[str, tuple[str, FuncOp]] = {}
         for function in functions:
             if derivation.is_recorded(function):

@@ -233,7 +233,14 @@ class Compiled:
           `steps` it was applied in, and the `proofs` it needed, by identifier; one
           without proofs says `why` it needs none;
         - `proofs`: for each identifier the `rule`, the `rank` and the `statement`;
-        - `unproved`: rules that were applied at a higher rank than is proved.
+        - `cascades`: for each pass over data that several folds share, why their
+          accumulators may move. `pivots`: the value that each aims at, and how it was
+          proved (`aim`) that this does not depend on the way. `edges`: for each
+          accumulator its `function`, the `rule` its move follows, what it folds
+          (`part`) and its move (`T`), how the conditions `C1` and `C2` were proved,
+          and the `identities` that this needed;
+        - `unproved`: rules that were applied at a higher rank than is proved, and
+          conditions of cascades that are not proved, with the reason.
         """
         from moa_dialect.passes.derivation import certificate
 

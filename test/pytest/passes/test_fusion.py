@@ -18,6 +18,7 @@ from moa_dialect import library
 from moa_dialect.interpreter import interpret_module
 from moa_dialect.ops.normal_form import CascadeOp, FoldOp
 from moa_dialect.passes import transport
+from moa_dialect.passes.identities import BY_SYMPY, BY_Z3
 from moa_dialect.passes.transport import NoTransport, pivot_symbols
 
 Program = Callable[..., Any]
@@ -93,6 +94,7 @@ def test_no_exponential_polynomial_no_transport(body: Any) -> None:
         ("max", X * R.old, "not known to be positive"),
         ("add", X**2 - X * R.old, "not a function of the data minus the pivot"),
         ("add", X + sp.oo * R.old, "infinite constant"),
+        ("add", X / R.old, "divides by r0', which may be 0 on the way"),
         ("add", (X - R.old) ** 7, "span more than 6 dimensions"),
     ],
 )
@@ -111,6 +113,16 @@ def test_maxima_follow_by_what_keeps_the_order(function: str, body: Any) -> None
     assert factor.is_positive
     moved = body.subs(R.old, R.new)
     assert sp.simplify(factor * body + added - moved) == 0
+
+
+def test_a_pivot_that_is_0_on_the_way_divides_nothing() -> None:
+    """The last maximum is 1; 64 zeros, a whole chunk, are accumulated before."""
+
+    def scaled(x: Any) -> Any:
+        return moa.reduce("add", x / moa.reduce("max", x))
+
+    x = np.array([1.0, -3.0, *[0.0] * 64, *[-1.0] * 62])
+    assert moa.jit(scaled)(x) == x.sum()
 
 
 # One form, however it is written
@@ -193,6 +205,20 @@ def cascades(compiled: moa.Compiled) -> tuple[int, int]:
     return len(found), len(others)
 
 
+def is_certified(compiled: moa.Compiled) -> bool:
+    """Whether C1 and C2 are proved of all that moves, and found again in the text."""
+    certificate = compiled.certificate
+    compiled.verify("fused")
+    edges = [edge for one in certificate["cascades"] for edge in one["edges"]]
+    proofs = {BY_SYMPY, BY_Z3}
+    return (
+        any(edge["rule"] != "none" for edge in edges)
+        and all(edge["rule"] == "none" or edge["C1"] in proofs for edge in edges)
+        and all(edge["rule"] == "none" or edge["C2"] in proofs for edge in edges)
+        and certificate["unproved"] == []
+    )
+
+
 @pytest.mark.parametrize("program", DISGUISES)
 def test_one_pass_under_every_disguise(program: Program) -> None:
     spec = moa.ArraySpec(("n",))
@@ -202,6 +228,7 @@ def test_one_pass_under_every_disguise(program: Program) -> None:
         op for op in compiled.module("fused").walk() if isinstance(op, CascadeOp)
     ]
     assert [f.data for f in cascade.functions] == ["max", "add", "add"]  # pyright: ignore
+    assert is_certified(compiled)
     random = np.random.default_rng(0)
     for n in (1, 5, 64, 65, 300):
         x, v = random.normal(size=(2, n)) * 3
@@ -285,6 +312,11 @@ ONE_PASS: dict[str, Program] = {
 def test_statistics_take_one_pass(name: str) -> None:
     compiled = moa.jit(ONE_PASS[name]).lower(moa.ArraySpec(("n", "m")))
     assert cascades(compiled) == (1, 0)
+
+
+@pytest.mark.parametrize("name", ONE_PASS)
+def test_one_pass_is_certified(name: str) -> None:
+    assert is_certified(moa.jit(ONE_PASS[name]).lower(moa.ArraySpec(("n", "m"))))
 
 
 @pytest.mark.parametrize("name", ONE_PASS)
