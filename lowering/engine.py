@@ -319,7 +319,9 @@ def kernel_of(module: ModuleOp, entry: str | None) -> Kernel:
     native = llvm_dialect(module)
     with native.context:
         try:
-            engine = ExecutionEngine(native, opt_level=3)
+            engine = ExecutionEngine(
+                native, opt_level=3, shared_libs=upstream.runtime_libraries()
+            )
         except (RuntimeError, ir.MLIRError) as error:
             raise CompileError(f"LLVM cannot compile the module: {error}") from None
     return Kernel(
@@ -361,7 +363,7 @@ def cache_key(module: ModuleOp, entry: str | None) -> str:
 
 
 def compile_module(
-    module: ModuleOp, entry: str | None = None, fuse: bool = False
+    module: ModuleOp, entry: str | None = None, fuse: bool = True
 ) -> Kernel:
     """Compile a function of a module at any stage; the module itself is kept.
 
