@@ -61,16 +61,20 @@ def lower_to(
     ctx: Context,
     fuse: bool = True,
     certify: bool = False,
+    parts: bool = False,
 ) -> None:
     """Lower a module in place from the algebra up to a stage before `llvm`.
 
     With `fuse` folds that depend on each other share a pass, which reassociates them.
     With `certify` the functions say how they were derived, up to the stage `onf`.
+    With `parts`, which takes `fuse`, functions for partial states are added.
     """
     for name, passes in (FUSING if fuse else STAGES).items():
         for pass_ in passes:
             if certify and isinstance(pass_, ToDnfPass):
                 pass_ = replace(pass_, certify=True)
+            if parts and isinstance(pass_, FuseReductionsPass):
+                pass_ = replace(pass_, emit="merge")
             pass_.apply(ctx, module)
         if name == stage:
             return

@@ -18,7 +18,7 @@ import ml_dtypes
 from xdsl.builder import Builder
 from xdsl.context import Context
 from xdsl.dialects import arith, math
-from xdsl.dialects.builtin import ModuleOp, TensorType
+from xdsl.dialects.builtin import ModuleOp, StringAttr, TensorType
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Attribute, Block, Region, SSAValue
 from xdsl.passes import ModulePass
@@ -47,6 +47,7 @@ from moa_dialect.passes.cascades import (
 )
 from moa_dialect.passes.derivation import record
 from moa_dialect.passes.infer_shapes import functions_of
+from moa_dialect.passes.parts import emit_parts
 from moa_dialect.passes.rebuild import Body, comprehensions, read_body, tidy
 from moa_dialect.passes.simplify import chain
 from moa_dialect.passes.sink import sink_axes
@@ -749,6 +750,13 @@ class FuseReductionsPass(ModulePass):
     With `strict` only folds that do not depend on each other share a pass, and every
     fold keeps its value bit by bit. `chunk` is how many indices are accumulated before
     accumulators move. `explain` prints what was found for each fold.
+
+    `emit=merge` adds functions by which the results of parts of the folded axis are put
+    together, for each function f, which must have one cascade then: `@f.state` takes
+    the arguments of f, those along the folded axis in part, and gives the state of the
+    part; `@f.merge` makes one state of two, `@f.identity` that of no index, and
+    `@f.finish` the results of f, from a state and those arguments it still needs. See
+    [Fusion](fusion.md).
     """
 
     name = "moa-fuse-reductions"
@@ -757,18 +765,30 @@ class FuseReductionsPass(ModulePass):
     chunk: int | None = None
     largest_rank: int = 6
     explain: bool = False
+    emit: str | None = None
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         if self.chunk is not None and self.chunk < 1:
             raise CompileError(
                 f"moa-fuse-reductions: a chunk has at least one index, got {self.chunk}"
             )
+        if self.emit not in (None, "merge"):
+            raise CompileError(
+                f"moa-fuse-reductions: unknown functions to emit: expected merge, "
+                f"got {self.emit}"
+            )
         options = Options(self.strict, self.chunk, self.largest_rank)
         for function in functions_of(op):
             if self.explain:
                 print(f"// moa-fuse-reductions @{function.sym_name.data}")
             fuse_reductions(function, options, _print_line if self.explain else None)
-            record(function, replace(self, explain=False))
+            record(function, replace(self, explain=False, emit=None))
+        if self.emit is None:
+            return
+        for function in functions_of(op):
+            if function.sym_visibility != StringAttr("private"):
+                for part in reversed(emit_parts(function)):
+                    Rewriter.insert_op(part, InsertPoint.after(function))
 
 
 def _print_line(line: str) -> None:
