@@ -29,7 +29,6 @@ from xdsl.dialects import arith, scf
 from xdsl.dialects.builtin import (
     FunctionType,
     IndexType,
-    StringAttr,
     TensorType,
 )
 from xdsl.dialects.func import FuncOp, ReturnOp
@@ -101,7 +100,7 @@ class Copier:
         self.views: dict[SSAValue, View] = {}
 
     def within(self, block: Block | None = None) -> Copier:
-        """A scope of its own, in a block of an operation that is being built or here."""
+        """A scope of its own: in a block that is being built, or here."""
         if block is None:
             return Copier(self.builder, self.special, self)
         return Copier(Builder(InsertPoint.at_end(block)), self.special, self)
@@ -125,11 +124,7 @@ class Copier:
         """What stands for a value, copied if need be."""
         found = self.find(value)
         if found is None:
-            if not isinstance(value, OpResult):
-                raise CompileError(
-                    "moa-fuse-reductions: a pivot depends on an accumulator that is "
-                    "an array"
-                )
+            assert isinstance(value, OpResult)
             self._copy(value.op)
             found = self.find(value)
         assert found is not None
@@ -236,6 +231,8 @@ class Program:
         self.host = self.host_of(self.cascade)
         self.split = self._split()
         self.members = self._members()
+        self._check_pivots()
+        self._check_reads()
         self.components: list[Component] = []
         self.places: dict[SSAValue, int] = {}
         self._add_components()
@@ -366,6 +363,38 @@ class Program:
         return _axis(value) in equal or (
             self.number is not None and static(value) == self.number
         )
+
+    def _check_pivots(self) -> None:
+        """Check that pivots are scalars and made of scalars."""
+        for view in self.views:
+            if view.pivot is None:
+                continue
+            if any(isa(pivot.type, TensorType) for pivot in view.pivots):
+                raise self.error("a pivot is an array")
+            if any(a.uses and isa(a.type, TensorType) for a in view.pivot.block.args):
+                raise self.error("a pivot depends on an accumulator that is an array")
+
+    def _check_reads(self) -> None:
+        """Check that the cascade reads what is split at the folded index only."""
+        folded = set(self.indices())
+        pending: list[Operation] = [self.cascade]
+        seen: set[Operation] = set()
+        while pending:
+            op = pending.pop()
+            if op in seen:
+                continue
+            seen.add(op)
+            pending.extend(
+                value.op for value in captured(op) if isinstance(value, OpResult)
+            )
+            for inner in op.walk():
+                if isinstance(inner, AtOp) and inner.array in self.split:
+                    index = inner.indices[self.split[inner.array]]
+                    if index not in folded:
+                        raise self.error(
+                            f"the cascade reads {name_of(inner.array)} along the "
+                            f"folded axis by another index too"
+                        )
 
     @cached_property
     def is_plain(self) -> bool:
@@ -731,7 +760,7 @@ class _Emitter:
         return self.arguments[old]
 
     def all_arguments(self) -> None:
-        """Take all arguments of the old function, those that are split of any length."""
+        """Take all arguments of the old function, the split ones of any length."""
         for old in self.program.function.body.block.args:
             new = self.argument(old)
             if old in self.program.split:
@@ -792,9 +821,7 @@ class _Emitter:
             if not isinstance(op, RequireOp):
                 continue
             axes, reads = _sources(op)
-            pair = {_axis(op.given), _axis(op.expected)}
-            is_split = all(axis in self.program.split.items() for axis in pair)
-            if is_split or not may_copy(axes, reads):
+            if not may_copy(axes, reads):
                 continue
             copier.builder.insert(
                 RequireOp(
@@ -840,14 +867,12 @@ class _Emitter:
         extents = [self.root.get(extent) for extent in program.outer]
         types = [c.type for c in program.components if c.is_outer]
         op = ComprehensionOp(extents, Region(block), types)
-        arrays = list(self.root.builder.insert(op).arrays)
+        arrays: list[SSAValue] = list(self.root.builder.insert(op).arrays)
         for value in constants:
             block = Block()
             Builder(InsertPoint.at_end(block)).insert(YieldOp(value))
             type_ = as_tensor([], INDEX)
-            arrays.append(
-                self.root.insert(ComprehensionOp([], Region(block), [type_]))
-            )
+            arrays.append(self.root.insert(ComprehensionOp([], Region(block), [type_])))
         return arrays
 
     def cells(
@@ -924,17 +949,11 @@ class _State(_Emitter):
         def emit(scope: Copier, indices: Sequence[SSAValue]) -> list[SSAValue]:
             lower, upper = program.bounds(scope, length, offset)
             cascade = self._cascade(scope, lower, upper, offset)
-            values: list[SSAValue] = [
-                new
-                for old, new in zip(program.cascade.outputs, cascade.outputs, strict=True)
-                if old in program.places
-            ]
-            order = [
-                program.places[old]
-                for old in program.cascade.outputs
-                if old in program.places
-            ]
-            values = [v for _, v in sorted(zip(order, values, strict=True), key=_place)]
+            pairs = zip(program.cascade.outputs, cascade.outputs, strict=True)
+            found = {
+                program.places[old]: new for old, new in pairs if old in program.places
+            }
+            values: list[SSAValue] = [found[place] for place in sorted(found)]
             if is_outer:
                 values.append(scope.insert(arith.SubiOp(upper, lower)))
             return values
@@ -946,9 +965,7 @@ class _State(_Emitter):
                 shared = [length]
         if program.has_extent:
             shared.append(length)
-        function = self.function(self.state_of(emit, shared))
-        self._check(function)
-        return function
+        return self.function(self.state_of(emit, shared))
 
     def _cascade(
         self,
@@ -966,7 +983,8 @@ class _State(_Emitter):
         copy = old.clone({value: scope.get(value) for value in used})
         copy.operands[0], copy.operands[1] = lower, upper
         scope.builder.insert(copy)
-        new = {self.arguments[array]: k for array, k in self.program.split.items()}
+        split = self.program.split.items()
+        new: dict[SSAValue, int] = {self.arguments[array]: k for array, k in split}
         blocks = [copy.data.block, *(view.part.block for view in copy.views())]
         for block in blocks:
             index = block.args[0]
@@ -990,24 +1008,7 @@ class _State(_Emitter):
                 raise self.program.error(
                     "an array is read at a place that is computed from the folded index"
                 )
-        self._folded = {block.args[0] for block in blocks}
         return copy
-
-    def _check(self, function: FuncOp) -> None:
-        """Check that arguments that are split are read at the folded index only."""
-        new = {self.arguments[array]: k for array, k in self.program.split.items()}
-        for op in function.walk():
-            if not isinstance(op, AtOp) or op.array not in new:
-                continue
-            index = op.indices[new[op.array]]
-            block = index.owner
-            if not isinstance(block, Block) or not isinstance(
-                block.parent_op(), CascadeOp
-            ):
-                raise self.program.error(
-                    f"{name_of(op.array)} is read along the folded axis by another "
-                    f"index too"
-                )
 
     def identity(self) -> FuncOp:
         """The state of no index."""
@@ -1038,10 +1039,6 @@ class _State(_Emitter):
             op = ComprehensionOp(extents, Region(block), [component.type])
             arrays.append(self.root.insert(op))
         return self.function(arrays)
-
-
-def _place(pair: tuple[int, SSAValue]) -> int:
-    return pair[0]
 
 
 def _is_address(value: SSAValue) -> bool:
@@ -1145,8 +1142,8 @@ class _Merge(_FromStates):
         shared: list[SSAValue] = []
         for place, component in enumerate(program.components):
             if not component.is_outer:
-                sides = (self.root.insert(AtOp(s[place], [])) for s in self.states)
-                shared.append(self.root.insert(arith.AddiOp(*sides)))
+                a, b = (self.root.insert(AtOp(s[place], [])) for s in self.states)
+                shared.append(self.root.insert(arith.AddiOp(a, b)))
         arrays = self.state_of(emit, shared)
         self.requirements()
         return self.function(arrays)
@@ -1217,7 +1214,8 @@ class _Merge(_FromStates):
         merged: Merged,
     ) -> list[SSAValue]:
         """The pivots of both parts together."""
-        assert view.pivot is not None and view.move is not None
+        assert view.pivot is not None
+        assert view.move is not None
         inner = self.program.bound_pivot(scope, view, count, merged)
         size = len(view.accumulators)
         args = view.pivot.block.args
@@ -1307,11 +1305,14 @@ class _Finish(_FromStates):
             state = State(program, copier, self.states[0], indices)
             first = program.cascade
             accumulators = [first.accumulators[k] for k in program.kept[op]]
+            pivots = [
+                pivot
+                for view in first.views()
+                if set(view.accumulators) & set(accumulators)
+                for pivot in view.pivots
+            ]
             state.bind(copier, accumulators, op.accumulators)
-            if op is first:
-                state.bind(copier, first.pivots, op.pivots)
-            elif any(pivot.uses for pivot in op.pivots):
-                raise program.error("emit=merge expects one fused cascade, got 2")
+            state.bind(copier, pivots, op.pivots)
             return True
         hosts = [program.host_of(cascade) for cascade in program.kept]
         if isinstance(op, ComprehensionOp) and op in hosts:
@@ -1391,11 +1392,9 @@ def _is_cellwise(function: FuncOp, array: SSAValue, axis: int) -> bool:
     Then a part of the argument gives the same part of the result.
     """
     for op in function.walk():
-        if isinstance(op, ExtentOp) and (op.array, op.axis_number) == (array, axis):
-            if any(
-                not isinstance(use.operation, ComprehensionOp | RequireOp)
-                for use in op.result.uses
-            ):
+        if isinstance(op, ExtentOp) and _axis(op.result) == (array, axis):
+            users = [use.operation for use in op.result.uses]
+            if not all(isinstance(u, ComprehensionOp | RequireOp) for u in users):
                 return False
         if isinstance(op, AtOp) and op.array is array:
             index = op.indices[axis]
@@ -1415,7 +1414,7 @@ def _is_cellwise(function: FuncOp, array: SSAValue, axis: int) -> bool:
 
 
 def emit_parts(function: FuncOp) -> list[FuncOp]:
-    """The functions `@f.state`, `@f.identity`, `@f.merge` and `@f.finish` of a function.
+    """The functions that a function with a cascade comes apart into.
 
     Raises:
         CompileError: if there are none, with the reason.

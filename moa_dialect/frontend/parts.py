@@ -35,6 +35,7 @@ class Parts:
         self._program = program
         self._entry = entry
         self._copy = copy
+        self._kernels: dict[str, Any] = {}
         self._functions = {
             op.sym_name.data: op
             for op in self.module("fused").ops
@@ -90,9 +91,7 @@ class Parts:
         """
         states = {"state": 0, "identity": 0, "merge": 2, "finish": 1}
         if part not in states:
-            raise MoaError(
-                f"parts: expected one of {', '.join(states)}, got {part}"
-            )
+            raise MoaError(f"parts: expected one of {', '.join(states)}, got {part}")
         names = self._names(part)[states[part] * len(self.components) :]
         return tuple(names[: self._argument_count] if part == "state" else names)
 
@@ -105,11 +104,17 @@ class Parts:
         """Whether a state depends on where its part begins, as for a causal mask."""
         return len(self._names("state")) > self._argument_count
 
-    def _run(self, part: str, arrays: Sequence[Any]) -> Any:
+    def kernel(self, part: str) -> Any:
+        """The compiled kernel of `state`, `identity`, `merge` or `finish`."""
         from moa_dialect.lowering.engine import compile_alone
 
-        kernel = compile_alone(self._target, f"{self._entry}.{part}")
-        return run_kernel(kernel, arrays, self._copy)
+        if part not in self._kernels:
+            entry = f"{self._entry}.{part}"
+            self._kernels[part] = compile_alone(self._target, entry)
+        return self._kernels[part]
+
+    def _run(self, part: str, arrays: Sequence[Any]) -> Any:
+        return run_kernel(self.kernel(part), arrays, self._copy)
 
     def _checked(self, state: State) -> State:
         if len(state) != len(self.components):
@@ -154,7 +159,9 @@ class Parts:
             MoaError: for a state with the wrong number of arrays; ShapeError for states
                 of different shapes.
         """
-        return tuple(self._run("merge", (*self._checked(a), *self._checked(b), *arrays)))
+        return tuple(
+            self._run("merge", (*self._checked(a), *self._checked(b), *arrays))
+        )
 
     def finish(self, state: State, *arrays: Any) -> Any:
         """The results of the program, from the state of all parts.
