@@ -147,7 +147,7 @@ class Copier:
         if self.special(op, self):
             return
         mapping: dict[SSAValue, SSAValue] = {}
-        for value in captured(op):
+        for value in used(op):
             found = self.find(value)
             mapping[value] = found[0] if isinstance(found, tuple) else self.get(value)
         self.add(op, op.clone(mapping))
@@ -176,6 +176,13 @@ class Copier:
             inner.known.update(zip(op.body.block.args, indices, strict=True))
             return inner.get(body_of(op.body)[1].values[value.index])
         return self.insert(AtOp(self.get(value), indices))
+
+
+def used(op: Operation) -> list[SSAValue]:
+    """The values an operation captures, in the order of their uses."""
+    values = captured(op)
+    operands = (value for inner in op.walk() for value in inner.operands)
+    return [value for value in dict.fromkeys(operands) if value in values]
 
 
 def static(extent: SSAValue) -> int | None:
@@ -419,7 +426,7 @@ class Program:
         """The extent of the folded axis of the whole, where only a part is given."""
         if self.number is not None:
             return copier.insert(FixedExtentOp(self.number))
-        for array, axis in self.members:
+        for array, axis in sorted(self.members, key=_argument_number):
             if array not in self.split:
                 return copier.insert(ExtentOp(copier.get(array), axis))
         raise self.error(
@@ -541,6 +548,11 @@ def _least(value: SSAValue) -> Iterator[SSAValue]:
         yield from _least(value.owner.rhs)
     else:
         yield value
+
+
+def _argument_number(axis: Axis) -> tuple[int, int]:
+    assert isinstance(axis[0], BlockArgument)
+    return axis[0].index, axis[1]
 
 
 def name_of(array: SSAValue) -> str:
@@ -976,11 +988,9 @@ class _State(_Emitter):
     ) -> CascadeOp:
         """The cascade over a part."""
         old = self.program.cascade
-        used = set(old.starts)
-        for region in old.regions:
-            inside = {v for op in region.walk() for v in op.operands}
-            used |= inside & captured(old)
-        copy = old.clone({value: scope.get(value) for value in used})
+        inside = {v for r in old.regions for op in r.walk() for v in op.operands}
+        inside.update(old.starts)
+        copy = old.clone({v: scope.get(v) for v in used(old) if v in inside})
         copy.operands[0], copy.operands[1] = lower, upper
         scope.builder.insert(copy)
         split = self.program.split.items()
@@ -1320,11 +1330,12 @@ class _Finish(_FromStates):
             return True
         if op.name.startswith("arith."):
             # As a number, how long the axis is is that of all parts together.
-            lengths = {v for v in op.operands if self._is_length(v)}
-            if lengths:
-                others = captured(op) - lengths
-                mapping = dict.fromkeys(lengths, self.length(copier))
-                mapping.update((value, copier.get(value)) for value in others)
+            if any(map(self._is_length, op.operands)):
+                length = self.length(copier)
+                mapping = {
+                    value: length if self._is_length(value) else copier.get(value)
+                    for value in used(op)
+                }
                 copier.add(op, op.clone(mapping))
                 return True
         return super().special(op, copier)

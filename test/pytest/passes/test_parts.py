@@ -9,7 +9,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from itertools import pairwise
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -84,8 +85,8 @@ WELFORD = ("add", "add2", "pivot", "count")
 def by_place(x: Any) -> Any:
     """Values that depend on where they are; the result on how many there are."""
     n = moa.psi([0], moa.shape(x))
-    place = moa.cast(moa.iota(n), "f64")
-    shown = moa.where(place < 7.0, x + place, -math.inf)
+    place = moa.iota(n)
+    shown = moa.where(place < 7, x + moa.cast(place, "f64"), -math.inf)
     return library.logsumexp(shown) / moa.cast(n, "f64")
 
 
@@ -99,9 +100,7 @@ CASES: dict[str, Case] = {
     "softmax": Case(library.softmax, ROWS, ROW, SOFTMAX, finish=(0,)),
     "log_softmax": Case(library.log_softmax, ROWS, ROW, SOFTMAX, finish=(0,)),
     "variance": Case(library.variance, ROWS, ROW, WELFORD, least=1),
-    "sample variance": Case(
-        library.variance, ROWS, ROW, WELFORD, {"ddof": 1}, least=2
-    ),
+    "sample variance": Case(library.variance, ROWS, ROW, WELFORD, {"ddof": 1}, least=2),
     "skewness": Case(
         library.skewness,
         ROWS,
@@ -147,9 +146,7 @@ CASES: dict[str, Case] = {
         ATTENTION,
         least=9,
     ),
-    "by place": Case(
-        by_place, [Spec(("n",))], [(-1,)], (*SOFTMAX, "extent"), least=1
-    ),
+    "by place": Case(by_place, [Spec(("n",))], [(-1,)], (*SOFTMAX, "extent"), least=1),
 }
 
 
@@ -202,7 +199,7 @@ def test_parts_come_together_to_the_whole(
     ends = np.cumsum([0, *lengths])
     states = [
         parts.state(*case.part(arrays, low, high), offset=low)
-        for low, high in zip(ends, ends[1:], strict=False)
+        for low, high in pairwise(ends)
     ]
     assert parts.components == case.components
     whole = put_together(parts, states, random)
@@ -216,16 +213,16 @@ def test_the_identity_is_the_state_of_nothing(name: str) -> None:
     case, (_, parts) = CASES[name], compiled(name)
     arrays = case.arrays(1, 6)
     nothing = parts.identity(*arrays)
-    for given, expected in zip(
+    for one, expected in zip(
         parts.state(*case.part(arrays, 3, 3), offset=3), nothing, strict=True
     ):
-        np.testing.assert_array_equal(given, expected)
+        np.testing.assert_array_equal(one, expected)
     state = parts.state(*arrays)
     for merged in (parts.merge(nothing, state), parts.merge(state, nothing)):
-        for given, expected in zip(merged, state, strict=True):
-            assert given.tobytes() == expected.tobytes()
-    for given, expected in zip(parts.merge(nothing, nothing), nothing, strict=True):
-        np.testing.assert_array_equal(given, expected)
+        for one, expected in zip(merged, state, strict=True):
+            assert one.tobytes() == expected.tobytes()
+    for one, expected in zip(parts.merge(nothing, nothing), nothing, strict=True):
+        np.testing.assert_array_equal(one, expected)
 
 
 FLOATS = st.floats(-30.0, 30.0, width=32)
@@ -236,9 +233,7 @@ def random_states(draw: st.DrawFn, name: str) -> State:
     """A state of any numbers: not only those that data lead to."""
     parts = compiled(name)[1]
     count = draw(st.integers(1, 50))
-    values = [
-        np.array([draw(FLOATS) for _ in range(3)]) for _ in parts.components[:-1]
-    ]
+    values = [np.array([draw(FLOATS) for _ in range(3)]) for _ in parts.components[:-1]]
     return (*values, np.array(count))
 
 
@@ -265,7 +260,7 @@ def test_merging_is_associative_and_commutative(name: str, data: Any) -> None:
 class Exact:
     """Evaluates `@f.merge` on expressions; neither state is that of nothing."""
 
-    OPERATIONS: dict[str, Callable[..., Any]] = {
+    OPERATIONS: ClassVar[dict[str, Callable[..., Any]]] = {
         "arith.addf": lambda a, b: a + b,
         "arith.addi": lambda a, b: a + b,
         "arith.subf": lambda a, b: a - b,
@@ -309,7 +304,7 @@ class Exact:
             value = float(op.value.value.data)  # pyright: ignore
             if abs(value) > 1e300:
                 return [sp.oo if value > 0 else -sp.oo]
-            return [sp.Integer(0) if 0 < value < 1e-300 else sp.nsimplify(value)]
+            return [0 if 0 < value < 1e-300 else int(value)]
         values = [self.known[value] for value in op.operands]
         return [self.OPERATIONS[op.name](*values)]
 
@@ -324,16 +319,10 @@ def symbols(parts: Parts, side: str, positive: bool) -> list[Any]:
 
 @pytest.mark.parametrize(
     ("program", "positive"),
-    [
-        (library.logsumexp, False),
-        (library.l2_norm, True),
-        (library.entropy, False),
-        (library.variance, False),
-        (library.skewness, False),
-    ],
+    [(library.logsumexp, False), (library.l2_norm, True), (library.entropy, False)],
 )
 def test_merging_is_associative_exactly(program: Any, positive: bool) -> None:
-    """Rank one: logsumexp, l2_norm; of rank two, three and four the others."""
+    """For transports of rank one, logsumexp and l2_norm, and of rank two."""
     parts = moa.jit(program).lower(Spec(("n",))).parts()
     merge = Exact(parts, program.__name__)
     a, b, c = (symbols(parts, side, positive) for side in "abc")
@@ -342,6 +331,19 @@ def test_merging_is_associative_exactly(program: Any, positive: bool) -> None:
         assert sp.simplify(sp.expand(sp.expand_power_exp(one - other))) == 0
     for one, other in zip(merge(a, b), merge(b, a), strict=True):
         assert sp.simplify(sp.expand(one - other)) == 0
+
+
+@pytest.mark.parametrize("program", [library.variance, library.skewness])
+def test_merging_moments_is_associative_exactly(program: Any) -> None:
+    """For transports of rank three and four: all are rational functions."""
+    parts = moa.jit(program).lower(Spec(("n",))).parts()
+    merge = Exact(parts, program.__name__)
+    names = [f"{name}_{side}" for side in "abc" for name in parts.components]
+    field = sp.QQ.frac_field(*names)
+    size = len(parts.components)
+    a, b, c = (list(field.gens[k * size : (k + 1) * size]) for k in range(3))
+    assert merge(merge(a, b), c) == merge(a, merge(b, c))
+    assert merge(a, b) == merge(b, a)
 
 
 # Edges
@@ -389,9 +391,7 @@ def test_digits_of_data_far_from_zero_are_kept() -> None:
     _, parts = compiled("variance")
     x = RNG(0).normal(size=(3, 1000)) + 1e8
     cuts = [0, 1, 10, 500, 1000]
-    states = [
-        parts.state(x[:, i:j].copy()) for i, j in zip(cuts, cuts[1:], strict=False)
-    ]
+    states = [parts.state(x[:, i:j].copy()) for i, j in pairwise(cuts)]
     whole = states[0]
     for state in states[1:]:
         whole = parts.merge(state, whole)
@@ -447,7 +447,7 @@ def test_arguments_that_the_transport_needs() -> None:
     states = [parts.state(x[:, i:j].copy(), t) for i, j in ((0, 3), (3, 8))]
     whole = parts.merge(*states, t)
     np.testing.assert_allclose(parts.finish(whole), program(x, t), rtol=1e-13)
-    with pytest.raises(ShapeError, match="axis 0 of t must be as long as axis 0 of"):
+    with pytest.raises(ShapeError, match="axis 0 of t must equal axis 0 of x"):
         parts.merge(*states, t[:2])
 
 
@@ -458,8 +458,8 @@ def test_torch_tensors() -> None:
     states = [parts.state(q, k[i:j], v[i:j]) for i, j in ((0, 3), (3, 8))]
     assert all(isinstance(array, torch.Tensor) for array in states[0])
     results = parts.finish(parts.merge(*states))
-    for given, expected in zip(results, program(q, k, v), strict=True):
-        torch.testing.assert_close(given, expected)
+    for one, expected in zip(results, program(q, k, v), strict=True):
+        torch.testing.assert_close(one, expected)
 
 
 @pytest.mark.parametrize("name", ["attention with lse", "by place", "variance"])
@@ -486,8 +486,8 @@ def test_the_interpreter_agrees(name: str) -> None:
     results = run("finish", *merged)
     assert_close(results, as_tuple(parts.finish(merged)), 1e-13)
     nothing = run("identity", *arrays)
-    for given, expected in zip(nothing, parts.identity(*arrays), strict=True):
-        np.testing.assert_array_equal(given, expected)
+    for one, expected in zip(nothing, parts.identity(*arrays), strict=True):
+        np.testing.assert_array_equal(one, expected)
 
 
 # Refusals
@@ -510,7 +510,7 @@ REFUSED: dict[str, tuple[Callable[..., Any], list[Any], str]] = {
         "expects one fused cascade, got 2",
     ),
     "two of the same data": (
-        lambda x: (library.logsumexp(x), moa.reduce("add", library.variance(x * x))),
+        lambda x: (library.logsumexp(x), library.logsumexp(moa.transpose(x))),
         ROWS,
         "expects one fused cascade, got 2",
     ),
@@ -539,15 +539,10 @@ REFUSED: dict[str, tuple[Callable[..., Any], list[Any], str]] = {
         [Spec(("n",))],
         "depends on the extent of the whole axis",
     ),
-    "the diagonal": (
-        lambda x: library.logsumexp(moa.transpose(x, [0, 0])),
-        [Spec(("n", "n"))],
-        "goes along two axes of x",
-    ),
     "a table": (
         lambda x, t: library.logsumexp(x + moa.take([5], moa.cat(t, moa.reverse(t)))),
         [Spec((5,)), Spec((3,))],
-        "at a place that is computed from the folded index",
+        "axis 0 of x is not known to be as long as axis 0 of t",
     ),
 }
 
@@ -580,7 +575,7 @@ def test_wrong_parts() -> None:
         parts.finish(state[:3])
     with pytest.raises(MoaError, match="got 5"):
         parts.merge(state, (*state, k))
-    with pytest.raises(MoaError, match="expected one of state, .*, got half"):
+    with pytest.raises(MoaError, match=r"expected one of state, .*, got half"):
         parts.arguments("half")
     with pytest.raises(MoaError, match="expected one of fused, onf, target, got moa"):
         parts.module("moa")
@@ -607,4 +602,4 @@ def test_an_argument_that_must_be_whole() -> None:
 def test_notation_of_the_parts() -> None:
     text = compiled("logsumexp")[1].notation()
     for part in ("state", "identity", "merge", "finish"):
-        assert f"logsumexp.{part}(" in text
+        assert f"logsumexp_{part}(" in text
