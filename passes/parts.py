@@ -1328,16 +1328,15 @@ class _Finish(_FromStates):
         if isinstance(op, ComprehensionOp) and op in hosts:
             self._comprehension(op, copier)
             return True
-        if op.name.startswith("arith."):
-            # As a number, how long the axis is is that of all parts together.
-            if any(map(self._is_length, op.operands)):
-                length = self.length(copier)
-                mapping = {
-                    value: length if self._is_length(value) else copier.get(value)
-                    for value in used(op)
-                }
-                copier.add(op, op.clone(mapping))
-                return True
+        if op.name.startswith("arith.") and any(map(self._is_length, op.operands)):
+            # As a number, the length of the axis is that of all parts together.
+            length = self.length(copier)
+            mapping = {
+                value: length if self._is_length(value) else copier.get(value)
+                for value in used(op)
+            }
+            copier.add(op, op.clone(mapping))
+            return True
         return super().special(op, copier)
 
     def _is_length(self, value: SSAValue) -> bool:

@@ -115,6 +115,34 @@ CASES: dict[str, Case] = {
         ("add", "add2", "add3", "pivot", "pivot2", "count"),
         least=1,
     ),
+    "covariance_matrix": Case(
+        library.covariance_matrix,
+        [Spec(("n", "p"))],
+        [(-1, 3)],
+        ("add", "add2", "add3", "pivot", "pivot2", "count"),
+        least=1,
+    ),
+    "kl_divergence": Case(
+        library.kl_divergence,
+        ROWS * 2,
+        ROW * 2,
+        ("max", "max2", "add", "add2", "add3", "add4", "count"),
+        least=1,
+    ),
+    "absmax": Case(
+        library.absmax_scaled_product,
+        [Spec(("b", "n")), Spec(("n", "p"))],
+        [(3, -1), (-1, 2)],
+        SOFTMAX,
+    ),
+    "weighted layernorm": Case(
+        library.layernorm,
+        [Spec(("b", "n")), Spec(("n",))],
+        [(3, -1), (-1,)],
+        WELFORD,
+        finish=(0, 1),
+        least=1,
+    ),
     "layernorm": Case(library.layernorm, ROWS, ROW, WELFORD, finish=(0,), least=1),
     "entropy": Case(
         library.entropy, ROWS, ROW, ("max", "add", "add2", "count"), least=1
