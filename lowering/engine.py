@@ -28,6 +28,7 @@ from xdsl.dialects.builtin import (
 )
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Attribute
+from xdsl.rewriter import Rewriter
 from xdsl.utils.hints import isa
 
 from moa_dialect.arguments import array_type
@@ -308,5 +309,26 @@ def compile_module(
     lowered = module.clone()
     lower_to(lowered, "target", Context(), fuse)
     kernel = kernel_of(lowered, entry)
+    with _LOCK:
+        return _KERNELS.setdefault(key, kernel)
+
+
+def compile_alone(module: ModuleOp, entry: str) -> Kernel:
+    """Compile one function of a module at the target stage without the others.
+
+    Kernels are kept as by `compile_module`.
+
+    Raises:
+        CompileError: if upstream fails.
+    """
+    alone = module.clone()
+    for function in functions_of(alone):
+        if function.sym_name.data not in (entry, f"{entry}.extents"):
+            Rewriter.erase_op(function)
+    key = cache_key(alone, entry) + ".target"
+    with _LOCK:
+        if key in _KERNELS:
+            return _KERNELS[key]
+    kernel = kernel_of(alone, entry)
     with _LOCK:
         return _KERNELS.setdefault(key, kernel)

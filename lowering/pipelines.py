@@ -78,12 +78,14 @@ def lower_to(
     ctx: Context,
     fuse: bool = True,
     certify: bool = False,
+    parts: bool = False,
 ) -> None:
     """Lower a module in place from the algebra up to a stage before `llvm`.
 
     With `fuse` folds that depend on each other share a pass, which reassociates them.
     With `certify` the functions say how they were derived, up to the stage `onf`, and
     cascades why their accumulators may move.
+    With `parts`, which takes `fuse`, functions for partial states are added.
     """
     for name, passes in (FUSING if fuse else STAGES).items():
         if certify and name == "onf":
@@ -91,6 +93,8 @@ def lower_to(
         for pass_ in passes:
             if certify and isinstance(pass_, ToDnfPass | FuseReductionsPass):
                 pass_ = replace(pass_, certify=True)
+            if parts and isinstance(pass_, FuseReductionsPass):
+                pass_ = replace(pass_, emit="merge")
             pass_.apply(ctx, module)
         if name == stage:
             return

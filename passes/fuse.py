@@ -18,7 +18,7 @@ import ml_dtypes
 from xdsl.builder import Builder
 from xdsl.context import Context
 from xdsl.dialects import arith, math
-from xdsl.dialects.builtin import ModuleOp, TensorType
+from xdsl.dialects.builtin import ModuleOp, StringAttr, TensorType
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Attribute, Block, Region, SSAValue
 from xdsl.passes import ModulePass
@@ -47,6 +47,7 @@ from moa_dialect.passes.cascades import (
 )
 from moa_dialect.passes.derivation import record
 from moa_dialect.passes.infer_shapes import functions_of
+from moa_dialect.passes.parts import emit_parts
 from moa_dialect.passes.rebuild import Body, comprehensions, read_body, tidy
 from moa_dialect.passes.simplify import chain
 from moa_dialect.passes.sink import sink_axes
@@ -754,6 +755,13 @@ class FuseReductionsPass(ModulePass):
     With `certify` each cascade says why its accumulators may move (the attribute
     `moa.certificate`), as `moa-verify` finds it again: that C1 and C2 were proved, and
     how, or why they are not.
+
+    `emit=merge` adds functions by which the results of parts of the folded axis are put
+    together, for each function f, which must have one cascade then: `@f.state` takes
+    the arguments of f, those along the folded axis in part, and gives the state of the
+    part; `@f.merge` makes one state of two, `@f.identity` that of no index, and
+    `@f.finish` the results of f, from a state and those arguments it still needs. See
+    [Fusion](fusion.md).
     """
 
     name = "moa-fuse-reductions"
@@ -763,11 +771,17 @@ class FuseReductionsPass(ModulePass):
     largest_rank: int = 6
     explain: bool = False
     certify: bool = False
+    emit: str | None = None
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         if self.chunk is not None and self.chunk < 1:
             raise CompileError(
                 f"moa-fuse-reductions: a chunk has at least one index, got {self.chunk}"
+            )
+        if self.emit not in (None, "merge"):
+            raise CompileError(
+                f"moa-fuse-reductions: unknown functions to emit: expected merge, "
+                f"got {self.emit}"
             )
         options = Options(self.strict, self.chunk, self.largest_rank)
         for function in functions_of(op):
@@ -777,7 +791,13 @@ class FuseReductionsPass(ModulePass):
             said: dict[str, Attribute] = {}
             if self.certify:
                 said["cascades"] = certify_cascades(function)
-            record(function, replace(self, explain=False), said)
+            record(function, replace(self, explain=False, emit=None), said)
+        if self.emit is None:
+            return
+        for function in functions_of(op):
+            if function.sym_visibility != StringAttr("private"):
+                for part in reversed(emit_parts(function)):
+                    Rewriter.insert_op(part, InsertPoint.after(function))
 
 
 def _print_line(line: str) -> None:

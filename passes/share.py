@@ -144,6 +144,11 @@ class _Numbering:
         return tuple(keys)
 
 
+def structural_key(op: Operation) -> Hashable:
+    """A key that is equal for operations that are equal up to index names."""
+    return _Numbering().key(op)
+
+
 def _first(pair: tuple[str, object]) -> str:
     return pair[0]
 

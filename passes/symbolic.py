@@ -175,10 +175,38 @@ def from_sympy(
                 below.append(factor.base ** (-factor.exp))
             else:
                 above.append(factor)
-        result = chain(arith.MulfOp, above) if above else terms.number(1.0, type_)
+        powers = quotients(above, below)
+        result = chain(arith.MulfOp, above) if above else None
         if below:
-            result = emit(arith.DivfOp, result, chain(arith.MulfOp, below))
+            one = terms.number(1.0, type_)
+            result = emit(arith.DivfOp, result or one, chain(arith.MulfOp, below))
+        for quotient in powers:
+            result = emit(arith.MulfOp, quotient, result) if result else quotient
+        result = result or terms.number(1.0, type_)
         return emit(arith.NegfOp, result) if negative else result
+
+    def quotients(above: list[Expression], below: list[Expression]) -> list[Term]:
+        """Take `a^n` and `b^n` out, as `(a / b)^n`, which overflows less."""
+        found: list[Term] = []
+        for factor in list(below):
+            base, exponent = factor.as_base_exp()
+            if not (exponent.is_Integer and 1 < int(exponent) <= 64):
+                continue
+            for other in above:
+                numerator, same = other.as_base_exp()
+                if same == exponent:
+                    above.remove(other)
+                    below.remove(factor)
+                    quotient = emit(arith.DivfOp, visit(numerator), visit(base))
+                    found.append(repeated(quotient, int(exponent)))
+                    break
+        return found
+
+    def repeated(base: Term, exponent: int) -> Term:
+        result = base
+        for _ in range(exponent - 1):
+            result = emit(arith.MulfOp, result, base)
+        return result
 
     def chain(operation: type[Operation], parts: Sequence[Expression]) -> Term:
         first, *others = map(visit, parts)
@@ -200,11 +228,7 @@ def from_sympy(
         if base == sp.Integer(2) and not exponent.is_Number:
             return emit(math.Exp2Op, visit(exponent))
         if exponent.is_Integer and 0 < int(exponent) <= 64:
-            first = visit(base)
-            result = first
-            for _ in range(int(exponent) - 1):
-                result = emit(arith.MulfOp, result, first)
-            return result
+            return repeated(visit(base), int(exponent))
         if exponent.is_Number and exponent.is_negative:
             one = terms.number(1.0, type_)
             return emit(arith.DivfOp, one, visit(base ** (-exponent)))

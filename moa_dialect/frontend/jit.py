@@ -8,7 +8,7 @@ from contextlib import redirect_stdout
 from functools import cached_property, update_wrapper
 from inspect import Parameter, Signature
 from io import StringIO
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from xdsl.context import Context
@@ -23,6 +23,9 @@ from moa_dialect.frontend.trace import (
     argument_names,
     trace_program,
 )
+
+if TYPE_CHECKING:
+    from moa_dialect.frontend.parts import Parts
 
 STAGES = ("moa", "dnf", "fused", "onf", "target", "llvm", "asm")
 """The stages of a program, in order; see docs/architecture.md."""
@@ -289,6 +292,19 @@ class Compiled:
 
         return compile_module(self._program, self._entry, self._fuse)
 
+    def parts(self) -> Parts:
+        """The program as functions for parts of the data: see `Parts`.
+
+        Raises:
+            CompileError: if the program has not exactly one fused cascade, or its parts
+                depend on more than their data, with the reason.
+        """
+        from moa_dialect.frontend.parts import Parts
+
+        if not self._fuse:
+            raise CompileError("parts: expected a program with fuse=True")
+        return Parts(self._program, self._entry, self._copy)
+
     @property
     def intermediates(self) -> int:
         """The number of arrays between arguments and results in the normal form."""
@@ -316,13 +332,18 @@ class Compiled:
             MoaError: ShapeError, DTypeError, LayoutError or IndexRangeError, as
                 `moa_dialect.lowering.engine.Kernel` says.
         """
-        converted = [to_numpy(number, value) for number, value in enumerate(arrays)]
-        result = self.kernel(*converted, copy=self._copy)
-        if not any(map(_is_torch, arrays)):
-            return result
-        if isinstance(result, tuple):
-            return tuple(_to_torch(array) for array in cast(tuple[Any, ...], result))
-        return _to_torch(result)
+        return run_kernel(self.kernel, arrays, self._copy)
+
+
+def run_kernel(kernel: Any, arrays: Sequence[Any], copy: bool | None) -> Any:
+    """Run a compiled kernel; torch tensors in, torch tensors out."""
+    converted = [to_numpy(number, value) for number, value in enumerate(arrays)]
+    result = kernel(*converted, copy=copy)
+    if not any(map(_is_torch, arrays)):
+        return result
+    if isinstance(result, tuple):
+        return tuple(_to_torch(array) for array in cast(tuple[Any, ...], result))
+    return _to_torch(result)
 
 
 class Jit:

@@ -12,6 +12,8 @@ import pytest
 import sympy as sp
 from hypothesis import given
 from hypothesis import strategies as st
+from xdsl.dialects.builtin import f64
+from xdsl.utils.test_value import create_ssa_value
 
 import moa_dialect as moa
 from moa_dialect import library
@@ -19,6 +21,8 @@ from moa_dialect.interpreter import interpret_module
 from moa_dialect.ops.normal_form import CascadeOp, FoldOp
 from moa_dialect.passes import transport
 from moa_dialect.passes.identities import BY_SYMPY, BY_Z3
+from moa_dialect.passes.symbolic import from_sympy
+from moa_dialect.passes.terms import Terms
 from moa_dialect.passes.transport import NoTransport, pivot_symbols
 
 Program = Callable[..., Any]
@@ -123,6 +127,28 @@ def test_a_pivot_that_is_0_on_the_way_divides_nothing() -> None:
 
     x = np.array([1.0, -3.0, *[0.0] * 64, *[-1.0] * 62])
     assert moa.jit(scaled)(x) == x.sum()
+
+
+def test_a_quotient_of_powers_is_a_power_of_a_quotient() -> None:
+    """`a^2` may overflow where `(a / b)^2` does not."""
+    terms = Terms()
+    a, b = (terms.value(create_ssa_value(f64)) for _ in range(2))
+    term = from_sympy(3 * X**2 / Y**2, {X: a, Y: b}, terms, f64)
+    assert term.computes("arith.mulf")
+    power, three = term.args
+    assert three.number == 3.0
+    assert power.computes("arith.mulf")
+    (quotient,) = set(power.args)
+    assert quotient.computes("arith.divf")
+    assert quotient.args == (a, b)
+
+
+def test_norms_over_chunks_of_different_size_do_not_overflow() -> None:
+    x = np.repeat([1e-300, 1e200, 1e-200], 64)
+    norm = moa.jit(library.l2_norm)
+    for order in ([0, 1, 2], [2, 1, 0], [1, 2, 0]):
+        values = x.reshape(3, 64)[order].reshape(-1)
+        np.testing.assert_allclose(norm(values), 8e200, rtol=1e-14)
 
 
 # One form, however it is written
