@@ -295,39 +295,61 @@ def kernel_of(module: ModuleOp, entry: str | None) -> Kernel:
         MoaError: for an unknown entry.
         CompileError: if operations of the dialect are left or upstream fails.
     """
+    function = find_entry(module, entry)
+    (kernel,) = _kernels(module, [function])
+    return kernel
+
+
+def kernels_of(module: ModuleOp) -> dict[str, Kernel]:
+    """Compile a module at the target stage once, for all functions that can be run.
+
+    Raises:
+        CompileError: if operations of the dialect are left or upstream fails.
+    """
+    functions = [find_entry(module, name) for name in entries(module)]
+    return {kernel.name: kernel for kernel in _kernels(module, functions)}
+
+
+def _kernels(module: ModuleOp, functions: Sequence[FuncOp]) -> list[Kernel]:
+    """The kernels of some functions, which share one engine."""
     from mlir import ir
     from mlir.execution_engine import ExecutionEngine
 
-    function = find_entry(module, entry)
     if left := unlowered(module):
         raise CompileError(f"not lowered: {', '.join(left)}")
-    checks = function.attributes.get(CHECKS)
-    types = function.function_type.inputs.data
-    arguments = function.body.block.args
-    status = has_status(function)
-    array_arguments = [
-        number
-        for number in range(len(types) - (1 if status else 0))
-        if not is_result(function, arguments[number])
-    ]
-    for number in array_arguments:
-        if not isa(types[number], MemRefType):
-            raise CompileError(
-                f"@{function.sym_name.data}: expected arrays as arguments, "
-                f"got {types[number]}"
-            )
+    for function in functions:
+        for number in _array_arguments(function):
+            type_ = function.function_type.inputs.data[number]
+            if not isa(type_, MemRefType):
+                raise CompileError(
+                    f"@{function.sym_name.data}: expected arrays as arguments, "
+                    f"got {type_}"
+                )
     native = llvm_dialect(module)
     with native.context:
         try:
             engine = ExecutionEngine(native, opt_level=3)
         except (RuntimeError, ir.MLIRError) as error:
             raise CompileError(f"LLVM cannot compile the module: {error}") from None
+    return [_kernel(function, engine) for function in functions]
+
+
+def _array_arguments(function: FuncOp) -> list[int]:
+    """The arguments that are neither results nor the status."""
+    arguments = function.body.block.args
+    count = len(arguments) - (1 if has_status(function) else 0)
+    return [n for n in range(count) if not is_result(function, arguments[n])]
+
+
+def _kernel(function: FuncOp, engine: ExecutionEngine) -> Kernel:
+    checks = function.attributes.get(CHECKS)
+    types = function.function_type.inputs.data
+    arguments = function.body.block.args
+    numbers = _array_arguments(function)
     return Kernel(
         name=function.sym_name.data,
-        names=[
-            arguments[number].name_hint or f"arg{number}" for number in array_arguments
-        ],
-        inputs=[types[number] for number in array_arguments],
+        names=[arguments[number].name_hint or f"arg{number}" for number in numbers],
+        inputs=[types[number] for number in numbers],
         outputs=[
             types[number]
             for number in range(len(types))
@@ -337,7 +359,7 @@ def kernel_of(module: ModuleOp, entry: str | None) -> Kernel:
             text.data
             for text in (checks.data if isa(checks, ArrayAttr[StringAttr]) else ())
         ],
-        _status=status,
+        _status=has_status(function),
         _engine=engine,
     )
 
