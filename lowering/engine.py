@@ -328,7 +328,9 @@ def _kernels(module: ModuleOp, functions: Sequence[FuncOp]) -> list[Kernel]:
     native = llvm_dialect(module)
     with native.context:
         try:
-            engine = ExecutionEngine(native, opt_level=3)
+            engine = ExecutionEngine(
+                native, opt_level=3, shared_libs=upstream.runtime_libraries()
+            )
         except (RuntimeError, ir.MLIRError) as error:
             raise CompileError(f"LLVM cannot compile the module: {error}") from None
     return [_kernel(function, engine) for function in functions]
@@ -383,7 +385,7 @@ def cache_key(module: ModuleOp, entry: str | None) -> str:
 
 
 def compile_module(
-    module: ModuleOp, entry: str | None = None, fuse: bool = False
+    module: ModuleOp, entry: str | None = None, fuse: bool = True
 ) -> Kernel:
     """Compile a function of a module at any stage; the module itself is kept.
 

@@ -59,7 +59,7 @@ def lower_to(
     module: ModuleOp,
     stage: str,
     ctx: Context,
-    fuse: bool = False,
+    fuse: bool = True,
     certify: bool = False,
 ) -> None:
     """Lower a module in place from the algebra up to a stage before `llvm`.
@@ -88,7 +88,7 @@ class CpuPipelinePass(ModulePass):
 
     name = "moa-cpu"
 
-    fuse: bool = False
+    fuse: bool = True
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         lower_to(op, "target", ctx, self.fuse)

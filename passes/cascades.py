@@ -257,7 +257,7 @@ class Derivation:
         def leaves(factor: Term) -> bool:
             if index in factor.free or not contains(factor, one.folds):
                 return False
-            return all(f.function == ADD for f in direct_folds(factor, one.folds))
+            return any(f.function == ADD for f in direct_folds(factor, one.folds))
 
         out = [f for f in above if leaves(f)], [f for f in below if leaves(f)]
         if not (out[0] or out[1]):

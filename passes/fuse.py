@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from math import inf, isfinite, isnan
+from math import inf, isfinite
 from typing import Any
 
 import ml_dtypes
-import sympy as sp
 from xdsl.builder import Builder
 from xdsl.context import Context
 from xdsl.dialects import arith, math
@@ -50,7 +49,8 @@ from moa_dialect.passes.derivation import record
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.rebuild import Body, comprehensions, read_body, tidy
 from moa_dialect.passes.simplify import chain
-from moa_dialect.passes.symbolic import from_sympy, real, to_sympy
+from moa_dialect.passes.sink import sink_axes
+from moa_dialect.passes.symbolic import evaluate, from_sympy, real
 from moa_dialect.passes.terms import (
     INDEX,
     NotATerm,
@@ -60,8 +60,12 @@ from moa_dialect.passes.terms import (
     contains,
     walk,
 )
+from moa_dialect.passes.work import weight
 from moa_dialect.scalar_code import identity_of
 from moa_dialect.types import dtype_of, element_of, shape_of
+
+_MOST_WORK = 2
+"""How much more work, at most, fewer passes over the data are worth."""
 
 
 @dataclass(frozen=True)
@@ -269,26 +273,32 @@ class _Cascade:
     def start(self, pivot: Term) -> Term:
         """The value a pivot starts from: finite, and at its end of the numbers."""
         terms = self.writer.terms
-        value = self._at_start(pivot)
         if is_nonnegative(pivot):
             return terms.number(_smallest(pivot.type), pivot.type)
-        if value is None or isnan(value):
+        end = self._end(pivot)
+        if end is not None:
+            return terms.number(end * _largest(pivot.type), pivot.type)
+        value = self._at_start(pivot, 1.0)
+        if value is None or not isfinite(value):
             value = 0.0
-        if not isfinite(value):
-            value = _largest(pivot.type) * (1 if value > 0 else -1)
         return terms.number(value, pivot.type)
 
-    def _at_start(self, pivot: Term) -> float | None:
-        """The value of a pivot when nothing is accumulated, if it is a number."""
-        known: dict[Term, Any] = {}
+    def _end(self, pivot: Term) -> int | None:
+        """At which end of the numbers a pivot starts, -1 or 1; None within them."""
+        for value in (self._at_start(pivot, 1.0), self._at_start(pivot, -inf)):
+            if value in (inf, -inf):
+                return 1 if value == inf else -1
+        return None
+
+    def _at_start(self, pivot: Term, other: float) -> float | None:
+        """The value of a pivot when nothing is accumulated, if it can be told.
+
+        Values that do not change during the pass count as `other`.
+        """
+        known: dict[Term, float] = {}
         for fold in direct_folds(pivot, self.one.folds):
-            identity = identity_of(fold.function, fold.type)
-            known[fold] = {inf: sp.oo, -inf: -sp.oo}.get(identity, sp.Float(identity))
-        value = to_sympy(pivot, known, lambda term: sp.Symbol("c", positive=True))
-        value = value.subs(sp.Symbol("c", positive=True), 1)
-        if value in (sp.oo, -sp.oo):
-            return inf if value == sp.oo else -inf
-        return float(value) if value.is_Float or value.is_Rational else None
+            known[fold] = float(identity_of(fold.function, fold.type))
+        return evaluate(pivot, known, other)
 
     def _clamped(self, pivot: Term, value: Term) -> Term:
         """A pivot kept finite at the end where it starts, so that it can move.
@@ -296,15 +306,11 @@ class _Cascade:
         With nothing but infinities accumulated a maximum is infinite, and differences
         from it are no numbers. Any other pivot gives the same in the end.
         """
-        terms = self.writer.terms
-        start = self._at_start(pivot)
-        if is_nonnegative(pivot):
-            return real(terms, arith.MaximumfOp, value, self.start(pivot))
-        if start == -inf:
-            return real(terms, arith.MaximumfOp, value, self.start(pivot))
-        if start == inf:
-            return real(terms, arith.MinimumfOp, value, self.start(pivot))
-        return value
+        end = -1 if is_nonnegative(pivot) else self._end(pivot)
+        if end is None:
+            return value
+        operation = arith.MaximumfOp if end < 0 else arith.MinimumfOp
+        return real(self.writer.terms, operation, value, self.start(pivot))
 
     # Regions.
 
@@ -400,7 +406,8 @@ class _Cascade:
             known: dict[Term, Term] = {}
             for earlier in (*before, group):
                 for pivot in earlier.pivots:
-                    current[pivot] = args[position]
+                    if earlier is not group or pivot not in current:
+                        current[pivot] = args[position]
                     position += 1
                 folds = self.accumulators(earlier)
                 self._bind(inner, folds, args[position : position + len(folds)])
@@ -486,8 +493,8 @@ def _static(extent: Term) -> int | None:
 
 
 def _smallest(type_: Attribute) -> float:
-    """The smallest normal number of a float type."""
-    return float(ml_dtypes.finfo(dtype_of(type_)).smallest_normal)
+    """The smallest number of a float type above 0."""
+    return float(ml_dtypes.finfo(dtype_of(type_)).smallest_subnormal)
 
 
 def _largest(type_: Attribute) -> float:
@@ -705,6 +712,7 @@ def fuse_reductions(
     function: FuncOp, options: Options, explain: Callable[[str], None] | None = None
 ) -> None:
     """Fuse the folds in one function's comprehensions."""
+    before = function.clone()
     changed = False
     for op in comprehensions(function):
         try:
@@ -714,8 +722,24 @@ def fuse_reductions(
                 explain(f"not looked into: it holds {reason}")
             continue
         changed |= fuse(body, options, explain)
-    if changed:
-        tidy(function)
+    if not changed:
+        return
+    tidy(function)
+    apart, together = work_sunk(before), work_sunk(function)
+    if together > _MOST_WORK * apart:
+        if explain is not None:
+            explain(
+                f"undone: fewer passes, but more work in all: {together} for {apart}"
+            )
+        function.detach_region(function.body).drop_all_references()
+        function.add_region(before.detach_region(before.body))
+
+
+def work_sunk(function: FuncOp) -> int:
+    """The work of a function once `moa-sink` has been at it, roughly."""
+    copy = function.clone()
+    sink_axes(copy)
+    return sum(map(weight, copy.body.block.ops))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from xdsl.builder import Builder
 from xdsl.dialects.func import FuncOp
-from xdsl.ir import Block, Region
+from xdsl.ir import Block, Region, SSAValue
 from xdsl.rewriter import InsertPoint, Rewriter
 
 from moa_dialect.ops.base import rank
@@ -16,6 +16,9 @@ from moa_dialect.ops.normal_form import ComprehensionOp, YieldOp, body_of
 from moa_dialect.passes.share import hoist, merge_equal
 from moa_dialect.passes.simplify import Normalize
 from moa_dialect.passes.terms import INDEX, NotATerm, Reader, Term, Terms, Writer
+
+_LONGEST_CHAIN = 200
+"""Longer ones are left alone: terms are walked by recursion."""
 
 
 @dataclass
@@ -51,6 +54,8 @@ def read_body(op: ComprehensionOp, function: FuncOp) -> Body:
     """
     if any(rank(array) != len(op.extents) for array in op.arrays):
         raise NotATerm("a comprehension of arrays")
+    if longest_chain(op) > _LONGEST_CHAIN:
+        raise NotATerm(f"a chain of more than {_LONGEST_CHAIN} operations")
     terms = Terms()
     reader = Reader(terms, function.body.block)
     block, terminator = body_of(op.body)
@@ -60,6 +65,15 @@ def read_body(op: ComprehensionOp, function: FuncOp) -> Body:
     outputs = [reader.read(value) for value in terminator.values]
     extents = [terms.value(extent) for extent in op.extents]
     return Body(op, terms, axes, extents, outputs, function)
+
+
+def longest_chain(op: ComprehensionOp) -> int:
+    """How many operations of a body depend on each other, one after the other."""
+    length: dict[SSAValue, int] = {}
+    for inner in op.body.walk():
+        longest = 1 + max((length.get(v, 0) for v in inner.operands), default=0)
+        length.update(dict.fromkeys(inner.results, longest))
+    return max(length.values(), default=0)
 
 
 def write_body(body: Body) -> None:

@@ -9,6 +9,7 @@ from fractions import Fraction
 from math import isfinite
 from typing import Any, TypeAlias
 
+import numpy as np
 import sympy as sp
 from xdsl.dialects import arith, math
 from xdsl.dialects.builtin import AnyFloat, IntegerType
@@ -40,6 +41,44 @@ _COMPUTE: dict[str, Callable[..., Expression]] = {
     "math.powf": lambda a, b: a**b,
 }
 """What operations mean on real numbers. A conversion to a wider type keeps a number."""
+
+
+_EVALUATE: dict[str, Callable[..., Any]] = {
+    "arith.addf": np.add,
+    "arith.subf": np.subtract,
+    "arith.mulf": np.multiply,
+    "arith.divf": np.divide,
+    "arith.negf": np.negative,
+    "arith.maximumf": np.maximum,
+    "arith.minimumf": np.minimum,
+    "arith.extf": np.positive,
+    "math.exp": np.exp,
+    "math.exp2": np.exp2,
+    "math.log": np.log,
+    "math.log2": np.log2,
+    "math.sqrt": np.sqrt,
+    "math.absf": np.abs,
+}
+
+
+def evaluate(term: Term, known: Mapping[Term, float], other: float) -> float | None:
+    """The value of a term of floats, None if it holds an operation not known here.
+
+    Terms that are not numbers, known or computed count as `other`.
+    """
+    if term in known:
+        return known[term]
+    if (number := term.number) is not None:
+        return float(number)
+    if not isinstance(term.kind, Computed) or not is_real(term.args[0]):
+        return other
+    if term.kind.name not in _EVALUATE:
+        return None
+    values = [evaluate(arg, known, other) for arg in term.args]
+    if any(value is None for value in values):
+        return None
+    with np.errstate(all="ignore"):
+        return float(_EVALUATE[term.kind.name](*values))
 
 
 class NotReal(Exception):

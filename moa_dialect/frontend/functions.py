@@ -12,8 +12,9 @@ from inspect import Parameter, Signature
 from typing import Any, TypeAlias
 
 import numpy as np
-from xdsl.dialects.builtin import IndexType, SymbolRefAttr, TensorType
-from xdsl.ir import Attribute
+from xdsl.dialects import arith
+from xdsl.dialects.builtin import IndexType, SymbolRefAttr, TensorType, i1
+from xdsl.ir import Attribute, SSAValue
 
 from moa_dialect.algebra.layout import Order
 from moa_dialect.errors import DTypeError, MoaError, ShapeError
@@ -22,6 +23,7 @@ from moa_dialect.frontend.trace import (
     ArraySpec,
     Number,
     Scalar,
+    Scope,
     active_trace,
     argument_names,
     as_array,
@@ -472,18 +474,19 @@ def _apply_scalar(name: str, arguments: Sequence[Any]) -> Scalar:
         (a.scope, a.value.type) for a in arguments if isinstance(a, Scalar)
     )
     builder = scope.builder
-
-    def value(argument: Any) -> Any:
-        if isinstance(argument, Scalar):
-            return argument.value
-        if isinstance(argument, Array):
-            raise MoaError("a scalar function must not use an array")
-        return builder.insert(scalar_constant(argument, type_)).result
-
-    values = [value(argument) for argument in arguments]
+    values = [_scalar_value(argument, type_, scope) for argument in arguments]
     function = as_function(name)
     checked(lambda: apply_type(_NO_MODULE, function, tuple(v.type for v in values)))
     return Scalar(scope, apply_named(name, values, builder))
+
+
+def _scalar_value(argument: Any, type_: Attribute, scope: Scope) -> SSAValue:
+    """An argument of a scalar function's operation: a scalar, or a Python number."""
+    if isinstance(argument, Scalar):
+        return argument.value
+    if isinstance(argument, Array):
+        raise MoaError("a scalar function must not use an array")
+    return scope.builder.insert(scalar_constant(argument, type_)).result
 
 
 def _recorded(make: Callable[[], Any]) -> Array:
@@ -534,9 +537,34 @@ logical_or = _binary("logical_or", "or", "Whether one holds")
 logical_xor = _binary("logical_xor", "xor", "Whether exactly one holds")
 
 
+def where(c: Any, a: Any, b: Any) -> Any:
+    """`a` where `c` holds, else `b`, element by element with scalar extension.
+
+    In a scalar function, a choice between scalars.
+    """
+    if any(isinstance(value, Scalar) for value in (c, a, b)):
+        return _choose_scalar(c, a, b)
+    return _where_array(c, a, b)
+
+
+def _choose_scalar(c: Any, a: Any, b: Any) -> Scalar:
+    scope, type_ = next(
+        (x.scope, x.value.type) for x in (a, b, c) if isinstance(x, Scalar)
+    )
+    if not isinstance(c, Scalar) or c.value.type != i1:
+        raise DTypeError(f"where: expected a truth value as the condition, got {c!r}")
+    sides = [_scalar_value(x, type_, scope) for x in (a, b)]
+    if sides[0].type != sides[1].type:
+        raise DTypeError(
+            f"where: both values must have one type, got {sides[0].type}, "
+            f"{sides[1].type}"
+        )
+    chosen = scope.builder.insert(arith.SelectOp(c.value, *sides))
+    return Scalar(scope, chosen.result)
+
+
 @_array_function
-def where(c: ArrayLike, a: ArrayLike, b: ArrayLike) -> Array:
-    """`a` where `c` holds, else `b`, element by element with scalar extension."""
+def _where_array(c: ArrayLike, a: ArrayLike, b: ArrayLike) -> Array:
     element = _common_element((a, b))
     condition, if_true, if_false = as_array(c), as_array(a, element), b
     if element is None:

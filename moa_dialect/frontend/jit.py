@@ -147,7 +147,7 @@ class Compiled:
         entry: str,
         target: str,
         copy: bool | None = None,
-        fuse: bool = False,
+        fuse: bool = True,
     ) -> None:
         self._program = program
         self._entry = entry
@@ -330,7 +330,7 @@ class Jit:
         target: str = "cpu",
         copy: bool | None = None,
         specs: Sequence[ArraySpec] | None = None,
-        fuse: bool = False,
+        fuse: bool = True,
     ) -> None:
         if target != "cpu":
             raise CompileError(f"unknown target: expected cpu, got {target}")
@@ -435,7 +435,7 @@ def jit(
     target: str = "cpu",
     copy: bool | None = None,
     specs: Sequence[ArraySpec] | None = None,
-    fuse: bool = False,
+    fuse: bool = True,
 ) -> Jit:
     """Compile a program when it is called.
 

@@ -35,6 +35,7 @@ PAGES = (
     "docs/tutorial.md",
     "docs/algebra.md",
     "docs/derivation.md",
+    "docs/fusion.md",
     "docs/attention.md",
     "docs/reductions.md",
     "docs/library.md",

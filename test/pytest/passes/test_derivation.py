@@ -177,6 +177,8 @@ def test_the_certificate_says_what_was_applied_and_why() -> None:
     names = [each["pass"].partition("{")[0] for each in others]
     assert names == [
         "moa-share",
+        "moa-restrict-domains",
+        "moa-fuse-reductions",
         "moa-sink",
         "moa-to-onf",
         "moa-split-loops",

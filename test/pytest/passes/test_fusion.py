@@ -1,0 +1,426 @@
+"""Fusion of dependent folds: what is derived, what is refused, and that it is right."""
+
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import mpmath
+import numpy as np
+import pytest
+import sympy as sp
+from hypothesis import given
+from hypothesis import strategies as st
+
+import moa_dialect as moa
+from moa_dialect import library
+from moa_dialect.interpreter import interpret_module
+from moa_dialect.ops.normal_form import CascadeOp, FoldOp
+from moa_dialect.passes import transport
+from moa_dialect.passes.transport import NoTransport, pivot_symbols
+
+Program = Callable[..., Any]
+
+R, S = pivot_symbols(0, False), pivot_symbols(1, False)
+POSITIVE = pivot_symbols(0, True)
+X, Y, V, C = (sp.Symbol(name, real=True) for name in "xyvc")
+
+
+# Transports
+
+
+SUMS: dict[str, tuple[Any, list[Any], list[Any], int]] = {
+    "e^u": (sp.exp(X - R.old), [X], [R], 1),
+    "e^u v": (sp.exp(X - R.old) * V, [X, V], [R], 1),
+    "2^u": (2 ** (X - R.old), [X], [R], 1),
+    "e^(c u)": (sp.exp(C * (X - R.old)), [X], [R], 1),
+    "e^-u, the minimum": (sp.exp(R.old - X), [X], [R], 1),
+    "(x/a)^2": ((X / POSITIVE.old) ** 2, [X], [POSITIVE], 1),
+    "x (c/a) v": (X * (C / POSITIVE.old) * V, [X, V], [POSITIVE], 1),
+    "u^2": ((X - R.old) ** 2, [X], [R], 3),
+    "u^3": ((X - R.old) ** 3, [X], [R], 4),
+    "u^4 v": ((X - R.old) ** 4 * V, [X, V], [R], 5),
+    "u e^u": ((X - R.old) * sp.exp(X - R.old), [X], [R], 2),
+    "sin u": (sp.sin(X - R.old), [X], [R], 2),
+    "u w": ((X - R.old) * (Y - S.old), [X, Y], [R, S], 4),
+    "e^u w": (sp.exp(X - R.old) * (Y - S.old), [X, Y], [R, S], 2),
+    "u^2 e^u cos u": (
+        (X - R.old) ** 2 * sp.exp(X - R.old) * sp.cos(X - R.old),
+        [X],
+        [R],
+        6,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_a_transport_fulfils_its_condition(name: str) -> None:
+    """(C1): the moved basis of one element is its basis at the new pivot, exactly."""
+    body, data, pivots, rank = SUMS[name]
+    found = transport.find("add", body, data, pivots, 6)
+    assert len(found.basis) == rank
+    whole = sum(c * b for c, b in zip(found.coefficients, found.basis, strict=True))
+    assert sp.simplify(whole - body) == 0
+    later = {pivot.old: pivot.new for pivot in pivots}
+    for row, added, basis in zip(found.moves, found.added, found.basis, strict=True):
+        assert added == 0
+        moved = sum(t * b for t, b in zip(row, found.basis, strict=True))
+        wanted = basis.subs(later, simultaneous=True)
+        assert sp.simplify(sp.expand(moved - wanted, trig=True)) == 0
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        sp.tanh(X - R.old),
+        sp.log(1 + sp.exp(X - R.old)),
+        1 / (1 + (X - R.old) ** 2),
+        sp.exp(-((X - R.old) ** 2)),
+    ],
+    ids=str,
+)
+def test_no_exponential_polynomial_no_transport(body: Any) -> None:
+    with pytest.raises(NoTransport, match="not an exponential polynomial"):
+        transport.find("add", body, [X], [R], 6)
+
+
+@pytest.mark.parametrize(
+    ("function", "body", "reason"),
+    [
+        ("mul", X - R.old, "no transport is known for folds of mul"),
+        ("max", (X - R.old) ** 2, "need not keep the order that max goes by"),
+        ("max", X * R.old, "not known to be positive"),
+        ("add", X**2 - X * R.old, "not a function of the data minus the pivot"),
+        ("add", X + sp.oo * R.old, "infinite constant"),
+        ("add", (X - R.old) ** 7, "span more than 6 dimensions"),
+    ],
+)
+def test_a_refusal_names_the_condition(function: str, body: Any, reason: str) -> None:
+    with pytest.raises(NoTransport, match=reason):
+        transport.find(function, body, [X], [R], 6)
+
+
+@pytest.mark.parametrize(
+    ("function", "body"),
+    [("max", X - R.old), ("min", X * sp.exp(-R.old)), ("max", sp.exp(X - R.old))],
+)
+def test_maxima_follow_by_what_keeps_the_order(function: str, body: Any) -> None:
+    found = transport.find(function, body, [X], [R], 6)
+    (factor,), (added,) = found.moves[0], found.added
+    assert factor.is_positive
+    moved = body.subs(R.old, R.new)
+    assert sp.simplify(factor * body + added - moved) == 0
+
+
+# One form, however it is written
+
+
+def top(x: Any) -> Any:
+    return moa.reduce("max", x)
+
+
+def plain(x: Any, v: Any) -> Any:
+    e = moa.exp(x - top(x))
+    return moa.reduce("add", e / moa.reduce("add", e) * v)
+
+
+def negated(x: Any, v: Any) -> Any:
+    e = moa.exp(x + -top(x))
+    return moa.reduce("add", v * (e / moa.reduce("add", e)))
+
+
+def twice(x: Any, v: Any) -> Any:
+    weights = moa.exp(x - top(x)) / moa.reduce("add", moa.exp(x - top(x)))
+    return moa.reduce("add", weights * v)
+
+
+def by_choice(x: Any, v: Any) -> Any:
+    def larger(a: Any, b: Any) -> Any:
+        return moa.where(a > b, a, b)
+
+    m = moa.reduce(larger, x)
+    e = moa.exp(x - m)
+    return moa.reduce("add", e / moa.reduce("add", e) * v)
+
+
+def by_logarithm(x: Any, v: Any) -> Any:
+    m = top(x)
+    lse = m + moa.log(moa.reduce("add", moa.exp(x - m)))
+    return moa.reduce("add", moa.exp(x - lse) * v)
+
+
+def by_logarithms(x: Any, v: Any) -> Any:
+    m = top(x)
+    shifted = x - m
+    return moa.reduce(
+        "add", moa.exp(shifted - moa.log(moa.reduce("add", moa.exp(shifted)))) * v
+    )
+
+
+def by_reciprocal(x: Any, v: Any) -> Any:
+    e = moa.exp(x - top(x))
+    return moa.reduce("add", e * (1.0 / moa.reduce("add", e)) * v)
+
+
+def base_two(x: Any, v: Any) -> Any:
+    e = moa.exp2(1.4426950408889634 * (x - top(x)))
+    return moa.reduce("add", e / moa.reduce("add", e) * v)
+
+
+def scaled_before(x: Any, v: Any) -> Any:
+    return plain(0.5 * (2.0 * x), v)
+
+
+def scaled_after(x: Any, v: Any) -> Any:
+    half = 0.5 * x
+    e = moa.exp(2.0 * (half - top(half)))
+    return moa.reduce("add", e / moa.reduce("add", e) * v)
+
+
+DISGUISES = (
+    *(plain, negated, twice, by_choice, by_logarithm, by_logarithms, by_reciprocal),
+    *(base_two, scaled_before, scaled_after),
+)
+
+
+def cascades(compiled: moa.Compiled) -> tuple[int, int]:
+    """How many cascades there are, and folds outside of them."""
+    module = compiled.module("fused")
+    found = [op for op in module.walk() if isinstance(op, CascadeOp)]
+    inside = {op for one in found for op in one.walk()}
+    others = [op for op in module.walk() if isinstance(op, FoldOp) and op not in inside]
+    return len(found), len(others)
+
+
+@pytest.mark.parametrize("program", DISGUISES)
+def test_one_pass_under_every_disguise(program: Program) -> None:
+    spec = moa.ArraySpec(("n",))
+    compiled = moa.jit(program).lower(spec, spec)
+    assert cascades(compiled) == (1, 0)
+    (cascade,) = [
+        op for op in compiled.module("fused").walk() if isinstance(op, CascadeOp)
+    ]
+    assert [f.data for f in cascade.functions] == ["max", "add", "add"]  # pyright: ignore
+    random = np.random.default_rng(0)
+    for n in (1, 5, 64, 65, 300):
+        x, v = random.normal(size=(2, n)) * 3
+        weights = np.exp(x - x.max())
+        expected = weights @ v / weights.sum()
+        np.testing.assert_allclose(compiled(x, v), expected, rtol=1e-12, atol=1e-14)
+
+
+def causal(condition: Callable[[Any, Any], Any]) -> Program:
+    def program(s: Any, v: Any) -> Any:
+        i = moa.iota(moa.psi([0], moa.shape(s)))
+        j = moa.iota(moa.psi([1], moa.shape(s)))
+        visible = moa.outer("ge", i, j)
+        e = library.softmax(condition(s, visible))
+        return moa.inner("add", "mul", e, v)
+
+    return program
+
+
+MASKS: dict[str, Callable[[Any, Any], Any]] = {
+    "where": lambda s, c: moa.where(c, s, -math.inf),
+    "added": lambda s, c: s + moa.where(c, 0.0, -math.inf),
+    "negated": lambda s, c: moa.where(~c, -math.inf, s),
+    "subtracted": lambda s, c: s - moa.where(c, 0.0, math.inf),
+}
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_a_mask_is_a_bound_however_it_is_written(name: str) -> None:
+    n = 9
+    random = np.random.default_rng(0)
+    s, v = random.normal(size=(n, n)), random.normal(size=(n, 3))
+    s[np.triu_indices(n, 1)] = math.nan  # neither read nor weighed
+    compiled = moa.jit(causal(MASKS[name])).lower(s, v)
+    assert cascades(compiled) == (1, 0)
+    assert "arith.minsi" in compiled.text("fused")
+    weights = np.exp(np.where(np.isnan(s), -math.inf, s))
+    expected = weights / weights.sum(1, keepdims=True) @ v
+    np.testing.assert_allclose(compiled(s, v), expected, rtol=1e-13)
+
+
+# Programs: passes after, and what they give
+
+
+def tanh_sum(x: Any) -> Any:
+    return moa.reduce("add", moa.tanh(x - top(x)))
+
+
+def softplus_sum(x: Any) -> Any:
+    return moa.reduce("add", moa.log(1.0 + moa.exp(x - top(x))))
+
+
+def gaussian_sum(x: Any) -> Any:
+    d = x - top(x)
+    return moa.reduce("add", moa.exp(-(d * d)))
+
+
+def rounded_sum(x: Any) -> Any:
+    e = moa.cast(moa.cast(moa.exp(x - top(x)), "f16"), "f64")
+    return moa.reduce("add", e)
+
+
+@pytest.mark.parametrize("program", [tanh_sum, softplus_sum, gaussian_sum, rounded_sum])
+def test_what_is_refused_is_right_in_two_passes(program: Program) -> None:
+    x = np.random.default_rng(0).normal(size=100)
+    compiled = moa.jit(program).lower(x)
+    assert cascades(compiled) == (0, 2)
+    np.testing.assert_allclose(compiled(x), moa.jit(program, fuse=False)(x), rtol=1e-13)
+
+
+ONE_PASS: dict[str, Program] = {
+    name: getattr(library, name)
+    for name in (
+        *("softmax", "log_softmax", "logsumexp", "entropy", "variance", "skewness"),
+        *("kurtosis", "layernorm", "l2_norm"),
+    )
+}
+
+
+@pytest.mark.parametrize("name", ONE_PASS)
+def test_statistics_take_one_pass(name: str) -> None:
+    compiled = moa.jit(ONE_PASS[name]).lower(moa.ArraySpec(("n", "m")))
+    assert cascades(compiled) == (1, 0)
+
+
+@pytest.mark.parametrize("name", ONE_PASS)
+@given(
+    n=st.integers(1, 200),
+    seed=st.integers(0, 2**32 - 1),
+    scale=st.sampled_from([1, 30]),
+)
+def test_one_pass_gives_what_several_give(
+    name: str, n: int, seed: int, scale: int
+) -> None:
+    x = np.random.default_rng(seed).normal(size=(2, n)) * scale
+    fused, apart = KERNELS[name](x), SEVERAL[name](x)
+    np.testing.assert_allclose(fused, apart, rtol=1e-10, atol=1e-12)
+
+
+SPECS = [moa.ArraySpec((None, None))]
+KERNELS = {name: moa.jit(program, specs=SPECS) for name, program in ONE_PASS.items()}
+SEVERAL = {
+    name: moa.jit(program, specs=SPECS, fuse=False)
+    for name, program in ONE_PASS.items()
+}
+
+
+def exact(values: np.ndarray) -> list[Any]:
+    mpmath.mp.dps = 50
+    return [mpmath.mpf(float(value)) for value in values]
+
+
+@pytest.mark.parametrize("n", [10, 1000, 4096])
+def test_the_variance_of_data_far_from_zero(n: int) -> None:
+    """Where `mean of squares - square of the mean` has no digit left."""
+    x = np.random.default_rng(1).normal(size=n) + 1e8
+    values = exact(x)
+    mean = mpmath.fsum(values) / n
+    expected = mpmath.fsum((value - mean) ** 2 for value in values) / n
+    error = abs(mpmath.mpf(float(moa.jit(library.variance)(x))) - expected) / expected
+    assert error < 16 * 2**-52  # that of a chain of 4096 additions
+    naive = np.mean(x * x) - np.mean(x) ** 2
+    assert abs(naive - float(expected)) > 0.1
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_the_entropy_of_large_logits(offset: float) -> None:
+    x = np.random.default_rng(2).normal(size=1000) * 3 + offset
+    values = exact(x)
+    top = max(values)
+    powers = [mpmath.e ** (value - top) for value in values]
+    total = mpmath.fsum(powers)
+    expected = (
+        mpmath.log(total)
+        - mpmath.fsum(p * (v - top) for p, v in zip(powers, values, strict=True))
+        / total
+    )
+    error = abs(mpmath.mpf(float(moa.jit(library.entropy)(x))) - expected) / expected
+    assert error < 16 * 2**-52
+
+
+# Edges
+
+
+def test_nan_spoils_its_row_alone() -> None:
+    x = np.random.default_rng(0).normal(size=(3, 70))
+    x[1, 69] = math.nan
+    result = moa.jit(library.softmax)(x)
+    assert np.isnan(result[1]).all()
+    assert np.isfinite(result[[0, 2]]).all()
+
+
+def test_infinities_that_come_first_do_not_spoil_a_row() -> None:
+    """Indices run from the last down: a whole chunk of them before a number."""
+    x = np.full((1, 200), -math.inf)
+    x[0, 0] = 1.0
+    assert moa.jit(library.logsumexp)(x).tolist() == [1.0]
+    result = moa.jit(library.softmax)(x)
+    assert result[0, 0] == 1
+    assert not result[0, 1:].any()
+
+
+def test_empty_rows() -> None:
+    x = np.zeros((2, 0))
+    assert moa.jit(library.logsumexp)(x).tolist() == [-math.inf] * 2
+    assert moa.jit(library.softmax)(x).shape == (2, 0)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_large_logits(dtype: str) -> None:
+    x = np.array([[1e4, 1e4 - 1, -1e4] * 50], dtype)
+    result = moa.jit(library.softmax)(x)
+    shifted = np.exp(x.astype("f8") - x.max())
+    np.testing.assert_allclose(result, shifted / shifted.sum(), rtol=1e-5)
+
+
+def test_the_same_bits_whatever_the_batch() -> None:
+    x = np.random.default_rng(0).normal(size=(50, 333))
+    kernel = moa.jit(library.entropy, specs=SPECS)
+    whole = kernel(x)
+    for row in (0, 17, 49):
+        assert kernel(x[row : row + 1])[0] == whole[row]
+
+
+def test_strict_keeps_every_bit() -> None:
+    x = np.random.default_rng(0).normal(size=(5, 333))
+    for program in (library.variance, library.logsumexp, library.layernorm):
+        compiled = moa.jit(program, fuse=False).lower(x)
+        assert cascades(compiled)[0] == 0
+    compiled = moa.jit(library.variance, fuse=False).lower(x)
+    (literal,) = interpret_module(compiled.module("moa"), "variance", [x])
+    np.testing.assert_array_equal(compiled(x), literal)
+
+
+# Random bodies
+
+
+@st.composite
+def bodies(draw: st.DrawFn) -> tuple[int, int, bool]:
+    """A power of u, how often an exponential, whether there is a payload."""
+    return draw(st.integers(0, 4)), draw(st.integers(0, 2)), draw(st.booleans())
+
+
+@given(parts=st.lists(bodies(), min_size=1, max_size=3), n=st.integers(0, 150))
+def test_random_cascades_of_fusable_bodies(
+    parts: list[tuple[int, int, bool]], n: int
+) -> None:
+    def program(x: Any, v: Any) -> Any:
+        u = x - top(x)
+        total: Any = 0.0
+        for power, exponentials, has_payload in parts:
+            body = moa.exp(float(exponentials) * u)
+            for _ in range(power):
+                body = body * u
+            total = total + moa.reduce("add", body * v if has_payload else body)
+        return total
+
+    random = np.random.default_rng(n)
+    x, v = random.normal(size=(2, n))
+    compiled = moa.jit(program).lower(x, v)
+    literal = moa.jit(program, fuse=False)(x, v)
+    np.testing.assert_allclose(compiled(x, v), literal, rtol=1e-9, atol=1e-9)
