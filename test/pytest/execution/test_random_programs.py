@@ -340,7 +340,7 @@ def pad(left: Array, right: Array, a: Array) -> Array:
 def insert(offsets: Array, block: Array, a: Array) -> Array:
     starts = np.atleast_1d(offsets).tolist() + [0] * a.ndim
     sides = zip(starts, block.shape, strict=False)
-    result = a.copy()
+    result = np.array(a)
     result[tuple(slice(o, o + n) for o, n in sides)] = block
     return result
 
@@ -1258,7 +1258,8 @@ class Scope:
             values = [c for array in operand.values for c in cells(array, own)]
             bounds = None
             if operand.errors is not None:
-                bounds = [c for array in operand.errors for c in cells(array, own)]
+                arrays = [c for array in operand.errors for c in cells(array, own)]
+                bounds = list(map(np.asarray, arrays))
             parameters.append(
                 Node(
                     operand.shape[len(own) :],
@@ -1390,7 +1391,7 @@ class Scope:
             for _ in range(50):
                 kept = len(self.nodes), len(self.arguments)
                 try:
-                    if self.is_loose and self.chance(25):
+                    if self.is_loose and self.chance(45):
                         node = self.dependent()
                     else:
                         node = getattr(self, CASES[self.rng.choice(OPERATIONS)])()
