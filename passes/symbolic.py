@@ -170,7 +170,23 @@ def from_sympy(
                 below.append(factor.base ** (-factor.exp))
             else:
                 above.append(factor)
-        result = chain(arith.MulfOp, above) if above else terms.number(1.0, type_)
+        # A quotient of powers is a power of a quotient: neither power overflows alone.
+        ratios: list[Term] = []
+        for lower in list(below):
+            base, exponent = lower.as_base_exp()
+            for upper in above:
+                other, same = upper.as_base_exp()
+                is_one = exponent.is_Integer or (other.is_positive and base.is_positive)
+                if exponent == same != 1 and exponent.is_Number and is_one:
+                    ratio = emit(arith.DivfOp, visit(other), visit(base))
+                    ratios.append(raised(ratio, exponent))
+                    above.remove(upper)
+                    below.remove(lower)
+                    break
+        results = [*map(visit, above), *ratios]
+        result = results[0] if results else terms.number(1.0, type_)
+        for other in results[1:]:
+            result = emit(arith.MulfOp, result, other)
         if below:
             result = emit(arith.DivfOp, result, chain(arith.MulfOp, below))
         return emit(arith.NegfOp, result) if negative else result
@@ -194,18 +210,20 @@ def from_sympy(
     def power(base: Expression, exponent: Expression) -> Term:
         if base == sp.Integer(2) and not exponent.is_Number:
             return emit(math.Exp2Op, visit(exponent))
-        if exponent.is_Integer and 0 < int(exponent) <= 64:
-            first = visit(base)
-            result = first
-            for _ in range(int(exponent) - 1):
-                result = emit(arith.MulfOp, result, first)
-            return result
         if exponent.is_Number and exponent.is_negative:
             one = terms.number(1.0, type_)
             return emit(arith.DivfOp, one, visit(base ** (-exponent)))
+        return raised(visit(base), exponent)
+
+    def raised(base: Term, exponent: Expression) -> Term:
+        if exponent.is_Integer and 0 < int(exponent) <= 64:
+            result = base
+            for _ in range(int(exponent) - 1):
+                result = emit(arith.MulfOp, result, base)
+            return result
         if exponent == sp.Rational(1, 2):
-            return emit(math.SqrtOp, visit(base))
-        return emit(math.PowFOp, visit(base), visit(exponent))
+            return emit(math.SqrtOp, base)
+        return emit(math.PowFOp, base, visit(exponent))
 
     def visit(expression: Expression) -> Term:
         if expression in known:

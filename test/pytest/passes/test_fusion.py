@@ -421,6 +421,15 @@ def test_a_pivot_may_be_zero_on_the_way(program: Program) -> None:
     np.testing.assert_allclose(moa.jit(program)(x), expected, rtol=1e-13)
 
 
+@pytest.mark.parametrize("scale", [1e200, 1e-200])
+def test_a_norm_keeps_its_scale(scale: float) -> None:
+    x = np.zeros(200)
+    x[[10, 50]] = 3 * scale, 4 * scale
+    compiled = moa.jit(library.l2_norm).lower(x)
+    assert cascades(compiled) == (1, 0)
+    np.testing.assert_allclose(compiled(x), 5 * scale, rtol=1e-13)
+
+
 def test_what_divides_by_a_pivot_leaves_the_sum(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
