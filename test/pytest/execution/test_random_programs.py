@@ -1673,13 +1673,13 @@ def test_every_operation_has_a_case() -> None:
 
 
 def test_every_operation_occurs() -> None:
-    """So does every scalar operation, in the programs of a small part of the numbers."""
+    """In the programs of CI; every scalar operation does in twice as many and more."""
     operations: Counter[str] = Counter()
     scalars: Counter[str] = Counter()
-    for first in range(0, 2000, BATCH):
+    for first in range(0, 5000, BATCH):
         module = traced([program(k) for k in range(first, first + BATCH)])
         for op in module.walk():
-            operations[op.name] += 1
+            operations[op.name] += first < 2000
             for name in ("function", "combine"):
                 value = op.properties.get(name)
                 if isinstance(value, StringAttr):
