@@ -45,6 +45,7 @@ from moa_dialect.passes.transport import (
     Transport,
     find,
     pivot_symbols,
+    quotient_of,
     symbol,
 )
 
@@ -225,10 +226,14 @@ class Derivation:
             return False
         index, body = self.terms.open(fold)
         if fold.function == ADD and is_real(fold):
-            self._defer(fold, index, body, one)
+            self._defer(fold, index, body, one, "add")
         pivots = pivots_of(body, index, one.folds)
         try:
             transport, symbols, names = self._transport(fold, index, body, pivots)
+            if (factor := quotient_of(transport, list(symbols.values()))) is not None:
+                if fold.function == ADD:
+                    self._defer(fold, index, body, one, None)
+                raise NoTransport(f"T = {factor} has no value for a pivot of 0")
             self._add(fold, index, one, pivots, symbols, names, transport)
         except (NoTransport, NotReal) as reason:
             if fold.function == ADD and is_real(fold):
@@ -250,14 +255,22 @@ class Derivation:
         self.outputs = [self.terms.replace(o, {old: new}) for o in self.outputs]
         raise _Rewritten
 
-    def _defer(self, fold: Term, index: str, body: Term, one: Pass) -> None:
-        """`sum of g(p) h = h (sum of g(p))` for factors h with pivots made of sums."""
+    def _defer(
+        self, fold: Term, index: str, body: Term, one: Pass, made_of: str | None
+    ) -> None:
+        """`sum of g(p) h = h (sum of g(p))` for factors h with pivots.
+
+        With `made_of` the pivots have to be made of folds of that operation.
+        """
         above, below, negative = factors(body)
 
         def leaves(factor: Term) -> bool:
             if index in factor.free or not contains(factor, one.folds):
                 return False
-            return any(f.function == ADD for f in direct_folds(factor, one.folds))
+            return made_of is None or any(
+                f.function == StringAttr(made_of)
+                for f in direct_folds(factor, one.folds)
+            )
 
         out = [f for f in above if leaves(f)], [f for f in below if leaves(f)]
         if not (out[0] or out[1]):

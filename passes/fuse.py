@@ -9,7 +9,7 @@ become arrays over these axes, which lie in the result, or are one row at a time
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf, isfinite
 from typing import Any
@@ -154,7 +154,9 @@ class CascadeWriter(Writer):
         """Write passes in their order: cascades, and folds that can be values here."""
         for one in passes:
             if one.is_cascade or any(
-                axes.of(fold) and is_costly_without(self.terms, fold, axes.extents)
+                axes.of(fold)
+                and not _bounds_use(one, axes.extents)
+                and is_costly_without(self.terms, fold, axes.extents)
                 for fold in one.folds
             ):
                 _Cascade(self, one, axes).write()
@@ -525,6 +527,11 @@ def is_costly(term: Term) -> bool:
     )
 
 
+def _bounds_use(one: Pass, axes: Iterable[str]) -> bool:
+    """Whether the bounds of a pass depend on any of these axes."""
+    return not (one.lower.free | one.upper.free).isdisjoint(axes)
+
+
 def _sunk_axes(body: Body, passes: Sequence[Pass]) -> list[str]:
     """The axes that some fold of a cascade does not use."""
     folds = [f for one in passes if one.is_cascade for f in one.folds]
@@ -540,6 +547,8 @@ def _storage_error(body: Body, passes: Sequence[Pass], sunk: Sequence[str]) -> s
     for one in passes:
         if not one.is_cascade:
             continue
+        if _bounds_use(one, sunk):
+            return "the bounds of a pass depend on an axis that would move inside"
         for group in one.groups:
             for pivot in group.pivots:
                 if pivot.free & set(sunk):

@@ -200,11 +200,11 @@ class PsiOfIota(PsiLaw[IotaOp]):
 
 def entry_at(vector: Index, position: SSAValue, r: Reduction) -> SSAValue:
     """The entry of a vector of index values at a position, by selection."""
+    if not vector:
+        return r.number(0)  # An empty vector is never asked: there is no position.
     number = number_of(position)
     if number is not None:
         return vector[number]
-    if not vector:
-        return r.number(0)  # An empty vector is never asked: there is no position.
     chosen = vector[-1]
     for k in reversed(range(len(vector) - 1)):
         is_k = r.builder.insert(arith.CmpiOp(position, r.number(k), "eq"))

@@ -193,27 +193,34 @@ def _slice(values: Sequence[SSAValue], block: Block) -> list[Operation]:
     return [op for op in block.ops if op in needed]
 
 
-def sink_into(inner: ComprehensionOp, fold: FoldOp) -> bool:
+def sink_into(inner: ComprehensionOp, fold: FoldOp) -> AtOp | None:
     """Let a fold of scalars in a comprehension fold arrays over its axes instead.
 
-    Done, and true returned, if the fold's body holds a costly value that none of the
-    axes enters and the fold's domain does not depend on them.
+    Done, and what reads the fold's element returned, if the fold's body holds a costly
+    value that none of the axes enters and the fold's domain does not depend on them.
     """
     block = inner.body.block
     all_axes: dict[SSAValue, Axes] = {arg: Axes((0,)) for arg in block.args}
     outside = dependences(block, all_axes)
-    if fold.initial is not None or any(outside.get(v) for v in fold.operands):
-        return False
+    if not block.args or fold.initial is not None:
+        return None
+    if any(outside.get(v) for v in fold.operands):
+        return None
     within = dependences(fold.body.block, outside)
     *body_ops, terminator = fold.body.block.ops
     dependent = [op for op in body_ops if within[op.results[0]]]
     independent = [op for op in body_ops if not within[op.results[0]]]
     if not any(weight(op) >= COSTLY for op in independent):
-        return False
-    entering = [value for value in captured(fold) if outside.get(value)]
+        return None
+    used = captured(fold)
+    if any(
+        not outside[value] for op in block.ops for value in op.results if value in used
+    ):
+        return None  # It stands in front of the comprehension, this does not.
+    entering = [value for value in used if outside.get(value)]
     needed = _slice(entering, block)
     if any(weight(op) >= COSTLY for op in needed):
-        return False
+        return None
 
     cell = Block(arg_types=[IndexType()] * len(block.args))
     mapper: dict[SSAValue, SSAValue] = {}
@@ -249,8 +256,9 @@ def sink_into(inner: ComprehensionOp, fold: FoldOp) -> bool:
         fold.domain_arguments,
     )
     Rewriter.insert_op(folded, InsertPoint.before(inner))
-    Rewriter.replace_op(fold, AtOp(folded.result, block.args))
-    return True
+    at = AtOp(folded.result, block.args)
+    Rewriter.replace_op(fold, at)
+    return at
 
 
 def forward(inner: ComprehensionOp) -> None:
@@ -287,12 +295,21 @@ def sink(op: ComprehensionOp) -> None:
         innermost.parent_op(), ComprehensionOp
     )
     free = [element_of(array.type) for array in innermost.arrays]
-    for inner in list(innermost.body.block.ops):
+    block = innermost.body.block
+    held: set[SSAValue] = set()
+    for inner in list(block.ops):
         if not isinstance(inner, FoldOp):
             continue
         in_output = innermost.order is None and inner.result.type in free
-        if (in_output or is_row) and sink_into(innermost, inner) and in_output:
-            free.remove(inner.result.type)
+        if not is_row and any(
+            # The output holds an array for the comprehension, not for another fold.
+            isinstance(op, AtOp) and op.array in held
+            for op in _slice(list(captured(inner)), block)
+        ):
+            continue
+        if (in_output or is_row) and (at := sink_into(innermost, inner)) and in_output:
+            free.remove(at.result.type)
+            held.add(at.array)
     forward(innermost)
 
 

@@ -43,11 +43,6 @@ _COMPUTE: dict[str, Callable[..., Expression]] = {
 """What operations mean on real numbers. A conversion to a wider type keeps a number."""
 
 
-def is_understood(term: Term) -> bool:
-    """Whether a term is made by an operation that means something on real numbers."""
-    return isinstance(term.kind, Computed) and term.kind.name in _COMPUTE
-
-
 _EVALUATE: dict[str, Callable[..., Any]] = {
     "arith.addf": np.add,
     "arith.subf": np.subtract,
@@ -175,38 +170,26 @@ def from_sympy(
                 below.append(factor.base ** (-factor.exp))
             else:
                 above.append(factor)
-        powers = quotients(above, below)
-        result = chain(arith.MulfOp, above) if above else None
-        if below:
-            one = terms.number(1.0, type_)
-            result = emit(arith.DivfOp, result or one, chain(arith.MulfOp, below))
-        for quotient in powers:
-            result = emit(arith.MulfOp, quotient, result) if result else quotient
-        result = result or terms.number(1.0, type_)
-        return emit(arith.NegfOp, result) if negative else result
-
-    def quotients(above: list[Expression], below: list[Expression]) -> list[Term]:
-        """Take `a^n` and `b^n` out, as `(a / b)^n`, which overflows less."""
-        found: list[Term] = []
-        for factor in list(below):
-            base, exponent = factor.as_base_exp()
-            if not (exponent.is_Integer and 1 < int(exponent) <= 64):
-                continue
-            for other in above:
-                numerator, same = other.as_base_exp()
-                if same == exponent:
-                    above.remove(other)
-                    below.remove(factor)
-                    quotient = emit(arith.DivfOp, visit(numerator), visit(base))
-                    found.append(repeated(quotient, int(exponent)))
+        # A quotient of powers is a power of a quotient: neither power overflows alone.
+        ratios: list[Term] = []
+        for lower in list(below):
+            base, exponent = lower.as_base_exp()
+            for upper in above:
+                other, same = upper.as_base_exp()
+                is_one = exponent.is_Integer or (other.is_positive and base.is_positive)
+                if exponent == same != 1 and exponent.is_Number and is_one:
+                    ratio = emit(arith.DivfOp, visit(other), visit(base))
+                    ratios.append(raised(ratio, exponent))
+                    above.remove(upper)
+                    below.remove(lower)
                     break
-        return found
-
-    def repeated(base: Term, exponent: int) -> Term:
-        result = base
-        for _ in range(exponent - 1):
-            result = emit(arith.MulfOp, result, base)
-        return result
+        results = [*map(visit, above), *ratios]
+        result = results[0] if results else terms.number(1.0, type_)
+        for other in results[1:]:
+            result = emit(arith.MulfOp, result, other)
+        if below:
+            result = emit(arith.DivfOp, result, chain(arith.MulfOp, below))
+        return emit(arith.NegfOp, result) if negative else result
 
     def chain(operation: type[Operation], parts: Sequence[Expression]) -> Term:
         first, *others = map(visit, parts)
@@ -227,14 +210,20 @@ def from_sympy(
     def power(base: Expression, exponent: Expression) -> Term:
         if base == sp.Integer(2) and not exponent.is_Number:
             return emit(math.Exp2Op, visit(exponent))
-        if exponent.is_Integer and 0 < int(exponent) <= 64:
-            return repeated(visit(base), int(exponent))
         if exponent.is_Number and exponent.is_negative:
             one = terms.number(1.0, type_)
             return emit(arith.DivfOp, one, visit(base ** (-exponent)))
+        return raised(visit(base), exponent)
+
+    def raised(base: Term, exponent: Expression) -> Term:
+        if exponent.is_Integer and 0 < int(exponent) <= 64:
+            result = base
+            for _ in range(int(exponent) - 1):
+                result = emit(arith.MulfOp, result, base)
+            return result
         if exponent == sp.Rational(1, 2):
-            return emit(math.SqrtOp, visit(base))
-        return emit(math.PowFOp, visit(base), visit(exponent))
+            return emit(math.SqrtOp, base)
+        return emit(math.PowFOp, base, visit(exponent))
 
     def visit(expression: Expression) -> Term:
         if expression in known:

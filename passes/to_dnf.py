@@ -146,6 +146,10 @@ class PsiReduction:
         Builder(InsertPoint.at_start(block)).insert(self._marker)
         self._entry = Builder(InsertPoint.before(self._marker))
         self.builder = Builder(InsertPoint.after(self._marker))
+        # Arrays of the text, of which what is computed at the entry may need elements.
+        for op in [op for op in block.ops if isinstance(op, ConstantOp)]:
+            op.detach()
+            self._entry.insert(op)
 
     # What the laws ask for.
 

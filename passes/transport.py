@@ -85,6 +85,25 @@ class Transport:
     added: tuple[Expression, ...]
 
 
+def quotient_of(transport: Transport, pivots: Sequence[Pivot]) -> Expression | None:
+    """A factor of a move that divides by a pivot which may be 0; None if none does.
+
+    A pivot may be 0 while it is accumulated, whatever it is in the end; then such a
+    factor has no value. One that is never negative starts from the smallest number
+    above 0, by which what has been accumulated can be multiplied, but not divided:
+    only the pivot it moves to may be a divisor. An exponential is never 0.
+    """
+    symbols = [pivot.old for pivot in pivots]
+    symbols += [pivot.new for pivot in pivots if not pivot.new.is_positive]
+    for factor in (*(f for row in transport.moves for f in row), *transport.added):
+        below = sp.fraction(sp.together(factor))[1]
+        for part in sp.Mul.make_args(below):
+            base, _ = part.as_base_exp()
+            if _depends(base, symbols):
+                return factor
+    return None
+
+
 def _single(rule: str, body: Expression, factor: Any, added: Any) -> Transport:
     one = sp.Integer(1)
     return Transport(rule, (one,), (body,), ((factor,),), (added,))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, cast
@@ -476,21 +476,38 @@ def trace_program(
     Raises:
         MoaError: if the program is not well formed (ShapeError, DTypeError, ...).
     """
+    return trace_programs({name or function_name(fn, "main"): (fn, specs)})
+
+
+def trace_programs(
+    programs: Mapping[str, tuple[Callable[..., Any], Sequence[ArraySpec]]],
+) -> ModuleOp:
+    """Trace functions of arrays into one module, with a public function for each.
+
+    Cell functions and scalar functions that are equal are shared.
+
+    Args:
+        programs: for each name the function and the specs of its arguments.
+
+    Raises:
+        MoaError: if a program is not well formed (ShapeError, DTypeError, ...).
+    """
     trace = Trace()
     token = _ACTIVE.set(trace)
     try:
-        function = trace.function(
-            name or function_name(fn, "main"),
-            Array,
-            [spec.type for spec in specs],
-            argument_names(fn, len(specs)),
-            fn,
-            lambda value: as_array(value).value,
-            private=False,
-        )
-        attributes = [spec.attributes for spec in specs]
-        if any(given.data for given in attributes):
-            function.arg_attrs = ArrayAttr(attributes)
+        for name, (fn, specs) in programs.items():
+            function = trace.function(
+                name,
+                Array,
+                [spec.type for spec in specs],
+                argument_names(fn, len(specs)),
+                fn,
+                lambda value: as_array(value).value,
+                private=False,
+            )
+            attributes = [spec.attributes for spec in specs]
+            if any(given.data for given in attributes):
+                function.arg_attrs = ArrayAttr(attributes)
     finally:
         _ACTIVE.reset(token)
     return trace.module

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from xdsl.dialects.builtin import f64
 from xdsl.utils.test_value import create_ssa_value
+from xdsl.context import Context
 
 import moa_dialect as moa
 from moa_dialect import library
@@ -23,6 +24,8 @@ from moa_dialect.passes import transport
 from moa_dialect.passes.identities import BY_SYMPY, BY_Z3
 from moa_dialect.passes.symbolic import from_sympy
 from moa_dialect.passes.terms import Terms
+from moa_dialect.passes.fuse import FuseReductionsPass
+from moa_dialect.passes.share import SharePass
 from moa_dialect.passes.transport import NoTransport, pivot_symbols
 
 Program = Callable[..., Any]
@@ -452,6 +455,77 @@ def test_strict_keeps_every_bit() -> None:
     compiled = moa.jit(library.variance, fuse=False).lower(x)
     (literal,) = interpret_module(compiled.module("moa"), "variance", [x])
     np.testing.assert_array_equal(compiled(x), literal)
+
+
+def scaled_by_top(x: Any) -> Any:
+    return moa.reduce("add", x * moa.reduce("max", x))
+
+
+def divided_by_top(x: Any) -> Any:
+    return moa.reduce("add", x / (1.0 + moa.reduce("max", moa.absolute(x)) - 1.0))
+
+
+def top_of_scaled(x: Any) -> Any:
+    return moa.reduce("max", x * moa.reduce("add", moa.absolute(x)))
+
+
+@pytest.mark.parametrize("program", [scaled_by_top, divided_by_top, top_of_scaled])
+def test_a_pivot_may_be_zero_on_the_way(program: Program) -> None:
+    """Indices run from the last down: the pivot of the first chunks is 0."""
+    x = np.zeros(200)
+    x[[10, 50]] = 2, 3
+    expected = moa.jit(program, fuse=False)(x)
+    assert np.isfinite(expected)
+    np.testing.assert_allclose(moa.jit(program)(x), expected, rtol=1e-13)
+
+
+@pytest.mark.parametrize("scale", [1e200, 1e-200])
+def test_a_norm_keeps_its_scale(scale: float) -> None:
+    x = np.zeros(200)
+    x[[10, 50]] = 3 * scale, 4 * scale
+    compiled = moa.jit(library.l2_norm).lower(x)
+    assert cascades(compiled) == (1, 0)
+    np.testing.assert_allclose(compiled(x), 5 * scale, rtol=1e-13)
+
+
+def test_what_divides_by_a_pivot_leaves_the_sum(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert "deferral: a factor of a sum" in explained(scaled_by_top, capsys)
+    text = explained(top_of_scaled, capsys)
+    assert "T = r0'/r0 has no value for a pivot of 0" in text
+
+
+def explained(program: Program, capsys: pytest.CaptureFixture[str]) -> str:
+    module = moa.jit(program).lower(moa.ArraySpec(("n",))).module("dnf")
+    for pass_ in (SharePass(), FuseReductionsPass(chunk=64, explain=True)):
+        pass_.apply(Context(), module)
+    return capsys.readouterr().out
+
+
+def prefixes_beside_a_total(x: Any) -> Any:
+    e = moa.exp(x)
+    total = moa.reduce("add", moa.exp(x - moa.reduce("max", x)))
+    return moa.scan("add", e) * moa.scan("max", e) + total
+
+
+def product_of_weights(x: Any) -> Any:
+    e = moa.exp(x - moa.reduce("max", x))
+    return moa.scan("mul", e + moa.reduce("add", e))
+
+
+@pytest.mark.parametrize("program", [prefixes_beside_a_total, product_of_weights])
+def test_bounds_that_depend_on_an_axis_keep_it_outside(program: Program) -> None:
+    x = np.random.default_rng(0).normal(size=70)
+    expected = moa.jit(program, fuse=False)(x)
+    np.testing.assert_allclose(moa.jit(program)(x), expected, rtol=1e-12)
+
+
+def test_prefixes_beside_a_total_are_not_fused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    reason = "the bounds of a pass depend on an axis that would move inside"
+    assert f"not fused: {reason}" in explained(prefixes_beside_a_total, capsys)
 
 
 # Random bodies

@@ -1,0 +1,70 @@
+"""Where values stand: in front of what uses them, and arrays where memory holds them."""
+
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import moa_dialect as moa
+from moa_dialect.frontend.trace import as_array
+
+VECTOR = moa.ArraySpec((None,))
+
+
+def check(
+    program: Callable[..., Any], specs: Any, arrays: list[np.ndarray], expected: Any
+) -> None:
+    """Interpreted and compiled, without and with fusion."""
+    np.testing.assert_array_equal(moa.interpret(program, *arrays), expected)
+    for fuse in (False, True):
+        compiled = moa.jit(program, fuse=fuse, specs=specs).lower(*arrays)
+        np.testing.assert_array_equal(compiled(*arrays), expected)
+
+
+def test_a_count_of_constants_comes_after_them() -> None:
+    """How many elements a result has is computed at the entry, here of a constant."""
+    numbers = np.array([1.0, -2.0, 3.0])
+
+    def program(v: Any) -> Any:
+        return moa.compress(as_array(numbers) > 0.0, v)
+
+    v = np.array([5.0, 6.0, 7.0])
+    check(program, [VECTOR], [v], v[[0, 2]])
+
+
+def test_an_empty_vector_has_no_entries() -> None:
+    """`0 0 expand (shape of a scalar)` holds no element of it."""
+
+    def program(s: Any) -> Any:
+        return moa.expand(as_array(np.zeros(2, bool)), moa.shape(s))
+
+    check(program, None, [np.array(1.0)], np.zeros(2, np.int64))
+
+
+def test_a_fold_stays_behind_what_it_uses() -> None:
+    """A scalar has no axis that a fold could take inside."""
+
+    def program(b: Any, v: Any) -> Any:
+        cells = moa.psi(b, moa.grade_up(v))
+        return moa.psi(as_array(np.array([1, 0, 0], np.int32)), cells)
+
+    arrays = [np.zeros((2, 3, 0), np.int64), np.array([3, -1], np.int32)]
+    specs = [moa.ArraySpec((2, 3, 0), "index"), moa.ArraySpec((2,), "i32")]
+    check(program, specs, arrays, 1)
+
+
+def test_an_array_that_another_fold_reads_is_not_in_the_result() -> None:
+    """Of two folds over the result's axis only one array can lie in the result."""
+
+    def program(v: Any, mask: Any) -> Any:
+        order = moa.grade_down(moa.grade_down(v))
+        result = moa.rotate(1, moa.compress(mask, order))
+        return result, result
+
+    v = np.array([3.0, 5.0, 4.0, 1.0])
+    specs = [moa.ArraySpec((4,)), moa.ArraySpec((None,), "i1")]
+    mask = np.array([True, False, True, True])
+    order = np.argsort(-np.argsort(-v))
+    check(program, specs, [v, mask], [np.roll(order[mask], -1)] * 2)
