@@ -9,7 +9,6 @@ The upstream bindings are imported when first used: nothing else of moa needs th
 from __future__ import annotations
 
 from io import StringIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xdsl.context import Context
@@ -29,19 +28,6 @@ def generic_text(module: ModuleOp) -> str:
     stream = StringIO()
     Printer(stream, print_generic_format=True).print_op(module)
     return stream.getvalue()
-
-
-def runtime_libraries() -> list[str]:
-    """Upstream's library of conversions of f16 and bf16 that processors do not have."""
-    import mlir
-
-    found = [
-        file
-        for folder in mlir.__path__
-        for file in (Path(folder) / "lib").glob("libmlir_float16_utils.*")
-        if file.suffix in (".so", ".dylib")
-    ]
-    return [str(file) for file in found]
 
 
 def new_context() -> ir.Context:

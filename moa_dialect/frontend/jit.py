@@ -44,7 +44,8 @@ def to_numpy(number: int, value: Any) -> np.ndarray:
             grad (kernels are not differentiated).
         DTypeError: for anything that is no array.
     """
-    if isinstance(value, np.ma.MaskedArray):
+    # The module is imported by whoever makes a masked array, and takes a while.
+    if "numpy.ma" in sys.modules and isinstance(value, np.ma.MaskedArray):
         raise DTypeError(f"argument {number}: expected an array, got a masked array")
     if isinstance(value, np.ndarray):
         return cast(np.ndarray, value)
@@ -189,7 +190,7 @@ class Compiled:
         """
         if stage not in ("llvm", "asm"):
             return _print(self.module(stage, certify))
-        from moa_dialect.lowering.engine import llvm_dialect_text, llvm_ir_text
+        from moa_dialect.lowering.compiler import llvm_dialect_text, llvm_ir_text
 
         module = self.module("target")
         if stage == "llvm":
@@ -277,7 +278,7 @@ class Compiled:
 
     @cached_property
     def kernel(self) -> Any:
-        """The compiled kernel (`moa_dialect.lowering.engine.Kernel`)."""
+        """The compiled kernel (`moa_dialect.lowering.kernel.Kernel`)."""
         from moa_dialect.lowering.engine import compile_module
 
         return compile_module(self._program, self._entry, self._fuse)
@@ -307,7 +308,7 @@ class Compiled:
 
         Raises:
             MoaError: ShapeError, DTypeError, LayoutError or IndexRangeError, as
-                `moa_dialect.lowering.engine.Kernel` says.
+                `moa_dialect.lowering.kernel.Kernel` says.
         """
         converted = [to_numpy(number, value) for number, value in enumerate(arrays)]
         result = self.kernel(*converted, copy=self._copy)

@@ -29,13 +29,13 @@ V = np.arange(3.0)
 def compilations(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The entries that are compiled from here on; the kernel cache starts empty."""
     seen: list[str] = []
-    kernel_of = engine.kernel_of
+    compilation_of = engine.compilation_of
 
-    def counting(module: Any, entry: str | None) -> engine.Kernel:
+    def counting(module: Any, entry: str | None) -> engine.Compilation:
         seen.append(str(entry))
-        return kernel_of(module, entry)
+        return compilation_of(module, entry)
 
-    monkeypatch.setattr(engine, "kernel_of", counting)
+    monkeypatch.setattr(engine, "compilation_of", counting)
     monkeypatch.setattr(engine, "_KERNELS", {})
     return seen
 

@@ -14,7 +14,7 @@ from xdsl.context import Context
 
 import moa_dialect as moa
 from moa_dialect.errors import CompileError, IndexRangeError, OptionError
-from moa_dialect.lowering import engine, runtime
+from moa_dialect.lowering import compiler, engine, runtime
 from moa_dialect.parsing import ModuleParser
 from moa_dialect.universe import register_dialects
 
@@ -132,11 +132,11 @@ def test_bounds_may_start_anywhere_and_step():
 
 
 def test_what_is_used_from_outside_arrives(monkeypatch: pytest.MonkeyPatch):
-    if "convert-vector-to-llvm" not in engine.WITHOUT_WRAPPERS:
-        with_vectors = engine.WITHOUT_WRAPPERS.replace(
+    if "convert-vector-to-llvm" not in compiler.WITHOUT_WRAPPERS:
+        with_vectors = compiler.WITHOUT_WRAPPERS.replace(
             "convert-scf-to-cf", "convert-vector-to-llvm,convert-scf-to-cf"
         )
-        monkeypatch.setattr(engine, "WITHOUT_WRAPPERS", with_vectors)
+        monkeypatch.setattr(compiler, "WITHOUT_WRAPPERS", with_vectors)
     kernel = compiled(
         """
   %x0 = memref.load %a[%c0] : memref<?xf32>
