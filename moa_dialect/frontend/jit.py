@@ -8,6 +8,7 @@ from contextlib import redirect_stdout
 from functools import cached_property, update_wrapper
 from inspect import Parameter, Signature
 from io import StringIO
+from types import FunctionType
 from typing import Any, cast
 
 import numpy as np
@@ -124,13 +125,6 @@ def _from_torch(number: int, tensor: Any) -> np.ndarray:
         return tensor.numpy()
     except TypeError as error:
         raise DTypeError(f"argument {number}: unsupported tensor: {error}") from None
-
-
-def _to_torch(array: np.ndarray) -> Any:
-    torch = sys.modules["torch"]
-    if array.dtype.name == "bfloat16":
-        return torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16)
-    return torch.from_numpy(array)
 
 
 def _print(module: ModuleOp) -> str:
@@ -310,13 +304,25 @@ class Compiled:
             MoaError: ShapeError, DTypeError, LayoutError or IndexRangeError, as
                 `moa_dialect.lowering.kernel.Kernel` says.
         """
-        converted = [to_numpy(number, value) for number, value in enumerate(arrays)]
-        result = self.kernel(*converted, copy=self._copy)
-        if not any(map(_is_torch, arrays)):
+        kernel = self.kernel
+        for array in arrays:
+            if type(array) is not np.ndarray:
+                break
+        else:
+            return kernel(*arrays, copy=self._copy)
+        torch = sys.modules.get("torch")
+        if torch is None or not any(map(_is_torch, arrays)):
+            converted = [to_numpy(number, value) for number, value in enumerate(arrays)]
+            return kernel(*converted, copy=self._copy)
+        result = kernel.call_tensors(torch, arrays)
+        if result is not None:
             return result
+        converted = [to_numpy(number, value) for number, value in enumerate(arrays)]
+        result = kernel(*converted, copy=self._copy)
         if isinstance(result, tuple):
-            return tuple(_to_torch(array) for array in cast(tuple[Any, ...], result))
-        return _to_torch(result)
+            results = cast(tuple[Any, ...], result)
+            return tuple(kernel.to_tensor(torch, array) for array in results)
+        return kernel.to_tensor(torch, result)
 
 
 class Jit:
@@ -346,6 +352,7 @@ class Jit:
                     f"specs: expected an ArraySpec for argument {number}, got {spec!r}"
                 )
         self._compiled: dict[Any, Compiled] = {}
+        self._known: dict[Any, tuple[Compiled, list[str]]] = {}
         update_wrapper(self, fn)
 
     def lower(self, *args: Any, **static: Any) -> Compiled:
@@ -383,6 +390,16 @@ class Jit:
         Raises:
             MoaError: if the program or the arguments are not well formed.
         """
+        # A call like one before need not be looked at as closely.
+        known = None
+        try:
+            outline = self._outline(args, static)
+            known = self._known.get(outline)
+        except (AttributeError, TypeError):  # no array, or nothing to be hashed
+            outline = None
+        if known is not None:
+            compiled, names = known
+            return compiled(*args, *[static[name] for name in names])
         arrays, options = _split(static)
         given = [*args, *arrays.values()]
         specs = self._specs
@@ -407,7 +424,40 @@ class Jit:
         if compiled is None:
             compiled = self._lower(specs, len(args), list(arrays), options)
             self._compiled[key] = compiled
+        if outline is not None:
+            self._known[outline] = compiled, list(arrays)
         return compiled(*given)
+
+    def _outline(self, args: Sequence[Any], static: dict[str, Any]) -> Any:
+        """What tells calls apart, of those that are simple; None for any other.
+
+        Of arrays it has dtype and shape as they give them, of options the types that
+        are compared by value and functions.
+
+        Raises:
+            AttributeError: if an argument is no array.
+        """
+        parts: list[Any] = (
+            [(array.dtype, array.shape) for array in args]
+            if self._specs is None
+            else [len(args)]
+        )
+        for name, value in static.items():
+            kind = type(value)
+            if value is None or kind in _PLAIN:
+                parts.append((name, kind, value))
+            elif kind is float:
+                parts.append((name, kind, value.hex()))
+            elif kind is np.ndarray or _is_torch(value):
+                of_it = (value.dtype, value.shape) if self._specs is None else None
+                parts.append((name, np.ndarray, of_it))
+            else:
+                return None
+        return tuple(parts)
+
+
+_PLAIN = {bool, int, str, FunctionType}
+"""Types of options of which equal values of one type are the same option."""
 
 
 def _identity(value: Any) -> tuple[Any, ...]:
