@@ -443,7 +443,7 @@ class Jit:
             else [len(args)]
         )
         for name, value in static.items():
-            kind = type(value)
+            kind = cast(type[object], type(value))
             if value is None or kind in _PLAIN:
                 parts.append((name, kind, value))
             elif kind is float:
