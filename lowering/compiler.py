@@ -57,7 +57,8 @@ def llvm_dialect(module: ModuleOp, for_callers: bool = True) -> ir.Module:
     """
     OutlineTasksPass().apply(Context(), module)
     native = upstream.parse(upstream.generic_text(module), upstream.new_context())
-    upstream.run_pipeline(native, TO_LLVM if for_callers else WITHOUT_WRAPPERS)
+    pipeline = TO_LLVM if for_callers else WITHOUT_WRAPPERS
+    upstream.run_pipeline(native, pipeline, verify_each=False)
     return native
 
 

@@ -150,14 +150,20 @@ def _converted(value: SSAValue, type_: Attribute, builder: Builder) -> SSAValue:
     return builder.insert(cast).results[0]
 
 
-def _is_computed_anew(value: SSAValue) -> bool:
-    """Whether a value follows from constants: cheaper to have again than to pass."""
-    op = value.owner
-    if isinstance(op, Block) or op.regions:
-        return False
-    if not (op.has_trait(Pure) or isinstance(op, memref.GetGlobalOp)):
-        return False
-    return all(map(_is_computed_anew, op.operands))
+def _is_computed_anew(value: SSAValue, known: dict[SSAValue, bool]) -> bool:
+    """Whether a value follows from constants: cheaper to have again than to pass.
+
+    `known` has what was found out before.
+    """
+    if value not in known:
+        op = value.owner
+        known[value] = (
+            isinstance(op, Operation)
+            and not op.regions
+            and (op.has_trait(Pure) or isinstance(op, memref.GetGlobalOp))
+            and all(_is_computed_anew(operand, known) for operand in op.operands)
+        )
+    return known[value]
 
 
 def _emit_anew(
@@ -208,7 +214,8 @@ class _Outlining:
         used = _captured(self.loop)
         if not self.is_simple:
             used += [value for value in (self.lower, self.step) if value not in used]
-        self.again = [value for value in used if _is_computed_anew(value)]
+        known: dict[SSAValue, bool] = {}
+        self.again = [value for value in used if _is_computed_anew(value, known)]
         self.values = [value for value in used if value not in self.again]
         self.types = [value.type for value in self.values]
         self.status = next(
@@ -270,13 +277,16 @@ class _Outlining:
         if not self.is_simple:
             distance = builder.insert(arith.MuliOp(number, known[self.step]))
             index = builder.insert(arith.AddiOp(known[self.lower], distance)).result
+        # What remains in the loop, which goes away, is its end.
         body = self.loop.body.block
-        for op in body.ops:
+        body.args[0].replace_all_uses_with(index)
+        for op in self.loop.body.walk():
+            if any(operand in known for operand in op.operands):
+                op.operands = [known.get(operand, operand) for operand in op.operands]
+        for op in list(body.ops):
             if not isinstance(op, scf.ReduceOp):
-                known[body.args[0]] = index
-                copy = builder.insert(op.clone(known))
-                for old, new in zip(op.results, copy.results, strict=True):
-                    new.name_hint = old.name_hint
+                op.detach()
+                builder.insert(op)
         builder.insert(func.ReturnOp())
 
     def _tasks(self) -> None:
