@@ -136,6 +136,9 @@ def _emit(llvm_ir: str, kind: int, exported: Sequence[str] | None) -> bytes:
     function("LLVMSetTarget", None, c_void_p, c_char_p)(module, triple)
     function("LLVMSetModuleDataLayout", None, c_void_p, c_void_p)(module, layout)
     options = function("LLVMCreatePassBuilderOptions", c_void_p)()
+    for scope in ("Loop", "SLP"):
+        name = f"LLVMPassBuilderOptionsSet{scope}Vectorization"
+        function(name, None, c_void_p, c_int)(options, 1)
     run = function("LLVMRunPasses", c_void_p, c_void_p, c_char_p, c_void_p, c_void_p)
     if run(module, b"default<O3>", machine, options):
         raise CompileError("LLVM's optimisation pipeline failed")

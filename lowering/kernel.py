@@ -28,6 +28,8 @@ Order = Literal["C", "F"]
 
 STATUS_WORDS = 3
 
+_BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -45,7 +47,7 @@ class Memory:
     def numpy_dtype(self) -> np.dtype:
         """The dtype of NumPy."""
         if self.dtype == "bfloat16":
-            return np.dtype(ml_dtypes.bfloat16)
+            return _BFLOAT16
         return np.dtype(self.dtype)
 
 
@@ -112,9 +114,12 @@ _NOTHING = (ctypes.c_int64 * 2)()
 _HEAD = object.__basicsize__
 
 
-def _by_layout(array: np.ndarray) -> int:
+def _by_layout(
+    array: np.ndarray,
+    word: Callable[[int], ctypes.c_size_t] = ctypes.c_size_t.from_address,
+) -> int:
     """The address of the elements: the field after the head in NumPy's C interface."""
-    return ctypes.c_size_t.from_address(id(array) + _HEAD).value
+    return word(id(array) + _HEAD).value
 
 
 def _by_attribute(array: np.ndarray) -> int:
@@ -128,6 +133,14 @@ def _fastest() -> Callable[[np.ndarray], int]:
 
 
 address_of = _fastest()
+
+
+def _fits(given: Sequence[int], shape: Sequence[int]) -> bool:
+    """Whether extents are those of a shape where it is static, and none is 0."""
+    return len(given) == len(shape) and all(
+        extent == wanted or (wanted < 0 and extent)
+        for extent, wanted in zip(given, shape, strict=True)
+    )
 
 
 class _Frame:
@@ -169,6 +182,10 @@ class Kernel:
             for number, memory in enumerate(signature.outputs)
             for axis in memory.dynamic_axes
         ]
+        self._is_simple = not any(self._is_fortran) and not any(
+            0 in memory.shape for memory in (*signature.inputs, *signature.outputs)
+        )
+        self._tensors: Any = None
         pointers = len(signature.inputs) + len(signature.outputs)
         self._extents_at = STATUS_WORDS + pointers + len(self._dynamic)
         self._words = self._extents_at + len(self._result_axes)
@@ -190,17 +207,98 @@ class Kernel:
             LayoutError: with `copy=False`, for an array that is not contiguous.
             IndexRangeError: for an index in the data that is out of range.
         """
-        check_arguments(self.name, self.names, self._expected, arrays)
-        ready = [
-            self._contiguous(number, array, copy) for number, array in enumerate(arrays)
-        ]
-        pointers = [
-            address_of(array) if array.size else ctypes.addressof(_NOTHING)
-            for array in ready
-        ]
-        extents = [ready[number].shape[axis] for number, axis in self._dynamic]
+        pointers = self._pointers(arrays)
+        ready: Sequence[np.ndarray] = arrays
+        if pointers is None:
+            check_arguments(self.name, self.names, self._expected, arrays)
+            ready = [
+                self._contiguous(number, array, copy)
+                for number, array in enumerate(arrays)
+            ]
+            pointers = [
+                address_of(array) if array.size else ctypes.addressof(_NOTHING)
+                for array in ready
+            ]
+        extents: Sequence[int] = ()
+        if self._dynamic:
+            extents = [ready[number].shape[axis] for number, axis in self._dynamic]
         results = self.run(pointers, extents)
         return results[0] if len(results) == 1 else tuple(results)
+
+    def call_tensors(self, torch: Any, tensors: Sequence[Any]) -> Any:
+        """Run the kernel on tensors of PyTorch, if there is nothing to convert.
+
+        Args:
+            torch: the module.
+            tensors: any arguments.
+
+        Returns:
+            What `__call__` does, as tensors that share the results' memory; None, with
+            nothing done, unless all arguments are plain dense tensors on the CPU.
+
+        Raises:
+            ShapeError: for extents that do not fit together.
+            IndexRangeError: for an index in the data that is out of range.
+        """
+        if self._tensors is None:
+            # Of dtypes that torch has under the same name; others never match.
+            self._tensors = [
+                (getattr(torch, memory.dtype, None), dtype.itemsize - 1, shape)
+                for memory, (dtype, shape) in zip(
+                    self.signature.inputs, self._expected, strict=True
+                )
+            ]
+        if not self._is_simple or len(tensors) != len(self._tensors):
+            return None
+        kind, strided, pointers = torch.Tensor, torch.strided, list[int]()
+        # The lengths are equal, and this runs in every call.
+        for tensor, (dtype, mask, shape) in zip(tensors, self._tensors):  # noqa: B905
+            if (
+                type(tensor) is not kind
+                or tensor.dtype is not dtype
+                or not tensor.is_cpu
+                or tensor.layout is not strided
+                or not tensor.is_contiguous()
+                or (tensor.requires_grad and torch.is_grad_enabled())
+                or tensor.is_neg()
+                or (tensor.shape != shape and not _fits(tensor.shape, shape))
+            ):
+                return None
+            pointer = tensor.data_ptr()
+            if pointer & mask:
+                return None
+            pointers.append(pointer)
+        extents: Sequence[int] = ()
+        if self._dynamic:
+            extents = [tensors[number].shape[axis] for number, axis in self._dynamic]
+        results = self.run(pointers, extents)
+        if len(results) == 1:
+            return self.to_tensor(torch, results[0])
+        return tuple(self.to_tensor(torch, array) for array in results)
+
+    @staticmethod
+    def to_tensor(torch: Any, array: np.ndarray) -> Any:
+        """A tensor that shares an array's memory."""
+        if array.dtype == _BFLOAT16:
+            return torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16)
+        return torch.from_numpy(array)
+
+    def _pointers(self, arrays: Sequence[np.ndarray]) -> list[int] | None:
+        """Where the elements are, if nothing is to be converted or complained about."""
+        if not self._is_simple or len(arrays) != len(self._expected):
+            return None
+        ndarray, pointers = np.ndarray, list[int]()
+        # The lengths are equal, and this runs in every call.
+        for array, (dtype, shape) in zip(arrays, self._expected):  # noqa: B905
+            if type(array) is not ndarray or array.dtype != dtype:
+                return None
+            if array.shape != shape and not _fits(array.shape, shape):
+                return None
+            flags = array.flags
+            if not (flags.c_contiguous and flags.aligned):
+                return None
+            pointers.append(address_of(array))
+        return pointers
 
     def run(self, pointers: Sequence[int], extents: Sequence[int]) -> list[np.ndarray]:
         """Run the kernel on arrays that are known to fit.
@@ -218,11 +316,9 @@ class Kernel:
         except IndexError:
             frame = _Frame(self._words)
         words = frame.words
+        found: Sequence[int] = ()
         if self._extents is None:
-            results = [
-                np.empty(shape, dtype, order) for shape, dtype, order in self._results
-            ]
-            found: Sequence[int] = ()
+            results = [np.empty(*result) for result in self._results]
         else:
             blank = [0] * (len(self._results) + len(self._result_axes))
             self._pack(words, 0, 0, 0, 0, *pointers, *blank[: len(self._results)],
@@ -231,10 +327,7 @@ class Kernel:
             # A negative extent is reported by the kernel itself.
             found = [max(extent, 0) for extent in words[self._extents_at :]]
             results = list(self._allocated(found))
-        addresses = [
-            address_of(result) if result.size else ctypes.addressof(_NOTHING)
-            for result in results
-        ]
+        addresses = map(address_of, results)
         self._pack(words, 0, 0, 0, 0, *pointers, *addresses, *extents, *found)
         self._run(frame.address)
         number = words[0]

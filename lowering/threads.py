@@ -52,6 +52,12 @@ SETTING = "moa_num_threads"
 PARALLEL = "GOMP_parallel"
 MAX_THREADS = "omp_get_max_threads"
 
+GET_ENVIRONMENT, SET_ENVIRONMENT = "fegetenv", "fesetenv"
+"""Rounding, and whether small numbers are flushed to zero, are a thread's own."""
+
+ENVIRONMENT_BYTES = 64
+"""More than any `fenv_t` has."""
+
 CHUNKS_PER_THREAD = 8
 """How often a thread comes back for more, if all tasks take the same time."""
 
@@ -150,14 +156,20 @@ def _converted(value: SSAValue, type_: Attribute, builder: Builder) -> SSAValue:
     return builder.insert(cast).results[0]
 
 
-def _is_computed_anew(value: SSAValue) -> bool:
-    """Whether a value follows from constants: cheaper to have again than to pass."""
-    op = value.owner
-    if isinstance(op, Block) or op.regions:
-        return False
-    if not (op.has_trait(Pure) or isinstance(op, memref.GetGlobalOp)):
-        return False
-    return all(map(_is_computed_anew, op.operands))
+def _is_computed_anew(value: SSAValue, known: dict[SSAValue, bool]) -> bool:
+    """Whether a value follows from constants: cheaper to have again than to pass.
+
+    `known` has what was found out before.
+    """
+    if value not in known:
+        op = value.owner
+        known[value] = (
+            isinstance(op, Operation)
+            and not op.regions
+            and (op.has_trait(Pure) or isinstance(op, memref.GetGlobalOp))
+            and all(_is_computed_anew(operand, known) for operand in op.operands)
+        )
+    return known[value]
 
 
 def _emit_anew(
@@ -208,7 +220,8 @@ class _Outlining:
         used = _captured(self.loop)
         if not self.is_simple:
             used += [value for value in (self.lower, self.step) if value not in used]
-        self.again = [value for value in used if _is_computed_anew(value)]
+        known: dict[SSAValue, bool] = {}
+        self.again = [value for value in used if _is_computed_anew(value, known)]
         self.values = [value for value in used if value not in self.again]
         self.types = [value.type for value in self.values]
         self.status = next(
@@ -223,6 +236,7 @@ class _Outlining:
         cells = MemRefType(i64, [2])
         self.passed = [cells, IndexType(), IndexType(), *self.types]
         self.frame = _Frame.of(self.name, self.passed)
+        self.environment_at = -(-self.frame.size // 64) * 64
 
     def run(self) -> None:
         """Outline the loop; a call takes its place."""
@@ -270,13 +284,16 @@ class _Outlining:
         if not self.is_simple:
             distance = builder.insert(arith.MuliOp(number, known[self.step]))
             index = builder.insert(arith.AddiOp(known[self.lower], distance)).result
+        # What remains in the loop, which goes away, is its end.
         body = self.loop.body.block
-        for op in body.ops:
+        body.args[0].replace_all_uses_with(index)
+        for op in self.loop.body.walk():
+            if any(operand in known for operand in op.operands):
+                op.operands = [known.get(operand, operand) for operand in op.operands]
+        for op in list(body.ops):
             if not isinstance(op, scf.ReduceOp):
-                known[body.args[0]] = index
-                copy = builder.insert(op.clone(known))
-                for old, new in zip(op.results, copy.results, strict=True):
-                    new.name_hint = old.name_hint
+                op.detach()
+                builder.insert(op)
         builder.insert(func.ReturnOp())
 
     def _tasks(self) -> None:
@@ -343,11 +360,21 @@ class _Outlining:
         builder.insert(func.ReturnOp())
 
     def _thread(self) -> None:
-        """`f.thread(frame)`: the same, called by OpenMP's runtime with one pointer."""
+        """`f.thread(frame)`: the same, called by OpenMP's runtime with one pointer.
+
+        The thread computes as the calling one does, in its floating-point environment.
+        """
         block = Block(arg_types=[_POINTER])
+        (frame,) = block.args
         builder = Builder(InsertPoint.at_end(block))
-        values = self.frame.load(block.args[0], builder)
+        size = builder.insert(constant(ENVIRONMENT_BYTES, i32))
+        own = builder.insert(llvm.AllocaOp(size, IntegerType(8), 64)).res
+        builder.insert(llvm.CallOp(GET_ENVIRONMENT, own, return_type=i32))
+        callers = _field(frame, self.environment_at, builder)
+        builder.insert(llvm.CallOp(SET_ENVIRONMENT, callers, return_type=i32))
+        values = self.frame.load(frame, builder)
         builder.insert(self._call("share", [*values[3:], *values[:3]]))
+        builder.insert(llvm.CallOp(SET_ENVIRONMENT, own, return_type=i32))
         builder.insert(llvm.ReturnOp())
         thread = llvm.FuncOp(
             f"{self.prefix}.thread",
@@ -365,7 +392,8 @@ class _Outlining:
         (*captured, count), builder = self._function("parallel", [IndexType()])
         zero = builder.insert(constant(0, IndexType())).result
         one = builder.insert(constant(1, IndexType())).result
-        size = builder.insert(constant(self.frame.size, i32))
+        bytes_ = self.environment_at + ENVIRONMENT_BYTES
+        size = builder.insert(constant(bytes_, i32))
         frame = llvm.AllocaOp(size, IntegerType(8), self.frame.alignment)
         builder.insert(frame)
         cells = builder.insert(memref.AllocaOp.get(i64, 64, [2])).memref
@@ -396,6 +424,8 @@ class _Outlining:
             none = inner.insert(arith.IndexCastOp(count, i64)).result
             inner.insert(memref.StoreOp.get(none, cells, [one]))
         self.frame.store([cells, count, chunk, *captured], frame.res, inner)
+        environment = _field(frame.res, self.environment_at, inner)
+        inner.insert(llvm.CallOp(GET_ENVIRONMENT, environment, return_type=i32))
         thread = inner.insert(llvm.AddressOfOp(f"{self.prefix}.thread", _POINTER))
         flags = inner.insert(constant(0, i32))
         inner.insert(llvm.CallOp(PARALLEL, thread.result, frame.res, setting, flags))
@@ -469,6 +499,10 @@ def _declare_runtime(module: ModuleOp) -> None:
             PARALLEL, llvm.LLVMFunctionType([_POINTER, _POINTER, i32, i32]), external
         ),
         llvm.FuncOp(MAX_THREADS, llvm.LLVMFunctionType([], i32), external),
+        *(
+            llvm.FuncOp(name, llvm.LLVMFunctionType([_POINTER], i32), external)
+            for name in (GET_ENVIRONMENT, SET_ENVIRONMENT)
+        ),
     ]
     first = module.body.block.first_op
     assert first is not None

@@ -488,11 +488,12 @@ def is_strict(term: Term, in_: Term) -> bool:
         return True
     if term.computes(_SELECT):
         return all(is_strict(arg, in_) for arg in term.args[1:])
-    kind = term.kind
-    is_real = isinstance(kind, Computed) and isinstance(term.type, AnyFloat)
-    if is_real and kind.name.startswith(("arith.", "math.")):
-        return kind.name not in _LENIENT and any(is_strict(a, in_) for a in term.args)
-    return False
+    if not isinstance(term.kind, Computed) or not isinstance(term.type, AnyFloat):
+        return False
+    name = term.kind.name
+    if not name.startswith(("arith.", "math.")) or name in _LENIENT:
+        return False
+    return any(is_strict(arg, in_) for arg in term.args)
 
 
 _LENIENT = ("arith.maxnumf", "arith.minnumf", "math.powf", "arith.bitcast")

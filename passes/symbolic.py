@@ -43,6 +43,11 @@ _COMPUTE: dict[str, Callable[..., Expression]] = {
 """What operations mean on real numbers. A conversion to a wider type keeps a number."""
 
 
+def is_understood(term: Term) -> bool:
+    """Whether a term is made by an operation that means something on real numbers."""
+    return isinstance(term.kind, Computed) and term.kind.name in _COMPUTE
+
+
 _EVALUATE: dict[str, Callable[..., Any]] = {
     "arith.addf": np.add,
     "arith.subf": np.subtract,

@@ -273,9 +273,9 @@ class Terms:
         """The same kind of term with other operands; not for a fold's body."""
         if tuple(args) == term.args:
             return term
-        binds = isinstance(term.kind, Folded | ChunkFold)
-        bound = term.kind.index if binds else None
-        return self._make(term.kind, tuple(args), term.type, bound)
+        kind = term.kind
+        bound = kind.index if isinstance(kind, Folded | ChunkFold) else None
+        return self._make(kind, tuple(args), term.type, bound)
 
     def substitute(self, term: Term, names: Mapping[str, Term]) -> Term:
         """Put terms for free indices. None of them may have the name of a bound one."""
@@ -503,6 +503,8 @@ class Writer:
                 return self.builder.insert(op).results[0]
             case Folded():
                 return self.fold(term)
+            case Held() | ChunkFold() | Combination():
+                raise AssertionError(f"{term.kind} is of a kernel that runs")
             case Choice():
                 condition = self.write(term.args[0])
                 regions: list[Region] = []

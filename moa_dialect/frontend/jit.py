@@ -8,6 +8,7 @@ from contextlib import redirect_stdout
 from functools import cached_property, update_wrapper
 from inspect import Parameter, Signature
 from io import StringIO
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -47,7 +48,8 @@ def to_numpy(number: int, value: Any) -> np.ndarray:
             grad (kernels are not differentiated).
         DTypeError: for anything that is no array.
     """
-    if isinstance(value, np.ma.MaskedArray):
+    # The module is imported by whoever makes a masked array, and takes a while.
+    if "numpy.ma" in sys.modules and isinstance(value, np.ma.MaskedArray):
         raise DTypeError(f"argument {number}: expected an array, got a masked array")
     if isinstance(value, np.ndarray):
         return cast(np.ndarray, value)
@@ -128,13 +130,6 @@ def _from_torch(number: int, tensor: Any) -> np.ndarray:
         raise DTypeError(f"argument {number}: unsupported tensor: {error}") from None
 
 
-def _to_torch(array: np.ndarray) -> Any:
-    torch = sys.modules["torch"]
-    if array.dtype.name == "bfloat16":
-        return torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16)
-    return torch.from_numpy(array)
-
-
 def _print(module: ModuleOp) -> str:
     stream = StringIO()
     Printer(stream).print_op(module)
@@ -192,7 +187,7 @@ class Compiled:
         """
         if stage not in ("llvm", "asm"):
             return _print(self.module(stage, certify))
-        from moa_dialect.lowering.engine import llvm_dialect_text, llvm_ir_text
+        from moa_dialect.lowering.compiler import llvm_dialect_text, llvm_ir_text
 
         module = self.module("target")
         if stage == "llvm":
@@ -287,7 +282,7 @@ class Compiled:
 
     @cached_property
     def kernel(self) -> Any:
-        """The compiled kernel (`moa_dialect.lowering.engine.Kernel`)."""
+        """The compiled kernel (`moa_dialect.lowering.kernel.Kernel`)."""
         from moa_dialect.lowering.engine import compile_module
 
         return compile_module(self._program, self._entry, self._fuse)
@@ -330,20 +325,31 @@ class Compiled:
 
         Raises:
             MoaError: ShapeError, DTypeError, LayoutError or IndexRangeError, as
-                `moa_dialect.lowering.engine.Kernel` says.
+                `moa_dialect.lowering.kernel.Kernel` says.
         """
         return run_kernel(self.kernel, arrays, self._copy)
 
 
 def run_kernel(kernel: Any, arrays: Sequence[Any], copy: bool | None) -> Any:
     """Run a compiled kernel; torch tensors in, torch tensors out."""
+    for array in arrays:
+        if type(array) is not np.ndarray:
+            break
+    else:
+        return kernel(*arrays, copy=copy)
+    torch = sys.modules.get("torch")
+    if torch is None or not any(map(_is_torch, arrays)):
+        converted = [to_numpy(number, value) for number, value in enumerate(arrays)]
+        return kernel(*converted, copy=copy)
+    result = kernel.call_tensors(torch, arrays)
+    if result is not None:
+        return result
     converted = [to_numpy(number, value) for number, value in enumerate(arrays)]
     result = kernel(*converted, copy=copy)
-    if not any(map(_is_torch, arrays)):
-        return result
     if isinstance(result, tuple):
-        return tuple(_to_torch(array) for array in cast(tuple[Any, ...], result))
-    return _to_torch(result)
+        results = cast(tuple[Any, ...], result)
+        return tuple(kernel.to_tensor(torch, array) for array in results)
+    return kernel.to_tensor(torch, result)
 
 
 class Jit:
@@ -373,6 +379,7 @@ class Jit:
                     f"specs: expected an ArraySpec for argument {number}, got {spec!r}"
                 )
         self._compiled: dict[Any, Compiled] = {}
+        self._known: dict[Any, tuple[Compiled, list[str]]] = {}
         update_wrapper(self, fn)
 
     def lower(self, *args: Any, **static: Any) -> Compiled:
@@ -410,6 +417,16 @@ class Jit:
         Raises:
             MoaError: if the program or the arguments are not well formed.
         """
+        # A call like one before need not be looked at as closely.
+        known = None
+        try:
+            outline = self._outline(args, static)
+            known = self._known.get(outline)
+        except (AttributeError, TypeError):  # no array, or nothing to be hashed
+            outline = None
+        if known is not None:
+            compiled, names = known
+            return compiled(*args, *[static[name] for name in names])
         arrays, options = _split(static)
         given = [*args, *arrays.values()]
         specs = self._specs
@@ -434,7 +451,40 @@ class Jit:
         if compiled is None:
             compiled = self._lower(specs, len(args), list(arrays), options)
             self._compiled[key] = compiled
+        if outline is not None:
+            self._known[outline] = compiled, list(arrays)
         return compiled(*given)
+
+    def _outline(self, args: Sequence[Any], static: dict[str, Any]) -> Any:
+        """What tells calls apart, of those that are simple; None for any other.
+
+        Of arrays it has dtype and shape as they give them, of options the types that
+        are compared by value and functions.
+
+        Raises:
+            AttributeError: if an argument is no array.
+        """
+        parts: list[Any] = (
+            [(array.dtype, array.shape) for array in args]
+            if self._specs is None
+            else [len(args)]
+        )
+        for name, value in static.items():
+            kind = cast(type[object], type(value))
+            if value is None or kind in _PLAIN:
+                parts.append((name, kind, value))
+            elif kind is float:
+                parts.append((name, kind, value.hex()))
+            elif kind is np.ndarray or _is_torch(value):
+                of_it = (value.dtype, value.shape) if self._specs is None else None
+                parts.append((name, np.ndarray, of_it))
+            else:
+                return None
+        return tuple(parts)
+
+
+_PLAIN = {bool, int, str, FunctionType}
+"""Types of options of which equal values of one type are the same option."""
 
 
 def _identity(value: Any) -> tuple[Any, ...]:

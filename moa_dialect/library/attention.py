@@ -300,7 +300,7 @@ def _check_options(
     scale: Any, is_causal: Any, window: Any, softcap: Any, score_mod: Any, lse: Any
 ) -> None:
     for name, value in (("is_causal", is_causal), ("return_lse", lse)):
-        if not isinstance(value, bool | np.bool_):
+        if type(value) is not bool and not isinstance(value, np.bool_):
             raise DTypeError(
                 f"attention: expected True or False as {name}, got {value!r}"
             )

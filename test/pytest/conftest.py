@@ -7,6 +7,9 @@ the same on every run, and fewer.
 
 import os
 
+# Tests compile what they run; those of the cache on disk have one of their own.
+os.environ.setdefault("MOA_CACHE", "0")
+
 from hypothesis import HealthCheck, settings
 
 _SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large)

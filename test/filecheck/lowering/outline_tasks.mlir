@@ -45,14 +45,18 @@ func.func @twice(%a: memref<?xf32>, %b: memref<?xf32>, %n: index) {
 // CHECK-NEXT:      func.call @twice.tasks(%[[A]], %[[B]], %[[FIRST]], %[[STOP]])
 // CHECK-NEXT:      scf.yield
 
-// The same, as OpenMP calls it.
+// The same, as OpenMP calls it: in the floating-point environment of the caller.
 // CHECK-LABEL: llvm.func internal @twice.thread(
+// CHECK:         llvm.call @fegetenv(%[[OWN:.*]]) :
+// CHECK:         llvm.call @fesetenv(%[[CALLERS:.*]]) :
 // CHECK:         func.call @twice.share(
+// CHECK-NEXT:    llvm.call @fesetenv(%[[OWN]]) :
 
 // All threads, or the calling one.
 // CHECK-LABEL: func.func private @twice.parallel(
 // CHECK:         llvm.mlir.addressof @moa_num_threads
 // CHECK:         scf.if %{{.*}} {
+// CHECK:           llvm.call @fegetenv(
 // CHECK:           %[[THREAD:.*]] = llvm.mlir.addressof @twice.thread
 // CHECK:           llvm.call @GOMP_parallel(%[[THREAD]],
 // CHECK-NEXT:    } else {

@@ -29,13 +29,13 @@ V = np.arange(3.0)
 def compilations(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The entries that are compiled from here on; the kernel cache starts empty."""
     seen: list[str] = []
-    kernel_of = engine.kernel_of
+    compilation_of = engine.compilation_of
 
-    def counting(module: Any, entry: str | None) -> engine.Kernel:
+    def counting(module: Any, entry: str | None) -> engine.Compilation:
         seen.append(str(entry))
-        return kernel_of(module, entry)
+        return compilation_of(module, entry)
 
-    monkeypatch.setattr(engine, "kernel_of", counting)
+    monkeypatch.setattr(engine, "compilation_of", counting)
     monkeypatch.setattr(engine, "_KERNELS", {})
     return seen
 
@@ -44,14 +44,13 @@ def compilations(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def passed_on(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The addresses of the inputs that kernels are given from here on."""
     seen: list[int] = []
-    contiguous = engine.Kernel._contiguous  # pyright: ignore
+    run = engine.Kernel.run
 
-    def watching(self: Any, *args: Any) -> np.ndarray:
-        ready = contiguous(self, *args)
-        seen.append(ready.ctypes.data)
-        return ready
+    def watching(self: Any, pointers: list[int], extents: list[int]) -> Any:
+        seen.extend(pointers)
+        return run(self, pointers, extents)
 
-    monkeypatch.setattr(engine.Kernel, "_contiguous", watching)
+    monkeypatch.setattr(engine.Kernel, "run", watching)
     return seen
 
 

@@ -14,7 +14,7 @@ from xdsl.context import Context
 
 import moa_dialect as moa
 from moa_dialect.errors import CompileError, IndexRangeError, OptionError
-from moa_dialect.lowering import engine, runtime
+from moa_dialect.lowering import compiler, engine, runtime
 from moa_dialect.parsing import ModuleParser
 from moa_dialect.universe import register_dialects
 
@@ -113,6 +113,37 @@ def test_results_are_the_same_for_any_number_of_threads(count: int):
         np.testing.assert_array_equal(kernel(a), expected)
 
 
+@pytest.mark.skipif(runtime.openmp() is None, reason="needs OpenMP")
+def test_threads_flush_small_numbers_if_the_caller_does():
+    torch: Any = pytest.importorskip("torch")
+    # Each task takes a while, so that the other threads get some of them.
+    kernel = compiled(
+        parallel("""
+    %times = arith.constant 20000 : index
+    %x = memref.load %a[%t] : memref<?xf32>
+    %half = arith.constant 0.5 : f32
+    %twice = arith.constant 2.0 : f32
+    %same = scf.for %i = %c0 to %times step %c1 iter_args(%s = %x) -> (f32) {
+      %less = arith.mulf %s, %half : f32
+      %more = arith.mulf %less, %twice : f32
+      scf.yield %more : f32
+    }
+    memref.store %same, %b[%t] : memref<?xf32>
+""")
+    )
+    moa.set_num_threads(4)
+    a = np.full(400, 2.0**-126, np.float32)
+    np.testing.assert_array_equal(kernel(a), a)
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor does not flush")
+    try:
+        flushed = kernel(a)
+    finally:
+        torch.set_flush_denormal(False)
+    np.testing.assert_array_equal(flushed.view(np.int32), 0)
+    np.testing.assert_array_equal(kernel(a), a)
+
+
 def test_bounds_may_start_anywhere_and_step():
     kernel = compiled(
         """
@@ -132,11 +163,11 @@ def test_bounds_may_start_anywhere_and_step():
 
 
 def test_what_is_used_from_outside_arrives(monkeypatch: pytest.MonkeyPatch):
-    if "convert-vector-to-llvm" not in engine.WITHOUT_WRAPPERS:
-        with_vectors = engine.WITHOUT_WRAPPERS.replace(
+    if "convert-vector-to-llvm" not in compiler.WITHOUT_WRAPPERS:
+        with_vectors = compiler.WITHOUT_WRAPPERS.replace(
             "convert-scf-to-cf", "convert-vector-to-llvm,convert-scf-to-cf"
         )
-        monkeypatch.setattr(engine, "WITHOUT_WRAPPERS", with_vectors)
+        monkeypatch.setattr(compiler, "WITHOUT_WRAPPERS", with_vectors)
     kernel = compiled(
         """
   %x0 = memref.load %a[%c0] : memref<?xf32>
