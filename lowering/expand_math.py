@@ -249,7 +249,7 @@ class _Code:
             return self.constants.get(
                 DenseIntOrFPElementsAttr.from_list(type_, [value])
             )
-        assert isinstance(type_, IntegerType)
+        assert isa(type_, IntegerType)
         return self.constants.get(IntegerAttr(value, type_))
 
     def _real(self, value: SSAValue | float) -> SSAValue:

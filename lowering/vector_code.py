@@ -9,7 +9,7 @@ for each copy and vector (unroll and jam).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -22,7 +22,6 @@ from xdsl.dialects.builtin import (
     DenseIntOrFPElementsAttr,
     IndexType,
     IntegerAttr,
-    MemRefType,
     UnregisteredOp,
     VectorType,
     i1,
@@ -30,6 +29,7 @@ from xdsl.dialects.builtin import (
 )
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from xdsl.rewriter import InsertPoint
+from xdsl.utils.hints import isa
 
 from moa_dialect.lowering.tiles import Nest, Reduction, Statement, Target
 from moa_dialect.ops.normal_form import AtOp
@@ -45,7 +45,7 @@ from moa_dialect.passes.terms import (
     walk,
 )
 from moa_dialect.scalar_code import apply_named, constant, identity_of
-from moa_dialect.types import kind_of, memory_element
+from moa_dialect.types import element_of, kind_of, memory_element
 
 INDEX = IndexType()
 
@@ -88,6 +88,10 @@ class Lanes:
     def width(self) -> int:
         """How many indices the lanes have together."""
         return self.lanes * self.vectors
+
+
+def _no_output(statement: Statement, value: SSAValue, copy: int, number: int) -> None:
+    raise AssertionError(f"{statement.name}: a pass has no outputs")
 
 
 @dataclass
@@ -152,7 +156,7 @@ class VectorCode:
     ) -> SSAValue:
         """Insert an operation, which may be one that xDSL has for scalars only."""
         properties = properties or {}
-        if operation in _SCALAR_ONLY and isinstance(type_, VectorType):
+        if operation in _SCALAR_ONLY and isa(type_, VectorType):
             other = UnregisteredOp.with_name(operation.name)
             return self.emit(
                 other.create(
@@ -221,7 +225,7 @@ class VectorCode:
         return self.emit(vector.BroadcastOp(value, self.vector_type(value.type)))
 
     @contextmanager
-    def scope(self, block: Block | None = None) -> Iterator[None]:
+    def scope(self, block: Block | None = None) -> Generator[None]:
         """Values that are emitted within are known within only."""
         outer = self.builder
         self.scopes.append({})
@@ -249,7 +253,7 @@ class VectorCode:
         return list(loop.results)
 
     @contextmanager
-    def bound(self, axis: str, index: SSAValue, local: SSAValue) -> Iterator[None]:
+    def bound(self, axis: str, index: SSAValue, local: SSAValue) -> Generator[None]:
         """Let an axis have an index, and one within the tiles."""
         before = self.index.get(axis), self.local.get(axis)
         self.index[axis], self.local[axis] = index, local
@@ -287,7 +291,7 @@ class VectorCode:
         return self.lanes.axis in term.free and self.scalar_lane is None
 
     @contextmanager
-    def lane_index(self, value: SSAValue) -> Iterator[None]:
+    def lane_index(self, value: SSAValue) -> Generator[None]:
         """Within, the lane axis has one index, and nothing is a vector."""
         before, self.scalar_lane = self.scalar_lane, value
         self.scopes.append({})
@@ -387,8 +391,7 @@ class VectorCode:
             return values[number if len(values) > 1 else 0]
         indices = self._buffer_indices(buffer, term, copy)
         memory = buffer.memory
-        type_ = memory.type
-        assert isinstance(type_, MemRefType)
+        element = element_of(memory.type)
         if not buffer.has_lanes:
             if not self.is_vector(term):
                 return self.emit(memref.LoadOp.get(memory, indices))
@@ -398,13 +401,12 @@ class VectorCode:
             ):
                 raise NotLifted("rows that are read across lanes")
             first = self.add(indices[-1], number * self.lanes.lanes)
-            result = self.vector_type(type_.element_type)
+            result = self.vector_type(element)
             return self.emit(vector.LoadOp(memory, [*indices[:-1], first], result))
         if self.scalar_lane is not None:
             lane = self.sub(self.scalar_lane, self.lanes.base)
             return self.emit(memref.LoadOp.get(memory, [*indices, lane]))
         lane = self.number(number * self.lanes.lanes)
-        element = type_.element_type
         result = self.vector_type(element)
         return self.emit(vector.LoadOp(memory, [*indices, lane], result))
 
@@ -481,7 +483,7 @@ class VectorCode:
 
     def _truth(self, value: SSAValue) -> SSAValue:
         type_ = value.type
-        if isinstance(type_, VectorType):
+        if isa(type_, VectorType):
             return self.make(arith.TruncIOp, (value,), self.vector_type(i1))
         return self.emit(arith.TruncIOp(value, i1))
 
@@ -510,14 +512,13 @@ class VectorCode:
 
     def apply(self, function: str, left: SSAValue, right: SSAValue) -> SSAValue:
         """Combine two values of one type."""
-        type_ = left.type
-        if not isinstance(type_, VectorType):
+        if not isa(left.type, VectorType):
             return apply_named(function, (left, right), self.builder)
-        kind = kind_of(type_.element_type)
+        kind = kind_of(element_of_vector(left.type))
         operation = _COMBINE.get((function, kind))
         if operation is None:
             raise NotLifted(f"a fold with {function} of vectors")
-        return self.make(operation, (left, right), type_)
+        return self.make(operation, (left, right), left.type)
 
     def neutral(self, function: str, element: Attribute) -> float:
         """What leaves every value as it is."""
@@ -531,7 +532,7 @@ class VectorCode:
         self, function: str, before: SSAValue, body: Term, copy: int, number: int
     ) -> SSAValue:
         """An accumulator with one more value, fused with the product that it is."""
-        is_vector = isinstance(before.type, VectorType)
+        is_vector = isa(before.type, VectorType)
         get = self.vector if is_vector else self.value
         if (
             function == "add"
@@ -563,7 +564,7 @@ class VectorCode:
 
     def fma(self, left: SSAValue, right: SSAValue, to: SSAValue) -> SSAValue:
         """`left * right + to`, rounded once."""
-        if isinstance(to.type, VectorType):
+        if isa(to.type, VectorType):
             return self.emit(vector.FMAOp(left, right, to))
         return self.emit(math.FmaOp(left, right, to))
 
@@ -571,7 +572,7 @@ class VectorCode:
         self, before: SSAValue, after: SSAValue, copy: int, number: int
     ) -> SSAValue:
         """An accumulator, as it was in lanes whose index is not in the chunk."""
-        if self.mask is None or not isinstance(after.type, VectorType):
+        if self.mask is None or not isa(after.type, VectorType):
             return after
         mask = self.mask(copy, number)
         return self.make(arith.SelectOp, (mask, after, before), after.type)
@@ -853,9 +854,7 @@ class VectorCode:
         lane = self.number(number * self.lanes.lanes)
         self.builder.insert(vector.StoreOp(value, buffer.memory, [*places, lane]))
 
-    output: Callable[[Statement, SSAValue, int, int], None] = field(
-        default=lambda *_: None
-    )
+    output: Callable[[Statement, SSAValue, int, int], None] = _no_output
 
     # Moving between memory of arrays and tiles.
 
@@ -863,6 +862,11 @@ class VectorCode:
         """The index of a lane, the last there is if it has none of its own."""
         found = self.add(self.lanes.base, offset)
         return found if self.lanes.last is None else self.min(found, self.lanes.last)
+
+
+def element_of_vector(type_: Attribute) -> Attribute:
+    """The element type of a vector; of anything else itself."""
+    return type_.element_type if isa(type_, VectorType) else type_
 
 
 _SCALAR_ONLY: tuple[type[Operation], ...] = (

@@ -298,10 +298,10 @@ class _KernelReader(Reader):
             if axes:
                 self.rows[result] = (axes, final)
             else:
-                self._known[result] = final
+                self.known[result] = final
         for result in op.pivots:
             final = self.terms.held(Held(names[result], "final"), (), result.type)
-            self._known[result] = final
+            self.known[result] = final
 
     def _group(
         self,
@@ -315,7 +315,7 @@ class _KernelReader(Reader):
         block, terminator = body_of(view.part)
         self.bind(block.args[0], index_name)
         for arg, term in zip(block.args[1:], data, strict=False):
-            self._known[arg] = term
+            self.known[arg] = term
         pivots = list(view.pivots)
         for arg, result in zip(block.args[1 + len(data) :], pivots, strict=True):
             self.held[arg] = Held(names[result], "new")

@@ -1,0 +1,332 @@
+"""Outputs in vectors: what a kernel stores at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from xdsl.dialects import arith, memref, scf, vector
+from xdsl.dialects.builtin import (
+    IndexType,
+    VectorType,
+)
+from xdsl.ir import Block, Region, SSAValue
+from xdsl.utils.hints import isa
+
+from moa_dialect.lowering.tiles import (
+    Chunk,
+    Nest,
+    Statement,
+    Target,
+    arrange,
+    live_tiles,
+    materialize,
+)
+from moa_dialect.lowering.vector_code import (
+    Buffer,
+    Lanes,
+    NotLifted,
+    VectorCode,
+    element_of_vector,
+)
+from moa_dialect.lowering.vector_kernel import KernelCode, Range, transposed
+from moa_dialect.lowering.vector_passes import contracts
+from moa_dialect.passes.kernels import (
+    Output,
+)
+from moa_dialect.types import memory_element
+
+
+class Outputs:
+    """The outputs of a kernel."""
+
+    def __init__(self, kernel: KernelCode):
+        self.kernel = kernel
+        self.code = kernel.code
+        self.number = kernel.number
+
+    def emit(self) -> None:
+        """Emit the outputs, those over the same axes together."""
+        groups: dict[tuple[str, ...], list[Output]] = {}
+        for output in self.kernel.kernel.outputs:
+            groups.setdefault(output.axes, []).append(output)
+        for axes, outputs in groups.items():
+            if self.kernel.lane:
+                self._group(axes, outputs)
+            else:
+                self._in_rows(axes, outputs)
+
+    def _in_rows(self, axes: tuple[str, ...], outputs: Sequence[Output]) -> None:
+        """Outputs of a kernel whose own axes are not in the lanes: a row axis is."""
+        code, schedule = self.code, self.kernel.schedule
+        if not axes:
+            with code.lane_index(self.number(0)):
+                self._group(axes, outputs)
+            return
+        *others, lane = axes
+        size = self.kernel.static(lane)
+        if size is None:
+            raise NotLifted("rows of an extent that types do not give")
+        for output in outputs:
+            _, strides = self.kernel.outputs[output.number]
+            if strides[-1] is not self.number(1):
+                raise NotLifted("rows whose elements do not lie next to each other")
+        if not size:
+            return
+        lanes = min(schedule.lanes, 1 << (size.bit_length() - 1))
+        vectors = max(1, min(schedule.vectors, size // lanes))
+        width = lanes * vectors
+
+        def block(index: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
+            base = code.min(index, size - width)
+            code.lanes = Lanes(lane, base, lanes, vectors)
+            self._group(tuple(others), outputs)
+            return []
+
+        outer = code.lanes
+        code.loop(self.number(0), self.number(size), width, [], block)
+        code.lanes = outer
+
+    def _group(self, axes: tuple[str, ...], outputs: Sequence[Output]) -> None:
+        kernel, code = self.kernel, self.code
+        lane = code.lanes.axis
+        states = kernel.state_axes((lane,) if kernel.lane else ())
+        resolve = Chunk(code.terms, states).resolve
+        if kernel.blocked:
+            axes = (kernel.blocked, *axes)
+        statements = [
+            Statement(f"o{o.number}", axes, resolve(o.value), Target.OUTPUT)
+            for o in outputs
+        ]
+        tile_axes: dict[str, int] = {}
+        for axis in axes:
+            size = kernel.static(axis)
+            if size is None:
+                raise NotLifted("rows of an extent that types do not give")
+            tile_axes[axis] = size
+        tag = f"e{outputs[0].number}"
+        statements, staged = kernel.stage(statements, tile_axes, "s" + tag)
+        statements = materialize(code.terms, statements, axes, tag)
+
+        def whole(axis: str) -> Range:
+            size = tile_axes.get(axis, kernel.sizes.get(axis))
+            assert size is not None
+            return Range(kernel.start_of(axis), self.number(size), size)
+
+        for item in staged:
+            kernel.fill(item, whole)
+        nests = arrange(statements, None)
+        self._emit_nests(nests, tile_axes, {o.number: o for o in outputs})
+
+    def _emit_nests(
+        self, nests: Sequence[Nest], sizes: dict[str, int], outputs: dict[int, Output]
+    ) -> None:
+        kernel, code = self.kernel, self.code
+        live = live_tiles(nests)
+        for nest in nests:
+            for item in nest.items:
+                assert isinstance(item, Statement)
+                if item.target is Target.TILE and item.axes and item.name in live:
+                    dims = [sizes[axis] for axis in item.axes]
+                    memory = kernel.allocate([*dims, code.lanes.width], item.value.type)
+                    code.buffers[item.name] = Buffer(memory, item.axes)
+
+        def extents(axis: str) -> tuple[SSAValue, int | None]:
+            return self.number(sizes[axis]), sizes[axis]
+
+        turned: dict[int, Buffer] = {}
+        for number, output in outputs.items():
+            if not self._is_contiguous(output):
+                element = memory_element(output.value.type)
+                rows = kernel.rows_of(output)
+                dims = [sizes[axis] for axis in rows]
+                memory = kernel.allocate([*dims, code.lanes.width], element)
+                turned[number] = Buffer(memory, rows)
+
+        def store(
+            statement: Statement, value: SSAValue, copy: int, vector_: int
+        ) -> None:
+            number = int(statement.name[1:])
+            value = _stored(code, value)
+            lane = vector_ * code.lanes.lanes
+            if number in turned:
+                buffer = turned[number]
+                indices = [code.local_index(axis, copy) for axis in buffer.axes]
+                code.builder.insert(
+                    vector.StoreOp(value, buffer.memory, [*indices, self.number(lane)])
+                )
+                return
+            memory, address = self._address(outputs[number], code.lanes.base, copy)
+            if code.scalar_lane is not None:
+                code.builder.insert(memref.StoreOp.get(value, memory, [address]))
+                return
+            address = code.add(address, lane)
+            code.builder.insert(vector.StoreOp(value, memory, [address]))
+
+        code.output = store
+        for nest in nests:
+            copies = (
+                kernel.schedule.registers if contracts(nest) else kernel.schedule.unroll
+            )
+            if not nest.axes:
+                for item in nest.items:
+                    assert isinstance(item, Statement)
+                    if item.target is Target.OUTPUT:
+                        code.results(item.value)
+                        vectors = code.lanes.vectors
+                        for k in range(1 if code.scalar_lane else vectors):
+                            store(item, code.vector(item.value, 0, k), 0, k)
+                    else:
+                        code.nest(Nest((), [item]), extents, 1, live, kernel.start_of)
+                continue
+            code.nest(nest, extents, copies, live, kernel.start_of)
+        for number, buffer in turned.items():
+            self._turn_out(outputs[number], buffer, sizes)
+
+    def _is_contiguous(self, output: Output) -> bool:
+        """Whether the lanes of an output lie next to each other, all of them."""
+        code = self.code
+        if code.lanes.last is not None:
+            return False
+        _, strides = self.kernel.outputs[output.number]
+        if code.scalar_lane is not None:
+            return True
+        axes = (*self.kernel.kernel.axes, *output.axes)
+        return strides[axes.index(code.lanes.axis)] is self.number(1)
+
+    def _address(
+        self, output: Output, lane: SSAValue, copy: int
+    ) -> tuple[SSAValue, SSAValue]:
+        """The memory of an output, and the address of its element in a lane."""
+        code = self.code
+        memory, strides = self.kernel.outputs[output.number]
+        axes = (*self.kernel.kernel.axes, *output.axes)
+        address = self.number(0)
+        for axis, stride in zip(axes, strides, strict=True):
+            if axis == code.lanes.axis:
+                index = lane
+            else:
+                index = code.value(code.terms.index(axis), copy)
+            address = code.add(
+                address, code.make(arith.MuliOp, (index, stride), IndexType())
+            )
+        return memory, address
+
+    def _turn_out(self, output: Output, buffer: Buffer, sizes: dict[str, int]) -> None:
+        """Copy an output from its tile to its memory, lane by lane."""
+        code, kernel = self.code, self.kernel
+        count = code.lanes.lanes
+        _, strides = kernel.outputs[output.number]
+        rank = len(kernel.kernel.axes)
+        along = ""
+        for axis, stride in zip(output.axes, strides[rank:], strict=True):
+            if stride is self.number(1) and sizes[axis] >= count:
+                along = axis
+        others = [axis for axis in buffer.axes if axis != along]
+        skip = kernel.skip
+        first = self.number(0) if skip is None else skip
+        end = self.number(code.lanes.width)
+        if code.lanes.last is not None:
+            count_ = code.add(code.sub(code.lanes.last, code.lanes.base), 1)
+            end = code.min(count_, code.lanes.width)
+
+        def one(lane: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
+            indices = [code.local[axis] for axis in buffer.axes]
+            value = code.emit(memref.LoadOp.get(buffer.memory, [*indices, lane]))
+            target, address = self._address(output, code.add(code.lanes.base, lane), 0)
+            code.builder.insert(memref.StoreOp.get(value, target, [address]))
+            return []
+
+        def squares() -> None:
+            size = sizes[along]
+            whole = size - size % count
+
+            def square(index: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
+                def group(lane: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
+                    rows: list[SSAValue] = []
+                    type_ = VectorType(memory_element(output.value.type), [count])
+                    for k in range(count):
+                        indices = [
+                            code.add(index, k) if axis == along else code.local[axis]
+                            for axis in buffer.axes
+                        ]
+                        rows.append(
+                            code.emit(
+                                vector.LoadOp(buffer.memory, [*indices, lane], type_)
+                            )
+                        )
+                    columns = transposed(code, rows)
+                    with code.bound(along, index, index):
+                        for k, column in enumerate(columns):
+                            self._store_row(
+                                output, column, code.add(lane, k), first, end
+                            )
+                    return []
+
+                code.loop(self.number(0), end, count, [], group)
+                return []
+
+            code.loop(self.number(0), self.number(whole), count, [], square)
+
+            def rest(index: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
+                with code.bound(along, index, index):
+                    code.loop(first, end, 1, [], one)
+                return []
+
+            if size % count:
+                code.loop(self.number(whole), self.number(size), 1, [], rest)
+
+        def loops(axes: Sequence[str]) -> None:
+            if not axes:
+                if along:
+                    squares()
+                else:
+                    code.loop(first, end, 1, [], one)
+                return
+            axis, *more = axes
+
+            def body(index: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
+                first = code.add(kernel.start_of(axis), index)
+                with code.bound(axis, first, index):
+                    loops(more)
+                return []
+
+            code.loop(self.number(0), self.number(sizes[axis]), 1, [], body)
+
+        loops(others)
+
+    def _store_row(
+        self,
+        output: Output,
+        value: SSAValue,
+        lane: SSAValue,
+        first: SSAValue,
+        end: SSAValue,
+    ) -> None:
+        """Store what a lane has, unless another task does or it has no index."""
+        code, kernel = self.code, self.kernel
+        target, address = self._address(output, code.add(code.lanes.base, lane), 0)
+        store = vector.StoreOp(value, target, [address])
+        conditions: list[SSAValue] = []
+        if kernel.skip is not None:
+            conditions.append(code.emit(arith.CmpiOp(lane, first, "sge")))
+        if code.lanes.last is not None:
+            conditions.append(code.emit(arith.CmpiOp(lane, end, "slt")))
+        if not conditions:
+            code.builder.insert(store)
+            return
+        condition = conditions[0]
+        for other in conditions[1:]:
+            condition = code.emit(arith.AndIOp(condition, other))
+        block = Block([store, scf.YieldOp()])
+        code.builder.insert(scf.IfOp(condition, (), Region(block)))
+
+
+def _stored(code: VectorCode, value: SSAValue) -> SSAValue:
+    """A value as it lies in memory: truth values take a byte."""
+    is_vector = isa(value.type, VectorType)
+    element = element_of_vector(value.type)
+    stored = memory_element(element)
+    if stored == element:
+        return value
+    result = code.vector_type(stored) if is_vector else stored
+    return code.make(arith.ExtUIOp, (value,), result)

@@ -1,0 +1,749 @@
+"""Passes in vectors: states, and the loops over chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from xdsl.dialects import arith, memref, vector
+from xdsl.dialects.arith import FastMathFlagsAttr
+from xdsl.dialects.builtin import (
+    IntegerAttr,
+    VectorType,
+    i1,
+    i32,
+    i64,
+)
+from xdsl.dialects.utils import FastMathFlag
+from xdsl.dialects.vector import CombiningKindAttr, CombiningKindFlag
+from xdsl.ir import Attribute, SSAValue
+from xdsl.utils.hints import isa
+
+from moa_dialect.lowering.tiles import (
+    Chunk,
+    Nest,
+    Statement,
+    Target,
+    arrange,
+    compare,
+    item_terms,
+    live_tiles,
+    materialize,
+    shared_memory,
+)
+from moa_dialect.lowering.vector_code import (
+    Buffer,
+    Lanes,
+    NotLifted,
+    Values,
+    VectorCode,
+    element_of_vector,
+)
+from moa_dialect.lowering.vector_kernel import KernelCode, Range, Staged
+from moa_dialect.passes.kernels import (
+    AFTER,
+    BEFORE,
+    Accumulator,
+    Group,
+    Pass,
+    ignores_nan,
+)
+from moa_dialect.passes.terms import (
+    ChunkFold,
+    Folded,
+    Held,
+    Term,
+    walk,
+)
+from moa_dialect.types import kind_of
+
+
+class PassCode:
+    """One pass of a kernel: its states, and the loops over chunks."""
+
+    def __init__(self, kernel: KernelCode, pass_: Pass):
+        self.kernel = kernel
+        self.code = kernel.code
+        self.pass_ = pass_
+        self.number = kernel.number
+        self.size = kernel.schedule.chunk
+        self.lows: Values = []
+        self.highs: Values = []
+        self.quiet = {
+            a.name for a in pass_.accumulators if ignores_nan(kernel.kernel, pass_, a)
+        }
+        self.differs = [
+            self.code.lanes.axis in bound.free for bound in (pass_.lower, pass_.upper)
+        ]
+
+    def emit(self) -> None:
+        """Emit the pass; the accumulators and pivots are known afterwards."""
+        code, pass_ = self.code, self.pass_
+        self._bounds()
+        chunk = Chunk(code.terms, self._axes(), self._count_axes())
+        statements = chunk.statements(pass_)
+        tile_axes = self._tile_axes()
+        statements, staged = self.kernel.stage(statements, tile_axes, f"s{pass_.index}")
+        statements = materialize(code.terms, statements, list(tile_axes), pass_.index)
+        self.during = [s for s in staged if pass_.index in s.load.free]
+        for item in staged:
+            if item not in self.during:
+                self.kernel.fill(item, self._range)
+        early = self._early(statements)
+        self._prologue(early)
+        self.nests = arrange([s for s in statements if s not in early], pass_.index)
+        self._allocate(self.nests)
+        code.quiet = self.quiet
+        states = self._segments(self._start())
+        code.length = code.start = None
+        self._finish(states)
+
+    # How the lanes differ: in their bounds. See `_SplitPass` for the other way.
+
+    def _bounds(self) -> None:
+        """Evaluate the bounds, for each lane if they differ."""
+        code, pass_ = self.code, self.pass_
+        if not any(self.differs):
+            self.first = self.full_first = code.value(pass_.lower)
+            self.last = self.full_last = code.value(pass_.upper)
+            return
+        self.lows = [code.vector(pass_.lower, 0, k) for k in self.numbers()]
+        self.highs = [code.vector(pass_.upper, 0, k) for k in self.numbers()]
+        self.first, self.full_first = self._ends(self.lows, pass_.lower)
+        self.full_last, self.last = self._ends(self.highs, pass_.upper)
+
+    def _axes(self) -> dict[str, tuple[str, ...]]:
+        """For each state of the kernel the lanes, if it depends on them."""
+        lane = self.code.lanes.axis
+        return self.kernel.state_axes((lane,) if lane else ())
+
+    def _count_axes(self) -> tuple[str, ...]:
+        return (self.code.lanes.axis,) if any(self.differs) else ()
+
+    def _segments(self, states: list[SSAValue]) -> list[SSAValue]:
+        """The loops: over chunks that only some lanes have, then all, then some."""
+        code = self.code
+        if not any(self.differs):
+            return self._segment(self.first, self.last, False, states)
+        end = code.max(self.last, self.first)
+        middle = code.max(code.min(self.full_first, end), self.first)
+        late = code.max(code.min(self.full_last, end), middle)
+        if self.differs[0]:
+            states = self._segment(self.first, middle, True, states)
+        states = self._segment(middle, late, False, states)
+        return self._segment(late, end, True, states)
+
+    def _segment(
+        self, start: SSAValue, stop: SSAValue, masked: bool, states: list[SSAValue]
+    ) -> list[SSAValue]:
+        """A loop over chunks."""
+        code = self.code
+
+        def body(index: SSAValue, carried: list[SSAValue]) -> Sequence[SSAValue]:
+            return self._chunk(
+                index, code.min(code.sub(stop, index), self.size), masked, carried
+            )
+
+        return code.loop(start, stop, self.size, states, body)
+
+    def _chunk(
+        self,
+        index: SSAValue,
+        length: SSAValue,
+        masked: bool,
+        states: Sequence[SSAValue],
+    ) -> list[SSAValue]:
+        """What one chunk does to the states."""
+        code = self.code
+        self._hold("old", states)
+        code.length, code.start = length, index
+        if masked:
+            code.mask = self._mask(index)
+        self._counts(index, length, masked)
+        for item in self.during:
+            self._fill_chunk(item, masked)
+        self._nests(self.nests)
+        code.mask = None
+        return self._held("new")
+
+    def _fill_chunk(self, staged: Staged, masked: bool) -> None:
+        self.kernel.fill(staged, self._range)
+
+    def _finish(self, states: list[SSAValue]) -> None:
+        """Let the accumulators and pivots be known."""
+        self._hold("final", states)
+
+    def numbers(self) -> range:
+        """The numbers of the vectors of the lanes."""
+        return range(self.code.lanes.vectors)
+
+    def _ends(
+        self, values: Sequence[SSAValue], term: Term
+    ) -> tuple[SSAValue, SSAValue]:
+        """The smallest and the largest of a bound over all lanes."""
+        code = self.code
+        if code.lanes.axis not in term.free:
+            value = code.value(term)
+            return value, value
+        found: list[SSAValue] = []
+        for operation, kind in ((arith.MinSIOp, "minsi"), (arith.MaxSIOp, "maxsi")):
+            total = values[0]
+            for value in values[1:]:
+                total = code.make(operation, (total, value), total.type)
+            found.append(reduced(code, kind, total))
+        return found[0], found[1]
+
+    def _tile_axes(self) -> dict[str, int]:
+        """The tile axes of the pass, and how large tiles are along them."""
+        axes = {self.pass_.index: self.size}
+        for a in self.pass_.accumulators:
+            for axis in a.axes:
+                size = self.kernel.static(axis)
+                if size is None:
+                    raise NotLifted("rows of an extent that types do not give")
+                axes[axis] = size
+        return axes
+
+    def _range(self, axis: str) -> Range:
+        code = self.code
+        if axis == self.pass_.index:
+            assert code.start is not None
+            assert code.length is not None
+            return Range(code.start, code.length, self.size)
+        size = self._tile_axes().get(axis, self.kernel.sizes.get(axis))
+        assert size is not None
+        return Range(self.kernel.start_of(axis), self.number(size), size)
+
+    def _early(self, statements: Sequence[Statement]) -> list[Statement]:
+        """Tiles that are the same for every chunk."""
+        late = {self.pass_.index}
+        found: list[Statement] = []
+        names: set[str] = set()
+        while True:
+            more = [
+                s
+                for s in statements
+                if s.target is Target.TILE
+                and s not in found
+                and not (s.value.free & late)
+                and all(
+                    inner.kind.name in names or inner.kind.version == "final"
+                    for inner in walk(s.value)
+                    if isinstance(inner.kind, Held)
+                    and not inner.kind.name.startswith("s")
+                )
+                and not any(isinstance(t.kind, ChunkFold) for t in walk(s.value))
+            ]
+            if not more:
+                return found
+            found += more
+            names |= {s.name for s in more}
+
+    def _prologue(self, statements: Sequence[Statement]) -> None:
+        nests = arrange(statements, None)
+        self._allocate(nests, all_live=True)
+        self._nests(nests, all_live=True)
+
+    def _allocate(self, nests: Sequence[Nest], all_live: bool = False) -> None:
+        code = self.code
+        live = live_tiles(nests)
+        taken = {} if all_live else shared_memory(nests, live)
+        sizes = self._tile_axes()
+        for nest in nests:
+            for item in nest.items:
+                if (
+                    isinstance(item, Statement)
+                    and item.target is Target.TILE
+                    and item.axes
+                    and (all_live or item.name in live)
+                    and item.name not in taken
+                ):
+                    dims = [sizes[axis] for axis in item.axes]
+                    memory = self.kernel.allocate(
+                        [*dims, code.lanes.width], item.value.type
+                    )
+                    code.buffers[item.name] = Buffer(memory, item.axes)
+        for name in taken:
+            other = taken[name]
+            while other in taken:
+                other = taken[other]
+            code.buffers[name] = code.buffers[other]
+        self.live = {s.name for n in nests for s in n.items if isinstance(s, Statement)}
+        if not all_live:
+            self.live = live
+
+    def _nests(self, nests: Sequence[Nest], all_live: bool = False) -> None:
+        code, schedule = self.code, self.kernel.schedule
+        live = live_tiles(nests)
+        if all_live:
+            live = {s.name for n in nests for s in n.items if isinstance(s, Statement)}
+
+        def extents(axis: str) -> tuple[SSAValue, int | None]:
+            if axis == self.pass_.index:
+                assert code.length is not None
+                return code.length, None
+            size = self._tile_axes()[axis]
+            return self.number(size), size
+
+        def start(axis: str) -> SSAValue:
+            if axis == self.pass_.index:
+                assert code.start is not None
+                return code.start
+            return self.kernel.start_of(axis)
+
+        for nest in nests:
+            copies = schedule.registers if contracts(nest) else schedule.unroll
+            code.nest(nest, extents, copies, live, start)
+
+    # States.
+
+    def _registers(self) -> list[tuple[str, Attribute]]:
+        """The states without axes: accumulators, then pivots."""
+        found = [(a.name, a.type) for a in self.pass_.accumulators if not a.axes]
+        return found + [(r.name, r.type) for r in self.pass_.pivots]
+
+    def _start(self) -> list[SSAValue]:
+        """What states start from; those with axes are put into memory."""
+        code = self.code
+        states: list[SSAValue] = []
+        for a in self.pass_.accumulators:
+            starts = [
+                self._identity(a.function, a.type, number) for number in self.numbers()
+            ]
+            if not a.axes:
+                states += starts
+                continue
+            sizes = [self._tile_axes()[axis] for axis in a.axes]
+            memory = self.kernel.allocate([*sizes, code.lanes.width], a.type)
+            code.buffers[a.name] = Buffer(memory, a.axes)
+            self._fill(memory, sizes, [], starts)
+        for r in self.pass_.pivots:
+            states += [code.vector(r.start, 0, k) for k in self.numbers()]
+        return states
+
+    def _fill(
+        self,
+        memory: SSAValue,
+        sizes: Sequence[int],
+        indices: list[SSAValue],
+        values: Sequence[SSAValue],
+    ) -> None:
+        code = self.code
+        if not sizes:
+            for number, value in enumerate(values):
+                lane = self.number(number * code.lanes.lanes)
+                code.builder.insert(vector.StoreOp(value, memory, [*indices, lane]))
+            return
+
+        def body(index: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
+            self._fill(memory, sizes[1:], [*indices, index], values)
+            return []
+
+        code.loop(self.number(0), self.number(sizes[0]), 1, [], body)
+
+    def _identity(self, function: str, type_: Attribute, number: int) -> SSAValue:
+        """What an accumulator starts from: a sum over nothing is 0, not -0."""
+        code = self.code
+        neutral = code.neutral(function, type_)
+        start = code.constant(neutral, type_, True)
+        if str(neutral) != "-0.0":
+            return start
+        zero = code.constant(0.0, type_, True)
+        if self.lows:
+            less = _compare(code, "slt", self.lows[number], self.highs[number])
+        else:
+            bounds = [code.value(b) for b in (self.pass_.lower, self.pass_.upper)]
+            less = code.emit(arith.CmpiOp(bounds[0], bounds[1], "slt"))
+        return code.make(arith.SelectOp, (less, start, zero), start.type)
+
+    def _hold(self, version: str, values: Sequence[SSAValue]) -> None:
+        count = self.code.lanes.vectors
+        for k, (name, _) in enumerate(self._registers()):
+            self.code.held[Held(name, version)] = list(
+                values[k * count : (k + 1) * count]
+            )
+
+    def _held(self, version: str) -> Values:
+        found: Values = []
+        for name, _ in self._registers():
+            values = self.code.held[Held(name, version)]
+            for number in self.numbers():
+                value = values[number if len(values) > 1 else 0]
+                if not isa(value.type, VectorType):
+                    value = self.code.broadcast(value)
+                found.append(value)
+        return found
+
+    # Chunks.
+
+    def _counts(self, index: SSAValue, length: SSAValue, masked: bool) -> None:
+        """How many indices are accounted for before and after a chunk."""
+        code = self.code
+        for held, end in ((BEFORE, index), (AFTER, code.add(index, length))):
+            if not self.lows:
+                code.held[held] = [code.sub(end, self.first)]
+                continue
+            found: Values = []
+            for low, high in zip(self.lows, self.highs, strict=True):
+                value = code.broadcast(end)
+                for operation, other in (
+                    (arith.MinSIOp, high),
+                    (arith.MaxSIOp, low),
+                    (arith.SubiOp, low),
+                ):
+                    value = code.make(operation, (value, other), value.type)
+                found.append(value)
+            code.held[held] = found
+
+    def _mask(self, index: SSAValue) -> Callable[[int, int], SSAValue]:
+        """Which lanes have an index of the chunk, as a function of copy and vector."""
+        code, differs = self.code, self.differs
+        base = code.broadcast(index)
+        small = code.vector_type(i32)
+        bounds: list[list[SSAValue]] = []
+        for values in (self.lows, self.highs):
+            found: list[SSAValue] = []
+            for value in values:
+                relative = code.make(arith.SubiOp, (value, base), value.type)
+                for operation, limit in (
+                    (arith.MaxSIOp, 0),
+                    (arith.MinSIOp, self.size),
+                ):
+                    limits = code.broadcast(self.number(limit))
+                    relative = code.make(operation, (relative, limits), value.type)
+                found.append(code.make(arith.IndexCastOp, (relative,), small))
+            bounds.append(found)
+        axis = self.pass_.index
+
+        def mask(copy: int, number: int) -> SSAValue:
+            is_register = code.register == axis
+            key = ("mask", copy if is_register else 0, number)
+            if (known := code.find(key)) is not None:
+                return known
+            local = code.local_index(axis, copy)
+            narrow = code.emit(arith.IndexCastOp(local, i32))
+            position = code.broadcast(narrow)
+            parts: list[SSAValue] = []
+            if differs[0]:
+                parts.append(_compare(code, "sge", position, bounds[0][number]))
+            if differs[1]:
+                parts.append(_compare(code, "slt", position, bounds[1][number]))
+            result = parts[0]
+            if len(parts) > 1:
+                result = code.make(arith.AndIOp, (parts[0], parts[1]), result.type)
+            code.scopes[-1][key] = result
+            return result
+
+        return mask
+
+
+class SplitPass(PassCode):
+    """A pass whose own indices are in the lanes: each lane folds every so manieth.
+
+    An index is the sum of the first one of a row of lanes and of the lane. At the end
+    the lanes' partial states are merged, each carried over to common pivots.
+    """
+
+    LANE = "q"
+
+    def __init__(self, kernel: KernelCode, pass_: Pass):
+        super().__init__(kernel, pass_)
+        schedule = kernel.schedule
+        self.outer = self.code.lanes
+        self.lanes = Lanes(
+            self.LANE, kernel.number(0), schedule.lanes, schedule.vectors
+        )
+        terms = self.code.terms
+        index = terms.index(pass_.index)
+        both = terms.compute(arith.AddiOp, (index, terms.index(self.LANE)))
+
+        def split(term: Term) -> Term:
+            return terms.substitute(term, {pass_.index: both})
+
+        groups = [
+            replace(
+                group,
+                accumulators=[
+                    replace(a, part=split(a.part)) for a in group.accumulators
+                ],
+            )
+            for group in pass_.groups
+        ]
+        self.pass_ = replace(pass_, groups=groups)
+
+    def emit(self) -> None:
+        """Emit the pass with its indices in the lanes."""
+        code = self.code
+        code.lanes = self.lanes
+        code.scale[self.pass_.index] = self.lanes.width
+        super().emit()
+        del code.scale[self.pass_.index]
+        code.lanes = self.outer
+
+    def _bounds(self) -> None:
+        code, width = self.code, self.lanes.width
+        self.first = code.value(self.pass_.lower)
+        self.last = code.max(code.value(self.pass_.upper), self.first)
+        self.span = code.sub(self.last, self.first)
+        self.rows = code.div(self.span, width)
+        self.whole = code.add(self.first, code.mul(self.rows, width))
+        left = code.emit(arith.IndexCastOp(code.sub(self.last, self.whole), i32))
+        bound = code.broadcast(left)
+        self.is_left: Values = []
+        for number in self.numbers():
+            first = number * self.lanes.lanes
+            steps = range(first, first + self.lanes.lanes)
+            lane = code.vector_constant(steps, i32)
+            self.is_left.append(_compare(code, "slt", lane, bound))
+
+    def _axes(self) -> dict[str, tuple[str, ...]]:
+        states = self.kernel.state_axes(())
+        own = [a.name for a in self.pass_.accumulators]
+        own += [r.name for r in self.pass_.pivots]
+        return states | dict.fromkeys(own, (self.LANE,))
+
+    def _count_axes(self) -> tuple[str, ...]:
+        return (self.LANE,)
+
+    def _segments(self, states: list[SSAValue]) -> list[SSAValue]:
+        """The loops: over chunks of whole rows of lanes, then the last row's part."""
+        code, width = self.code, self.lanes.width
+
+        def whole(index: SSAValue, carried: list[SSAValue]) -> Sequence[SSAValue]:
+            rows = code.div(code.sub(self.whole, index), width)
+            return self._chunk(index, code.min(rows, self.size), False, carried)
+
+        def rest(index: SSAValue, carried: list[SSAValue]) -> Sequence[SSAValue]:
+            return self._chunk(index, self.number(1), True, carried)
+
+        step = self.size * width
+        states = code.loop(self.first, self.whole, step, states, whole)
+        return code.loop(self.whole, self.last, width, states, rest)
+
+    def _counts(self, index: SSAValue, length: SSAValue, masked: bool) -> None:
+        code = self.code
+        before = code.div(code.sub(index, self.first), self.lanes.width)
+        code.held[BEFORE] = [code.broadcast(before)]
+        if masked:
+            code.held[AFTER] = [
+                self._with_one_more(before, number) for number in self.numbers()
+            ]
+        else:
+            code.held[AFTER] = [code.broadcast(code.add(before, length))]
+
+    def _with_one_more(self, count: SSAValue, number: int) -> SSAValue:
+        """A count in all lanes, one more in lanes that have an index of the rest."""
+        code = self.code
+        less = code.broadcast(count)
+        more = code.broadcast(code.add(count, 1))
+        return code.make(arith.SelectOp, (self.is_left[number], more, less), less.type)
+
+    def _mask(self, index: SSAValue) -> Callable[[int, int], SSAValue]:
+        return lambda copy, number: self.is_left[number]
+
+    def _chunk(
+        self,
+        index: SSAValue,
+        length: SSAValue,
+        masked: bool,
+        states: Sequence[SSAValue],
+    ) -> list[SSAValue]:
+        self.code.masked_axis = self.LANE if masked else None
+        found = super()._chunk(index, length, masked, states)
+        self.code.masked_axis = None
+        return found
+
+    def _fill_chunk(self, staged: Staged, masked: bool) -> None:
+        code = self.code
+        if masked:
+            last = code.sub(code.sub(self.last, self.whole), 1)
+            code.lanes = replace(self.lanes, last=last)
+        self.kernel.fill(staged, self._range)
+        code.lanes = self.lanes
+
+    # Merging.
+
+    def _finish(self, states: list[SSAValue]) -> None:
+        """Merge what the lanes have, and let it be known as scalars."""
+        code = self.code
+        self._hold("lane", states)
+        counts = [self._with_one_more(self.rows, number) for number in self.numbers()]
+        code.held[Held("count", "lane")] = counts
+        code.held[Held("count", "total")] = [self.span]
+        for group in self.pass_.groups:
+            self._merge(group)
+
+    def _merge(self, group: Group) -> None:
+        code = self.code
+        if not group.pivots:
+            for a in group.accumulators:
+                self._combine_lanes(a, self._state(a, "lane", True), "final")
+            return
+        own = any(
+            isinstance(t.kind, Held) and t.kind.version in ("old", "peek")
+            for r in group.pivots
+            for t in walk(r.value)
+        )
+        if not own:
+            for r in group.pivots:
+                value = code.value(self._bind(r.value, group, "", "final"))
+                code.held[Held(r.name, "final")] = [value]
+            for a in group.accumulators:
+                self._combine_lanes(a, self._moved(a, group, "final"), "final")
+            return
+        if any(a.axes for a in group.accumulators):
+            raise NotLifted("rows relative to pivots that depend on them, in lanes")
+        # All lanes are carried over to the pivots of the first one.
+        for r in group.pivots:
+            first = code.held[Held(r.name, "lane")][0]
+            lane = code.emit(vector.ExtractOp(first, [0], r.type))
+            code.held[Held(r.name, "first")] = [lane]
+        for a in group.accumulators:
+            self._combine_lanes(a, self._moved(a, group, "first"), "together")
+        for r in group.pivots:
+            value = code.value(self._bind(r.value, group, "first", "final"))
+            code.held[Held(r.name, "final")] = [value]
+        for a in group.accumulators:
+            together = self._state(a, "together", False)
+            moved = together
+            if a.move is not None:
+                move = self._bind(a.move, group, "first", "final", "together")
+                moved = self._if_any(move, together, "total", ())
+            code.held[Held(a.name, "final")] = [code.value(moved)]
+
+    def _state(self, a: Accumulator, version: str, in_lanes: bool) -> Term:
+        axes = (*((self.LANE,) if in_lanes else ()), *a.axes)
+        indices = [self.code.terms.index(axis) for axis in axes]
+        return self.code.terms.held(Held(a.name, version), indices, a.type)
+
+    def _moved(self, a: Accumulator, group: Group, to: str) -> Term:
+        """An accumulator of each lane, carried over to common pivots."""
+        state = self._state(a, "lane", True)
+        if a.move is None:
+            return state
+        move = self._bind(a.move, group, "lane", to, "lane")
+        return self._if_any(move, state, "lane", (self.LANE,))
+
+    def _if_any(
+        self, moved: Term, state: Term, count: str, axes: tuple[str, ...]
+    ) -> Term:
+        """What a state becomes, where there is something in it."""
+        terms = self.code.terms
+        indices = [terms.index(axis) for axis in axes]
+        many = terms.held(Held("count", count), indices)
+        some = compare(terms, "sgt", many, terms.number(0, many.type))
+        return terms.select(some, moved, state)
+
+    def _bind(
+        self, term: Term, group: Group, old: str, new: str, state: str = "together"
+    ) -> Term:
+        """Read old and new pivots, accumulators and counts of these versions."""
+        terms = self.code.terms
+        pivots = {r.name for r in group.pivots}
+        accumulators = {a.name for a in group.accumulators}
+
+        def visit(term: Term) -> Term:
+            kind = term.kind
+            if not isinstance(kind, Held) or kind.version == "final":
+                return term
+            if kind.name == "count":
+                is_before = kind == BEFORE and old == "lane"
+                version = "lane" if is_before else "total"
+            elif kind.name in pivots:
+                version = old if kind.version == "old" else new
+            elif kind.name in accumulators:
+                version = state
+            else:
+                version = "final"
+            lane = (terms.index(self.LANE),) if version == "lane" else ()
+            return terms.held(Held(kind.name, version), (*lane, *term.args), term.type)
+
+        return terms.rewrite(term, visit)
+
+    def _combine_lanes(self, a: Accumulator, value: Term, version: str) -> None:
+        """Combine what the lanes have of an accumulator; a row in memory of its own."""
+        code = self.code
+        if not a.axes:
+            code.held[Held(a.name, version)] = [self._across(a, value)]
+            return
+        sizes = [self._tile_axes()[axis] for axis in a.axes]
+        memory = self.kernel.allocate(sizes, a.type)
+
+        def loops(axes: Sequence[str], indices: list[SSAValue]) -> None:
+            if not axes:
+                store = memref.StoreOp.get(self._across(a, value), memory, indices)
+                code.builder.insert(store)
+                return
+
+            def body(index: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
+                with code.bound(axes[0], index, index):
+                    loops(axes[1:], [*indices, index])
+                return []
+
+            size = self.number(self._tile_axes()[axes[0]])
+            code.loop(self.number(0), size, 1, [], body)
+
+        loops(a.axes, [])
+        code.buffers[a.name] = Buffer(memory, a.axes, has_lanes=False)
+
+    def _across(self, a: Accumulator, value: Term) -> SSAValue:
+        code = self.code
+        found = [code.vector(value, 0, number) for number in self.numbers()]
+        total = found[0]
+        for other in found[1:]:
+            total = code.apply(a.function, total, other)
+        kind = _REDUCTIONS[a.function, kind_of(a.type)]
+        return reduced(code, kind, total)
+
+
+_REDUCTIONS = {
+    ("add", "float"): "add",
+    ("mul", "float"): "mul",
+    ("max", "float"): "maximumf",
+    ("min", "float"): "minimumf",
+    ("add", "int"): "add",
+    ("mul", "int"): "mul",
+    ("max", "int"): "maxsi",
+    ("min", "int"): "minsi",
+    ("and", "bool"): "and",
+    ("or", "bool"): "or",
+    ("xor", "bool"): "xor",
+}
+
+
+def _compare(
+    code: VectorCode, predicate: str, left: SSAValue, right: SSAValue
+) -> SSAValue:
+    number = {"slt": 2, "sge": 5}[predicate]
+    type_ = left.type
+    result: Attribute = i1
+    if isa(type_, VectorType):
+        result = VectorType(i1, type_.get_shape())
+    properties: dict[str, Attribute] = {"predicate": IntegerAttr(number, i64)}
+    return code.make(arith.CmpiOp, (left, right), result, properties)
+
+
+def reduced(code: VectorCode, kind: str, value: SSAValue) -> SSAValue:
+    """All lanes of a vector combined into one scalar."""
+    type_ = value.type
+    assert isa(type_, VectorType)
+    # xDSL's constructor gives the result the type of the vector.
+    op = vector.ReductionOp.create(
+        operands=[value],
+        result_types=[element_of_vector(type_)],
+        properties={
+            "kind": CombiningKindAttr(CombiningKindFlag(kind)),
+            "fastmath": FastMathFlagsAttr([FastMathFlag.REASSOC]),
+        },
+    )
+    return code.emit(op)
+
+
+def contracts(nest: Nest) -> bool:
+    """Whether a nest has folds inside."""
+    return any(
+        isinstance(inner.kind, Folded | ChunkFold)
+        for item in nest.items
+        for term in item_terms(item)
+        for inner in walk(term)
+    )
