@@ -157,7 +157,7 @@ def in_process(name: str, contender: str, repeat: int) -> Figures:
     """
     command = [sys.executable, "-m", "moa_dialect.tools.baseline"]
     command += ["--measure", name, contender, "--repeat", str(repeat)]
-    environment = os.environ | dict.fromkeys(THREADS, "1")
+    environment = os.environ | dict.fromkeys(THREADS, "1") | {"MOA_CACHE": "0"}
     result = subprocess.run(command, env=environment, capture_output=True, text=True)
     if result.returncode:
         last = (result.stderr.strip().splitlines() or ["no message"])[-1]

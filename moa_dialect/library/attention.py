@@ -45,7 +45,7 @@ def attention(
 
     In a program that is traced this records operations. Called on NumPy arrays, torch
     tensors or anything with DLPack it runs a kernel, compiled once for each set of
-    shapes, dtypes and options, and kept in memory. A score_mod counts as the same
+    shapes, dtypes and options, and kept. A score_mod counts as the same
     option if it is the same function object.
 
     Args:
