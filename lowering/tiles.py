@@ -16,6 +16,7 @@ from enum import Enum
 from xdsl.dialects import arith
 from xdsl.dialects.builtin import IntegerAttr, i1, i64
 
+from moa_dialect.ops.normal_form import AtOp
 from moa_dialect.passes.kernels import Accumulator, Pass
 from moa_dialect.passes.terms import (
     ChunkFold,
@@ -23,6 +24,7 @@ from moa_dialect.passes.terms import (
     Computed,
     Folded,
     Held,
+    InPairs,
     Term,
     Terms,
     walk,
@@ -260,11 +262,17 @@ def _candidate(statements: Sequence[Statement], axes: Sequence[str]) -> Term | N
     for number, statement in enumerate(statements):
         visit(statement.value, number, None, frozenset(statement.axes))
     roots = {statement.value for statement in statements}
+    # Factors that are taken two at a time are read from memory, be they costly or not.
+    factors = {t.args[0] for t in contexts if isinstance(t.kind, InPairs)}
+    factors = {f for f in factors if not f.computes(AtOp.name)}
     wanted: list[Term] = []
     for term, found in contexts.items():
-        if term in roots or isinstance(term.kind, Combination | Held):
+        if term in roots or isinstance(term.kind, Combination | Held | InPairs):
             continue
         if _has_chunk_fold(term):
+            continue
+        if term in factors:
+            wanted.append(term)
             continue
         if any(name.startswith("%") for name in term.free) or cost(term) < COSTLY:
             continue
@@ -358,6 +366,17 @@ def _item(statement: Statement, index: str | None) -> tuple[Item, tuple[str, ...
     return reduction, (index,)
 
 
+def tiles_in_pairs(statements: Sequence[Statement]) -> dict[str, str]:
+    """The tiles that sums of products read two indices at a time, with the axis."""
+    found: dict[str, str] = {}
+    for term in walk(*(statement.value for statement in statements)):
+        if isinstance(term.kind, InPairs):
+            value, index = term.args
+            if isinstance(value.kind, Held) and isinstance(index.kind, str):
+                found[value.kind.name] = index.kind
+    return found
+
+
 def live_tiles(nests: Sequence[Nest]) -> set[str]:
     """The tiles that are read in another nest than the one that gives them."""
     given = {
@@ -381,7 +400,9 @@ def item_terms(item: Item) -> tuple[Term, ...]:
     return (item.value,)
 
 
-def shared_memory(nests: Sequence[Nest], live: set[str]) -> dict[str, str]:
+def shared_memory(
+    nests: Sequence[Nest], live: set[str], in_pairs: Mapping[str, str]
+) -> dict[str, str]:
     """For a tile the one whose memory it may take: that is last read where it is given.
 
     It is read there element by element, over the same axes.
@@ -402,6 +423,7 @@ def shared_memory(nests: Sequence[Nest], live: set[str]) -> dict[str, str]:
                 at < number == last.get(other)
                 and candidate.axes == statement.axes
                 and candidate.value.type == statement.value.type
+                and not {name, other} & in_pairs.keys()
                 and other not in taken.values()
                 and _is_read_at(nests[number], other, statement.axes)
             ):

@@ -31,6 +31,7 @@ from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from xdsl.rewriter import InsertPoint
 from xdsl.utils.hints import isa
 
+from moa_dialect.lowering import pairs
 from moa_dialect.lowering.tiles import Nest, Reduction, Statement, Target
 from moa_dialect.ops.normal_form import AtOp
 from moa_dialect.passes.terms import (
@@ -40,6 +41,7 @@ from moa_dialect.passes.terms import (
     Computed,
     Folded,
     Held,
+    InPairs,
     Term,
     Terms,
     walk,
@@ -59,11 +61,16 @@ class NotLifted(Exception):
 
 @dataclass(frozen=True)
 class Buffer:
-    """Memory of a kernel: over `axes`, and then over the lanes if it has any."""
+    """Memory of a kernel: over `axes`, and then over the lanes if it has any.
+
+    Along the axis `pairs`, if there is one, bf16 elements lie in pairs: an i32 holds
+    those of two indices, the even one in its lower half.
+    """
 
     memory: SSAValue
     axes: tuple[str, ...]
     has_lanes: bool = True
+    pairs: str = ""
 
 
 @dataclass
@@ -282,6 +289,12 @@ class VectorCode:
             return term, copy, self.scalar_lane
         return term, copy, number
 
+    def once(self, key: Hashable, emit: Callable[[], SSAValue]) -> SSAValue:
+        """What is known under a key; emitted if nothing is."""
+        if (known := self.find(key)) is None:
+            known = self.scopes[-1][key] = emit()
+        return known
+
     def know(self, term: Term, copy: int, number: int, value: SSAValue) -> None:
         """Let a value of a term be known in this scope."""
         self.scopes[-1][self.key(term, copy, number)] = value
@@ -354,6 +367,8 @@ class VectorCode:
                 value = self.find(self.key(term, copy, number))
                 assert value is not None
                 return value
+            case InPairs():
+                raise AssertionError("a factor of a sum of products, by itself")
             case Choice():
                 raise NotLifted("a choice of which one side is evaluated")
 
@@ -389,8 +404,10 @@ class VectorCode:
         if buffer is None:
             values = self.held[kind]
             return values[number if len(values) > 1 else 0]
-        indices = self._buffer_indices(buffer, term, copy)
+        indices = self.buffer_indices(buffer, term, copy)
         memory = buffer.memory
+        if buffer.pairs:
+            return pairs.read_one(self, buffer, term, copy, number)
         element = element_of(memory.type)
         if not buffer.has_lanes:
             if not self.is_vector(term):
@@ -410,7 +427,7 @@ class VectorCode:
         result = self.vector_type(element)
         return self.emit(vector.LoadOp(memory, [*indices, lane], result))
 
-    def _buffer_indices(self, buffer: Buffer, term: Term, copy: int) -> list[SSAValue]:
+    def buffer_indices(self, buffer: Buffer, term: Term, copy: int) -> list[SSAValue]:
         """Where in its memory an element of a state or tile is."""
         assert isinstance(term.kind, Held)
         if term.kind.version:  # A state: its row indices come last.
@@ -431,6 +448,15 @@ class VectorCode:
         """The index of an axis within the tiles."""
         base = self.local[axis]
         return self.add(base, copy) if axis == self.register else base
+
+    def extended(self, value: SSAValue, buffer: Buffer) -> SSAValue:
+        """A float as a tile has it: in a wider type, if the tile's is one."""
+        element = element_of(buffer.memory.type)
+        if element_of_vector(value.type) == element:
+            return value
+        is_vector = isa(value.type, VectorType)
+        type_ = VectorType(element, value.type.get_shape()) if is_vector else element
+        return self.make(arith.ExtFOp, (value,), type_)
 
     # Memory of arrays.
 
@@ -616,6 +642,9 @@ class VectorCode:
         else:
             start = [self._neutral_start(function, fold, lower, upper, is_vector)]
             start *= len(every)
+        if pairs.factors_of(body) is not None:
+            results = pairs.sums(self, fold, every, start, lower, upper)
+            return dict(zip(every, results, strict=True))
         self.hoist(body, kind.index)
 
         def step(count: SSAValue, carried: list[SSAValue]) -> Sequence[SSAValue]:
@@ -828,7 +857,15 @@ class VectorCode:
                 for number in range(count):
                     value = self.vector(item.value, copy, number)
                     self._store(item, value, copy, number, live)
+            if self._is_in_pairs(item, live):
+                pairs.store(self, self.buffers[item.name], item.value)
         return carried
+
+    def _is_in_pairs(self, statement: Statement, live: set[str]) -> bool:
+        """Whether the elements of a statement are stored two at a time."""
+        if statement.target is not Target.TILE or statement.name not in live:
+            return False
+        return bool(self.buffers[statement.name].pairs)
 
     def _store(
         self,
@@ -847,7 +884,7 @@ class VectorCode:
             me = self.terms.held(Held(statement.name), indices, statement.value.type)
             if self.lanes.axis in me.free:
                 self.know(me, copy, number, value)
-            if statement.name not in live:
+            if statement.name not in live or self._is_in_pairs(statement, live):
                 return
         buffer = self.buffers[statement.name]
         places = [self.local_index(axis, copy) for axis in buffer.axes]

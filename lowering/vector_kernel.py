@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
 from xdsl.builder import Builder
 from xdsl.dialects import arith, memref, scf, vector
 from xdsl.dialects.builtin import (
-    DenseArrayBase,
     IndexType,
     MemRefType,
-    VectorType,
-    i64,
+    StringAttr,
+    bf16,
+    i32,
 )
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from xdsl.rewriter import InsertPoint
-from xdsl.utils.hints import isa
 
+from moa_dialect.lowering.narrow_tiles import fill_extended, fill_pairs
+from moa_dialect.lowering.pairs import LANES
+from moa_dialect.lowering.shuffles import transposed
 from moa_dialect.lowering.tiles import (
     Statement,
 )
@@ -39,10 +41,13 @@ from moa_dialect.passes.lift import (
     static_extent,
 )
 from moa_dialect.passes.terms import (
+    ChunkFold,
     Computed,
     Folded,
     Held,
     Term,
+    narrow_factors,
+    walk,
 )
 from moa_dialect.types import dtype_of, memory_element
 
@@ -54,17 +59,24 @@ TILE_BYTES = 1 << 18
 
 @dataclass
 class Staged:
-    """A load that is copied into a tile first: its lanes do not lie next to each other.
+    """A load that is copied into a tile first.
+
+    Its lanes do not lie next to each other; or it is narrow and read often, so that it
+    is extended or put in pairs once.
 
     Attributes:
         name: the tile.
         load: what is read.
         axes: the tile axes.
+        element: the type it has in the tile: its own, or a wider one.
+        in_pairs: the axis along which it lies in pairs (see `pairs`); or empty.
     """
 
     name: str
     load: Term
     axes: tuple[str, ...]
+    element: Attribute
+    in_pairs: str = ""
 
 
 @dataclass
@@ -257,6 +269,21 @@ class KernelCode:
         self.tiles.append(op)
         return op.memref
 
+    def tile(
+        self,
+        element: Attribute,
+        axes: tuple[str, ...],
+        sizes: Mapping[str, int],
+        has_lanes: bool = True,
+        in_pairs: str = "",
+    ) -> Buffer:
+        """A tile over some axes and the lanes, perhaps in pairs along an axis."""
+        dims = _dims(axes, sizes, in_pairs)
+        if has_lanes:
+            dims.append(self.code.lanes.width)
+        memory = self.allocate(dims, i32 if in_pairs else element)
+        return Buffer(memory, axes, has_lanes, in_pairs)
+
     # Staging.
 
     def stage(
@@ -265,26 +292,37 @@ class KernelCode:
         axes: dict[str, int],
         tag: str,
     ) -> tuple[list[Statement], list[Staged]]:
-        """Replace loads whose lanes do not lie next to each other by tiles.
+        """Replace loads by tiles.
+
+        Those whose lanes do not lie next to each other, and narrow ones that folds read
+        to extend them. Sums of products of bf16 take pairs if the schedule says so.
 
         Args:
             statements: the statements.
             axes: the tile axes and how large tiles are along them.
             tag: how names of tiles begin.
         """
-        made: dict[tuple[Term, tuple[int, ...]], Staged] = {}
+        made: dict[Hashable, Staged] = {}
         known = dict(axes)
+        folded: set[str] = set()
 
         def visit(term: Term) -> Term:
             if not term.args:
                 return term
             kind = term.kind
+            if isinstance(kind, ChunkFold):
+                folded.add(kind.index)
+                body = self._with_pairs(term, axes, known, made, tag, visit)
+                folded.discard(kind.index)
+                return self.kernel.terms.remake(term, [body])
             if isinstance(kind, Folded):
                 bounds = [visit(arg) for arg in term.args[:2]]
                 size = self._fold_size(term)
                 if size is not None:
                     known[kind.index] = size
-                body = visit(term.args[2])
+                folded.add(kind.index)
+                body = self._with_pairs(term, axes, known, made, tag, visit)
+                folded.discard(kind.index)
                 known.pop(kind.index, None)
                 return self.kernel.terms.remake(term, [*bounds, body])
             if (
@@ -294,6 +332,10 @@ class KernelCode:
                 and not self.code.is_contiguous(term)
             ):
                 return self._staged(term, known, made, tag)
+            if term.computes(arith.ExtFOp.name) and term.args[0].computes(AtOp.name):
+                found = self._extended(term, folded, known, made, tag)
+                if found is not None:
+                    return found
             return self.kernel.terms.remake(term, [visit(arg) for arg in term.args])
 
         found = [
@@ -316,36 +358,149 @@ class KernelCode:
         self,
         load: Term,
         known: dict[str, int],
-        made: dict[tuple[Term, tuple[int, ...]], Staged],
+        made: dict[Hashable, Staged],
         tag: str,
+        element: Attribute | None = None,
+        in_pairs: str = "",
     ) -> Term:
-        grid = {*self.kernel.axes, self.code.lanes.axis}
-        axes = tuple(sorted(load.free - grid))
+        element = element or load.type
+        axes = self._axes_of(load)
         if not all(axis in known for axis in axes):
             raise NotLifted("lanes that do not lie next to each other, over no tile")
         sizes = tuple(known[axis] for axis in axes)
-        key = (load, sizes)
+        key = (load, sizes, element, in_pairs)
         if key not in made:
             name = f"{tag}.{len(made)}"
             self.sizes |= dict(zip(axes, sizes, strict=True))
-            made[key] = Staged(name, load, axes)
-            element = load.type
-            width = self.code.lanes.width
-            memory = self.allocate([*sizes, width], element)
-            self.code.buffers[name] = Buffer(memory, axes)
+            has_lanes = self.code.is_vector(load)
+            if not has_lanes:
+                axes = self._in_order(load, in_pairs)
+            made[key] = Staged(name, load, axes, element, in_pairs)
+            self.code.buffers[name] = self.tile(
+                element, axes, known, has_lanes, in_pairs
+            )
         indices = [self.kernel.terms.index(axis) for axis in sorted(load.free)]
-        return self.kernel.terms.held(Held(made[key].name), indices, load.type)
+        return self.kernel.terms.held(Held(made[key].name), indices, element)
+
+    def _axes_of(self, load: Term) -> tuple[str, ...]:
+        """The tile axes that a load depends on."""
+        grid = {*self.kernel.axes, self.code.lanes.axis} - {self.blocked}
+        return tuple(sorted(load.free - grid))
+
+    def _in_order(self, load: Term, besides: str = "") -> tuple[str, ...]:
+        """The tile axes of a load, the one last along which it can be read in vectors.
+
+        Not that one `besides` which others come.
+        """
+        axes = self._axes_of(load)
+        last = [a for a in axes if a != besides and self.advances(load, a)]
+        return (*(axis for axis in axes if axis not in last[:1]), *last[:1])
+
+    def _fits(
+        self, load: Term, known: Mapping[str, int], element: Attribute, in_pairs: str
+    ) -> bool:
+        """Whether a load that has no lanes, or is put in pairs, may have a tile."""
+        axes = self._axes_of(load)
+        if not all(axis in known for axis in axes):
+            return False
+        size = prod(_dims(axes, known, in_pairs))
+        if self.code.is_vector(load):
+            size *= self.code.lanes.width
+        return size * dtype_of(i32 if in_pairs else element).itemsize <= TILE_BYTES
+
+    def _extended(
+        self,
+        term: Term,
+        folded: set[str],
+        known: Mapping[str, int],
+        made: dict[Hashable, Staged],
+        tag: str,
+    ) -> Term | None:
+        """The tile for a load that is extended; None if it is read as it is.
+
+        What has no lanes is extended in vectors, once, not where it is broadcast.
+        """
+        load = term.args[0]
+        if self.code.is_vector(load):
+            is_better = not self.code.is_contiguous(load)
+        else:
+            is_better = (
+                bool(load.free & folded)
+                and self._fits(load, known, term.type, "")
+                and self.advances(load, self._in_order(load)[-1])
+            )
+        if not is_better:
+            return None
+        return self._staged(load, known, made, tag, term.type)
+
+    def _with_pairs(
+        self,
+        fold: Term,
+        axes: Mapping[str, int],
+        known: Mapping[str, int],
+        made: dict[Hashable, Staged],
+        tag: str,
+        visit: Callable[[Term], Term],
+    ) -> Term:
+        """The body of a fold, with its factors in pairs if it can take pairs."""
+        body, kind, code = fold.args[-1], fold.kind, self.code
+        assert isinstance(kind, Folded | ChunkFold)
+        index, is_chunk = kind.index, isinstance(kind, ChunkFold)
+        factors = narrow_factors(body)
+        is_sum = kind.function == ("add" if is_chunk else StringAttr("add"))
+        if not self.schedule.pairs or not is_sum or factors is None:
+            return visit(body)
+        if index not in known or code.scale.get(index, 1) != 1:
+            return visit(body)
+        if code.lanes.lanes not in LANES or code.scalar_lane is not None:
+            return visit(body)
+        if not code.is_vector(factors[0]):
+            factors = factors[::-1]
+        lanes, other = factors
+        if (
+            not all(index in factor.free for factor in factors)
+            or not code.is_vector(lanes)
+            or code.is_vector(other)
+            or not other.computes(AtOp.name)
+        ):
+            return visit(body)
+        terms = self.kernel.terms
+        place = terms.index(index)
+        is_direct = self.advances(other, index)
+        if not is_direct and not self._fits(other, known, bf16, index):
+            return visit(body)
+        if lanes.computes(AtOp.name):
+            if not self._fits(lanes, known, bf16, index):
+                return visit(body)
+            left = self._staged(lanes, known, made, tag, in_pairs=index)
+        else:
+            inner = any(name.startswith("%") for name in lanes.free)
+            nested = any(isinstance(t.kind, ChunkFold) for t in walk(lanes))
+            if not is_chunk or index not in axes or inner or nested:
+                return visit(body)
+            left = visit(lanes)
+        right = other
+        if not is_direct:
+            right = self._staged(other, known, made, tag, in_pairs=index)
+        pair = [terms.in_pairs(x, place, body.type) for x in (left, right)]
+        return terms.remake(body, pair)
 
     def fill(self, staged: Staged, ranges: Callable[[str], Range]) -> None:
         """Copy what a staged load reads into its tile."""
         code = self.code
         load = staged.load
         buffer = code.buffers[staged.name]
+        if staged.in_pairs:
+            fill_pairs(self, staged, ranges)
+            return
+        if not buffer.has_lanes:
+            fill_extended(self, staged, ranges)
+            return
         along = ""
         if load.type == memory_element(load.type):
             count = code.lanes.lanes
             for axis in staged.axes:
-                if self._advances(load, axis) and ranges(axis).size >= count:
+                if self.advances(load, axis) and ranges(axis).size >= count:
                     along = axis
         others = [axis for axis in staged.axes if axis != along]
 
@@ -363,25 +518,32 @@ class KernelCode:
 
             code.loop(whole, axis.length, 1, [], rest)
 
-        def loops(axes: Sequence[str]) -> None:
-            if not axes:
-                inner()
-                return
-            axis, *more = axes
-            range_ = ranges(axis)
-            scale = code.scale.get(axis, 1)
+        self.over(others, ranges, inner)
 
-            def body(index: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
-                first = code.add(range_.start, code.mul(index, scale))
-                with code.bound(axis, first, index):
-                    loops(more)
-                return []
+    def over(
+        self,
+        axes: Sequence[str],
+        ranges: Callable[[str], Range],
+        body: Callable[[], None],
+    ) -> None:
+        """Loops over tile axes, around what `body` emits."""
+        if not axes:
+            body()
+            return
+        code = self.code
+        axis, *more = axes
+        range_ = ranges(axis)
+        scale = code.scale.get(axis, 1)
 
-            code.loop(self.number(0), range_.length, 1, [], body)
+        def one(index: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
+            first = code.add(range_.start, code.mul(index, scale))
+            with code.bound(axis, first, index):
+                self.over(more, ranges, body)
+            return []
 
-        loops(others)
+        code.loop(self.number(0), range_.length, 1, [], one)
 
-    def _advances(self, load: Term, axis: str) -> bool:
+    def advances(self, load: Term, axis: str) -> bool:
         """Whether the address of a load advances by one with an axis."""
         array, *indices = load.args
         assert isinstance(array.kind, SSAValue)
@@ -403,7 +565,7 @@ class KernelCode:
 
         def body(lane: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
             with code.lane_index(code.lane_at(lane)):
-                value = code.value(load)
+                value = code.extended(code.value(load), buffer)
             indices = [code.local[axis] for axis in buffer.axes]
             code.builder.insert(
                 memref.StoreOp.get(value, buffer.memory, [*indices, lane])
@@ -430,7 +592,8 @@ class KernelCode:
                         with code.lane_index(code.lane_at(code.add(lane, k))):
                             address = code.address(load, 0)
                         rows.append(code.emit(vector.LoadOp(memory, [address], type_)))
-                for k, column in enumerate(transposed(code, rows)):
+                for k, row in enumerate(transposed(code, rows)):
+                    column = code.extended(row, buffer)
                     indices = [
                         code.add(index, k) if other == axis else code.local[other]
                         for other in buffer.axes
@@ -447,30 +610,6 @@ class KernelCode:
         return whole
 
 
-def transposed(code: VectorCode, rows: Sequence[SSAValue]) -> list[SSAValue]:
-    """The transpose of a square of vectors, in log2 steps of shuffles of two."""
-    count = len(rows)
-    current = list(rows)
-    step = 1
-    while step < count:
-        after = list(current)
-        for low in range(count):
-            if low & step:
-                continue
-            high = low | step
-            first = [count + k - step if k & step else k for k in range(count)]
-            second = [count + k if k & step else k + step for k in range(count)]
-            after[low] = _shuffle(code, current[low], current[high], first)
-            after[high] = _shuffle(code, current[low], current[high], second)
-        current = after
-        step *= 2
-    return current
-
-
-def _shuffle(
-    code: VectorCode, left: SSAValue, right: SSAValue, mask: Sequence[int]
-) -> SSAValue:
-    type_ = left.type
-    assert isa(type_, VectorType)
-    order = DenseArrayBase.from_list(i64, list(mask))
-    return code.emit(vector.ShuffleOp(left, right, order, result_type=type_))
+def _dims(axes: Sequence[str], sizes: Mapping[str, int], in_pairs: str) -> list[int]:
+    """How large a tile is along its axes: half of it along the one in pairs."""
+    return [(sizes[a] + 1) // 2 if a == in_pairs else sizes[a] for a in axes]

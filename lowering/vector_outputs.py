@@ -12,6 +12,7 @@ from xdsl.dialects.builtin import (
 from xdsl.ir import Block, Region, SSAValue
 from xdsl.utils.hints import isa
 
+from moa_dialect.lowering.shuffles import transposed
 from moa_dialect.lowering.tiles import (
     Chunk,
     Nest,
@@ -28,7 +29,7 @@ from moa_dialect.lowering.vector_code import (
     VectorCode,
     element_of_vector,
 )
-from moa_dialect.lowering.vector_kernel import KernelCode, Range, transposed
+from moa_dialect.lowering.vector_kernel import KernelCode, Range
 from moa_dialect.lowering.vector_passes import contracts
 from moa_dialect.passes.kernels import (
     Output,

@@ -30,6 +30,7 @@ from moa_dialect.lowering.tiles import (
     live_tiles,
     materialize,
     shared_memory,
+    tiles_in_pairs,
 )
 from moa_dialect.lowering.vector_code import (
     Buffer,
@@ -85,6 +86,7 @@ class PassCode:
         tile_axes = self._tile_axes()
         statements, staged = self.kernel.stage(statements, tile_axes, f"s{pass_.index}")
         statements = materialize(code.terms, statements, list(tile_axes), pass_.index)
+        self.in_pairs = tiles_in_pairs(statements)
         self.during = [s for s in staged if pass_.index in s.load.free]
         for item in staged:
             if item not in self.during:
@@ -247,7 +249,7 @@ class PassCode:
     def _allocate(self, nests: Sequence[Nest], all_live: bool = False) -> None:
         code = self.code
         live = live_tiles(nests)
-        taken = {} if all_live else shared_memory(nests, live)
+        taken = {} if all_live else shared_memory(nests, live, self.in_pairs)
         sizes = self._tile_axes()
         for nest in nests:
             for item in nest.items:
@@ -258,11 +260,10 @@ class PassCode:
                     and (all_live or item.name in live)
                     and item.name not in taken
                 ):
-                    dims = [sizes[axis] for axis in item.axes]
-                    memory = self.kernel.allocate(
-                        [*dims, code.lanes.width], item.value.type
+                    along = self.in_pairs.get(item.name, "")
+                    code.buffers[item.name] = self.kernel.tile(
+                        item.value.type, item.axes, sizes, True, along
                     )
-                    code.buffers[item.name] = Buffer(memory, item.axes)
         for name in taken:
             other = taken[name]
             while other in taken:
@@ -293,6 +294,9 @@ class PassCode:
 
         for nest in nests:
             copies = schedule.registers if contracts(nest) else schedule.unroll
+            given = {s.name for s in nest.items if isinstance(s, Statement)}
+            if given & self.in_pairs.keys():
+                copies += copies % 2
             code.nest(nest, extents, copies, live, start)
 
     # States.

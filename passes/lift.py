@@ -25,7 +25,14 @@ from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.kernels import Kernel, Pass, all_terms, read_kernel, split_folds
 from moa_dialect.passes.machine import Machine, machine_named
 from moa_dialect.passes.rebuild import comprehensions
-from moa_dialect.passes.terms import Computed, Folded, NotATerm, Term, walk
+from moa_dialect.passes.terms import (
+    Computed,
+    Folded,
+    NotATerm,
+    Term,
+    narrow_factors,
+    walk,
+)
 from moa_dialect.passes.work import NOMINAL_EXTENT
 from moa_dialect.types import dtype_of
 
@@ -41,7 +48,9 @@ class Schedule:
 
     In text, resources for axes: `i=procs,regs:2,lanes:16;p=chunk:96,regs:12` has the
     axis i in the lanes, `p=chunk:16,block:4,regs:2,lanes:16` the folded axes. With
-    `j=procs,block:96` besides, a task has 96 indices of j, several in registers.
+    `j=procs,block:96` besides, a task has 96 indices of j, several in registers. With
+    `pairs` among the resources of p, as in `p=chunk:96,regs:12,pairs`, products of bf16
+    are summed two at a time.
 
     Attributes:
         lane: the axis in the lanes, by its name in the text; empty if folded axes are.
@@ -52,6 +61,7 @@ class Schedule:
             axes are in the lanes.
         blocked: an axis of which a task has several indices, by its name; or empty.
         block: how many.
+        pairs: whether sums of products of bf16 take two indices at a time.
     """
 
     lane: str
@@ -61,6 +71,7 @@ class Schedule:
     chunk: int = 96
     blocked: str = ""
     block: int = 1
+    pairs: bool = False
 
     @property
     def width(self) -> int:
@@ -77,11 +88,12 @@ class Schedule:
 
     def __str__(self) -> str:
         lanes = f"regs:{self.vectors},lanes:{self.lanes}"
+        pairs = ",pairs" if self.pairs else ""
         if self.lane:
-            fold = f"chunk:{self.chunk},regs:{self.registers}"
+            fold = f"chunk:{self.chunk},regs:{self.registers}{pairs}"
             block = f"{self.blocked}=procs,block:{self.block};" if self.blocked else ""
             return f"{block}{self.lane}=procs,{lanes};p={fold}"
-        return f"p=chunk:{self.chunk},block:{self.registers},{lanes}"
+        return f"p=chunk:{self.chunk},block:{self.registers},{lanes}{pairs}"
 
 
 _ITEM = re.compile(r"(?P<name>[a-z]+)(:(?P<number>[0-9]+))?$")
@@ -97,7 +109,6 @@ def parse_schedule(text: str, axes: Sequence[str]) -> Schedule:
     fold: dict[str, int] = {}
     lane: str | None = None
     blocked, block = "", 1
-    blocked, block = "", 1
     for part in filter(None, text.replace(" ", "").split(";")):
         axis, equals, resources = part.partition("=")
         found: dict[str, int] = {}
@@ -109,9 +120,10 @@ def parse_schedule(text: str, axes: Sequence[str]) -> Schedule:
                     f"semicolons, got {part!r}"
                 )
             name = match["name"]
-            if name not in ("procs", "chunk", "block", "regs", "lanes"):
+            if name not in ("procs", "chunk", "block", "regs", "lanes", "pairs"):
                 raise CompileError(
-                    f"schedule: expected procs, chunk, block, regs or lanes, got {name}"
+                    f"schedule: expected procs, chunk, block, regs, lanes or pairs, "
+                    f"got {name}"
                 )
             number = int(match["number"] or 1)
             if number < 1:
@@ -135,7 +147,8 @@ def parse_schedule(text: str, axes: Sequence[str]) -> Schedule:
         raise CompileError(f"schedule: lanes are a power of 2, got {count}")
     registers = fold.get("block" if not lane else "regs", 1)
     vectors, chunk = lanes.get("regs", 1), fold.get("chunk", 1)
-    return Schedule(lane, count, vectors, registers, chunk, blocked, block)
+    pairs = "pairs" in fold
+    return Schedule(lane, count, vectors, registers, chunk, blocked, block, pairs)
 
 
 def static_extent(value: SSAValue) -> int | None:
@@ -390,7 +403,18 @@ def _schedule(
     else:
         chunk = max(1, min(machine.l1_bytes // 4 // width, 32))
         registers = min(registers, 4)
-    return Schedule(lane, lanes, vectors, registers, chunk)
+    pairs = machine.has_bf16_dot and multiplies_bf16(kernel)
+    return Schedule(lane, lanes, vectors, registers, chunk, pairs=pairs)
+
+
+def multiplies_bf16(kernel: Kernel) -> bool:
+    """Whether a kernel sums products of bf16 in f32."""
+    accumulators = [a for pass_ in kernel.passes for a in pass_.accumulators]
+    sums = [a.part for a in accumulators if a.function == "add"]
+    for term in all_terms(kernel):
+        if term.is_fold and term.function == StringAttr("add"):
+            sums.append(term.args[2])
+    return any(narrow_factors(term) is not None for term in sums)
 
 
 def choose(kernel: Kernel, machine: Machine) -> Schedule | None:
@@ -412,7 +436,7 @@ class LiftPass(ModulePass):
     """Chooses how the comprehensions at the top of functions run.
 
     `schedule` is a schedule in text, or `auto` for one that is chosen for the machine:
-    `avx512`, `avx2`, `neon`, or `host` for the one this runs on.
+    `avx512bf16`, `avx512`, `avx2`, `neon`, or `host` for the one this runs on.
     """
 
     name = "moa-lift"

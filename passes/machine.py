@@ -21,6 +21,7 @@ class Machine:
         l1_bytes: the first-level data cache of a core.
         l2_bytes: the second-level cache of a core.
         cores: how many cores share a kernel.
+        has_bf16_dot: whether an instruction adds products of pairs of bf16 to f32.
     """
 
     name: str
@@ -29,12 +30,14 @@ class Machine:
     l1_bytes: int = 32 << 10
     l2_bytes: int = 1 << 20
     cores: int = 1
+    has_bf16_dot: bool = False
 
 
 MACHINES = {
     machine.name: machine
     for machine in (
         Machine("avx512", 64, 32),
+        Machine("avx512bf16", 64, 32, has_bf16_dot=True),
         Machine("avx2", 32, 16),
         Machine("neon", 16, 32),
     )
@@ -50,6 +53,8 @@ def host_machine() -> Machine:
         kind = "neon" if os.uname().machine in ("aarch64", "arm64") else "avx2"
     else:
         kind = "avx512" if {"avx512f", "avx512vl", "avx512dq"} <= flags else "avx2"
+        if kind == "avx512" and "avx512_bf16" in flags:
+            kind = "avx512bf16"
     found = MACHINES[kind]
     return replace(
         found,

@@ -18,6 +18,8 @@ from xdsl.dialects import arith, scf
 from xdsl.dialects.builtin import (
     AffineSetAttr,
     AnyFloat,
+    BFloat16Type,
+    Float32Type,
     FloatAttr,
     IndexType,
     IntegerAttr,
@@ -86,6 +88,14 @@ class ChunkFold:
 
 
 @dataclass(frozen=True)
+class InPairs:
+    """A factor of a sum of products that takes two indices at a time.
+
+    The operands are the value, of a narrow type, and the index; it is extended.
+    """
+
+
+@dataclass(frozen=True)
 class Combination:
     """Two values combined by the function of a fold."""
 
@@ -102,6 +112,7 @@ Kind = (
     | Choice
     | Held
     | ChunkFold
+    | InPairs
     | Combination
 )
 """A value from outside, the name of an index, a number, or how it is computed."""
@@ -167,6 +178,24 @@ def contains(term: Term, wanted: set[Term] | frozenset[Term]) -> bool:
     return bool(wanted) and any(inner in wanted for inner in walk(term))
 
 
+def narrow_factors(term: Term) -> tuple[Term, Term] | None:
+    """The factors of a product of two bf16 that are extended to f32, None if none.
+
+    Such a product is exact.
+    """
+    if not term.computes("arith.mulf") or not isinstance(term.type, Float32Type):
+        return None
+    found: list[Term] = []
+    for factor in term.args:
+        if not factor.computes("arith.extf"):
+            return None
+        (value,) = factor.args
+        if not isinstance(value.type, BFloat16Type):
+            return None
+        found.append(value)
+    return found[0], found[1]
+
+
 class Terms:
     """The terms of one function."""
 
@@ -216,6 +245,10 @@ class Terms:
     def chunk_fold(self, function: str, index: str, body: Term) -> Term:
         """A fold over the indices of a chunk."""
         return self._make(ChunkFold(function, index), (body,), body.type, index)
+
+    def in_pairs(self, value: Term, index: Term, type_: Attribute) -> Term:
+        """A factor of a sum of products that takes two indices at a time."""
+        return self._make(InPairs(), (value, index), type_)
 
     def combine(self, function: str, left: Term, right: Term) -> Term:
         """Two values combined by the function of a fold."""
@@ -504,7 +537,7 @@ class Writer:
                 return self.builder.insert(op).results[0]
             case Folded():
                 return self.fold(term)
-            case Held() | ChunkFold() | Combination():
+            case Held() | ChunkFold() | Combination() | InPairs():
                 raise AssertionError(f"{term.kind} is of a kernel that runs")
             case Choice():
                 condition = self.write(term.args[0])
