@@ -37,7 +37,15 @@ from moa_dialect.passes.simplify import (
     summands,
     total,
 )
-from moa_dialect.passes.symbolic import NotReal, from_sympy, is_real, real, to_sympy
+from moa_dialect.passes.symbolic import (
+    ROUNDED,
+    NotReal,
+    from_sympy,
+    is_real,
+    is_rounding,
+    real,
+    to_sympy,
+)
 from moa_dialect.passes.terms import Choice, Term, Terms, contains, walk
 from moa_dialect.passes.transport import (
     NoTransport,
@@ -374,7 +382,7 @@ class Derivation:
             names[name] = term
             return name
 
-        expression = to_sympy(self._flags(body, set(pivots)), known, atom)
+        expression = to_sympy(self._flags(body, set(pivots)), known, atom, rounded=True)
         data = [name for name, term in names.items() if index in term.free]
         found = find(
             fold.function.data,
@@ -383,6 +391,10 @@ class Derivation:
             [symbols[pivot] for pivot in pivots],
             self.largest_rank,
         )
+        if found.rule != "rank one" and any(
+            is_rounding(term) and contains(term, set(pivots)) for term in walk(body)
+        ):
+            raise NoTransport(ROUNDED)
         return found, symbols, names
 
     def _flags(self, body: Term, pivots: set[Term]) -> Term:

@@ -12,7 +12,12 @@ from typing import Any, TypeAlias
 import numpy as np
 import sympy as sp
 from xdsl.dialects import arith, math
-from xdsl.dialects.builtin import AnyFloat, IntegerType
+from xdsl.dialects.builtin import (
+    AnyFloat,
+    BFloat16Type,
+    Float32Type,
+    IntegerType,
+)
 from xdsl.ir import Attribute, Operation
 
 from moa_dialect.passes.terms import Computed, Term, Terms
@@ -41,6 +46,22 @@ _COMPUTE: dict[str, Callable[..., Expression]] = {
     "math.powf": lambda a, b: a**b,
 }
 """What operations mean on real numbers. A conversion to a wider type keeps a number."""
+
+
+ROUNDED = "rounding to bf16 commutes with factors only"
+
+
+def is_rounding(term: Term) -> bool:
+    """Whether a term is one of f32 that is rounded to bf16, and keeps its range.
+
+    It keeps a number to within a relative error of 2^-8, and so commutes with a factor
+    to within that error, but not with other functions.
+    """
+    return (
+        term.computes("arith.truncf")
+        and isinstance(term.type, BFloat16Type)
+        and isinstance(term.args[0].type, Float32Type)
+    )
 
 
 def is_understood(term: Term) -> bool:
@@ -94,6 +115,7 @@ def to_sympy(
     term: Term,
     known: Mapping[Term, Expression],
     atom: Callable[[Term], Expression] | None = None,
+    rounded: bool = False,
 ) -> Expression:
     """A term as an expression.
 
@@ -101,6 +123,7 @@ def to_sympy(
         term: the term.
         known: expressions for terms that are not looked into.
         atom: gives an expression for a term that is not to be looked into, or None.
+        rounded: let a rounding that keeps the range stand for the number itself.
 
     Raises:
         NotReal: if an operation is not one of real numbers.
@@ -121,6 +144,8 @@ def to_sympy(
             return found
         if isinstance(term.kind, Computed) and term.kind.name in _COMPUTE:
             return _COMPUTE[term.kind.name](*map(visit, term.args))
+        if rounded and is_rounding(term):
+            return visit(term.args[0])
         raise NotReal(describe(term))
 
     return visit(term)

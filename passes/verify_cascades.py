@@ -65,8 +65,10 @@ from moa_dialect.passes.identities import (
     prove_positive,
 )
 from moa_dialect.passes.symbolic import (
+    ROUNDED,
     NotReal,
     is_real,
+    is_rounding,
     is_truth,
     is_understood,
     to_sympy,
@@ -563,7 +565,7 @@ class _Names:
 
         def visit(term: Term) -> Expression:
             if term not in done:
-                done[term] = to_sympy(term, done, atom)
+                done[term] = to_sympy(term, done, atom, rounded=True)
             return done[term]
 
         def atom(term: Term) -> Expression | None:
@@ -764,6 +766,10 @@ class _Group:
     ) -> _Proof:
         part, move = _sure(part), _sure(move)
         names, proof = self.names, _Proof()
+        if self._is_rounded(move) or (
+            self._is_rounded(part) and self._rule(k, move) != "rank one"
+        ):
+            raise NotReal(ROUNDED)
         symbols = self._accumulators(move.term)
         parts = {
             symbol: _sure(self.parts[number - self.first]).at(names.terms, cell)
@@ -782,6 +788,10 @@ class _Group:
             got = read(move.term).xreplace({**values, N: sp.Integer(1)})
             proof.equal(got, self._moved(read(part.term)))
         return proof
+
+    def _is_rounded(self, cells: _Cells) -> bool:
+        """Whether something that moves is rounded."""
+        return any(is_rounding(t) and self.names.moves(t) for t in walk(cells.term))
 
     def _c2(self, k: int, move: _Cells | NotReal, is_fine: bool) -> _Proof:
         move = _sure(move)
