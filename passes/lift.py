@@ -242,7 +242,7 @@ class _Count:
         name = term.kind.name
         if name == AtOp.name:
             if self.lane not in term.free:
-                return 0.5
+                return 0.5 / self.vectors  # One broadcast for all vectors.
             return 0.5 if advances(term, self.lane) else 0.5 + _SHUFFLES
         if name == arith.DivfOp.name:
             return _DIVISION
