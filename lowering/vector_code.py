@@ -336,6 +336,8 @@ class VectorCode:
             case Computed(operation, properties):
                 if operation is AtOp:
                     return self._load(term, copy, number)
+                if not operation.name.startswith(("arith.", "math.")):
+                    raise NotLifted(f"{operation.name} in lanes")
                 args = self._operands(term, copy, number)
                 type_ = self.vector_type(term.type) if is_vector else term.type
                 return self.make(operation, args, type_, dict(properties))
@@ -389,9 +391,14 @@ class VectorCode:
         if buffer is None:
             values = self.held[kind]
             return values[number if len(values) > 1 else 0]
+        found = self._element(buffer, term, copy, number)
+        return found if term.type != i1 else self._truth(found)
+
+    def _element(self, buffer: Buffer, term: Term, copy: int, number: int) -> SSAValue:
+        """An element of a state or tile as it lies in memory."""
         indices = self._buffer_indices(buffer, term, copy)
         memory = buffer.memory
-        element = element_of(memory.type)
+        result = self.vector_type(element_of(memory.type))
         if not buffer.has_lanes:
             if not self.is_vector(term):
                 return self.emit(memref.LoadOp.get(memory, indices))
@@ -401,14 +408,27 @@ class VectorCode:
             ):
                 raise NotLifted("rows that are read across lanes")
             first = self.add(indices[-1], number * self.lanes.lanes)
-            result = self.vector_type(element)
             return self.emit(vector.LoadOp(memory, [*indices[:-1], first], result))
         if self.scalar_lane is not None:
             lane = self.sub(self.scalar_lane, self.lanes.base)
             return self.emit(memref.LoadOp.get(memory, [*indices, lane]))
         lane = self.number(number * self.lanes.lanes)
-        result = self.vector_type(element)
         return self.emit(vector.LoadOp(memory, [*indices, lane], result))
+
+    def store(
+        self, value: SSAValue, memory: SSAValue, indices: Sequence[SSAValue]
+    ) -> None:
+        """Put a scalar or a vector into memory; truth values take a byte."""
+        element = element_of_vector(value.type)
+        is_vector = isa(value.type, VectorType)
+        if element == i1:
+            byte = memory_element(element)
+            type_ = self.vector_type(byte) if is_vector else byte
+            value = self.make(arith.ExtUIOp, (value,), type_)
+        if is_vector:
+            self.builder.insert(vector.StoreOp(value, memory, indices))
+        else:
+            self.builder.insert(memref.StoreOp.get(value, memory, indices))
 
     def _buffer_indices(self, buffer: Buffer, term: Term, copy: int) -> list[SSAValue]:
         """Where in its memory an element of a state or tile is."""
@@ -521,7 +541,13 @@ class VectorCode:
         return self.make(operation, (left, right), left.type)
 
     def neutral(self, function: str, element: Attribute) -> float:
-        """What leaves every value as it is."""
+        """What leaves every value as it is.
+
+        Raises:
+            NotLifted: if values must be combined from the right.
+        """
+        if (function, kind_of(element)) not in _COMBINE:
+            raise NotLifted(f"a fold with {function}")
         if function == "add" and isinstance(element, AnyFloat):
             return -0.0
         from xdsl.dialects.builtin import StringAttr
@@ -852,7 +878,7 @@ class VectorCode:
         buffer = self.buffers[statement.name]
         places = [self.local_index(axis, copy) for axis in buffer.axes]
         lane = self.number(number * self.lanes.lanes)
-        self.builder.insert(vector.StoreOp(value, buffer.memory, [*places, lane]))
+        self.store(value, buffer.memory, [*places, lane])
 
     output: Callable[[Statement, SSAValue, int, int], None] = _no_output
 

@@ -248,6 +248,7 @@ class KernelCode:
 
     def allocate(self, dims: Sequence[int], element: Attribute) -> SSAValue:
         """Memory for a tile, on the stack."""
+        element = memory_element(element)
         size = prod(dims) * dtype_of(element).itemsize
         if size > TILE_BYTES:
             raise NotLifted(f"a tile of {size} bytes")
@@ -319,7 +320,7 @@ class KernelCode:
         made: dict[tuple[Term, tuple[int, ...]], Staged],
         tag: str,
     ) -> Term:
-        grid = {*self.kernel.axes, self.code.lanes.axis}
+        grid = {*self.kernel.axes, self.code.lanes.axis} - {self.blocked}
         axes = tuple(sorted(load.free - grid))
         if not all(axis in known for axis in axes):
             raise NotLifted("lanes that do not lie next to each other, over no tile")
@@ -405,9 +406,7 @@ class KernelCode:
             with code.lane_index(code.lane_at(lane)):
                 value = code.value(load)
             indices = [code.local[axis] for axis in buffer.axes]
-            code.builder.insert(
-                memref.StoreOp.get(value, buffer.memory, [*indices, lane])
-            )
+            code.store(value, buffer.memory, [*indices, lane])
             return []
 
         code.loop(self.number(0), self.number(code.lanes.width), 1, [], body)
@@ -435,9 +434,7 @@ class KernelCode:
                         code.add(index, k) if other == axis else code.local[other]
                         for other in buffer.axes
                     ]
-                    code.builder.insert(
-                        vector.StoreOp(column, buffer.memory, [*indices, lane])
-                    )
+                    code.store(column, buffer.memory, [*indices, lane])
                 return []
 
             code.loop(self.number(0), self.number(code.lanes.width), count, [], group)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from xdsl.dialects import arith, memref, vector
+from xdsl.dialects import arith, vector
 from xdsl.dialects.arith import FastMathFlagsAttr
 from xdsl.dialects.builtin import (
     IntegerAttr,
@@ -332,7 +332,7 @@ class PassCode:
         if not sizes:
             for number, value in enumerate(values):
                 lane = self.number(number * code.lanes.lanes)
-                code.builder.insert(vector.StoreOp(value, memory, [*indices, lane]))
+                code.store(value, memory, [*indices, lane])
             return
 
         def body(index: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
@@ -671,8 +671,7 @@ class SplitPass(PassCode):
 
         def loops(axes: Sequence[str], indices: list[SSAValue]) -> None:
             if not axes:
-                store = memref.StoreOp.get(self._across(a, value), memory, indices)
-                code.builder.insert(store)
+                code.store(self._across(a, value), memory, indices)
                 return
 
             def body(index: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:

@@ -444,6 +444,8 @@ def split_folds(kernel: Kernel, rows: Sequence[str] = ()) -> None:
             continue
         wanted = terms.replace(term, made)
         lower, upper = wanted.args[:2]
+        if (lower.free | upper.free) & set(rows):
+            continue  # Its range differs between the elements of a row.
         shared = next(
             (
                 place
