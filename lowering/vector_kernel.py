@@ -121,7 +121,11 @@ class KernelCode:
         """Emit a parallel loop over tasks, with what `body` emits in each."""
         kernel, schedule = self.kernel, self.schedule
         grid = [axis for axis in kernel.axes if axis != self.lane]
-        extents = {axis: self.extent(axis) for axis in kernel.axes}
+        # An extent that depends on data may have wrapped around.
+        extents = {
+            axis: self._index(arith.MaxSIOp, self.extent(axis), self.number(0))
+            for axis in kernel.axes
+        }
         if self.blocked:
             size = self.number(schedule.block)
             extents[self.blocked] = self._index(
