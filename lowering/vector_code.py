@@ -42,7 +42,6 @@ from moa_dialect.passes.terms import (
     Held,
     Term,
     Terms,
-    walk,
 )
 from moa_dialect.scalar_code import apply_named, constant, identity_of
 from moa_dialect.types import element_of, kind_of, memory_element
@@ -64,6 +63,11 @@ class Buffer:
     memory: SSAValue
     axes: tuple[str, ...]
     has_lanes: bool = True
+    names: tuple[str, ...] = ()
+    """Of a tile: the names that its arguments had, the axes among them.
+
+    In a fold inside, indices have other names when its body becomes simpler.
+    """
 
 
 @dataclass
@@ -445,7 +449,12 @@ class VectorCode:
                 else self.value(row, copy)
                 for row in rows
             ]
-        return [self.local_index(axis, copy) for axis in buffer.axes]
+        indices: list[SSAValue] = []
+        for axis in buffer.axes:
+            name = term.args[buffer.names.index(axis)].kind
+            assert isinstance(name, str)
+            indices.append(self.local_index(name, copy))
+        return indices
 
     def local_index(self, axis: str, copy: int) -> SSAValue:
         """The index of an axis within the tiles."""
@@ -605,13 +614,8 @@ class VectorCode:
 
     def folds(self, term: Term) -> None:
         """Emit the folds in a term that are not in another fold."""
-        if self.find(self.key(term, 0, 0)) is not None or not _has_fold(term):
-            return
-        if isinstance(term.kind, Folded | ChunkFold):
-            self.value(term)
-            return
-        for arg in term.args:
-            self.folds(arg)
+        for fold in _outermost_folds(term):
+            self.value(fold)
 
     def jam(self, fold: Term, initial: Term | None) -> dict[tuple[int, int], SSAValue]:
         """A fold as one loop, an accumulator for each copy and vector.
@@ -683,16 +687,26 @@ class VectorCode:
 
     def hoist(self, body: Term, index: str) -> None:
         """Evaluate the largest terms in a body that do not depend on its index."""
-        if not body.args:
-            return
-        if index in body.free:
-            is_read = isinstance(body.kind, Held) or body.computes(AtOp.name)
-            if not (is_read or isinstance(body.kind, ChunkFold | Folded)):
-                for arg in body.args:
-                    self.hoist(arg, index)
-            return
+        seen: set[Term] = set()
+        pending = [body]
+        while pending:
+            term = pending.pop()
+            if term in seen or not term.args:
+                continue
+            seen.add(term)
+            if index not in term.free:
+                self._evaluate(term)
+            elif not (
+                isinstance(term.kind, Held | ChunkFold | Folded)
+                or term.computes(AtOp.name)
+            ):
+                pending.extend(reversed(term.args))
+
+    def _evaluate(self, body: Term) -> None:
+        """Evaluate a term for all copies and vectors, if its indices are bound."""
         if any(name.startswith("%") and name not in self.index for name in body.free):
             return
+        self.folds(body)
         for copy in range(self.copies) if self.register in body.free else range(1):
             for number in range(self.lanes.vectors if self.is_vector(body) else 1):
                 self.vector(body, copy, number)
@@ -940,8 +954,21 @@ def coefficient(index: Term, axis: str) -> int | None:
     return None
 
 
-def _has_fold(term: Term) -> bool:
-    return any(isinstance(inner.kind, Folded | ChunkFold) for inner in walk(term))
+def _outermost_folds(term: Term) -> list[Term]:
+    """The folds in a term that are not in another fold, each once."""
+    found: list[Term] = []
+    seen: set[Term] = set()
+    pending = [term]
+    while pending:
+        current = pending.pop()
+        if current in seen:
+            continue
+        seen.add(current)
+        if isinstance(current.kind, Folded | ChunkFold):
+            found.append(current)
+        else:
+            pending.extend(reversed(current.args))
+    return found
 
 
 def _name(kind: Folded) -> str:

@@ -60,11 +60,13 @@ class Staged:
         name: the tile.
         load: what is read.
         axes: the tile axes.
+        sizes: how large the tile is along them.
     """
 
     name: str
     load: Term
     axes: tuple[str, ...]
+    sizes: dict[str, int]
 
 
 @dataclass
@@ -90,7 +92,6 @@ class KernelCode:
         outputs: for each output its flat memory and the strides of its axes, those of
             the kernel first.
         code: the emitter of values.
-        sizes: for tile axes that are folded over how large tiles are along them.
         tiles: the memory of the tiles.
         lane: the axis in the lanes; empty if folded axes are.
         blocked: the axis of which a task has several indices; or empty.
@@ -106,7 +107,6 @@ class KernelCode:
     value_of: Callable[[SSAValue], SSAValue]
     outputs: Sequence[tuple[SSAValue, Sequence[SSAValue]]]
     code: VectorCode = field(init=False)
-    sizes: dict[str, int] = field(default_factory=dict[str, int])
     tiles: list[memref.AllocaOp] = field(default_factory=list[memref.AllocaOp])
     lane: str = field(init=False)
     blocked: str = field(init=False)
@@ -279,18 +279,30 @@ class KernelCode:
         """
         made: dict[tuple[Term, tuple[int, ...]], Staged] = {}
         known = dict(axes)
+        done: dict[tuple[Term, frozenset[tuple[str, int]]], Term] = {}
 
         def visit(term: Term) -> Term:
             if not term.args:
                 return term
+            key = (
+                term,
+                frozenset(item for item in known.items() if item[0] in term.free),
+            )
+            if key not in done:
+                done[key] = staged(term)
+            return done[key]
+
+        def staged(term: Term) -> Term:
             kind = term.kind
             if isinstance(kind, Folded):
                 bounds = [visit(arg) for arg in term.args[:2]]
-                size = self._fold_size(term)
+                size, outer = self._fold_size(term), known.pop(kind.index, None)
                 if size is not None:
                     known[kind.index] = size
                 body = visit(term.args[2])
                 known.pop(kind.index, None)
+                if outer is not None:
+                    known[kind.index] = outer
                 return self.kernel.terms.remake(term, [*bounds, body])
             if (
                 isinstance(kind, Computed)
@@ -332,12 +344,12 @@ class KernelCode:
         key = (load, sizes)
         if key not in made:
             name = f"{tag}.{len(made)}"
-            self.sizes |= dict(zip(axes, sizes, strict=True))
-            made[key] = Staged(name, load, axes)
+            made[key] = Staged(name, load, axes, dict(zip(axes, sizes, strict=True)))
             element = load.type
             width = self.code.lanes.width
             memory = self.allocate([*sizes, width], element)
-            self.code.buffers[name] = Buffer(memory, axes)
+            names = tuple(sorted(load.free))
+            self.code.buffers[name] = Buffer(memory, axes, names=names)
         indices = [self.kernel.terms.index(axis) for axis in sorted(load.free)]
         return self.kernel.terms.held(Held(made[key].name), indices, load.type)
 
@@ -346,11 +358,18 @@ class KernelCode:
         code = self.code
         load = staged.load
         buffer = code.buffers[staged.name]
+
+        def range_of(axis: str) -> Range:
+            if not axis.startswith("%"):
+                return ranges(axis)
+            size = staged.sizes[axis]  # The index of a fold inside.
+            return Range(self.number(0), self.number(size), size)
+
         along = ""
         if load.type == memory_element(load.type):
             count = code.lanes.lanes
             for axis in staged.axes:
-                if self._advances(load, axis) and ranges(axis).size >= count:
+                if self._advances(load, axis) and range_of(axis).size >= count:
                     along = axis
         others = [axis for axis in staged.axes if axis != along]
 
@@ -358,8 +377,8 @@ class KernelCode:
             if not along:
                 self._copy_lanes(load, buffer)
                 return
-            whole = self._turn(load, buffer, along, ranges(along))
-            axis = ranges(along)
+            whole = self._turn(load, buffer, along, range_of(along))
+            axis = range_of(along)
 
             def rest(index: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
                 with code.bound(along, code.add(axis.start, index), index):
@@ -373,7 +392,7 @@ class KernelCode:
                 inner()
                 return
             axis, *more = axes
-            range_ = ranges(axis)
+            range_ = range_of(axis)
             scale = code.scale.get(axis, 1)
 
             def body(index: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:

@@ -105,8 +105,7 @@ class Outputs:
         statements = materialize(code.terms, statements, axes, tag)
 
         def whole(axis: str) -> Range:
-            size = tile_axes.get(axis, kernel.sizes.get(axis))
-            assert size is not None
+            size = tile_axes[axis]
             return Range(kernel.start_of(axis), self.number(size), size)
 
         for item in staged:
@@ -125,7 +124,8 @@ class Outputs:
                 if item.target is Target.TILE and item.axes and item.name in live:
                     dims = [sizes[axis] for axis in item.axes]
                     memory = kernel.allocate([*dims, code.lanes.width], item.value.type)
-                    code.buffers[item.name] = Buffer(memory, item.axes)
+                    names = tuple(sorted(item.value.free))
+                    code.buffers[item.name] = Buffer(memory, item.axes, names=names)
 
         def extents(axis: str) -> tuple[SSAValue, int | None]:
             return self.number(sizes[axis]), sizes[axis]

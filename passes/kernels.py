@@ -26,6 +26,7 @@ from moa_dialect.ops.normal_form import (
     body_of,
     cell_element,
 )
+from moa_dialect.passes.rebuild import LONGEST_CHAIN, longest_chain
 from moa_dialect.passes.terms import Computed, Held, NotATerm, Reader, Term, Terms, walk
 from moa_dialect.types import element_of
 
@@ -138,6 +139,8 @@ def read_kernel(op: ComprehensionOp, function: FuncOp) -> Kernel:
     Raises:
         NotATerm: if it holds what a kernel cannot, with the reason.
     """
+    if longest_chain(op) > LONGEST_CHAIN:
+        raise NotATerm(f"a chain of more than {LONGEST_CHAIN} operations")
     return _KernelReader(op, function).read_kernel()
 
 
