@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from xdsl.context import Context
-from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.builtin import Builtin, ModuleOp
 from xdsl.passes import ModulePass
 
 from moa_dialect.lowering.expand_math import ExpandMathPass
@@ -121,4 +121,7 @@ class CpuPipelinePass(ModulePass):
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         lower_to(op, "target", ctx, self.fuse)
         OutlineTasksPass().apply(ctx, op)
-        run_upstream(op, TO_LLVM, ctx)
+        # xDSL's own llvm dialect has comparisons and choices of scalars only.
+        bare = Context(allow_unregistered=True)
+        bare.load_dialect(Builtin)
+        run_upstream(op, TO_LLVM, bare)

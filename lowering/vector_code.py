@@ -416,6 +416,8 @@ class VectorCode:
         if self.scalar_lane is not None:
             lane = self.sub(self.scalar_lane, self.lanes.base)
             return self.emit(memref.LoadOp.get(memory, [*indices, lane]))
+        if not self.is_vector(term):  # All lanes have the same.
+            return self.emit(memref.LoadOp.get(memory, [*indices, self.number(0)]))
         lane = self.number(number * self.lanes.lanes)
         return self.emit(vector.LoadOp(memory, [*indices, lane], result))
 
@@ -443,6 +445,8 @@ class VectorCode:
             if not buffer.has_lanes and self.is_vector(term):
                 with self.lane_index(self.lanes.base):
                     return [self.value(row, copy) for row in rows]
+            if any(map(self.is_vector, rows)):
+                raise NotLifted("rows that are read across lanes")
             return [
                 self.local_index(row.kind, copy)
                 if isinstance(row.kind, str) and row.kind in self.local
