@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from xdsl.context import Context
@@ -188,7 +189,7 @@ def compilation_of(module: ModuleOp, entry: str | None) -> Compilation:
     code = llvm_ir_text(module, for_callers=False)
     signature = Signature(
         name=function.sym_name.data,
-        symbol=f"moa.{hashlib.sha256(code.encode()).hexdigest()[:32]}",
+        symbol="",
         names=tuple(
             arguments[number].name_hint or f"arg{number}" for number in array_arguments
         ),
@@ -199,5 +200,9 @@ def compilation_of(module: ModuleOp, entry: str | None) -> Compilation:
             for text in (checks.data if isa(checks, ArrayAttr[StringAttr]) else ())
         ),
     )
+    # The name stands for one function: of this program, of this name and interface.
+    whole = code + entry_points(signature, status)
+    symbol = f"moa.{hashlib.sha256(whole.encode()).hexdigest()[:32]}"
+    signature = replace(signature, symbol=symbol)
     code += entry_points(signature, status)
     return Compilation(signature, host.object_code(code, signature.symbols))
