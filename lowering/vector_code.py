@@ -394,7 +394,10 @@ class VectorCode:
         buffer = self.buffers.get(kind.name)
         if buffer is None:
             values = self.held[kind]
-            return values[number if len(values) > 1 else 0]
+            value = values[number if len(values) > 1 else 0]
+            if self.is_vector(term) and not isa(value.type, VectorType):
+                return self.broadcast(value)  # Lanes might differ, but do not.
+            return value
         found = self._element(buffer, term, copy, number)
         return found if term.type != i1 else self._truth(found)
 
