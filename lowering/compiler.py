@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from xdsl.context import Context
@@ -185,10 +186,12 @@ def compilations_of(module: ModuleOp, names: Sequence[str]) -> list[Compilation]
                     f"got {type_}"
                 )
     text = llvm_ir_text(module, for_callers=False)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:32]
+    # Equal code may be called in different ways.
+    plain = [_signature(function, "") for function in functions]
+    digest = hashlib.sha256(f"{text}{plain}".encode()).hexdigest()[:32]
     signatures = [
-        _signature(function, f"moa.{digest}" + (f".{number}" if number else ""))
-        for number, function in enumerate(functions)
+        replace(signature, symbol=f"moa.{digest}" + (f".{number}" if number else ""))
+        for number, signature in enumerate(plain)
     ]
     for function, signature in zip(functions, signatures, strict=True):
         text += entry_points(signature, has_status(function))

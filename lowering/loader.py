@@ -100,7 +100,8 @@ class _Process:
 
     def add(self, code: bytes) -> None:
         """Add an object file."""
-        if not self._has_threads and runtime.PARALLEL.encode() in code:
+        # A function that has no tasks may need some of them only.
+        if not self._has_threads and any(name in code for name in _THREADS):
             self._define(runtime.symbols())
             self._has_threads = True
         if not self._has_halves and any(name in code for name in _CONVERSIONS):
@@ -129,6 +130,11 @@ class _Process:
 
 _CONVERSIONS = (b"sfhf2", b"hfsf2", b"dfhf2", b"hfdf2", b"sfbf2", b"dfbf2", b"bfsf2")
 """Ends of the names of the functions that convert from and to f16 and bf16."""
+
+_THREADS = tuple(
+    name.encode() for name in (runtime.PARALLEL, runtime.MAX_THREADS, runtime.SETTING)
+)
+"""The names of what `moa-outline-tasks` declares."""
 
 _process = cache(_Process)
 

@@ -12,7 +12,10 @@ from moa_dialect.lowering import upstream
 
 
 def run_upstream(module: ModuleOp, pipeline: str, ctx: Context) -> None:
-    """Run an upstream pipeline over an xDSL module, in place."""
+    """Run an upstream pipeline over an xDSL module, in place.
+
+    Operations of dialects that `ctx` does not know are kept as upstream prints them.
+    """
     native = upstream.parse(upstream.generic_text(module), upstream.new_context())
     upstream.run_pipeline(native, pipeline)
     text = native.operation.get_asm(print_generic_op_form=True)

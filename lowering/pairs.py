@@ -26,7 +26,7 @@ from xdsl.dialects.builtin import (
     i32,
     i64,
 )
-from xdsl.ir import SSAValue
+from xdsl.ir import Attribute, SSAValue
 from xdsl.utils.hints import isa
 
 from moa_dialect.lowering.shuffles import shuffled
@@ -41,7 +41,7 @@ DOT = "x86vector.avx512.dot"
 LANES = (4, 8, 16)
 """How many lanes the instruction comes with."""
 
-_EQUAL = {"predicate": IntegerAttr(0, i64)}
+_EQUAL: dict[str, Attribute] = {"predicate": IntegerAttr(0, i64)}
 
 
 def factors_of(body: Term) -> tuple[Term, Term] | None:

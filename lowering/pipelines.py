@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from xdsl.context import Context
-from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.builtin import Builtin, ModuleOp
 from xdsl.passes import ModulePass
 
 from moa_dialect.lowering.expand_math import ExpandMathPass
@@ -46,18 +46,20 @@ FUSING: dict[str, tuple[ModulePass, ...]] = STAGES | {
         FuseReductionsPass(chunk=64),
         SinkPass(),
     ),
-    "onf": (
+    "target": (
         LiftPass(),
         ToVectorPass(),
         SplitLoopsPass(),
         FoldAddressesPass(),
         CheckStoragePass(),
+        ToScfPass(),
+        ExpandMathPass(target="host"),
     ),
-    "target": (ToScfPass(), ExpandMathPass(target="host")),
 }
-"""The same with dependent folds in one pass, in vectors and by several threads.
+"""The same with dependent folds in one pass: values are those of real arithmetic.
 
-Values are those of real arithmetic.
+Vector code for several threads is made from the fused form, not from the loops of
+`onf`, which say the same one scalar at a time.
 """
 
 TO_LLVM = (
@@ -88,8 +90,8 @@ def lower_to(
     With `parts`, which takes `fuse`, functions for partial states are added.
     """
     for name, passes in (FUSING if fuse else STAGES).items():
-        if certify and name == "onf":
-            passes = STAGES[name]  # Vector code has no certificate.
+        if fuse and name == "onf" and stage == "target":
+            continue
         for pass_ in passes:
             if certify and isinstance(pass_, ToDnfPass | FuseReductionsPass):
                 pass_ = replace(pass_, certify=True)
@@ -119,4 +121,7 @@ class CpuPipelinePass(ModulePass):
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         lower_to(op, "target", ctx, self.fuse)
         OutlineTasksPass().apply(ctx, op)
-        run_upstream(op, TO_LLVM, ctx)
+        # xDSL's own llvm dialect has comparisons and choices of scalars only.
+        bare = Context(allow_unregistered=True)
+        bare.load_dialect(Builtin)
+        run_upstream(op, TO_LLVM, bare)

@@ -44,7 +44,6 @@ from moa_dialect.passes.terms import (
     InPairs,
     Term,
     Terms,
-    walk,
 )
 from moa_dialect.scalar_code import apply_named, constant, identity_of
 from moa_dialect.types import element_of, kind_of, memory_element
@@ -71,6 +70,11 @@ class Buffer:
     axes: tuple[str, ...]
     has_lanes: bool = True
     pairs: str = ""
+    names: tuple[str, ...] = ()
+    """Of a tile: the names that its arguments had, the axes among them.
+
+    In a fold inside, indices have other names when its body becomes simpler.
+    """
 
 
 @dataclass
@@ -349,6 +353,8 @@ class VectorCode:
             case Computed(operation, properties):
                 if operation is AtOp:
                     return self._load(term, copy, number)
+                if not operation.name.startswith(("arith.", "math.")):
+                    raise NotLifted(f"{operation.name} in lanes")
                 args = self._operands(term, copy, number)
                 type_ = self.vector_type(term.type) if is_vector else term.type
                 return self.make(operation, args, type_, dict(properties))
@@ -403,12 +409,20 @@ class VectorCode:
         buffer = self.buffers.get(kind.name)
         if buffer is None:
             values = self.held[kind]
-            return values[number if len(values) > 1 else 0]
-        indices = self.buffer_indices(buffer, term, copy)
-        memory = buffer.memory
+            value = values[number if len(values) > 1 else 0]
+            if self.is_vector(term) and not isa(value.type, VectorType):
+                return self.broadcast(value)  # Lanes might differ, but do not.
+            return value
         if buffer.pairs:
             return pairs.read_one(self, buffer, term, copy, number)
-        element = element_of(memory.type)
+        found = self._element(buffer, term, copy, number)
+        return found if term.type != i1 else self._truth(found)
+
+    def _element(self, buffer: Buffer, term: Term, copy: int, number: int) -> SSAValue:
+        """An element of a state or tile as it lies in memory."""
+        indices = self.buffer_indices(buffer, term, copy)
+        memory = buffer.memory
+        result = self.vector_type(element_of(memory.type))
         if not buffer.has_lanes:
             if not self.is_vector(term):
                 return self.emit(memref.LoadOp.get(memory, indices))
@@ -418,14 +432,29 @@ class VectorCode:
             ):
                 raise NotLifted("rows that are read across lanes")
             first = self.add(indices[-1], number * self.lanes.lanes)
-            result = self.vector_type(element)
             return self.emit(vector.LoadOp(memory, [*indices[:-1], first], result))
         if self.scalar_lane is not None:
             lane = self.sub(self.scalar_lane, self.lanes.base)
             return self.emit(memref.LoadOp.get(memory, [*indices, lane]))
+        if not self.is_vector(term):  # All lanes have the same.
+            return self.emit(memref.LoadOp.get(memory, [*indices, self.number(0)]))
         lane = self.number(number * self.lanes.lanes)
-        result = self.vector_type(element)
         return self.emit(vector.LoadOp(memory, [*indices, lane], result))
+
+    def store(
+        self, value: SSAValue, memory: SSAValue, indices: Sequence[SSAValue]
+    ) -> None:
+        """Put a scalar or a vector into memory; truth values take a byte."""
+        element = element_of_vector(value.type)
+        is_vector = isa(value.type, VectorType)
+        if element == i1:
+            byte = memory_element(element)
+            type_ = self.vector_type(byte) if is_vector else byte
+            value = self.make(arith.ExtUIOp, (value,), type_)
+        if is_vector:
+            self.builder.insert(vector.StoreOp(value, memory, indices))
+        else:
+            self.builder.insert(memref.StoreOp.get(value, memory, indices))
 
     def buffer_indices(self, buffer: Buffer, term: Term, copy: int) -> list[SSAValue]:
         """Where in its memory an element of a state or tile is."""
@@ -436,13 +465,20 @@ class VectorCode:
             if not buffer.has_lanes and self.is_vector(term):
                 with self.lane_index(self.lanes.base):
                     return [self.value(row, copy) for row in rows]
+            if any(map(self.is_vector, rows)):
+                raise NotLifted("rows that are read across lanes")
             return [
                 self.local_index(row.kind, copy)
                 if isinstance(row.kind, str) and row.kind in self.local
                 else self.value(row, copy)
                 for row in rows
             ]
-        return [self.local_index(axis, copy) for axis in buffer.axes]
+        indices: list[SSAValue] = []
+        for axis in buffer.axes:
+            name = term.args[buffer.names.index(axis)].kind
+            assert isinstance(name, str)
+            indices.append(self.local_index(name, copy))
+        return indices
 
     def local_index(self, axis: str, copy: int) -> SSAValue:
         """The index of an axis within the tiles."""
@@ -454,8 +490,9 @@ class VectorCode:
         element = element_of(buffer.memory.type)
         if element_of_vector(value.type) == element:
             return value
-        is_vector = isa(value.type, VectorType)
-        type_ = VectorType(element, value.type.get_shape()) if is_vector else element
+        type_: Attribute = element
+        if isa(value.type, VectorType):
+            type_ = VectorType(element, value.type.get_shape())
         return self.make(arith.ExtFOp, (value,), type_)
 
     # Memory of arrays.
@@ -547,7 +584,13 @@ class VectorCode:
         return self.make(operation, (left, right), left.type)
 
     def neutral(self, function: str, element: Attribute) -> float:
-        """What leaves every value as it is."""
+        """What leaves every value as it is.
+
+        Raises:
+            NotLifted: if values must be combined from the right.
+        """
+        if (function, kind_of(element)) not in _COMBINE:
+            raise NotLifted(f"a fold with {function}")
         if function == "add" and isinstance(element, AnyFloat):
             return -0.0
         from xdsl.dialects.builtin import StringAttr
@@ -605,13 +648,8 @@ class VectorCode:
 
     def folds(self, term: Term) -> None:
         """Emit the folds in a term that are not in another fold."""
-        if self.find(self.key(term, 0, 0)) is not None or not _has_fold(term):
-            return
-        if isinstance(term.kind, Folded | ChunkFold):
-            self.value(term)
-            return
-        for arg in term.args:
-            self.folds(arg)
+        for fold in _outermost_folds(term):
+            self.value(fold)
 
     def jam(self, fold: Term, initial: Term | None) -> dict[tuple[int, int], SSAValue]:
         """A fold as one loop, an accumulator for each copy and vector.
@@ -686,16 +724,26 @@ class VectorCode:
 
     def hoist(self, body: Term, index: str) -> None:
         """Evaluate the largest terms in a body that do not depend on its index."""
-        if not body.args:
-            return
-        if index in body.free:
-            is_read = isinstance(body.kind, Held) or body.computes(AtOp.name)
-            if not (is_read or isinstance(body.kind, ChunkFold | Folded)):
-                for arg in body.args:
-                    self.hoist(arg, index)
-            return
+        seen: set[Term] = set()
+        pending = [body]
+        while pending:
+            term = pending.pop()
+            if term in seen or not term.args:
+                continue
+            seen.add(term)
+            if index not in term.free:
+                self._evaluate(term)
+            elif not (
+                isinstance(term.kind, Held | ChunkFold | Folded)
+                or term.computes(AtOp.name)
+            ):
+                pending.extend(reversed(term.args))
+
+    def _evaluate(self, body: Term) -> None:
+        """Evaluate a term for all copies and vectors, if its indices are bound."""
         if any(name.startswith("%") and name not in self.index for name in body.free):
             return
+        self.folds(body)
         for copy in range(self.copies) if self.register in body.free else range(1):
             for number in range(self.lanes.vectors if self.is_vector(body) else 1):
                 self.vector(body, copy, number)
@@ -889,7 +937,7 @@ class VectorCode:
         buffer = self.buffers[statement.name]
         places = [self.local_index(axis, copy) for axis in buffer.axes]
         lane = self.number(number * self.lanes.lanes)
-        self.builder.insert(vector.StoreOp(value, buffer.memory, [*places, lane]))
+        self.store(value, buffer.memory, [*places, lane])
 
     output: Callable[[Statement, SSAValue, int, int], None] = _no_output
 
@@ -951,8 +999,21 @@ def coefficient(index: Term, axis: str) -> int | None:
     return None
 
 
-def _has_fold(term: Term) -> bool:
-    return any(isinstance(inner.kind, Folded | ChunkFold) for inner in walk(term))
+def _outermost_folds(term: Term) -> list[Term]:
+    """The folds in a term that are not in another fold, each once."""
+    found: list[Term] = []
+    seen: set[Term] = set()
+    pending = [term]
+    while pending:
+        current = pending.pop()
+        if current in seen:
+            continue
+        seen.add(current)
+        if isinstance(current.kind, Folded | ChunkFold):
+            found.append(current)
+        else:
+            pending.extend(reversed(current.args))
+    return found
 
 
 def _name(kind: Folded) -> str:

@@ -68,6 +68,7 @@ class Staged:
         name: the tile.
         load: what is read.
         axes: the tile axes.
+        sizes: how large the tile is along them.
         element: the type it has in the tile: its own, or a wider one.
         in_pairs: the axis along which it lies in pairs (see `pairs`); or empty.
     """
@@ -75,6 +76,7 @@ class Staged:
     name: str
     load: Term
     axes: tuple[str, ...]
+    sizes: dict[str, int]
     element: Attribute
     in_pairs: str = ""
 
@@ -102,7 +104,6 @@ class KernelCode:
         outputs: for each output its flat memory and the strides of its axes, those of
             the kernel first.
         code: the emitter of values.
-        sizes: for tile axes that are folded over how large tiles are along them.
         tiles: the memory of the tiles.
         lane: the axis in the lanes; empty if folded axes are.
         blocked: the axis of which a task has several indices; or empty.
@@ -118,7 +119,6 @@ class KernelCode:
     value_of: Callable[[SSAValue], SSAValue]
     outputs: Sequence[tuple[SSAValue, Sequence[SSAValue]]]
     code: VectorCode = field(init=False)
-    sizes: dict[str, int] = field(default_factory=dict[str, int])
     tiles: list[memref.AllocaOp] = field(default_factory=list[memref.AllocaOp])
     lane: str = field(init=False)
     blocked: str = field(init=False)
@@ -133,7 +133,11 @@ class KernelCode:
         """Emit a parallel loop over tasks, with what `body` emits in each."""
         kernel, schedule = self.kernel, self.schedule
         grid = [axis for axis in kernel.axes if axis != self.lane]
-        extents = {axis: self.extent(axis) for axis in kernel.axes}
+        # An extent that depends on data may have wrapped around.
+        extents = {
+            axis: self._index(arith.MaxSIOp, self.extent(axis), self.number(0))
+            for axis in kernel.axes
+        }
         if self.blocked:
             size = self.number(schedule.block)
             extents[self.blocked] = self._index(
@@ -260,6 +264,7 @@ class KernelCode:
 
     def allocate(self, dims: Sequence[int], element: Attribute) -> SSAValue:
         """Memory for a tile, on the stack."""
+        element = memory_element(element)
         size = prod(dims) * dtype_of(element).itemsize
         if size > TILE_BYTES:
             raise NotLifted(f"a tile of {size} bytes")
@@ -274,15 +279,19 @@ class KernelCode:
         element: Attribute,
         axes: tuple[str, ...],
         sizes: Mapping[str, int],
+        names: tuple[str, ...],
         has_lanes: bool = True,
         in_pairs: str = "",
     ) -> Buffer:
-        """A tile over some axes and the lanes, perhaps in pairs along an axis."""
+        """A tile over some axes and the lanes, perhaps in pairs along an axis.
+
+        Its arguments have these names.
+        """
         dims = _dims(axes, sizes, in_pairs)
         if has_lanes:
             dims.append(self.code.lanes.width)
         memory = self.allocate(dims, i32 if in_pairs else element)
-        return Buffer(memory, axes, has_lanes, in_pairs)
+        return Buffer(memory, axes, has_lanes, in_pairs, names)
 
     # Staging.
 
@@ -305,10 +314,21 @@ class KernelCode:
         made: dict[Hashable, Staged] = {}
         known = dict(axes)
         folded: set[str] = set()
+        done: dict[Hashable, Term] = {}
 
         def visit(term: Term) -> Term:
             if not term.args:
                 return term
+            key = (
+                term,
+                frozenset(item for item in known.items() if item[0] in term.free),
+                frozenset(folded & term.free),
+            )
+            if key not in done:
+                done[key] = staged(term)
+            return done[key]
+
+        def staged(term: Term) -> Term:
             kind = term.kind
             if isinstance(kind, ChunkFold):
                 folded.add(kind.index)
@@ -317,13 +337,15 @@ class KernelCode:
                 return self.kernel.terms.remake(term, [body])
             if isinstance(kind, Folded):
                 bounds = [visit(arg) for arg in term.args[:2]]
-                size = self._fold_size(term)
+                size, outer = self._fold_size(term), known.pop(kind.index, None)
                 if size is not None:
                     known[kind.index] = size
                 folded.add(kind.index)
                 body = self._with_pairs(term, axes, known, made, tag, visit)
                 folded.discard(kind.index)
                 known.pop(kind.index, None)
+                if outer is not None:
+                    known[kind.index] = outer
                 return self.kernel.terms.remake(term, [*bounds, body])
             if (
                 isinstance(kind, Computed)
@@ -357,7 +379,7 @@ class KernelCode:
     def _staged(
         self,
         load: Term,
-        known: dict[str, int],
+        known: Mapping[str, int],
         made: dict[Hashable, Staged],
         tag: str,
         element: Attribute | None = None,
@@ -371,13 +393,14 @@ class KernelCode:
         key = (load, sizes, element, in_pairs)
         if key not in made:
             name = f"{tag}.{len(made)}"
-            self.sizes |= dict(zip(axes, sizes, strict=True))
             has_lanes = self.code.is_vector(load)
             if not has_lanes:
                 axes = self._in_order(load, in_pairs)
-            made[key] = Staged(name, load, axes, element, in_pairs)
+            where = {axis: known[axis] for axis in axes}
+            made[key] = Staged(name, load, axes, where, element, in_pairs)
+            names = tuple(sorted(load.free))
             self.code.buffers[name] = self.tile(
-                element, axes, known, has_lanes, in_pairs
+                element, axes, where, names, has_lanes, in_pairs
             )
         indices = [self.kernel.terms.index(axis) for axis in sorted(load.free)]
         return self.kernel.terms.held(Held(made[key].name), indices, element)
@@ -490,17 +513,24 @@ class KernelCode:
         code = self.code
         load = staged.load
         buffer = code.buffers[staged.name]
+
+        def range_of(axis: str) -> Range:
+            if not axis.startswith("%"):
+                return ranges(axis)
+            size = staged.sizes[axis]  # The index of a fold inside.
+            return Range(self.number(0), self.number(size), size)
+
         if staged.in_pairs:
-            fill_pairs(self, staged, ranges)
+            fill_pairs(self, staged, range_of)
             return
         if not buffer.has_lanes:
-            fill_extended(self, staged, ranges)
+            fill_extended(self, staged, range_of)
             return
         along = ""
         if load.type == memory_element(load.type):
             count = code.lanes.lanes
             for axis in staged.axes:
-                if self.advances(load, axis) and ranges(axis).size >= count:
+                if self.advances(load, axis) and range_of(axis).size >= count:
                     along = axis
         others = [axis for axis in staged.axes if axis != along]
 
@@ -508,8 +538,8 @@ class KernelCode:
             if not along:
                 self._copy_lanes(load, buffer)
                 return
-            whole = self._turn(load, buffer, along, ranges(along))
-            axis = ranges(along)
+            whole = self._turn(load, buffer, along, range_of(along))
+            axis = range_of(along)
 
             def rest(index: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
                 with code.bound(along, code.add(axis.start, index), index):
@@ -518,7 +548,7 @@ class KernelCode:
 
             code.loop(whole, axis.length, 1, [], rest)
 
-        self.over(others, ranges, inner)
+        self.over(others, range_of, inner)
 
     def over(
         self,
@@ -567,9 +597,7 @@ class KernelCode:
             with code.lane_index(code.lane_at(lane)):
                 value = code.extended(code.value(load), buffer)
             indices = [code.local[axis] for axis in buffer.axes]
-            code.builder.insert(
-                memref.StoreOp.get(value, buffer.memory, [*indices, lane])
-            )
+            code.store(value, buffer.memory, [*indices, lane])
             return []
 
         code.loop(self.number(0), self.number(code.lanes.width), 1, [], body)
@@ -598,9 +626,7 @@ class KernelCode:
                         code.add(index, k) if other == axis else code.local[other]
                         for other in buffer.axes
                     ]
-                    code.builder.insert(
-                        vector.StoreOp(column, buffer.memory, [*indices, lane])
-                    )
+                    code.store(column, buffer.memory, [*indices, lane])
                 return []
 
             code.loop(self.number(0), self.number(code.lanes.width), count, [], group)

@@ -10,7 +10,6 @@ from xdsl.dialects.builtin import (
     VectorType,
 )
 from xdsl.ir import Block, Region, SSAValue
-from xdsl.utils.hints import isa
 
 from moa_dialect.lowering.shuffles import transposed
 from moa_dialect.lowering.tiles import (
@@ -26,8 +25,6 @@ from moa_dialect.lowering.vector_code import (
     Buffer,
     Lanes,
     NotLifted,
-    VectorCode,
-    element_of_vector,
 )
 from moa_dialect.lowering.vector_kernel import KernelCode, Range
 from moa_dialect.lowering.vector_passes import contracts
@@ -109,8 +106,7 @@ class Outputs:
         statements = materialize(code.terms, statements, axes, tag)
 
         def whole(axis: str) -> Range:
-            size = tile_axes.get(axis, kernel.sizes.get(axis))
-            assert size is not None
+            size = tile_axes[axis]
             return Range(kernel.start_of(axis), self.number(size), size)
 
         for item in staged:
@@ -129,7 +125,8 @@ class Outputs:
                 if item.target is Target.TILE and item.axes and item.name in live:
                     dims = [sizes[axis] for axis in item.axes]
                     memory = kernel.allocate([*dims, code.lanes.width], item.value.type)
-                    code.buffers[item.name] = Buffer(memory, item.axes)
+                    names = tuple(sorted(item.value.free))
+                    code.buffers[item.name] = Buffer(memory, item.axes, names=names)
 
         def extents(axis: str) -> tuple[SSAValue, int | None]:
             return self.number(sizes[axis]), sizes[axis]
@@ -147,21 +144,14 @@ class Outputs:
             statement: Statement, value: SSAValue, copy: int, vector_: int
         ) -> None:
             number = int(statement.name[1:])
-            value = _stored(code, value)
             lane = vector_ * code.lanes.lanes
             if number in turned:
                 buffer = turned[number]
                 indices = [code.local_index(axis, copy) for axis in buffer.axes]
-                code.builder.insert(
-                    vector.StoreOp(value, buffer.memory, [*indices, self.number(lane)])
-                )
+                code.store(value, buffer.memory, [*indices, self.number(lane)])
                 return
             memory, address = self._address(outputs[number], code.lanes.base, copy)
-            if code.scalar_lane is not None:
-                code.builder.insert(memref.StoreOp.get(value, memory, [address]))
-                return
-            address = code.add(address, lane)
-            code.builder.insert(vector.StoreOp(value, memory, [address]))
+            code.store(value, memory, [code.add(address, lane)])
 
         code.output = store
         for nest in nests:
@@ -320,14 +310,3 @@ class Outputs:
             condition = code.emit(arith.AndIOp(condition, other))
         block = Block([store, scf.YieldOp()])
         code.builder.insert(scf.IfOp(condition, (), Region(block)))
-
-
-def _stored(code: VectorCode, value: SSAValue) -> SSAValue:
-    """A value as it lies in memory: truth values take a byte."""
-    is_vector = isa(value.type, VectorType)
-    element = element_of_vector(value.type)
-    stored = memory_element(element)
-    if stored == element:
-        return value
-    result = code.vector_type(stored) if is_vector else stored
-    return code.make(arith.ExtUIOp, (value,), result)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from xdsl.dialects import arith, memref, vector
+from xdsl.dialects import arith, vector
 from xdsl.dialects.arith import FastMathFlagsAttr
 from xdsl.dialects.builtin import (
+    AnyFloat,
     IntegerAttr,
     VectorType,
     i1,
@@ -47,6 +48,7 @@ from moa_dialect.passes.kernels import (
     Accumulator,
     Group,
     Pass,
+    Pivot,
     ignores_nan,
 )
 from moa_dialect.passes.terms import (
@@ -212,8 +214,7 @@ class PassCode:
             assert code.start is not None
             assert code.length is not None
             return Range(code.start, code.length, self.size)
-        size = self._tile_axes().get(axis, self.kernel.sizes.get(axis))
-        assert size is not None
+        size = self._tile_axes()[axis]
         return Range(self.kernel.start_of(axis), self.number(size), size)
 
     def _early(self, statements: Sequence[Statement]) -> list[Statement]:
@@ -262,13 +263,21 @@ class PassCode:
                 ):
                     along = self.in_pairs.get(item.name, "")
                     code.buffers[item.name] = self.kernel.tile(
-                        item.value.type, item.axes, sizes, True, along
+                        item.value.type,
+                        item.axes,
+                        sizes,
+                        tuple(sorted(item.value.free)),
+                        in_pairs=along,
                     )
+        values = {
+            s.name: s.value for n in nests for s in n.items if isinstance(s, Statement)
+        }
         for name in taken:
             other = taken[name]
             while other in taken:
                 other = taken[other]
-            code.buffers[name] = code.buffers[other]
+            names = tuple(sorted(values[name].free))
+            code.buffers[name] = replace(code.buffers[other], names=names)
         self.live = {s.name for n in nests for s in n.items if isinstance(s, Statement)}
         if not all_live:
             self.live = live
@@ -336,7 +345,7 @@ class PassCode:
         if not sizes:
             for number, value in enumerate(values):
                 lane = self.number(number * code.lanes.lanes)
-                code.builder.insert(vector.StoreOp(value, memory, [*indices, lane]))
+                code.store(value, memory, [*indices, lane])
             return
 
         def body(index: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
@@ -590,8 +599,7 @@ class SplitPass(PassCode):
         )
         if not own:
             for r in group.pivots:
-                value = code.value(self._bind(r.value, group, "", "final"))
-                code.held[Held(r.name, "final")] = [value]
+                self._merge_pivot(r, group, "")
             for a in group.accumulators:
                 self._combine_lanes(a, self._moved(a, group, "final"), "final")
             return
@@ -605,8 +613,7 @@ class SplitPass(PassCode):
         for a in group.accumulators:
             self._combine_lanes(a, self._moved(a, group, "first"), "together")
         for r in group.pivots:
-            value = code.value(self._bind(r.value, group, "first", "final"))
-            code.held[Held(r.name, "final")] = [value]
+            self._merge_pivot(r, group, "first")
         for a in group.accumulators:
             together = self._state(a, "together", False)
             moved = together
@@ -614,6 +621,12 @@ class SplitPass(PassCode):
                 move = self._bind(a.move, group, "first", "final", "together")
                 moved = self._if_any(move, together, "total", ())
             code.held[Held(a.name, "final")] = [code.value(moved)]
+
+    def _merge_pivot(self, r: Pivot, group: Group, old: str) -> None:
+        """The pivot of all lanes together; of nothing it is what it starts from."""
+        value = self._bind(r.value, group, old, "final")
+        merged = self._if_any(value, r.start, "total", ())
+        self.code.held[Held(r.name, "final")] = [self.code.value(merged)]
 
     def _state(self, a: Accumulator, version: str, in_lanes: bool) -> Term:
         axes = (*((self.LANE,) if in_lanes else ()), *a.axes)
@@ -675,8 +688,7 @@ class SplitPass(PassCode):
 
         def loops(axes: Sequence[str], indices: list[SSAValue]) -> None:
             if not axes:
-                store = memref.StoreOp.get(self._across(a, value), memory, indices)
-                code.builder.insert(store)
+                code.store(self._across(a, value), memory, indices)
                 return
 
             def body(index: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
@@ -731,9 +743,13 @@ def reduced(code: VectorCode, kind: str, value: SSAValue) -> SSAValue:
     """All lanes of a vector combined into one scalar."""
     type_ = value.type
     assert isa(type_, VectorType)
+    operands = [value]
+    if kind == "add" and isinstance(type_.element_type, AnyFloat):
+        # Otherwise sums start from 0, and -0 is lost.
+        operands.append(code.constant(-0.0, type_.element_type, False))
     # xDSL's constructor gives the result the type of the vector.
     op = vector.ReductionOp.create(
-        operands=[value],
+        operands=operands,
         result_types=[element_of_vector(type_)],
         properties={
             "kind": CombiningKindAttr(CombiningKindFlag(kind)),

@@ -26,6 +26,7 @@ from moa_dialect.ops.normal_form import (
     body_of,
     cell_element,
 )
+from moa_dialect.passes.rebuild import LONGEST_CHAIN, longest_chain
 from moa_dialect.passes.terms import Computed, Held, NotATerm, Reader, Term, Terms, walk
 from moa_dialect.types import element_of
 
@@ -138,6 +139,8 @@ def read_kernel(op: ComprehensionOp, function: FuncOp) -> Kernel:
     Raises:
         NotATerm: if it holds what a kernel cannot, with the reason.
     """
+    if longest_chain(op) > LONGEST_CHAIN:
+        raise NotATerm(f"a chain of more than {LONGEST_CHAIN} operations")
     return _KernelReader(op, function).read_kernel()
 
 
@@ -159,6 +162,7 @@ class _KernelReader(Reader):
         self.inner = op.body
         self.rows: dict[SSAValue, tuple[tuple[str, ...], Term]] = {}
         self.held: dict[SSAValue, Held] = {}
+        self.count = 0
 
     def read_kernel(self) -> Kernel:
         """Read the whole comprehension."""
@@ -257,10 +261,11 @@ class _KernelReader(Reader):
             raise NotATerm("a fold from a given start, or with a domain")
         self._expect_outside(op)
         block, terminator = body_of(op.body)
-        index, hint = self._index(block)
+        number = self._number()
+        index, hint = self._index(block, number)
         lower, upper = self.read(op.lower), self.read(op.upper)
         axes, part = self.row(terminator.values[0])
-        name = f"a{len(self.kernel.passes)}.0"
+        name = f"a{number}.0"
         type_ = element_of(op.result.type)
         function = _named(op.function)
         accumulator = Accumulator(name, function, axes, type_, part)
@@ -274,9 +279,9 @@ class _KernelReader(Reader):
         if any(isa(r.type, TensorType) for r in op.pivots):
             raise NotATerm("a pivot that is an array")
         block, terminator = body_of(op.data)
-        index, hint = self._index(block)
+        number = self._number()
+        index, hint = self._index(block, number)
         lower, upper = self.read(op.lower), self.read(op.upper)
-        number = len(self.kernel.passes)
         place = Pass(index, hint, lower, upper, [])
         views = op.views()
         names = {
@@ -384,9 +389,14 @@ class _KernelReader(Reader):
         indices = [self.terms.index(axis) for axis in axes]
         return self.terms.held(Held(name, "final"), indices, type_)
 
-    def _index(self, block: Block) -> tuple[str, str]:
+    def _number(self) -> int:
+        """A number for a pass; passes that it needs are read later, and get others."""
+        self.count += 1
+        return self.count - 1
+
+    def _index(self, block: Block, number: int) -> tuple[str, str]:
         """The name of a pass's index."""
-        name = f"p{len(self.kernel.passes)}"
+        name = f"p{number}"
         self.bind(block.args[0], name)
         return name, block.args[0].name_hint or "p"
 
@@ -444,6 +454,8 @@ def split_folds(kernel: Kernel, rows: Sequence[str] = ()) -> None:
             continue
         wanted = terms.replace(term, made)
         lower, upper = wanted.args[:2]
+        if (lower.free | upper.free) & set(rows):
+            continue  # Its range differs between the elements of a row.
         shared = next(
             (
                 place
@@ -454,7 +466,7 @@ def split_folds(kernel: Kernel, rows: Sequence[str] = ()) -> None:
             None,
         )
         if shared is None:
-            name = f"p{len(kernel.passes)}"
+            name = f"f{len(kernel.passes)}"
             shared = Pass(name, "p", lower, upper, [Group([], [])])
             kernel.passes.append(shared)
         number = kernel.passes.index(shared)

@@ -17,7 +17,7 @@ from moa_dialect.passes.share import hoist, merge_equal
 from moa_dialect.passes.simplify import Normalize
 from moa_dialect.passes.terms import INDEX, NotATerm, Reader, Term, Terms, Writer
 
-_LONGEST_CHAIN = 200
+LONGEST_CHAIN = 200
 """Longer ones are left alone: terms are walked by recursion."""
 
 
@@ -54,8 +54,8 @@ def read_body(op: ComprehensionOp, function: FuncOp) -> Body:
     """
     if any(rank(array) != len(op.extents) for array in op.arrays):
         raise NotATerm("a comprehension of arrays")
-    if longest_chain(op) > _LONGEST_CHAIN:
-        raise NotATerm(f"a chain of more than {_LONGEST_CHAIN} operations")
+    if longest_chain(op) > LONGEST_CHAIN:
+        raise NotATerm(f"a chain of more than {LONGEST_CHAIN} operations")
     terms = Terms()
     reader = Reader(terms, function.body.block)
     block, terminator = body_of(op.body)

@@ -157,12 +157,6 @@ def _find(
                 f"f(x; r') / f(x; r) = {quotient} is not known to be positive, so it "
                 f"need not keep the order that {function} goes by"
             )
-        divisor = sp.fraction(sp.together(quotient))[1]
-        if not divisor.is_nonzero:
-            raise NoTransport(
-                f"f(x; r') / f(x; r) = {quotient} divides by {divisor}, which may be 0 "
-                f"on the way"
-            )
         return _single("rank one", body, quotient, nil)
     if function != "add":
         raise NoTransport(

@@ -316,6 +316,7 @@ PUBLIC = {
     name: function
     for name in moa.__all__
     if inspect.isfunction(function := getattr(moa, name))
+    and function.__module__ != "moa_dialect.lowering.runtime"
     and name not in ("jit", "interpret")
 }
 

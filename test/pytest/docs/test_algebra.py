@@ -16,7 +16,9 @@ PAGE = (Path(__file__).resolve().parents[3] / "docs" / "algebra.md").read_text("
 FUNCTIONS = [
     name
     for name in moa.__all__
-    if inspect.isfunction(getattr(moa, name)) and name not in ("jit", "interpret")
+    if inspect.isfunction(function := getattr(moa, name))
+    and function.__module__ != "moa_dialect.lowering.runtime"
+    and name not in ("jit", "interpret")
 ]
 
 

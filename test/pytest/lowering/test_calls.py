@@ -8,10 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from xdsl.context import Context
 
 import moa_dialect as moa
 from moa_dialect.errors import DTypeError, LayoutError, MoaError, ShapeError
+from moa_dialect.lowering import engine
 from moa_dialect.lowering import kernel as kernels
+from moa_dialect.parsing import ModuleParser
+from moa_dialect.universe import register_dialects
 
 A = np.arange(6, dtype=np.float32).reshape(2, 3)
 
@@ -71,6 +75,24 @@ def test_the_number_of_arguments_is_checked_every_time():
         np.testing.assert_array_equal(program(A), 2 * A)
         with pytest.raises(MoaError, match="expected as many arguments"):
             program(A, A)
+
+
+def test_functions_of_one_module_are_told_apart():
+    text = """
+func.func @sum(%a: tensor<3xf64>) -> tensor<f64> {
+  %s = moa.reduce add %a : tensor<3xf64> -> tensor<f64>
+  func.return %s : tensor<f64>
+}
+func.func @product(%a: tensor<3xf64>) -> tensor<f64> {
+  %s = moa.reduce mul %a : tensor<3xf64> -> tensor<f64>
+  func.return %s : tensor<f64>
+}"""
+    context = Context()
+    register_dialects(context)
+    module = ModuleParser(context, text).parse_module()
+    a = np.array([2.0, 3.0, 4.0])
+    assert engine.compile_module(module, "sum")(a) == 9
+    assert engine.compile_module(module, "product")(a) == 24
 
 
 # What a kernel takes

@@ -9,6 +9,7 @@ import ctypes
 import math
 import re
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -144,7 +145,14 @@ def engine(operation: str, element: str, lanes: int, target: str, operands: int)
     from mlir.execution_engine import ExecutionEngine
 
     module = expanded(program(operation, element, lanes, operands), target)
-    libraries = upstream.runtime_libraries()
+    import mlir
+
+    # Upstream's conversions of f16 and bf16 that processors do not have.
+    libraries = [
+        str(file)
+        for folder in mlir.__path__
+        for file in (Path(folder) / "lib").glob("libmlir_float16_utils.so*")
+    ]
     return ExecutionEngine(lowered(module), opt_level=3, shared_libs=libraries)
 
 

@@ -133,7 +133,7 @@ CASES: dict[str, Case] = {
         library.absmax_scaled_product,
         [Spec(("b", "n")), Spec(("n", "p"))],
         [(3, -1), (-1, 2)],
-        SOFTMAX,
+        ("add", "max", "count"),
     ),
     "weighted layernorm": Case(
         library.layernorm,
@@ -192,7 +192,8 @@ def as_tuple(value: Any) -> tuple[Any, ...]:
 def assert_close(given: Sequence[Any], expected: Sequence[Any], rtol: float) -> None:
     for one, other in zip(given, expected, strict=True):
         finite = np.abs(other, where=np.isfinite(other), out=np.zeros_like(other))
-        size = float(np.max(finite, initial=0.0))
+        # Sums that cancel, as those of distances from the mean, are rounding alone.
+        size = max(float(np.max(finite, initial=0.0)), 0.1)
         np.testing.assert_allclose(one, other, rtol=rtol, atol=rtol * size)
 
 

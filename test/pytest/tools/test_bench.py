@@ -208,7 +208,7 @@ def test_memory_of_a_call_is_that_of_its_peak():
 
     extra, result = worker.extra_memory(call)
     assert result == 2**13
-    assert 2**25 <= extra < 2**25 + 2**23
+    assert 2**25 - 2**20 <= extra < 2**25 + 2**23  # a page more or less is noise
 
 
 def test_no_reference_is_an_error():

@@ -1,0 +1,317 @@
+"""Kernels in vectors give what the interpreter gives, under any schedule."""
+
+# What any function gives has no type.
+# pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownVariableType=false
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import ml_dtypes
+import numpy as np
+import pytest
+from xdsl.context import Context
+
+import moa_dialect as moa
+from moa_dialect import library
+from moa_dialect.errors import CompileError
+from moa_dialect.lowering.engine import entries, kernel_of
+from moa_dialect.lowering.pipelines import FUSING
+from moa_dialect.passes.infer_shapes import functions_of
+from moa_dialect.passes.kernels import ignores_nan, read_kernel
+from moa_dialect.passes.lift import SCHEDULE, LiftPass, Schedule, choose, parse_schedule
+from moa_dialect.passes.machine import MACHINES
+from moa_dialect.passes.rebuild import comprehensions
+
+Program = Callable[..., Any]
+RTOL = {"float64": 1e-13, "float32": 3e-6, "float16": 4e-3, "bfloat16": 2e-2}
+
+
+def full(q: Any, k: Any, v: Any) -> Any:
+    return moa.attention(q, k, v)
+
+
+def causal(q: Any, k: Any, v: Any) -> Any:
+    return moa.attention(q, k, v, is_causal=True)
+
+
+def window(q: Any, k: Any, v: Any) -> Any:
+    return moa.attention(q, k, v, is_causal=True, window=5)
+
+
+def band(q: Any, k: Any, v: Any) -> Any:
+    return moa.attention(q, k, v, window=5)
+
+
+def product(a: Any, b: Any) -> Any:
+    return moa.inner("add", "mul", a, b)
+
+
+def by_rows(a: Any, b: Any) -> Any:
+    return moa.inner("add", "mul", a, moa.transpose(b))
+
+
+def numbers(*shape: int, dtype: Any = np.float32, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def under(
+    program: Program, arrays: list[np.ndarray], schedule: str, is_lifted: bool = True
+) -> tuple[np.ndarray, ...]:
+    """What a program gives, compiled under a schedule."""
+    module = moa.jit(program).lower(*arrays).module("fused")
+    LiftPass(schedule).apply(Context(), module)
+    for pass_ in FUSING["target"][1:]:
+        pass_.apply(Context(), module)
+    assert any(op.name == "scf.parallel" for op in module.walk()) == is_lifted
+    result = kernel_of(module, entries(module)[0])(*arrays)
+    return result if isinstance(result, tuple) else (result,)
+
+
+def agree(given: Any, program: Program, arrays: list[np.ndarray]) -> None:
+    """Check results against the interpreter, which adds in the order of f64."""
+    expected = moa.interpret(program, *arrays)
+    expected = expected if isinstance(expected, tuple) else (expected,)
+    for one, other in zip(given, expected, strict=True):
+        assert one.dtype == other.dtype
+        rtol = RTOL.get(other.dtype.name, 0)
+        one, other = (np.asarray(x, float) for x in (one, other))
+        size = float(np.max(np.abs(other), initial=0, where=np.isfinite(other)))
+        np.testing.assert_allclose(one, other, rtol, rtol * size)
+
+
+QUERIES = (
+    "j=procs,regs:1,lanes:1;p=chunk:1,regs:1",
+    "j=procs,regs:2,lanes:4;p=chunk:7,regs:3",
+    "j=procs,regs:3,lanes:8;p=chunk:96,regs:8",
+    "j=procs,regs:2,lanes:16;p=chunk:8,regs:12",
+)
+KEYS = (
+    "p=chunk:1,block:1,regs:1,lanes:1",
+    "p=chunk:2,block:3,regs:2,lanes:4",
+    "p=chunk:3,block:2,regs:1,lanes:16",
+)
+
+
+@pytest.mark.parametrize("schedule", QUERIES)
+@pytest.mark.parametrize("program", [full, causal, window, band])
+@pytest.mark.parametrize("n", [1, 7, 8, 9, 31, 33])
+def test_queries_in_the_lanes(program: Program, schedule: str, n: int) -> None:
+    """Extents below, at and above lanes, blocks and chunks."""
+    arrays = [numbers(2, n, 5), numbers(2, n, 5, seed=1), numbers(2, n, 19, seed=2)]
+    agree(under(program, arrays, schedule), program, arrays)
+
+
+@pytest.mark.parametrize("schedule", KEYS)
+@pytest.mark.parametrize("m", [1, 15, 16, 17, 49])
+def test_keys_in_the_lanes(schedule: str, m: int) -> None:
+    arrays = [numbers(2, 3, 5), numbers(2, m, 5, seed=1), numbers(2, m, 19, seed=2)]
+    agree(under(full, arrays, schedule), full, arrays)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("program", [full, causal])
+def test_element_types(program: Program, dtype: Any) -> None:
+    arrays = [numbers(1, 21, 16, dtype=dtype, seed=k) for k in range(3)]
+    agree(under(program, arrays, "auto"), program, arrays)
+
+
+ROWS: dict[str, Program] = {
+    "softmax": library.softmax,
+    "log_softmax": library.log_softmax,
+    "logsumexp": library.logsumexp,
+    "variance": library.variance,
+    "layernorm": library.layernorm,
+    "l2_norm": library.l2_norm,
+    "entropy": lambda x: library.entropy(library.softmax(x)),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("n", [1, 16, 77, 300])
+def test_rows_in_the_lanes(name: str, n: int) -> None:
+    """Lanes have states of their own, which are merged."""
+    arrays = [numbers(3, n) + 10]
+    schedule = "p=chunk:2,block:2,regs:2,lanes:4"
+    agree(under(ROWS[name], arrays, schedule), ROWS[name], arrays)
+
+
+@pytest.mark.parametrize("program", [product, by_rows])
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        "auto",
+        "i=procs,block:5;j=procs,regs:2,lanes:4;p=chunk:9,regs:3",
+        "j=procs,block:4;i=procs,regs:1,lanes:8;p=chunk:50,regs:2",
+        "j=procs,regs:2,lanes:8",
+        "p=chunk:3,block:2,regs:2,lanes:4",
+    ],
+)
+def test_products(program: Program, schedule: str) -> None:
+    b = (23, 17) if program is product else (17, 23)
+    arrays = [numbers(13, 23), numbers(*b, seed=1)]
+    agree(under(program, arrays, schedule), program, arrays)
+
+
+def test_integers_and_truth_values() -> None:
+    a = np.random.default_rng(0).integers(-9, 9, (13, 40))
+    agree(under(product, [a, a.T.copy()], "auto"), product, [a, a.T.copy()])
+
+    def any_of(a: Any) -> Any:
+        return moa.reduce("or", a)
+
+    agree(under(any_of, [a > 7], "auto"), any_of, [a > 7])
+
+
+@pytest.mark.parametrize("n", [0, 1, 5, 64, 65, 200])
+def test_one_kernel_for_every_length(n: int) -> None:
+    specs = [moa.ArraySpec(("h", "n", 8), np.float32)] + [
+        moa.ArraySpec(("h", "m", 8), np.float32)
+    ] * 2
+    kernel = moa.jit(causal).lower(*specs)
+    arrays = [numbers(2, n, 8), numbers(2, n + 3, 8), numbers(2, n + 3, 8)]
+    agree((kernel(*arrays),), causal, arrays)
+
+
+@pytest.mark.parametrize("program", [full, causal])
+def test_results_do_not_depend_on_the_number_of_threads(program: Program) -> None:
+    arrays = [numbers(2, 150, 16, seed=k) for k in range(3)]
+    compiled = moa.jit(program)
+    results: list[np.ndarray] = []
+    for threads in (1, 2, 3):
+        moa.set_num_threads(threads)
+        results.append(compiled(*arrays))
+    moa.set_num_threads(None)
+    for other in results[1:]:
+        np.testing.assert_array_equal(results[0], other)
+
+
+def test_what_has_no_vector_code_is_compiled_all_the_same() -> None:
+    a = numbers(40)
+    agree(
+        under(lambda a: moa.scan("add", a), [a], "auto", is_lifted=False),
+        lambda a: moa.scan("add", a),
+        [a],
+    )
+    agree(
+        under(lambda a: moa.reduce("sub", a), [a], "auto", is_lifted=False),
+        lambda a: moa.reduce("sub", a),
+        [a],
+    )
+
+
+# NaN
+
+
+def kernel_read(program: Program, *arrays: np.ndarray) -> Any:
+    module = moa.jit(program).lower(*arrays).module("fused")
+    (function,) = functions_of(module)
+    (comprehension,) = comprehensions(function)
+    return read_kernel(comprehension, function)
+
+
+def test_a_maximum_ignores_nan_where_a_sum_shows_it() -> None:
+    kernel = kernel_read(library.logsumexp, numbers(3, 40))
+    (pass_,) = kernel.passes
+    assert ignores_nan(kernel, pass_, pass_.accumulators[0])
+    assert not ignores_nan(kernel, pass_, pass_.accumulators[1])
+
+
+def test_a_maximum_that_is_a_result_does_not_ignore_nan() -> None:
+    def top_and_sum(x: Any) -> Any:
+        m = moa.omega(lambda r: moa.reduce("max", r), [1], x)
+        e = moa.omega(
+            lambda r: moa.reduce("add", moa.exp(r - moa.reduce("max", r))), [1], x
+        )
+        return m, e
+
+    kernel = kernel_read(top_and_sum, numbers(3, 40))
+    (pass_,) = kernel.passes
+    assert not ignores_nan(kernel, pass_, pass_.accumulators[0])
+
+
+@pytest.mark.parametrize("name", ["softmax", "logsumexp", "layernorm", "top"])
+def test_nan_is_where_the_interpreter_has_it(name: str) -> None:
+    def top(x: Any) -> Any:
+        return moa.omega(lambda r: moa.reduce("max", r), [1], x)
+
+    program = top if name == "top" else ROWS[name]
+    x = numbers(6, 90)
+    x[1, 70], x[3, 0], x[4, 3] = np.nan, np.nan, -np.inf
+    given = cast(np.ndarray, moa.jit(program)(x))
+    expected = cast(np.ndarray, moa.interpret(program, x))
+    np.testing.assert_array_equal(np.isnan(given), np.isnan(expected))
+
+
+def test_a_sum_of_minus_zeros_is_one() -> None:
+    x = np.full((2, 37), -0.0)
+    sums = moa.omega(lambda r: moa.reduce("add", r), [1], x)
+    assert np.signbit(np.asarray(sums)).all()
+
+
+# Schedules
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no axis has lanes"),
+        ("i", "expected axis=resource:extent"),
+        ("i=cores:2", "expected procs, chunk, block, regs or lanes, got cores"),
+        ("i=lanes:0", "lanes of at least 1, got 0"),
+        ("i=lanes:3", "lanes are a power of 2, got 3"),
+        ("i=lanes:4,chunk:2", "i is not folded and has no chunks"),
+    ],
+)
+def test_text_that_is_no_schedule(text: str, message: str) -> None:
+    with pytest.raises(CompileError, match=message):
+        parse_schedule(text, ["i", "j"])
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        Schedule("i", 16, 2, 12, 96),
+        Schedule("", 8, 4, 3, 32),
+        Schedule("j", 16, 4, 6, 256, "i", 96),
+    ],
+)
+def test_a_schedule_reads_as_it_prints(schedule: Schedule) -> None:
+    assert parse_schedule(str(schedule), ["i", "j"]) == schedule
+
+
+def chosen(program: Program, *arrays: np.ndarray, machine: str = "avx512") -> Schedule:
+    schedule = choose(kernel_read(program, *arrays), MACHINES[machine])
+    assert schedule is not None
+    return schedule
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_registers_are_enough(machine: str) -> None:
+    arrays = [numbers(2, 256, 64, seed=k) for k in range(3)]
+    schedule = chosen(full, *arrays, machine=machine)
+    used = schedule.vectors * schedule.registers + schedule.vectors + 1
+    assert used <= MACHINES[machine].registers
+    assert schedule.lanes * 4 == MACHINES[machine].vector_bytes
+
+
+def test_many_queries_are_in_the_lanes_and_one_query_leaves_them_to_keys() -> None:
+    many = [numbers(2, n, 64) for n in (256, 256, 256)]
+    one = [numbers(2, n, 64) for n in (1, 256, 256)]
+    assert chosen(full, *many).lane == "j"
+    assert chosen(full, *one).lane == ""
+
+
+def test_long_rows_are_in_the_lanes() -> None:
+    assert chosen(library.logsumexp, numbers(64, 4096)).lane == ""
+
+
+def test_the_attribute_is_a_schedule() -> None:
+    module = moa.jit(product).lower(numbers(8, 9), numbers(9, 10)).module("fused")
+    LiftPass().apply(Context(), module)
+    (text,) = [
+        op.attributes[SCHEDULE] for op in module.walk() if SCHEDULE in op.attributes
+    ]
+    assert "lanes:" in str(text)
