@@ -110,7 +110,8 @@ def fill_pairs(kernel: KernelCode, staged: Staged, ranges: Ranges) -> None:
             index = code.add(range_.start, code.add(code.index[along], k))
             with code.bound(along, index, pair):
                 values.append(_read(code, load, width))
-        value = packed(code, values[0], values[1] if len(steps) > 1 else None)
+        second = values[1] if len(steps) > 1 else None
+        value = packed(code, values[0], second, buffer.has_lanes)
         indices = [code.local[axis] for axis in buffer.axes]
         _store(code, value, buffer.memory, [*indices, *more])
 

@@ -3,8 +3,9 @@
 An instruction of some processors adds the products of two pairs of bf16 to an f32 in
 every lane (x86's `vdpbf16ps`). For it the factor in the lanes lies in pairs along the
 summed index in a tile, as an i32 of two bf16, the even index in the lower half; the
-other factor is read as such a pair and broadcast. Where there is no second index, both
-factors have 0 in its place.
+other factor is read as such a pair and broadcast. Where there is no second index, the
+factor in the lanes has -0 in its place and the other one 0: their product is -0, which
+leaves every sum as it is.
 
 The products are exact, and each addition rounds to nearest. The instruction takes
 subnormal numbers for 0: a product below the smallest normal f32 may be lost.
@@ -40,6 +41,9 @@ DOT = "x86vector.avx512.dot"
 
 LANES = (4, 8, 16)
 """How many lanes the instruction comes with."""
+
+_SIGN = -0x80000000
+"""-0 in the upper half, and 0 in the lower."""
 
 _EQUAL: dict[str, Attribute] = {"predicate": IntegerAttr(0, i64)}
 
@@ -86,15 +90,12 @@ def sums(
                     right = _everywhere(code, other, copy, is_last)
                     if masks:
                         # What a lane has no index for does not count, whatever it is.
+                        mask = masks[number]
                         left = code.once(
                             ("masked", code.key(lanes, copy, number)),
-                            lambda left=left, number=number: code.make(
-                                arith.AndIOp, (left, masks[number]), left.type
-                            ),
+                            lambda left=left, mask=mask: _only(code, left, mask),
                         )
-                        right = code.make(
-                            arith.AndIOp, (right, masks[number]), right.type
-                        )
+                        right = code.make(arith.AndIOp, (right, mask), right.type)
                     after.append(_dot(code, before, left, right))
                 return after
 
@@ -154,6 +155,17 @@ def _everywhere(code: VectorCode, factor: Term, copy: int, is_last: bool) -> SSA
     return code.once(("pair", code.key(factor, copy, 0)), load)
 
 
+def _only(code: VectorCode, pairs: SSAValue, mask: SSAValue) -> SSAValue:
+    """Pairs with -0 in the place of halves that are not in a mask."""
+    type_ = pairs.type
+    kept = code.make(arith.AndIOp, (pairs, mask), type_)
+    every = code.constant(-1, i32, True)
+    others = code.make(arith.XOrIOp, (mask, every), type_)
+    signs = code.constant(_SIGN | _SIGN >> 16 & 0xFFFF, i32, True)
+    zeros = code.make(arith.AndIOp, (others, signs), type_)
+    return code.make(arith.OrIOp, (kept, zeros), type_)
+
+
 def _masks(code: VectorCode, index: str, first: SSAValue) -> list[SSAValue]:
     """For each vector all bits of the halves whose index the lanes have."""
     count = code.local[index]
@@ -184,10 +196,19 @@ def _bits(code: VectorCode, value: SSAValue) -> SSAValue:
     return code.emit(arith.ExtUIOp(half, i32))
 
 
-def packed(code: VectorCode, low: SSAValue, high: SSAValue | None) -> SSAValue:
-    """Pairs of two bf16, alone or in each lane; nothing in the place of one is 0."""
+def packed(
+    code: VectorCode, low: SSAValue, high: SSAValue | None, in_lanes: bool = True
+) -> SSAValue:
+    """Pairs of two bf16, alone or in each lane.
+
+    Nothing in the place of the second is -0 for a factor `in_lanes`, 0 for the other.
+    """
     if high is None:
-        return _bits(code, low)
+        bits = _bits(code, low)
+        if not in_lanes:
+            return bits
+        sign = code.constant(_SIGN, i32, isa(bits.type, VectorType))
+        return code.make(arith.OrIOp, (bits, sign), bits.type)
     type_ = low.type
     if not isa(type_, VectorType):
         bits = [_bits(code, low), _bits(code, high)]
@@ -226,7 +247,7 @@ def read_one(
 def store(code: VectorCode, buffer: Buffer, value: Term) -> None:
     """Put elements of a statement into a tile that lies in pairs, for all copies.
 
-    Indices come in ascending order: what is stored for an even one has 0 after it.
+    Indices come in ascending order: what is stored for an even one has -0 after it.
     """
     place = buffer.axes.index(buffer.pairs)
     by_two = code.register == buffer.pairs and code.copies % 2 == 0
@@ -248,6 +269,9 @@ def store(code: VectorCode, buffer: Buffer, value: Term) -> None:
                 is_even = code.make(
                     arith.CmpiOp, (shift, zero), code.vector_type(i1), _EQUAL
                 )
-                kept = code.make(arith.SelectOp, (is_even, zero, before), type_)
+                low_half = code.constant(0xFFFF, i32, True)
+                sign = code.constant(_SIGN, i32, True)
+                kept = code.make(arith.AndIOp, (before, low_half), type_)
+                kept = code.make(arith.SelectOp, (is_even, sign, kept), type_)
                 pair = code.make(arith.OrIOp, (kept, bits), type_)
             code.builder.insert(vector.StoreOp(pair, buffer.memory, at))

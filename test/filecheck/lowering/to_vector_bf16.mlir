@@ -13,7 +13,8 @@
 // CHECK:         vector.shuffle %[[EVEN]], %[[ODD]] [0, 16, 1, 17, {{.*}}] : vector<16xbf16>, vector<16xbf16>
 // CHECK:         vector.store %{{.*}}, %[[TILE]][%{{.*}}] : memref<128x32xi32>, vector<16xi32>
 // CHECK:         %[[ALONE:.*]] = "arith.extui"(%{{.*}}) : (vector<16xi16>) -> vector<16xi32>
-// CHECK:         vector.store %[[ALONE]], %[[TILE]]
+// CHECK:         %[[PAIR:.*]] = arith.ori %[[ALONE]], %{{.*}} : vector<16xi32>
+// CHECK:         vector.store %[[PAIR]], %[[TILE]]
 // CHECK:         vector.load %[[TILE]]
 // CHECK:         vector.load %[[A]][%{{.*}}] : memref<?xbf16>, vector<2xbf16>
 // CHECK:         "x86vector.avx512.dot"(%{{.*}}) : (vector<16xf32>, vector<32xbf16>, vector<32xbf16>) -> vector<16xf32>

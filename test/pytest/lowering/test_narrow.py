@@ -152,6 +152,16 @@ def test_products_of_what_is_not_a_number(machine: str) -> None:
 
 
 @pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("k", [1, 3, 4])
+def test_sums_of_negative_zeros(machine: str, k: int) -> None:
+    """A pair of one is filled up with what adds nothing, not even a sign."""
+    a, b = np.full((16, k), -0.0, BF16), np.full((k, 16), 1, BF16)
+    result = compiled(wide_product, [a, b], machine)(a, b)
+    assert (result == 0).all()
+    assert np.signbit(result).all()
+
+
+@pytest.mark.parametrize("machine", MACHINES)
 def test_subnormal_products(machine: str) -> None:
     """In pairs they count as 0: each of them is wrong by less than 2^-126."""
     a, b = np.full((16, 3), 2.0**-70, BF16), np.full((3, 16), 2.0**-60, BF16)
