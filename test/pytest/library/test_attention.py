@@ -508,7 +508,7 @@ def test_heads_that_differ_from_those_of_the_queries_have_to_be_known() -> None:
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("of", ["half", "single"])
 def test_half_precision_accumulates_in_single(dtype: Any, of: str) -> None:
-    """The only error of that size is that of rounding the result."""
+    """The only errors of that size are roundings to the type."""
     random = np.random.default_rng(0)
     arrays = [a.astype(dtype) for a in inputs(7, 300, 16, 4, (2, 4), 2)]
     wide = np.dtype(dtype if of == "half" else F32)
