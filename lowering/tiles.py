@@ -362,6 +362,8 @@ def _item(statement: Statement, index: str | None) -> tuple[Item, tuple[str, ...
     fold, start = value.args
     if not isinstance(fold.kind, ChunkFold) or _has_chunk_fold(start):
         return statement, statement.axes
+    if any(isinstance(arg.kind, InPairs) for arg in fold.args[0].args):
+        return statement, ()  # A loop of its own, over pairs.
     reduction = Reduction(statement, value.kind.function, start, fold.args[0])
     return reduction, (index,)
 

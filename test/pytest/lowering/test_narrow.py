@@ -192,6 +192,33 @@ def test_a_tile_in_pairs_that_is_read_one_by_one_too() -> None:
     assert relative(second, powers @ u.astype("f8")) <= 3e-3
 
 
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("lane", ["i", ""])
+def test_sums_that_are_no_rows(machine: str, lane: str) -> None:
+    """A vector of weights and one of bf16: a state without axes of its own."""
+
+    def weighted(x: Any, v: Any) -> Any:
+        powers = moa.exp(moa.omega("sub", (1, 0), x, row_maximum(x)))
+        rounded = moa.cast(moa.cast(powers, "bf16"), "f32")
+        return moa.inner("add", "mul", rounded, moa.cast(v, "f32"))
+
+    def product(a: Any, v: Any) -> Any:
+        return wide_product(a, v)
+
+    pairs = ",pairs" if machine == "avx512bf16" else ""
+    schedule = "i=procs,regs:2,lanes:16;p=chunk:9,regs:3"
+    if not lane:
+        schedule = "p=chunk:4,block:2,regs:2,lanes:8"
+    schedule += pairs
+    x, v = normal(40, 75).astype(F32), normal(75, seed=1).astype(BF16)
+    powers = np.exp(x.astype("f8") - x.max(1, keepdims=True))
+    result = compiled(weighted, [x, v], machine, schedule)(x, v)
+    assert relative(result, powers @ v.astype("f8")) <= 3e-3
+    a = x.astype(BF16)
+    result = compiled(product, [a, v], machine, schedule)(a, v)
+    assert relative(result, a.astype("f8") @ v.astype("f8")) <= 1e-6
+
+
 # Attention
 
 

@@ -225,7 +225,34 @@ BY_RATIO = f"{RATIO} %z = arith.mulf %q, %s : f64\n {YIELD}"
 ADDED = f"{SHIFT} %z = arith.addf %s, %d : f64\n {YIELD}"
 EXPONENTIAL = "%u = arith.subf %x, %r : f64\n %v = math.exp %u : f64\n"
 
+ROUND = "%w = arith.truncf %v : f64 to bf16\n %z = arith.extf %w : bf16 to f64\n"
+
+
+def in_f32(text: str) -> str:
+    return text.replace("f64", "f32")
+
+
 UNPROVED: dict[str, tuple[str, str]] = {
+    "rounding that keeps the range, of a sum": (
+        in_f32(
+            cascade(f"%v = arith.subf %x, %r : f64\n {ROUND} {YIELD}", ADDED, "max")
+        ),
+        "C1 of a1: rounding to bf16 commutes with factors only",
+    ),
+    "rounding in a move": (
+        in_f32(
+            cascade(
+                f"{EXPONENTIAL} moa.yield %v : f64",
+                f"{SHIFT} %e = math.exp %d : f64\n %v = arith.mulf %e, %s : f64\n"
+                f"{ROUND} {YIELD}",
+            )
+        ),
+        "C1 of a1: rounding to bf16 commutes with factors only",
+    ),
+    "rounding from a wider range": (
+        cascade(f"{EXPONENTIAL} {ROUND} {YIELD}", BY_SHIFT),
+        "C1 of a1: rounding to bf16 is no function of real numbers",
+    ),
     "rounding": (
         cascade(
             f"{EXPONENTIAL} %w = arith.truncf %v : f64 to f16\n"
@@ -432,6 +459,12 @@ PROVED: dict[str, tuple[str, str, str, str]] = {
     "of a product": (
         cascade("moa.yield %x : f64", "moa.yield %s : f64", "mul"),
         "none",
+        BY_SYMPY,
+        BY_SYMPY,
+    ),
+    "of what is rounded and keeps its range": (
+        in_f32(cascade(f"{EXPONENTIAL} {ROUND} {YIELD}", BY_SHIFT)),
+        "rank one",
         BY_SYMPY,
         BY_SYMPY,
     ),
