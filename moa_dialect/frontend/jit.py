@@ -311,7 +311,10 @@ class Compiled:
 
     @property
     def scratch_bytes(self) -> int:
-        """The bytes of scratch memory the kernel has at a time.
+        """The bytes of scratch memory that the loops of the stage `onf` have at a time.
+
+        Vector code has tiles of its own on the stack of a task, of sizes that its
+        schedule gives, not the input.
 
         Raises:
             CompileError: if that depends on extents known only at the call.
