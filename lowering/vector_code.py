@@ -15,23 +15,22 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from xdsl.builder import Builder
-from xdsl.dialects import arith, math, memref, scf, vector
+from xdsl.dialects import arith, math, memref, vector
 from xdsl.dialects.arith import FastMathFlagsAttr
 from xdsl.dialects.builtin import (
     AnyFloat,
     DenseIntOrFPElementsAttr,
     IndexType,
     IntegerAttr,
-    UnregisteredOp,
     VectorType,
     i1,
     i64,
 )
-from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
-from xdsl.rewriter import InsertPoint
+from xdsl.ir import Attribute, SSAValue
 from xdsl.utils.hints import isa
 
 from moa_dialect.lowering import pairs
+from moa_dialect.lowering.emitter import COMBINE, INDEX, Emitter, NotLifted, neutral
 from moa_dialect.lowering.tiles import Nest, Reduction, Statement, Target
 from moa_dialect.ops.normal_form import AtOp
 from moa_dialect.passes.terms import (
@@ -45,17 +44,11 @@ from moa_dialect.passes.terms import (
     Term,
     Terms,
 )
-from moa_dialect.scalar_code import apply_named, constant, identity_of
+from moa_dialect.scalar_code import apply_named, constant
 from moa_dialect.types import element_of, kind_of, memory_element
-
-INDEX = IndexType()
 
 Values: TypeAlias = list[SSAValue]
 """One value for each vector of the lanes, or one scalar."""
-
-
-class NotLifted(Exception):
-    """A kernel has no vector code under a schedule; says why."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +99,7 @@ def _no_output(statement: Statement, value: SSAValue, copy: int, number: int) ->
 
 
 @dataclass
-class VectorCode:
+class VectorCode(Emitter):
     """Emits the values of terms.
 
     Attributes:
@@ -152,69 +145,6 @@ class VectorCode:
         default_factory=lambda: list[dict[Hashable, Any]]([{}])
     )
 
-    # Emission.
-
-    def emit(self, op: Operation) -> SSAValue:
-        """Insert an operation with one result."""
-        return self.builder.insert(op).results[0]
-
-    def make(
-        self,
-        operation: type[Operation],
-        operands: Sequence[SSAValue],
-        type_: Attribute,
-        properties: dict[str, Attribute] | None = None,
-    ) -> SSAValue:
-        """Insert an operation, which may be one that xDSL has for scalars only."""
-        properties = properties or {}
-        if operation in _SCALAR_ONLY and isa(type_, VectorType):
-            other = UnregisteredOp.with_name(operation.name)
-            return self.emit(
-                other.create(
-                    operands=operands, result_types=[type_], properties=properties
-                )
-            )
-        return self.emit(
-            operation.create(
-                operands=operands, result_types=[type_], properties=properties
-            )
-        )
-
-    def add(self, left: SSAValue, right: SSAValue | int) -> SSAValue:
-        """The sum of indices."""
-        return self._arithmetic(arith.AddiOp, left, right)
-
-    def sub(self, left: SSAValue, right: SSAValue | int) -> SSAValue:
-        """The difference of indices."""
-        return self._arithmetic(arith.SubiOp, left, right)
-
-    def mul(self, left: SSAValue, right: SSAValue | int) -> SSAValue:
-        """The product of indices."""
-        return self._arithmetic(arith.MuliOp, left, right)
-
-    def div(self, left: SSAValue, right: int) -> SSAValue:
-        """The quotient of an index that is not negative."""
-        return self._arithmetic(arith.DivUIOp, left, right)
-
-    def min(self, left: SSAValue, right: SSAValue | int) -> SSAValue:
-        """The smaller index."""
-        return self._arithmetic(arith.MinSIOp, left, right)
-
-    def max(self, left: SSAValue, right: SSAValue | int) -> SSAValue:
-        """The larger index."""
-        return self._arithmetic(arith.MaxSIOp, left, right)
-
-    def _arithmetic(
-        self, operation: type[Operation], left: SSAValue, right: SSAValue | int
-    ) -> SSAValue:
-        if isinstance(right, int):
-            if right == 0 and operation in (arith.AddiOp, arith.SubiOp):
-                return left
-            if right == 1 and operation in (arith.MuliOp, arith.DivUIOp):
-                return left
-            right = self.number(right)
-        return self.make(operation, (left, right), INDEX)
-
     def vector_type(self, element: Attribute) -> VectorType:
         """The type of a vector of lanes."""
         return VectorType(element, [self.lanes.lanes])
@@ -236,34 +166,6 @@ class VectorCode:
         return self.emit(vector.BroadcastOp(value, self.vector_type(value.type)))
 
     @contextmanager
-    def scope(self, block: Block | None = None) -> Generator[None]:
-        """Values that are emitted within are known within only."""
-        outer = self.builder
-        self.scopes.append({})
-        if block is not None:
-            self.builder = Builder(InsertPoint.at_end(block))
-        yield
-        self.builder = outer
-        self.scopes.pop()
-
-    def loop(
-        self,
-        lower: SSAValue,
-        upper: SSAValue,
-        step: int,
-        initial: Sequence[SSAValue],
-        body: Callable[[SSAValue, list[SSAValue]], Sequence[SSAValue]],
-    ) -> list[SSAValue]:
-        """A loop that carries values."""
-        block = Block(arg_types=[INDEX, *(value.type for value in initial)])
-        with self.scope(block):
-            index, *carried = block.args
-            self.builder.insert(scf.YieldOp(*body(index, list(carried))))
-        loop = scf.ForOp(lower, upper, self.number(step), list(initial), Region(block))
-        self.builder.insert(loop)
-        return list(loop.results)
-
-    @contextmanager
     def bound(self, axis: str, index: SSAValue, local: SSAValue) -> Generator[None]:
         """Let an axis have an index, and one within the tiles."""
         before = self.index.get(axis), self.local.get(axis)
@@ -277,13 +179,6 @@ class VectorCode:
 
     # What is known.
 
-    def find(self, key: Hashable) -> Any:
-        """What is known under a key, None if nothing."""
-        for scope in reversed(self.scopes):
-            if key in scope:
-                return scope[key]
-        return None
-
     def key(self, term: Term, copy: int, number: int) -> Hashable:
         """What tells values of a term apart."""
         copy = copy if self.register in term.free else 0
@@ -292,12 +187,6 @@ class VectorCode:
         if self.scalar_lane is not None:
             return term, copy, self.scalar_lane
         return term, copy, number
-
-    def once(self, key: Hashable, emit: Callable[[], SSAValue]) -> SSAValue:
-        """What is known under a key; emitted if nothing is."""
-        if (known := self.find(key)) is None:
-            known = self.scopes[-1][key] = emit()
-        return known
 
     def know(self, term: Term, copy: int, number: int, value: SSAValue) -> None:
         """Let a value of a term be known in this scope."""
@@ -578,24 +467,10 @@ class VectorCode:
         if not isa(left.type, VectorType):
             return apply_named(function, (left, right), self.builder)
         kind = kind_of(element_of_vector(left.type))
-        operation = _COMBINE.get((function, kind))
+        operation = COMBINE.get((function, kind))
         if operation is None:
             raise NotLifted(f"a fold with {function} of vectors")
         return self.make(operation, (left, right), left.type)
-
-    def neutral(self, function: str, element: Attribute) -> float:
-        """What leaves every value as it is.
-
-        Raises:
-            NotLifted: if values must be combined from the right.
-        """
-        if (function, kind_of(element)) not in _COMBINE:
-            raise NotLifted(f"a fold with {function}")
-        if function == "add" and isinstance(element, AnyFloat):
-            return -0.0
-        from xdsl.dialects.builtin import StringAttr
-
-        return identity_of(StringAttr(function), element)
 
     def accumulate(
         self, function: str, before: SSAValue, body: Term, copy: int, number: int
@@ -714,9 +589,9 @@ class VectorCode:
         is_vector: bool,
     ) -> SSAValue:
         """What a fold starts from: a sum over nothing is 0, not -0."""
-        neutral = self.neutral(function, fold.type)
-        start = self.emit(constant(neutral, fold.type))
-        if isinstance(fold.kind, Folded) and str(neutral) == "-0.0":
+        unit = neutral(function, fold.type)
+        start = self.emit(constant(unit, fold.type))
+        if isinstance(fold.kind, Folded) and str(unit) == "-0.0":
             zero = self.emit(constant(0.0, fold.type))
             is_some = self.emit(arith.CmpiOp(lower, upper, "slt"))
             start = self.emit(arith.SelectOp(is_some, start, zero))
@@ -952,32 +827,6 @@ class VectorCode:
 def element_of_vector(type_: Attribute) -> Attribute:
     """The element type of a vector; of anything else itself."""
     return type_.element_type if isa(type_, VectorType) else type_
-
-
-_SCALAR_ONLY: tuple[type[Operation], ...] = (
-    arith.CmpiOp,
-    arith.CmpfOp,
-    arith.SelectOp,
-    arith.IndexCastOp,
-    arith.TruncIOp,
-    arith.ExtUIOp,
-    arith.ExtSIOp,
-)
-"""Operations that xDSL has for scalars only; upstream has them for vectors too."""
-
-_COMBINE: dict[tuple[str, str], type[Operation]] = {
-    ("add", "float"): arith.AddfOp,
-    ("mul", "float"): arith.MulfOp,
-    ("max", "float"): arith.MaximumfOp,
-    ("min", "float"): arith.MinimumfOp,
-    ("add", "int"): arith.AddiOp,
-    ("mul", "int"): arith.MuliOp,
-    ("max", "int"): arith.MaxSIOp,
-    ("min", "int"): arith.MinSIOp,
-    ("and", "bool"): arith.AndIOp,
-    ("or", "bool"): arith.OrIOp,
-    ("xor", "bool"): arith.XOrIOp,
-}
 
 
 def coefficient(index: Term, axis: str) -> int | None:

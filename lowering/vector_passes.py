@@ -20,6 +20,7 @@ from xdsl.dialects.vector import CombiningKindAttr, CombiningKindFlag
 from xdsl.ir import Attribute, SSAValue
 from xdsl.utils.hints import isa
 
+from moa_dialect.lowering.emitter import neutral
 from moa_dialect.lowering.tiles import (
     Chunk,
     Nest,
@@ -357,9 +358,9 @@ class PassCode:
     def _identity(self, function: str, type_: Attribute, number: int) -> SSAValue:
         """What an accumulator starts from: a sum over nothing is 0, not -0."""
         code = self.code
-        neutral = code.neutral(function, type_)
-        start = code.constant(neutral, type_, True)
-        if str(neutral) != "-0.0":
+        unit = neutral(function, type_)
+        start = code.constant(unit, type_, True)
+        if str(unit) != "-0.0":
             return start
         zero = code.constant(0.0, type_, True)
         if self.lows:

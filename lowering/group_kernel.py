@@ -1,0 +1,896 @@
+"""Kernels for groups of threads: the launch, passes chunk by chunk, outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from xdsl.builder import Builder
+from xdsl.dialects import arith, gpu, memref, scf
+from xdsl.dialects.builtin import (
+    AnyFloat,
+    BFloat16Type,
+    Float16Type,
+    i1,
+    i32,
+)
+from xdsl.ir import Attribute, Block, Region, SSAValue
+from xdsl.rewriter import InsertPoint
+
+from moa_dialect.lowering.emitter import INDEX, NotLifted, neutral
+from moa_dialect.lowering.group_products import (
+    Product,
+    Products,
+    Values,
+    is_stored,
+    read_product,
+)
+from moa_dialect.lowering.group_tiles import (
+    Extent,
+    SharedMemory,
+    Tile,
+    divides,
+)
+from moa_dialect.lowering.groups import (
+    Across,
+    Columns,
+    Fragments,
+    GroupCode,
+    Layout,
+)
+from moa_dialect.lowering.tiles import Chunk
+from moa_dialect.ops.normal_form import AtOp
+from moa_dialect.passes.grid import Grid
+from moa_dialect.passes.kernels import AFTER, BEFORE, Kernel, Output, Pass, all_terms
+from moa_dialect.passes.lift import static_extent
+from moa_dialect.passes.terms import (
+    ChunkFold,
+    Computed,
+    Folded,
+    Held,
+    Term,
+    walk,
+)
+from moa_dialect.scalar_code import constant
+from moa_dialect.types import dtype_of, memory_element
+
+WIDEST = 256
+"""The most columns of an axis that are not folded that a group has at a time."""
+
+
+@dataclass
+class GroupKernel:
+    """Emits one kernel.
+
+    Attributes:
+        kernel: the kernel.
+        grid: how it runs.
+        builder: where code goes.
+        number: gives a number at the entry of the function.
+        place: gives for an array its flat memory and the strides of its axes.
+        value_of: gives the value of what comes from outside.
+        outputs: for each output its flat memory and the strides of its axes, those of
+            the kernel first.
+    """
+
+    kernel: Kernel
+    grid: Grid
+    builder: Builder
+    number: Callable[[int], SSAValue]
+    place: Callable[[SSAValue], tuple[SSAValue, Sequence[SSAValue]]]
+    value_of: Callable[[SSAValue], SSAValue]
+    outputs: Sequence[tuple[SSAValue, Sequence[SSAValue]]]
+    code: GroupCode = field(init=False)
+    shared: SharedMemory = field(init=False)
+    row_axis: str = field(init=False)
+    column_axis: str = field(init=False)
+    row_start: SSAValue | None = None
+    column_start: SSAValue | None = None
+    exists: list[SSAValue | None] = field(default_factory=list[SSAValue | None])
+
+    def __post_init__(self) -> None:
+        self.row_axis = self.kernel.named(self.grid.rows)
+        self.column_axis = self.kernel.named(self.grid.columns)
+        self.exchanges: dict[Attribute, SSAValue] = {}
+
+    @property
+    def height(self) -> int:
+        """How many rows a group has."""
+        return 8 * self.grid.blocks * self.grid.warps if self.row_axis else 1
+
+    def extent(self, axis: str) -> SSAValue:
+        """The extent of an axis."""
+        return self.value_of(self.kernel.extents[axis])
+
+    def static(self, axis: str) -> int | None:
+        """The extent of an axis as a number, None if it is not known."""
+        return static_extent(self.kernel.extents[axis])
+
+    # The launch.
+
+    def emit(self) -> None:
+        """Emit the launch of the kernel."""
+        builder, entry = self.builder, self.number
+        sizes: dict[str, SSAValue] = {}
+        for axis in self.kernel.axes:
+            # An extent that depends on data may have wrapped around.
+            op = arith.MaxSIOp(self.extent(axis), entry(0))
+            size = builder.insert(op).result
+            step = 1
+            if axis == self.row_axis:
+                step = self.height
+            elif axis == self.column_axis:
+                step = self.grid.width
+            if step > 1:
+                size = builder.insert(arith.CeilDivSIOp(size, entry(step))).result
+            sizes[axis] = size
+        groups = entry(1)
+        for size in sizes.values():
+            groups = builder.insert(arith.MuliOp(groups, size)).result
+        body = Block(arg_types=[INDEX] * 12)
+        self.builder = Builder(InsertPoint.at_end(body))
+        self._group(body.args[0], body.args[3], sizes)
+        self.builder.insert(gpu.TerminatorOp())
+        self.builder = builder
+        one, threads = entry(1), entry(32 * self.grid.warps)
+        bytes_ = builder.insert(constant(self.shared.bytes, i32)).result
+        builder.insert(
+            gpu.LaunchOp(
+                Region(body),
+                (groups, one, one),
+                (threads, one, one),
+                dynamicSharedMemorySize=bytes_,
+            )
+        )
+
+    def _group(
+        self, group: SSAValue, thread: SSAValue, sizes: dict[str, SSAValue]
+    ) -> None:
+        """What one group of threads does."""
+        layout: Layout
+        if self.row_axis:
+            layout = Fragments(self.grid.blocks, self.grid.warps)
+        else:
+            layout = Across(32 * self.grid.warps, self._vector())
+        self.code = code = GroupCode(
+            self.kernel.terms,
+            self.builder,
+            self.number,
+            self.place,
+            self.value_of,
+            layout,
+            thread,
+            self._exchange,
+            is_fast=self._is_narrow(),
+        )
+        self.shared = SharedMemory(code, self.grid.matrices)
+        self._decode(group, sizes)
+        for pass_ in self.kernel.passes:
+            GroupPass(self, pass_).emit()
+        GroupOutputs(self).emit()
+
+    def _is_narrow(self) -> bool:
+        """Whether all arrays of floats have half precision."""
+        types = {
+            term.type
+            for term in all_terms(self.kernel)
+            if term.computes(AtOp.name) and isinstance(term.type, AnyFloat)
+        }
+        return bool(types) and all(
+            isinstance(type_, BFloat16Type | Float16Type) for type_ in types
+        )
+
+    def _vector(self) -> int:
+        """How many columns that lie next to each other are loaded at a time."""
+        sizes = [
+            dtype_of(memory_element(term.type)).itemsize
+            for term in all_terms(self.kernel)
+            if term.computes(AtOp.name)
+        ]
+        count = 16 // max(sizes, default=4)
+        rows = [self.static(axis) for o in self.kernel.outputs for axis in o.axes[-1:]]
+        for pass_ in self.kernel.passes:
+            upper = pass_.upper.kind
+            known = pass_.upper.number
+            if known is None and isinstance(upper, SSAValue):
+                known = static_extent(upper)
+            rows.append(None if known is None else int(known))
+            if pass_.lower.number != 0:
+                return 1
+        while count > 1 and any(size is None or size % count for size in rows):
+            count //= 2
+        return count
+
+    def _exchange(self, type_: Attribute, count: int) -> SSAValue:
+        """Memory in which the warps of a group exchange values of a type."""
+        if type_ not in self.exchanges:
+            self.exchanges[type_] = self.shared.allocate([count], type_)
+        return self.exchanges[type_]
+
+    def _decode(self, group: SSAValue, sizes: dict[str, SSAValue]) -> None:
+        """Decode which indices a group has: those of rows differ first."""
+        code, rest = self.code, group
+        axes = [axis for axis in reversed(self.kernel.axes) if axis != self.row_axis]
+        if self.row_axis:
+            axes.insert(0, self.row_axis)
+        number: dict[str, SSAValue] = {}
+        for axis in axes:
+            number[axis] = code.make(arith.RemUIOp, (rest, sizes[axis]), INDEX)
+            rest = code.make(arith.DivUIOp, (rest, sizes[axis]), INDEX)
+        for axis in axes:
+            if axis == self.row_axis:
+                self._decode_rows(number[axis], sizes[axis])
+            elif axis == self.column_axis:
+                self.column_start = code.mul(number[axis], self.grid.width)
+            else:
+                code.index[axis] = number[axis]
+
+    def _decode_rows(self, block: SSAValue, count: SSAValue) -> None:
+        code, axis = self.code, self.row_axis
+        if any(axis in pass_.upper.free for pass_ in self.kernel.passes):
+            # The longest run first, so that no group is left over at the end.
+            block = code.sub(code.sub(count, block), 1)
+        self.row_start = code.mul(block, self.height)
+        static, extent = self.static(axis), self.extent(axis)
+        code.row_axis = axis
+        for number in range(code.layout.rows):
+            row = code.add(self.row_start, code.layout.row(code, number))
+            if static is not None and static % self.height == 0:
+                self.exists.append(None)
+            else:
+                self.exists.append(code.compare("slt", row, extent))
+                row = code.min(row, code.sub(extent, 1))
+            code.rows.append(row)
+
+    # Columns.
+
+    def size_of(self, axis: str) -> int:
+        """How many indices of an axis of columns a group has at a time."""
+        if axis == self.column_axis:
+            return self.grid.width
+        size = self.static(axis)
+        if size is None or size > WIDEST:
+            raise NotLifted("rows of an extent that is long or not known")
+        return size
+
+    def columns_of(self, axis: str) -> Columns:
+        """The columns of an axis that is not folded."""
+        code, size = self.code, self.size_of(axis)
+        extent = self.extent_of(axis)
+        indices: list[SSAValue] = []
+        for number in range(code.layout.count(size)):
+            index = code.add(extent.start, code.layout.column(code, number))
+            limit = extent.limit
+            if size % 8 and limit is None:
+                limit = self.extent(axis)
+            if limit is not None:
+                index = code.min(index, code.sub(limit, 1))
+            indices.append(index)
+        return Columns(indices)
+
+    def extent_of(self, axis: str) -> Extent:
+        """What a group has of an axis of rows or columns."""
+        if axis == self.row_axis:
+            assert self.row_start is not None
+            static = self.static(axis)
+            whole = static is not None and static % self.height == 0
+            return Extent(self.row_start, None if whole else self.extent(axis))
+        if axis == self.column_axis:
+            assert self.column_start is not None
+            static = self.static(axis)
+            whole = static is not None and static % self.grid.width == 0
+            return Extent(self.column_start, None if whole else self.extent(axis))
+        return Extent(self.number(0), self.extent(axis))
+
+
+class GroupPass:
+    """One pass of a kernel: its states, and the loop over chunks."""
+
+    def __init__(self, kernel: GroupKernel, pass_: Pass):
+        self.kernel = kernel
+        self.code = kernel.code
+        self.pass_ = pass_
+        self.number = kernel.number
+        self.size = kernel.grid.chunk
+        self.products: dict[Term, Product | None] = {}
+        self.tiles: dict[Term, Tile] = {}
+        self.spilled: dict[Term, Tile] = {}
+        self.ahead: list[Tile] = []
+
+    def emit(self) -> None:
+        """Emit the pass; the accumulators and pivots are known afterwards."""
+        kernel, code, pass_ = self.kernel, self.code, self.pass_
+        code.scopes.append({})
+        self._bounds()
+        axes = {
+            state.name: (kernel.row_axis,) if kernel.row_axis else ()
+            for other in kernel.kernel.passes
+            for state in (*other.accumulators, *other.pivots)
+        }
+        chunk = Chunk(code.terms, axes, self._count_axes())
+        statements = chunk.statements(pass_)
+        code.given = {s.name: s.value for s in statements}
+        for a in pass_.accumulators:
+            for axis in a.axes:
+                code.columns.setdefault(axis, kernel.columns_of(axis))
+        code.columns[pass_.index] = Columns([])
+        self._find_tiles([s.value for s in statements])
+        before = code.contraction
+        code.contraction = self._contraction
+        states = self._loop(self._start())
+        code.contraction = before
+        del code.columns[pass_.index]
+        code.given = {}
+        code.scopes.pop()
+        self._hold("final", states)
+        if self.tiles or self.spilled:
+            code.barrier()
+
+    # Bounds.
+
+    def _bounds(self) -> None:
+        """Evaluate the bounds for the group: of the first and of the last row."""
+        kernel, code, pass_ = self.kernel, self.code, self.pass_
+        row = kernel.row_axis
+        self.differs = [row != "" and row in b.free for b in (pass_.lower, pass_.upper)]
+        ends: list[tuple[SSAValue, SSAValue]] = []
+        for bound, differs in zip(
+            (pass_.lower, pass_.upper), self.differs, strict=True
+        ):
+            if not differs:
+                value = code.value(bound)
+                ends.append((value, value))
+                continue
+            if not is_monotone(bound, row):
+                raise NotLifted("a bound that does not grow with the rows")
+            assert kernel.row_start is not None
+            last = code.sub(kernel.extent(row), 1)
+            values: list[SSAValue] = []
+            for offset in (0, kernel.height - 1):
+                index = code.min(code.add(kernel.row_start, offset), last)
+                with code.at({row: index}):
+                    values.append(code.value(bound))
+            ends.append((values[0], values[1]))
+        (self.first, self.full_first), (self.full_last, self.last) = ends
+
+    def _count_axes(self) -> tuple[str, ...]:
+        return (self.kernel.row_axis,) if any(self.differs) else ()
+
+    def _is_whole(self) -> bool:
+        """Whether every chunk is complete."""
+        if any(self.differs) or self.pass_.lower.number != 0:
+            return False
+        upper = self.pass_.upper
+        known = upper.number
+        if known is None and isinstance(upper.kind, SSAValue):
+            known = static_extent(upper.kind)
+        return known is not None and int(known) % self.size == 0
+
+    # Tiles.
+
+    def _find_tiles(self, values: Sequence[Term]) -> None:
+        """Find the products of matrices, and give their factors tiles."""
+        kernel, code, pass_ = self.kernel, self.code, self.pass_
+        if not kernel.row_axis:
+            return
+        for term in walk(*values):
+            if not isinstance(term.kind, ChunkFold | Folded) or term in self.products:
+                continue
+            if isinstance(term.kind, ChunkFold) and not any(
+                axis in term.free for axis in code.columns
+            ):
+                continue
+            product = read_product(
+                code.terms,
+                term,
+                kernel.row_axis,
+                list(code.columns),
+                f"k{len(self.products)}",
+            )
+            if product is not None and not self._has_tiles(product):
+                product = None
+            self.products[term] = product
+
+    def _has_tiles(self, product: Product) -> bool:
+        """Give the factors of a product tiles, if they can have some."""
+        size = self.size
+        if product.axis != self.pass_.index:
+            upper = product.fold.args[1]
+            known = upper.number
+            if known is None and isinstance(upper.kind, SSAValue):
+                known = static_extent(upper.kind)
+            if known is None or product.fold.args[0].number != 0 or known > WIDEST:
+                return False
+            size = int(known)
+        if not is_stored(product.right):
+            return False
+        sizes = {product.axis: size, self.kernel.row_axis: self.kernel.height}
+        if product.columns != self.pass_.index:
+            sizes[product.columns] = self.kernel.size_of(product.columns)
+        else:
+            sizes[product.columns] = self.size
+        if is_stored(product.left):
+            axes = (self.kernel.row_axis, product.axis)
+            self._tile(product, product.left, axes, sizes)
+        elif product.axis != self.pass_.index:
+            return False
+        self._tile(product, product.right, (product.columns, product.axis), sizes)
+        return True
+
+    def _tile(
+        self,
+        product: Product,
+        term: Term,
+        axes: tuple[str, str],
+        sizes: dict[str, int],
+    ) -> None:
+        if term in self.tiles:
+            return
+        across, axis = axes
+        if term.computes(AtOp.name) and self.code.is_contiguous(term, across):
+            axes = (axis, across)
+        units = {axis: product.depth, across: 16 if product.is_narrow else 8}
+        padded = tuple(-(-sizes[name] // units[name]) * units[name] for name in axes)
+        element = product.element
+        is_chunk = self.pass_.index in term.free
+        stages = self.kernel.grid.stages if is_chunk else 1
+        tile = self.kernel.shared.tile(
+            term, axes, (padded[0], padded[1]), element, stages
+        )
+        self.tiles[term] = tile
+        if is_chunk:
+            self.ahead.append(tile)
+
+    def _extents(self, tile: Tile, start: SSAValue) -> dict[str, Extent]:
+        found: dict[str, Extent] = {}
+        for axis in tile.axes:
+            if axis == self.pass_.index:
+                limit = None if self._is_whole() else self.last
+                is_aligned = self.pass_.lower.number == 0
+                found[axis] = Extent(start, limit, is_aligned)
+            elif axis.startswith("k"):
+                fold = next(
+                    p.fold for p in self.products.values() if p and p.axis == axis
+                )
+                upper = self.code.value(fold.args[1])
+                size = tile.sizes[tile.axes.index(axis)]
+                known = fold.args[1].number
+                if known is None and isinstance(fold.args[1].kind, SSAValue):
+                    known = static_extent(fold.args[1].kind)
+                limit = None if known == size else upper
+                found[axis] = Extent(self.number(0), limit)
+            else:
+                extent = self.kernel.extent_of(axis)
+                size = tile.sizes[tile.axes.index(axis)]
+                if axis not in (self.kernel.row_axis, self.kernel.column_axis) and (
+                    self.kernel.static(axis) == size
+                ):
+                    extent = Extent(extent.start)
+                found[axis] = extent
+        return found
+
+    def _spill(self, product: Product) -> Tile:
+        """Put the values of a computed factor into a tile that its warp reads."""
+        kernel, code = self.kernel, self.code
+        term = product.left
+        if term not in self.spilled:
+            axes = (kernel.row_axis, product.axis)
+            sizes = (kernel.height, self.size)
+            self.spilled[term] = kernel.shared.tile(term, axes, sizes, product.element)
+        tile = self.spilled[term]
+        mask = code.columns[product.axis].valid
+        code.barrier()
+        for row in range(len(code.rows)):
+            for column in range(len(code.columns[product.axis].indices)):
+                value = code.value(term, row, column)
+                if mask is not None:
+                    zero = code.constant(0.0, value.type)
+                    value = code.select(mask(row, column), value, zero)
+                place = {
+                    kernel.row_axis: code.layout.row(code, row),
+                    product.axis: code.layout.column(code, column),
+                }
+                code.builder.insert(
+                    memref.StoreOp.get(value, tile.memory, tile.indices(place))
+                )
+        code.barrier()
+        return tile
+
+    def _contraction(self, fold: Term, start: Term | None) -> Values:
+        code = self.code
+        values: Values | None = None
+        if start is not None:
+            values = {
+                (row, column): code.value(start, row, column)
+                for row, column in code.every(fold)
+            }
+        product = self.products.get(fold)
+        emitter = Products(code, self.kernel.grid.matrices, self.tiles, self._spill)
+        if product is not None:
+            return emitter.emit(product, values)
+        return emitter.loop(fold, values)
+
+    # States.
+
+    def _states(self) -> list[tuple[str, Attribute, str]]:
+        """The states: name, type, and the axis of columns or nothing."""
+        found: list[tuple[str, Attribute, str]] = []
+        for a in self.pass_.accumulators:
+            if len(a.axes) > 1:
+                raise NotLifted("an accumulator over several axes")
+            found.append((a.name, a.type, a.axes[0] if a.axes else ""))
+        found += [(r.name, r.type, "") for r in self.pass_.pivots]
+        return found
+
+    def _places(self, axis: str) -> list[tuple[int, int]]:
+        columns = len(self.code.columns[axis].indices) if axis else 1
+        rows = max(1, len(self.code.rows))
+        return [(row, column) for row in range(rows) for column in range(columns)]
+
+    def _start(self) -> list[SSAValue]:
+        """What states start from."""
+        code, pass_ = self.code, self.pass_
+        functions = {a.name: a.function for a in pass_.accumulators}
+        starts = {r.name: r.start for r in pass_.pivots}
+        found: list[SSAValue] = []
+        for name, type_, axis in self._states():
+            for row, _ in self._places(axis):
+                if name in starts:
+                    found.append(code.value(starts[name], row))
+                else:
+                    found.append(self._identity(functions[name], type_, row))
+        return found
+
+    def _identity(self, function: str, type_: Attribute, row: int) -> SSAValue:
+        """What an accumulator starts from: a sum over nothing is 0, not -0."""
+        code = self.code
+        unit = neutral(function, type_)
+        start = code.constant(unit, type_)
+        if str(unit) != "-0.0":
+            return start
+        if self._is_whole():
+            return start
+        bounds = [code.value(b, row) for b in (self.pass_.lower, self.pass_.upper)]
+        key = ("some", bounds[0], bounds[1])
+        is_some = code.once(key, lambda: code.compare("slt", bounds[0], bounds[1]))
+        return code.select(is_some, start, code.constant(0.0, type_))
+
+    def _hold(self, version: str, values: Sequence[SSAValue]) -> None:
+        rest = list(values)
+        for name, _, axis in self._states():
+            places = self._places(axis)
+            self.code.states[Held(name, version)] = dict(
+                zip(places, rest[: len(places)], strict=True)
+            )
+            rest = rest[len(places) :]
+
+    # Chunks.
+
+    def _loop(self, states: list[SSAValue]) -> list[SSAValue]:
+        """The loop over chunks; what they need is loaded one chunk ahead."""
+        kernel, code = self.kernel, self.code
+        still = [tile for tile in self.tiles.values() if tile not in self.ahead]
+        for tile in still:
+            kernel.shared.fill(tile, self._extents(tile, self.first))
+        if not self.ahead:
+            if still:
+                kernel.shared.arrive()
+
+            def plain(index: SSAValue, carried: list[SSAValue]) -> list[SSAValue]:
+                return self._chunk(index, carried)
+
+            return code.loop(self.first, self.last, self.size, states, plain)
+        stages = kernel.grid.stages
+        zero = self.number(0)
+        self._fill(self.first, zero)
+
+        def body(index: SSAValue, carried: list[SSAValue]) -> list[SSAValue]:
+            stage, *old = carried
+            if stages == 1:
+                kernel.shared.arrive()
+                new = self._chunk(index, old)
+                code.barrier()
+                self._fill(code.add(index, self.size), zero)
+                return [stage, *new]
+            kernel.shared.arrive()
+            other = code.sub(self.number(1), stage)
+            self._fill(code.add(index, self.size), other)
+            for tile in self.ahead:
+                tile.stage = stage
+            return [other, *self._chunk(index, old)]
+
+        results = code.loop(self.first, self.last, self.size, [zero, *states], body)
+        kernel.shared.arrive()  # Of what was loaded ahead, and is not there.
+        return results[1:]
+
+    def _fill(self, index: SSAValue, stage: SSAValue) -> None:
+        """Load the tiles of a chunk, if it exists."""
+        code = self.code
+        with code.scope(block := Block()):
+            for tile in self.ahead:
+                tile.stage = stage
+                self.kernel.shared.fill(tile, self._extents(tile, index))
+            code.builder.insert(scf.YieldOp())
+        exists = code.compare("slt", index, self.last)
+        code.builder.insert(scf.IfOp(exists, (), Region(block)))
+
+    def _chunk(self, index: SSAValue, states: Sequence[SSAValue]) -> list[SSAValue]:
+        """What one chunk does to the states."""
+        code = self.code
+        if self._is_whole():
+            return self._new(index, states, is_masked=False)
+        end = code.add(index, self.size)
+        is_full = code.compare("sle", end, self.full_last)
+        if self.differs[0]:
+            starts = code.compare("sge", index, self.full_first)
+            is_full = code.emit(arith.AndIOp(is_full, starts))
+        regions: list[Region] = []
+        for is_masked in (False, True):
+            with code.scope(block := Block()):
+                new = self._new(index, states, is_masked)
+                code.builder.insert(scf.YieldOp(*new))
+            regions.append(Region(block))
+        types = [value.type for value in states]
+        op = scf.IfOp(is_full, types, regions[0], regions[1])
+        code.builder.insert(op)
+        return list(op.results)
+
+    def _new(
+        self, index: SSAValue, states: Sequence[SSAValue], is_masked: bool
+    ) -> list[SSAValue]:
+        code, pass_ = self.code, self.pass_
+        self._hold("old", states)
+        for name, _, _ in self._states():
+            code.states.pop(Held(name, "new"), None)
+        self._counts(index, is_masked)
+        code.columns[pass_.index] = self._chunk_columns(index, is_masked)
+        before = code.vectors
+        if not is_masked:
+            code.vectors = before | {pass_.index}
+        new: list[SSAValue] = []
+        for name, _, axis in self._states():
+            value = code.given[name]
+            new += [
+                code.value(value, row, column) for row, column in self._places(axis)
+            ]
+        code.vectors = before
+        return new
+
+    def _counts(self, index: SSAValue, is_masked: bool) -> None:
+        """How many indices are accounted for before and after a chunk."""
+        code, pass_ = self.code, self.pass_
+        end = code.add(index, self.size)
+        if is_masked:
+            end = code.min(end, self.last)
+        for held, at in ((BEFORE, index), (AFTER, end)):
+            if not any(self.differs):
+                code.states[held] = {(0, 0): code.sub(at, self.first)}
+                continue
+            code.states[held] = {}
+            for row in range(len(code.rows)):
+                low, high = (code.value(b, row) for b in (pass_.lower, pass_.upper))
+                count = code.max(code.sub(code.min(high, at), low), 0)
+                code.states[held][row, 0] = count
+
+    def _chunk_columns(self, index: SSAValue, is_masked: bool) -> Columns:
+        code, layout, pass_ = self.code, self.code.layout, self.pass_
+        found: list[SSAValue] = []
+        plain: list[SSAValue] = []
+        for number in range(layout.count(self.size)):
+            column = code.add(index, layout.column(code, number))
+            plain.append(column)
+            if is_masked:
+                column = code.min(column, code.sub(self.last, 1))
+            found.append(column)
+        if not is_masked:
+            return Columns(found)
+
+        def valid(row: int, column: int) -> SSAValue:
+            row = row if any(self.differs) else 0
+            key = ("valid", row, column)
+            return code.once(key, lambda: emit_valid(row, column))
+
+        def emit_valid(row: int, column: int) -> SSAValue:
+            upper = code.value(pass_.upper, row)
+            inside = code.compare("slt", plain[column], upper)
+            if self.differs[0]:
+                lower = code.value(pass_.lower, row)
+                above = code.compare("sge", plain[column], lower)
+                inside = code.emit(arith.AndIOp(inside, above))
+            return inside
+
+        return Columns(found, valid)
+
+
+class GroupOutputs:
+    """The outputs of a kernel."""
+
+    def __init__(self, kernel: GroupKernel):
+        self.kernel = kernel
+        self.code = kernel.code
+        self.number = kernel.number
+
+    def emit(self) -> None:
+        """Emit the outputs, one after the other."""
+        kernel, code = self.kernel, self.code
+        states = {
+            state.name: (kernel.row_axis,) if kernel.row_axis else ()
+            for pass_ in kernel.kernel.passes
+            for state in (*pass_.accumulators, *pass_.pivots)
+        }
+        resolve = Chunk(code.terms, states).resolve
+        for output in kernel.kernel.outputs:
+            value = resolve(output.value)
+            axes = output.axes
+            if kernel.column_axis:
+                axes = (kernel.column_axis, *axes)
+            if len(axes) > 1:
+                raise NotLifted("an output over several axes of columns")
+            if not axes:
+                self._rows_only(output, value)
+            elif kernel.row_axis:
+                self._columns(output, value, axes[0])
+            else:
+                self._long_row(output, value, axes[0])
+
+    def _address(self, output: Output, indices: dict[str, SSAValue]) -> SSAValue:
+        """The address of an element of an output."""
+        kernel, code = self.kernel, self.code
+        _, strides = kernel.outputs[output.number]
+        axes = (*kernel.kernel.axes, *output.axes)
+        address = self.number(0)
+        # What rows and columns share comes first.
+        parts = sorted(
+            zip(axes, strides, strict=True), key=lambda part: part[0] in indices
+        )
+        for axis, stride in parts:
+            index = indices[axis] if axis in indices else code.index[axis]
+            product = index
+            if stride is not self.number(1):
+                key = ("stride", index, stride)
+                product = code.once(
+                    key,
+                    lambda i=index, s=stride: code.make(arith.MuliOp, (i, s), INDEX),
+                )
+            before, key = address, ("sum", address, product)
+            address = (
+                product
+                if address is self.number(0)
+                else code.once(key, lambda b=before, p=product: code.add(b, p))
+            )
+        return address
+
+    def _store(self, output: Output, value: SSAValue, address: SSAValue) -> None:
+        memory, _ = self.kernel.outputs[output.number]
+        if value.type == i1:
+            value = self.code.emit(arith.ExtUIOp(value, memory_element(i1)))
+        self.code.builder.insert(memref.StoreOp.get(value, memory, [address]))
+
+    def _when(self, conditions: Sequence[SSAValue | None], body: Callable[[], None]):
+        """Emit what is done only if all conditions hold."""
+        code = self.code
+        found = [condition for condition in conditions if condition is not None]
+        if not found:
+            body()
+            return
+        condition = found[0]
+        for other in found[1:]:
+            condition = code.emit(arith.AndIOp(condition, other))
+        with code.scope(block := Block()):
+            body()
+            code.builder.insert(scf.YieldOp())
+        code.builder.insert(scf.IfOp(condition, (), Region(block)))
+
+    def _rows_only(self, output: Output, value: Term) -> None:
+        """An output with one element for each row."""
+        kernel, code = self.kernel, self.code
+        for row in range(max(1, len(code.rows))):
+            element = code.value(value, row)
+
+            def store(row: int = row, element: SSAValue = element) -> None:
+                rows = {kernel.row_axis: code.rows[row]} if code.rows else {}
+                self._store(output, element, self._address(output, rows))
+
+            exists = kernel.exists[row] if kernel.exists else None
+            self._when([exists, code.layout.is_first(code)], store)
+
+    def _columns(self, output: Output, value: Term, axis: str) -> None:
+        """An output over rows and columns."""
+        kernel, code = self.kernel, self.code
+        columns = code.columns.setdefault(axis, kernel.columns_of(axis))
+        extent, size = kernel.extent_of(axis), kernel.size_of(axis)
+        static = kernel.static(axis)
+        has_all = size % 8 == 0 and static is not None and static % size == 0
+        _, strides = kernel.outputs[output.number]
+        number = (*kernel.kernel.axes, *output.axes).index(axis)
+        in_pairs = (
+            strides[number] is self.number(1)
+            and output.value.type != i1
+            and static is not None
+            and static % 2 == 0
+            and all(
+                divides(stride, 2) for k, stride in enumerate(strides) if k != number
+            )
+        )
+        step = 2 if in_pairs else 1
+        for row, index in enumerate(code.rows):
+
+            def store_row(row: int = row, index: SSAValue = index) -> None:
+                for column in range(0, len(columns.indices), step):
+                    self._when(
+                        [] if has_all else [self._is_inside(extent, column, axis)],
+                        lambda c=column: store(row, index, c),
+                    )
+
+            def store(row: int, index: SSAValue, column: int) -> None:
+                place = {kernel.row_axis: index, axis: columns.indices[column]}
+                address = self._address(output, place)
+                values = [code.value(value, row, column + k) for k in range(step)]
+                if step == 1:
+                    self._store(output, values[0], address)
+                    return
+                memory, _ = kernel.outputs[output.number]
+                code.store_vector(code.joined(values), memory, [address])
+
+            self._when([kernel.exists[row]], store_row)
+
+    def _is_inside(self, extent: Extent, column: int, axis: str) -> SSAValue:
+        code = self.code
+        index = code.add(extent.start, code.layout.column(code, column))
+        limit = extent.limit or self.kernel.extent(axis)
+        return code.compare("slt", index, limit)
+
+    def _long_row(self, output: Output, value: Term, axis: str) -> None:
+        """An output over a row that all threads share, some columns at a time."""
+        kernel, code = self.kernel, self.code
+        layout, limit = code.layout, kernel.extent(axis)
+        static, size = kernel.static(axis), kernel.grid.chunk
+        count = layout.vector
+        has_all = static is not None and static % size == 0
+        memory, _ = kernel.outputs[output.number]
+        is_vector = count > 1 and output.value.type != i1
+
+        def body(index: SSAValue, _: list[SSAValue]) -> list[SSAValue]:
+            plain = [
+                code.add(index, layout.column(code, number))
+                for number in range(layout.count(size))
+            ]
+            for first in range(0, len(plain), count):
+                inside = None
+                if not has_all:
+                    inside = code.compare("slt", plain[first], limit)
+                self._when([inside], lambda f=first: store(plain, f))
+            return []
+
+        def store(plain: list[SSAValue], first: int) -> None:
+            code.columns[axis] = Columns(plain)
+            code.vectors = code.vectors | {axis}
+            values = [code.value(value, 0, first + k) for k in range(count)]
+            address = self._address(output, {axis: plain[first]})
+            if is_vector:
+                code.store_vector(code.joined(values), memory, [address])
+            else:
+                for number, element in enumerate(values):
+                    self._store(output, element, code.add(address, number))
+            del code.columns[axis]
+            code.vectors = code.vectors - {axis}
+
+        code.loop(self.number(0), limit, size, [], body)
+
+
+def is_monotone(term: Term, axis: str) -> bool:
+    """Whether an index never becomes less when that of an axis grows."""
+    if axis not in term.free or isinstance(term.kind, str):
+        return True
+    if not isinstance(term.kind, Computed):
+        return False
+    if term.computes("arith.addi", "arith.minsi", "arith.maxsi"):
+        return all(is_monotone(arg, axis) for arg in term.args)
+    if term.computes("arith.subi"):
+        left, right = term.args
+        return is_monotone(left, axis) and axis not in right.free
+    if term.computes("arith.muli", "arith.divsi", "arith.floordivsi", "arith.divui"):
+        left, right = term.args
+        number = right.number
+        return is_monotone(left, axis) and number is not None and number > 0
+    return False

@@ -1,0 +1,464 @@
+"""Sums of products over tiles: by matrix instructions, or by fused multiply-adds.
+
+A sum of products over an axis, for rows and columns, of a factor that depends on the
+rows and one that depends on the columns is a product of matrices. Its factors are read
+from tiles in shared memory; or the first one is computed, and then its values are where
+the instruction wants them: an accumulator's columns are the next product's terms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from xdsl.dialects import arith, llvm, math, memref, vector
+from xdsl.dialects.builtin import (
+    AnyFloat,
+    BFloat16Type,
+    Float16Type,
+    Float64Type,
+    StringAttr,
+    VectorType,
+    f32,
+    f64,
+    i32,
+)
+from xdsl.ir import Attribute, SSAValue
+
+from moa_dialect.lowering.emitter import NotLifted, neutral
+from moa_dialect.lowering.gpu_ops import (
+    AlignedLoadOp,
+    ConvertToBf16x2Op,
+    ConvertToF16x2Op,
+    FromElementsOp,
+    LdMatrixOp,
+    MmaOp,
+    static_position,
+)
+from moa_dialect.lowering.group_tiles import Tile
+from moa_dialect.lowering.groups import GroupCode, vector_bytes
+from moa_dialect.passes.terms import ChunkFold, Folded, Held, Term, Terms, walk
+
+Values = dict[tuple[int, int], SSAValue]
+"""A value for each row and column."""
+
+STEP = 4
+"""How many terms of a sum are read at a time for fused multiply-adds."""
+
+
+@dataclass(frozen=True)
+class Product:
+    """A sum of products that is a product of matrices.
+
+    Attributes:
+        fold: the sum.
+        left: the factor that depends on the rows.
+        right: the factor that depends on the columns.
+        axis: the index that is summed over.
+        columns: the axis of the columns.
+        element: the type of the factors: a narrow one, if both are extended from it.
+    """
+
+    fold: Term
+    left: Term
+    right: Term
+    axis: str
+    columns: str
+    element: Attribute
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether the factors are of half precision."""
+        return isinstance(self.element, BFloat16Type | Float16Type)
+
+    @property
+    def depth(self) -> int:
+        """How many terms an instruction adds up."""
+        return 16 if self.is_narrow else 4
+
+
+def read_product(
+    terms: Terms, fold: Term, rows: str, columns: Sequence[str], index: str
+) -> Product | None:
+    """A sum as a product of matrices, None if it is none.
+
+    Args:
+        terms: where terms are made.
+        fold: the sum: over a chunk, or a fold whose index gets the name `index`.
+        rows: the axis of the rows.
+        columns: the axes of columns.
+        index: a name for the index of a fold.
+    """
+    kind = fold.kind
+    if isinstance(kind, ChunkFold):
+        function, axis, body = kind.function, kind.index, fold.args[0]
+    else:
+        if not isinstance(kind, Folded) or fold.function != StringAttr("add"):
+            return None
+        function, (axis, body) = "add", terms.open(fold, index)
+    found = [name for name in columns if name in fold.free]
+    if (
+        function != "add"
+        or len(found) != 1
+        or not body.computes("arith.mulf")
+        or not isinstance(body.type, AnyFloat)
+    ):
+        return None
+    (column,) = found
+    for left, right in (body.args, body.args[::-1]):
+        if column in left.free or column not in right.free or rows in right.free:
+            continue
+        if axis not in left.free & right.free or rows not in left.free:
+            continue
+        element = body.type
+        if left.computes("arith.extf") and right.computes("arith.extf"):
+            narrow = left.args[0], right.args[0]
+            if narrow[0].type == narrow[1].type and element == f32:
+                left, right = narrow
+                element = left.type
+        return Product(fold, left, right, axis, column, element)
+    return None
+
+
+def is_stored(term: Term) -> bool:
+    """Whether a term is computed from arrays alone, so that a tile may hold it."""
+    return not any(isinstance(t.kind, Held | ChunkFold | Folded) for t in walk(term))
+
+
+@dataclass
+class Products:
+    """Emits products of matrices.
+
+    Attributes:
+        code: the emitter.
+        uses_matrices: whether there are matrix instructions.
+        tiles: the tiles of factors.
+        spill: puts the values of a term that is computed into a tile.
+    """
+
+    code: GroupCode
+    uses_matrices: bool
+    tiles: dict[Term, Tile]
+    spill: Callable[[Product], Tile]
+
+    def emit(self, product: Product, start: Values | None) -> Values:
+        """Emit a product, added to the values of `start` if there are any."""
+        code = self.code
+        every = code.every(product.fold)
+        if start is None:
+            unit = 0.0 if self._has_matrices(product) else -0.0
+            zero = code.constant(unit, product.fold.type)
+            start = dict.fromkeys(every, zero)
+        if not self._has_matrices(product):
+            return self._multiply_add(product, start)
+        if product.is_narrow:
+            return self._narrow(product, start)
+        return self._double(product, start)
+
+    def _has_matrices(self, product: Product) -> bool:
+        return self.uses_matrices and (
+            product.is_narrow or isinstance(product.element, Float64Type)
+        )
+
+    def _size(self, product: Product) -> int:
+        """How many terms the sum has, with zeros to fill it up."""
+        tile = self.tiles[product.right]
+        return tile.sizes[tile.axes.index(product.axis)]
+
+    # 16x8x16, f16 and bf16.
+
+    def _narrow(self, product: Product, start: Values) -> Values:
+        code = self.code
+        values = dict(start)
+        blocks = (1 + max(column for _, column in start)) // 2
+        right = self.tiles[product.right]
+        for step in range(self._size(product) // 16):
+            left = [
+                self._left_fragment(product, step, pair)
+                for pair in range(len(code.rows) // 2)
+            ]
+            for first in range(0, blocks, 2):
+                count = min(2, blocks - first)
+                columns = self._right_fragments(product, right, step, first, count)
+                for block, column in enumerate(columns, first):
+                    for pair, row in enumerate(left):
+                        places = [
+                            (2 * pair + high, 2 * block + odd)
+                            for high in (0, 1)
+                            for odd in (0, 1)
+                        ]
+                        sums = [values[place] for place in places]
+                        op = MmaOp(row, column, sums, product.element)
+                        found = code.emit(op)
+                        for number, place in enumerate(places):
+                            values[place] = self._member(found, number, f32)
+        return values
+
+    def _member(self, value: SSAValue, number: int, type_: Attribute) -> SSAValue:
+        op = llvm.ExtractValueOp(static_position(number), value, type_)
+        return self.code.emit(op)
+
+    def _left_fragment(
+        self, product: Product, step: int, pair: int
+    ) -> tuple[SSAValue, ...]:
+        """16 rows and 16 terms of the left factor, as the instruction takes them."""
+        code = self.code
+        tile = self.tiles.get(product.left)
+        if tile is None:
+            return tuple(
+                self._packed(product, 2 * pair + high, 2 * (2 * step + late))
+                for late in (0, 1)
+                for high in (0, 1)
+            )
+        lane = code.lane
+        first = code.mul(code.warp, 8 * len(code.rows))
+        if tile.axes[1] == product.axis:
+            row, term = code.rem(lane, 16), code.mul(code.div(lane, 16), 8)
+        else:
+            row = code.mul(code.rem(code.div(lane, 8), 2), 8)
+            term = code.add(code.rem(lane, 8), code.mul(code.div(lane, 16), 8))
+        places = {
+            product.axis: code.add(term, 16 * step),
+            code.row_axis: code.add(code.add(row, first), 16 * pair),
+        }
+        is_turned = tile.axes[1] != product.axis
+        return tuple(self._matrices(tile, places, 4, is_turned))
+
+    def _right_fragments(
+        self, product: Product, tile: Tile, step: int, block: int, count: int
+    ) -> list[list[SSAValue]]:
+        """16 terms of 8 columns of the right factor, for one or two blocks of them."""
+        code, lane = self.code, self.code.lane
+        if tile.axes[1] == product.axis:
+            column = code.add(code.rem(lane, 8), code.mul(code.div(lane, 16), 8))
+            term = code.mul(code.rem(code.div(lane, 8), 2), 8)
+        else:
+            column = code.mul(code.div(lane, 16), 8)
+            term = code.rem(lane, 16)
+        if count == 1:
+            column = (
+                code.rem(lane, 8) if tile.axes[1] == product.axis else code.number(0)
+            )
+        places = {
+            product.axis: code.add(term, 16 * step),
+            product.columns: code.add(column, 8 * block),
+        }
+        is_turned = tile.axes[1] != product.axis
+        found = self._matrices(tile, places, 2 * count, is_turned)
+        return [found[2 * k : 2 * k + 2] for k in range(count)]
+
+    def _matrices(
+        self, tile: Tile, places: dict[str, SSAValue], count: int, is_turned: bool
+    ) -> list[SSAValue]:
+        code = self.code
+        op = LdMatrixOp(tile.memory, tile.indices(places), count, is_turned)
+        found = code.emit(op)
+        pair = VectorType(tile.element, [2])
+        pairs = [
+            code.emit(
+                vector.ExtractOp.create(
+                    operands=[found],
+                    result_types=[pair],
+                    properties={"static_position": static_position(number)},
+                )
+            )
+            for number in range(count)
+        ]
+        return [self._operand(value) for value in pairs]
+
+    def _operand(self, pair: SSAValue) -> SSAValue:
+        """A pair of narrow floats as the instruction takes it: bf16 as an i32."""
+        assert isinstance(pair.type, VectorType)
+        if isinstance(pair.type.element_type, Float16Type):
+            return pair
+        return self.code.emit(llvm.BitcastOp(pair, i32))
+
+    def _packed(self, product: Product, row: int, column: int) -> SSAValue:
+        """Two values of a computed factor that lie next to each other."""
+        code, term = self.code, product.left
+        key = ("packed", code.key(term, row, column))
+        return code.once(key, lambda: self._pack(product, row, column))
+
+    def _pack(self, product: Product, row: int, column: int) -> SSAValue:
+        code, term = self.code, product.left
+        mask = code.columns[product.axis].valid
+        values: list[SSAValue] = []
+        is_rounded = term.computes("arith.truncf") and term.args[0].type == f32
+        wide = term.args[0] if is_rounded else term
+        for number in (column, column + 1):
+            value = code.value(wide, row, number)
+            if mask is not None:
+                zero = code.constant(0.0, value.type)
+                value = code.select(mask(row, number), value, zero)
+            values.append(value)
+        if is_rounded:
+            is_bf16 = isinstance(product.element, BFloat16Type)
+            convert = ConvertToBf16x2Op if is_bf16 else ConvertToF16x2Op
+            return self._operand(
+                code.emit(convert(values[1], values[0], product.element))
+            )
+        return self._operand(code.emit(FromElementsOp(values)))
+
+    # 8x8x4, f64.
+
+    def _double(self, product: Product, start: Values) -> Values:
+        code = self.code
+        values = dict(start)
+        blocks = (1 + max(column for _, column in start)) // 2
+        left, right = self.tiles.get(product.left), self.tiles[product.right]
+        turn, group = code.rem(code.lane, 4), code.div(code.lane, 4)
+        first = code.mul(code.warp, 8 * len(code.rows))
+        for step in range(self._size(product) // 4):
+            # The terms of a sum have no order: those of a computed factor are taken
+            # as they are spread over the lanes.
+            if left is None:
+                base = 8 * (step // 2) + step % 2
+                term = code.add(code.mul(turn, 2), base)
+            else:
+                term = code.add(turn, 4 * step)
+            for row in range(len(code.rows)):
+                if left is None:
+                    column = 2 * (step // 2) + step % 2
+                    factor = self._masked(product, row, column)
+                else:
+                    at = code.add(code.add(group, first), 8 * row)
+                    places = {product.axis: term, code.row_axis: at}
+                    factor = self._element(left, places)
+                for block in range(blocks):
+                    at = code.add(group, 8 * block)
+                    places = {product.axis: term, product.columns: at}
+                    key = ("element", right.term, left is None, step, block)
+                    other = code.once(key, lambda p=places: self._element(right, p))
+                    pair = [(row, 2 * block), (row, 2 * block + 1)]
+                    sums = [values[place] for place in pair]
+                    found = code.emit(MmaOp([factor], [other], sums, f64))
+                    for number, place in enumerate(pair):
+                        values[place] = self._member(found, number, f64)
+        return values
+
+    def _masked(self, product: Product, row: int, column: int) -> SSAValue:
+        """A value of a computed factor, 0 where the column does not count."""
+        code = self.code
+        value = code.value(product.left, row, column)
+        mask = code.columns[product.axis].valid
+        if mask is None:
+            return value
+        return code.select(mask(row, column), value, code.constant(0.0, value.type))
+
+    def _element(self, tile: Tile, places: dict[str, SSAValue]) -> SSAValue:
+        load = memref.LoadOp.get(tile.memory, tile.indices(places))
+        return self.code.emit(load)
+
+    # Fused multiply-adds.
+
+    def _multiply_add(self, product: Product, start: Values) -> Values:
+        code = self.code
+        left = self.tiles.get(product.left)
+        if left is None:
+            left = self.spill(product)
+        right = self.tiles[product.right]
+        every = list(start)
+        columns = 1 + max(column for _, column in start)
+        rows = [code.layout.row(code, row) for row in range(len(code.rows))]
+
+        def step(term: SSAValue, carried: list[SSAValue]) -> Sequence[SSAValue]:
+            factors = [
+                self._run(left, product.axis, term, code.row_axis, row, 1)
+                for row in rows
+            ]
+            others: list[list[SSAValue]] = []
+            for column in range(0, columns, 2):
+                at = code.layout.column(code, column)
+                found = self._run(right, product.axis, term, product.columns, at, 2)
+                others += [found[::2], found[1::2]]
+            sums = dict(zip(every, carried, strict=True))
+            for number in range(STEP):
+                for row, column in every:
+                    sums[row, column] = code.emit(
+                        math.FmaOp(
+                            factors[row][number],
+                            others[column][number],
+                            sums[row, column],
+                        )
+                    )
+            return [sums[place] for place in every]
+
+        size = self._size(product)
+        found = code.loop(
+            code.number(0), code.number(size), STEP, list(start.values()), step
+        )
+        return dict(zip(every, found, strict=True))
+
+    def _run(
+        self,
+        tile: Tile,
+        axis: str,
+        term: SSAValue,
+        across: str,
+        place: SSAValue,
+        count: int,
+    ) -> list[SSAValue]:
+        """Some terms of a factor at `count` places, term by term, as f32 or f64."""
+        code = self.code
+        if tile.axes[1] == axis:
+            runs = [
+                self._vector(tile, {axis: term, across: code.add(place, k)}, STEP)
+                for k in range(count)
+            ]
+            return [runs[k][number] for number in range(STEP) for k in range(count)]
+        found: list[SSAValue] = []
+        for number in range(STEP):
+            places = {axis: code.add(term, number), across: place}
+            found += self._vector(tile, places, count)
+        return found
+
+    def _vector(
+        self, tile: Tile, places: dict[str, SSAValue], count: int
+    ) -> list[SSAValue]:
+        code = self.code
+        indices = tile.indices(places)
+        if count == 1:
+            return [self._wide(code.emit(memref.LoadOp.get(tile.memory, indices)))]
+        type_ = VectorType(tile.element, [count])
+        load = AlignedLoadOp(tile.memory, indices, type_, min(vector_bytes(type_), 16))
+        values = code.emit(load)
+        return [self._wide(code.extracted(values, number)) for number in range(count)]
+
+    def _wide(self, value: SSAValue) -> SSAValue:
+        if isinstance(value.type, BFloat16Type | Float16Type):
+            return self.code.emit(arith.ExtFOp(value, f32))
+        return value
+
+    # Folds that are no products of matrices.
+
+    def loop(self, fold: Term, start: Values | None) -> Values:
+        """A fold as a loop, an accumulator for each row and column."""
+        code, kind = self.code, fold.kind
+        if not isinstance(kind, Folded) or not isinstance(fold.function, StringAttr):
+            raise NotLifted("a fold over a chunk that is no product of matrices")
+        function = fold.function.data
+        axis, body = code.terms.open(fold)
+        for bound in fold.args[:2]:
+            if len(code.every(bound)) > 1:
+                raise NotLifted("a fold whose bounds differ within a group")
+        lower, upper = (code.value(bound) for bound in fold.args[:2])
+        every = code.every(fold)
+        if start is None:
+            unit = neutral(function, fold.type)
+            if str(unit) == "-0.0":
+                is_some = code.compare("slt", lower, upper)
+                zeros = [code.constant(value, fold.type) for value in (unit, 0.0)]
+                first = code.select(is_some, zeros[0], zeros[1])
+            else:
+                first = code.constant(unit, fold.type)
+            start = dict.fromkeys(every, first)
+
+        def step(index: SSAValue, carried: list[SSAValue]) -> Sequence[SSAValue]:
+            with code.bound(axis, index):
+                return [
+                    code.apply(function, before, code.value(body, row, column))
+                    for before, (row, column) in zip(carried, every, strict=True)
+                ]
+
+        found = code.loop(lower, upper, 1, [start[place] for place in every], step)
+        return dict(zip(every, found, strict=True))

@@ -1,0 +1,128 @@
+"""moa-to-gpu: kernels in the fused form as launches of groups of threads.
+
+What a group has of a kernel, and in which of its threads, says the schedule (`Grid`).
+A comprehension without one, or for which there is no such code, is left to moa-to-onf:
+its loops become one thread for each element.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from xdsl.builder import Builder
+from xdsl.context import Context
+from xdsl.dialects.builtin import ModuleOp, StringAttr
+from xdsl.ir import Block, SSAValue
+from xdsl.passes import ModulePass
+from xdsl.rewriter import InsertPoint
+
+from moa_dialect.algebra.layout import Order
+from moa_dialect.lowering.emitter import NotLifted
+from moa_dialect.lowering.group_kernel import GroupKernel
+from moa_dialect.ops.normal_form import ComprehensionOp
+from moa_dialect.passes.grid import Grid, choose_grid, parse_grid
+from moa_dialect.passes.infer_shapes import functions_of
+from moa_dialect.passes.kernels import Kernel, read_kernel, split_folds
+from moa_dialect.passes.lift import AUTO, SCHEDULE
+from moa_dialect.passes.rebuild import comprehensions
+from moa_dialect.passes.terms import NotATerm
+from moa_dialect.passes.to_onf import Lowering, lower_functions
+
+
+def to_groups(lowering: Lowering, op: ComprehensionOp) -> bool:
+    """Emit a comprehension at the top of a function as a launch, if it has a schedule.
+
+    Returns:
+        Whether it is emitted: not if there is no such code for it.
+    """
+    text = op.attributes.get(SCHEDULE)
+    if not isinstance(text, StringAttr):
+        return False
+    try:
+        kernel = read_kernel(op, lowering.function)
+        grid = parse_grid(text.data, list(kernel.hints.values()))
+        _emit(lowering, kernel, grid)
+    except (NotATerm, NotLifted) as error:
+        op.attributes["moa.not_lifted"] = StringAttr(str(error))
+        return False
+    return True
+
+
+def _emit(lowering: Lowering, kernel: Kernel, grid: Grid) -> None:
+    """Emit a kernel; nothing is emitted if that fails.
+
+    Raises:
+        NotLifted: if there is no code for it.
+    """
+    op = kernel.op
+    if grid.columns:
+        split_folds(kernel, (kernel.named(grid.columns),))
+    elif not grid.rows:
+        split_folds(kernel)
+    outputs: list[tuple[SSAValue, Sequence[SSAValue]]] = []
+    for array in op.arrays:
+        place, *copies = lowering.targets[array]
+        if copies:
+            raise NotLifted("a result in two places")
+        place = place.permuted(op.positions(len(place.free)))
+        outputs.append((place.buffer, place.free))
+
+    def place_of(array: SSAValue) -> tuple[SSAValue, Sequence[SSAValue]]:
+        place = lowering.places[array]
+        return place.buffer, place.free
+
+    block = Block()
+    GroupKernel(
+        kernel,
+        grid,
+        Builder(InsertPoint.at_end(block)),
+        lowering.number,
+        place_of,
+        lowering.get,
+        outputs,
+    ).emit()
+    for inner in list(block.ops):
+        inner.detach()
+        lowering.builder.insert(inner)
+    for array in op.arrays:
+        lowering.places[array] = lowering.targets[array][0]
+
+
+@dataclass(frozen=True)
+class LiftToGridPass(ModulePass):
+    """Chooses how the comprehensions at the top of functions run on a GPU.
+
+    `schedule` is a schedule in text, or `auto` for one that is chosen. `tier` is
+    `portable` for code of any GPU, or `mma` for matrix instructions and background
+    copies, as NVIDIA's GPUs have them since compute capability 8.0.
+    """
+
+    name = "moa-lift-to-grid"
+
+    schedule: str = AUTO
+    tier: str = "mma"
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        for function in functions_of(op):
+            for comprehension in comprehensions(function):
+                try:
+                    kernel = read_kernel(comprehension, function)
+                except NotATerm:
+                    continue  # Left to moa-to-onf.
+                if self.schedule != AUTO:
+                    grid = parse_grid(self.schedule, list(kernel.hints.values()))
+                else:
+                    grid = choose_grid(kernel, self.tier == "mma")
+                if grid is not None:
+                    comprehension.attributes[SCHEDULE] = StringAttr(str(grid))
+
+
+@dataclass(frozen=True)
+class ToGpuPass(ModulePass):
+    """Lowers functions with schedules to launches, the rest as moa-to-onf."""
+
+    name = "moa-to-gpu"
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        lower_functions(op, Order.ROW, to_groups)

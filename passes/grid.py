@@ -1,0 +1,252 @@
+"""Schedules of kernels on a GPU: which axes go to the grid, warps and registers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from xdsl.dialects.builtin import (
+    BFloat16Type,
+    Float16Type,
+    Float64Type,
+    StringAttr,
+)
+from xdsl.ir import SSAValue
+
+from moa_dialect.errors import CompileError
+from moa_dialect.passes.kernels import Kernel, Pass, split_folds
+from moa_dialect.passes.lift import static_extent
+from moa_dialect.passes.terms import Term, walk
+from moa_dialect.passes.work import NOMINAL_EXTENT
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How a kernel runs on a GPU.
+
+    In text, resources for axes: in `i=grid,warps:4,regs:2;p=chunk:64,stages:2,mma` a
+    group of 4 warps has 2 times 8 rows of i in each, takes 64 indices of folded axes at
+    a time and loads those ahead, and multiplies matrices by instructions for that. With
+    `j=grid,block:128` besides, a group has 128 indices of j as columns. In
+    `p=chunk:4096,threads:256` a group of 256 threads has one index of every axis, and
+    4096 of the folded axes at a time.
+
+    Attributes:
+        rows: the axis of rows, by its name in the text; empty if folded axes are over
+            all threads.
+        warps: the warps of a group.
+        blocks: how many times 8 rows a warp has.
+        chunk: how many indices of a folded axis are taken at a time.
+        stages: how many chunks are in shared memory.
+        columns: an axis of the kernel of which a group has several indices; or empty.
+        width: how many.
+        matrices: whether matrix instructions and background copies are used.
+    """
+
+    rows: str
+    warps: int = 4
+    blocks: int = 2
+    chunk: int = 64
+    stages: int = 2
+    columns: str = ""
+    width: int = 1
+    matrices: bool = True
+
+    def __str__(self) -> str:
+        tier = ",mma" if self.matrices else ""
+        if not self.rows:
+            return f"p=chunk:{self.chunk},threads:{32 * self.warps}{tier}"
+        columns = f"{self.columns}=grid,block:{self.width};" if self.columns else ""
+        return (
+            f"{columns}{self.rows}=grid,warps:{self.warps},regs:{self.blocks};"
+            f"p=chunk:{self.chunk},stages:{self.stages}{tier}"
+        )
+
+
+_ITEM = re.compile(r"(?P<name>[a-z]+)(:(?P<number>[0-9]+))?$")
+
+_RESOURCES = ("grid", "warps", "regs", "block", "chunk", "stages", "threads", "mma")
+
+
+def parse_grid(text: str, axes: Sequence[str]) -> Grid:
+    """Read a schedule for a kernel whose axes have these names.
+
+    Raises:
+        CompileError: if it is none.
+    """
+    rows, columns = "", ""
+    found = {"warps": 4, "regs": 2, "chunk": 64, "stages": 1, "block": 1}
+    for part in filter(None, text.replace(" ", "").split(";")):
+        axis, equals, resources = part.partition("=")
+        names: set[str] = set()
+        for item in resources.split(","):
+            match = _ITEM.match(item)
+            if not equals or match is None:
+                raise CompileError(
+                    "schedule: expected axis=resource:extent,..., separated by "
+                    f"semicolons, got {part!r}"
+                )
+            name, number = match["name"], int(match["number"] or 1)
+            if name not in _RESOURCES:
+                raise CompileError(
+                    f"schedule: expected one of {', '.join(_RESOURCES)}, got {name}"
+                )
+            if number < 1:
+                raise CompileError(f"schedule: {name} of at least 1, got {number}")
+            found[name] = number
+            names.add(name)
+        if axis in axes and "warps" in names:
+            rows = axis
+        elif axis in axes and "block" in names:
+            columns = axis
+    if threads := found.get("threads"):
+        if rows or threads % 32:
+            raise CompileError(
+                f"schedule: threads of folded axes in whole warps, got {text!r}"
+            )
+        found["warps"] = threads // 32
+    elif not rows:
+        raise CompileError(f"schedule: no axis has warps or threads in {text!r}")
+    return Grid(
+        rows,
+        found["warps"],
+        found["regs"],
+        found["chunk"],
+        found["stages"],
+        columns,
+        found["block"],
+        "mma" in found,
+    )
+
+
+def choose_grid(kernel: Kernel, matrices: bool = True) -> Grid | None:
+    """The schedule of a kernel in closed form, None if one thread an element is best.
+
+    Rows are along an axis that the first factors of its sums of products have and the
+    second ones do not. Registers then hold the accumulators: with 16-bit factors 32
+    rows a warp, so that what is read of the second factors serves twice.
+
+    Args:
+        kernel: the kernel; its outputs' folds may become passes.
+        matrices: whether matrix instructions may be used.
+    """
+    for rows in reversed(kernel.axes):
+        types = _products(kernel, rows)
+        if types:
+            return _for_rows(kernel, rows, types, matrices)
+    if not kernel.passes:
+        for rows in reversed(kernel.axes[:-1]):
+            columns = kernel.axes[-1]
+            types = _products_of_outputs(kernel, rows, columns)
+            if types:
+                return _for_rows(kernel, rows, types, matrices, columns)
+        split_folds(kernel)
+    longest = max(map(_length, kernel.passes), default=0)
+    if longest < _SHORT or any(
+        a.axes for pass_ in kernel.passes for a in pass_.accumulators
+    ):
+        return None
+    warps = 8 if longest >= 4096 else 4 if longest >= 1024 else 1
+    most = 32 * warps * 16
+    chunk = min(most, -(-longest // (128 * warps)) * 128 * warps)
+    return Grid("", warps, chunk=chunk, stages=1, matrices=False)
+
+
+_SHORT = 64
+"""Folds over fewer indices are left to one thread."""
+
+
+def _for_rows(
+    kernel: Kernel, rows: str, types: set[str], matrices: bool, columns: str = ""
+) -> Grid:
+    is_narrow = types <= {"f16", "bf16"} and matrices
+    is_double = "f64" in types
+    extent = static_extent(kernel.extents[rows]) or NOMINAL_EXTENT
+    widths = [
+        static_extent(kernel.extents[axis]) or 1
+        for pass_ in kernel.passes
+        for a in pass_.accumulators
+        for axis in a.axes
+    ]
+    widest = max(widths, default=1)
+    warps, blocks = 4, 2 if is_double or widest > 128 else 4
+    while warps * blocks * 8 >= 2 * extent and blocks * warps > 2:
+        if blocks > 2:
+            blocks //= 2
+        else:
+            warps //= 2
+    chunk = 64 if is_narrow else 32
+    uses = matrices and (is_narrow or is_double)
+    if not columns:
+        return Grid(kernel.hints[rows], warps, blocks, chunk, 2, matrices=uses)
+    number = static_extent(kernel.extents[columns]) or NOMINAL_EXTENT
+    width = min(128 if is_narrow else 64, -(-number // 8) * 8)
+    return Grid(
+        kernel.hints[rows],
+        warps,
+        blocks,
+        32,
+        2,
+        kernel.hints[columns],
+        width,
+        uses,
+    )
+
+
+def _length(pass_: Pass) -> int:
+    """How many indices a pass has, about."""
+    number = pass_.upper.number
+    if number is not None:
+        return int(number)
+    kind = pass_.upper.kind
+    known = static_extent(kind) if isinstance(kind, SSAValue) else None
+    return NOMINAL_EXTENT if known is None else known
+
+
+def _products(kernel: Kernel, rows: str) -> set[str]:
+    """The types of the factors of a kernel's products for an axis of rows."""
+    found: set[str] = set()
+    for pass_ in kernel.passes:
+        for a in pass_.accumulators:
+            for term in walk(a.part):
+                if term.is_fold and term.function == StringAttr("add"):
+                    found |= _factors(term.args[2], rows, pass_.index)
+            for axis in a.axes:
+                if a.function == "add":
+                    found |= _factors(a.part, rows, axis)
+    return found
+
+
+def _products_of_outputs(kernel: Kernel, rows: str, columns: str) -> set[str]:
+    """The same for the folds in the outputs of a kernel without passes."""
+    found: set[str] = set()
+    for output in kernel.outputs:
+        if output.axes:
+            return set()
+        for term in walk(output.value):
+            if term.is_fold and term.function == StringAttr("add"):
+                found |= _factors(term.args[2], rows, columns)
+    return found
+
+
+def _factors(body: Term, rows: str, columns: str) -> set[str]:
+    """The type of the factors, if one has the rows and the other one the columns."""
+    if not body.computes("arith.mulf"):
+        return set()
+    for left, right in (body.args, body.args[::-1]):
+        if (
+            rows in left.free
+            and columns in right.free
+            and rows not in right.free
+            and columns not in left.free
+        ):
+            types: set[str] = set()
+            for factor in (left, right):
+                inner = factor.args[0] if factor.computes("arith.extf") else factor
+                is_known = isinstance(
+                    inner.type, BFloat16Type | Float16Type | Float64Type
+                )
+                types.add(f"{inner.type}" if is_known else "f32")
+            return types
+    return set()
