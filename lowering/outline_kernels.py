@@ -592,10 +592,10 @@ class _Kernel:
             name,
             (types, []),
             self.region,
-            kernel=True,
             known_block_size=[n for n in sizes if n] if all(sizes) else None,
         )
-        function.attributes |= attributes or {}
+        # Upstream's own mark, which is not the one that xDSL has.
+        function.attributes |= {"gpu.kernel": UnitAttr()} | (attributes or {})
         inside.add_op(function)
         return SymbolRefAttr(KERNELS, [name])
 
