@@ -41,7 +41,7 @@ from moa_dialect.passes.affine_code import emit_set
 from moa_dialect.passes.check_storage import static_size
 from moa_dialect.passes.derivation import DERIVATION
 from moa_dialect.passes.infer_shapes import functions_of
-from moa_dialect.passes.to_onf import STATUS
+from moa_dialect.passes.to_onf import PARALLEL, STATUS
 from moa_dialect.scalar_code import apply_function, constant, fold_start
 from moa_dialect.types import dtype_of, element_of, shape_of
 
@@ -218,6 +218,12 @@ class _Lowering:
             index.replace_all_uses_with(actual)
             body.erase_arg(index)
         _, terminator = body_of(op.body)
+        if PARALLEL in op.attributes:
+            Rewriter.replace_op(terminator, scf.ReduceOp())
+            region = op.detach_region(op.body)
+            parallel = scf.ParallelOp([lower], [upper], [step.result], region)
+            Rewriter.replace_op(op, parallel)
+            return
         Rewriter.replace_op(terminator, scf.YieldOp(*terminator.values))
         region = op.detach_region(op.body)
         loop = scf.ForOp(lower, upper, step, list(op.initial), region)
@@ -422,8 +428,8 @@ def to_scf(function: FuncOp) -> None:
 class ToScfPass(ModulePass):
     """Lowers loops, folds, flat accesses and checks to scf, memref and arith.
 
-    Folds run from the last index down with the accumulator on the right: no
-    reassociation. A function that checks something lists its checks in the attribute
+    Loops marked `moa.parallel` become `scf.parallel`. Folds run from the last index
+    down with the accumulator on the right: no reassociation. A function that checks something lists its checks in the attribute
     `moa.checks` and reports through its status argument.
     """
 

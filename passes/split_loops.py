@@ -30,6 +30,7 @@ from moa_dialect.ops.operational import LoopOp
 from moa_dialect.passes.derivation import record
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.to_dnf import erase_dead
+from moa_dialect.passes.to_onf import PARALLEL
 from moa_dialect.scalar_code import constant
 
 Sum: TypeAlias = Polynomial[SSAValue]
@@ -289,7 +290,8 @@ def _split_fold(fold: FoldOp, choice: Choice) -> tuple[FoldOp, FoldOp]:
 
 def _is_splittable(op: Operation) -> bool:
     if isinstance(op, LoopOp):
-        return abs(op.stride_value) == 1
+        # Where all iterations run at once, a choice costs less than a second loop.
+        return PARALLEL not in op.attributes and abs(op.stride_value) == 1
     # The part with the last indices may be empty: it needs something to give then.
     return isinstance(op, FoldOp) and (
         has_identity(op.function) or op.initial is not None
@@ -342,7 +344,8 @@ class SplitLoopsPass(ModulePass):
 
     Each value is computed as before, in the same order; the branch is gone. `pieces`
     bounds how many loops one loop may become. A choice that the bounds of a loop settle
-    for all its indices, compared as sums, is made without a split.
+    for all its indices, compared as sums, is made without a split. Loops marked
+    `moa.parallel` are not split.
     """
 
     name = "moa-split-loops"

@@ -87,6 +87,10 @@ STATUS = "moa.status"
 """The attribute of the function argument that receives a failed check's number."""
 
 
+PARALLEL = "moa.parallel"
+"""The attribute of a loop whose iterations are independent of each other."""
+
+
 @dataclass(frozen=True)
 class Place:
     """Where elements lie: a flat buffer, the indices bound so far, strides of the rest.
@@ -169,6 +173,7 @@ class Lowering:
     )
     numbers: dict[int, SSAValue] = field(default_factory=dict[int, SSAValue])
     kernels: Kernels | None = None
+    parallel: bool = False
     builder: Builder = field(init=False)
 
     # Values at the entry.
@@ -390,6 +395,10 @@ class Lowering:
         for extent in extents:
             block = self._loop(self.number(0), extent, 1)
             indices.append(block.args[0])
+            loop = block.parent_op()
+            assert loop is not None
+            if self.parallel:
+                loop.attributes[PARALLEL] = UnitAttr()
         return indices, outer
 
     def _loop(self, start: SSAValue, stop: SSAValue, stride: int) -> Block:
@@ -1150,7 +1159,10 @@ def _expect_normal_form(function: FuncOp) -> None:
 
 
 def to_onf(
-    function: FuncOp, order: Order, kernels: Kernels | None = None
+    function: FuncOp,
+    order: Order,
+    kernels: Kernels | None = None,
+    parallel: bool = False,
 ) -> FuncOp | None:
     """Lower one function; returns the function that computes its results' extents.
 
@@ -1176,7 +1188,7 @@ def to_onf(
     status = [MemRefType(i64, [3])] if checks else []
 
     lowering, middle = _start(function, [*types, *outputs, *status], order)
-    lowering.kernels = kernels
+    lowering.kernels, lowering.parallel = kernels, parallel
     memories = lowering.block.args[len(types) : len(types) + len(outputs)]
     places: list[list[Place]] = []
     for number, memory in enumerate(memories):
@@ -1204,14 +1216,20 @@ def to_onf(
 
 
 def lower_functions(
-    module: ModuleOp, order: Order, kernels: Kernels | None = None
+    module: ModuleOp,
+    order: Order,
+    kernels: Kernels | None = None,
+    parallel: bool = False,
 ) -> list[FuncOp]:
-    """Lower all functions of arrays in a module; returns them."""
+    """Lower all functions of arrays in a module; returns them.
+
+    With `parallel` loops over the elements of an array are marked `moa.parallel`.
+    """
     found: list[FuncOp] = []
     for function in functions_of(module):
         type_ = function.function_type
         if any(isa(t, TensorType) for t in (*type_.inputs, *type_.outputs)):
-            companion = to_onf(function, order, kernels)
+            companion = to_onf(function, order, kernels, parallel)
             found.append(function)
             if companion is not None:
                 module.body.block.insert_op_after(companion, function)
@@ -1222,17 +1240,21 @@ def lower_functions(
 class ToOnfPass(ModulePass):
     """Lowers normal forms to loops over flat addresses in a layout.
 
-    `layout` is the gamma of all arguments and results: `row` or `column`.
+    `layout` is the gamma of all arguments and results: `row` or `column`. With
+    `parallel`, loops over the elements of an array, which are independent of each
+    other, have the attribute `moa.parallel`.
     """
 
     name = "moa-to-onf"
 
     layout: str = "row"
+    parallel: bool = False
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         if self.layout not in list(Order):
             raise CompileError(
                 f"moa-to-onf: unknown layout: expected row or column, got {self.layout}"
             )
-        for function in lower_functions(op, Order(self.layout)):
+        order = Order(self.layout)
+        for function in lower_functions(op, order, parallel=self.parallel):
             record(function, self)

@@ -1,0 +1,139 @@
+"""Kernels of a GPU in the NVVM dialect, and as PTX, by upstream MLIR and LLVM."""
+# pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportMissingImports=false
+# pyright: reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from xdsl.builder import Builder
+from xdsl.dialects import arith, gpu
+from xdsl.dialects.builtin import ModuleOp, UnitAttr
+from xdsl.ir import SSAValue
+from xdsl.rewriter import InsertPoint, Rewriter
+
+from moa_dialect.errors import CompileError
+from moa_dialect.lowering import upstream
+from moa_dialect.scalar_code import constant
+
+if TYPE_CHECKING:
+    from mlir import ir
+
+CHIP = "sm_90a"
+"""The chip that kernels are compiled for unless another one is asked for."""
+
+CHIPS = (
+    *("sm_70", "sm_72", "sm_75", "sm_80", "sm_86", "sm_87", "sm_89", "sm_90", "sm_90a"),
+    *("sm_100", "sm_100a", "sm_100f", "sm_103", "sm_103a", "sm_103f"),
+    *("sm_110", "sm_110a", "sm_110f", "sm_120", "sm_120a", "sm_120f"),
+    *("sm_121", "sm_121a", "sm_121f"),
+)
+"""The chips that LLVM knows and kernels can be compiled for."""
+
+TO_NVVM = (
+    "builtin.module(nvvm-attach-target{{chip={chip}{features} O=3}},"
+    "convert-nvgpu-to-nvvm,"
+    "gpu.module(canonicalize,cse,loop-invariant-code-motion,convert-vector-to-scf,"
+    "convert-scf-to-cf,expand-strided-metadata,lower-affine,convert-gpu-to-nvvm,"
+    "canonicalize,cse,reconcile-unrealized-casts),"
+    "convert-vector-to-llvm,convert-nvvm-to-llvm,convert-to-llvm,"
+    "canonicalize,cse,reconcile-unrealized-casts)"
+)
+"""The upstream passes from gpu, scf, memref, arith and math to the NVVM dialect."""
+
+
+def check_chip(chip: str) -> None:
+    """Check that there is such a chip.
+
+    Raises:
+        CompileError: if there is none.
+    """
+    if chip not in CHIPS:
+        raise CompileError(
+            f"unknown chip: expected one of {', '.join(CHIPS)}, got '{chip}'"
+        )
+
+
+def device_module(module: ModuleOp) -> ModuleOp:
+    """A module with copies of the kernels of a module, and nothing else."""
+    kernels = [op.clone() for op in module.ops if isinstance(op, gpu.ModuleOp)]
+    return ModuleOp(list(kernels), {"gpu.container_module": UnitAttr()})
+
+
+def device_text(module: ModuleOp) -> str:
+    """The kernels of a module as upstream and the emulator read them."""
+    return upstream.generic_text(device_module(module))
+
+
+def nvvm_dialect(module: ModuleOp, chip: str = CHIP, features: str = "") -> ir.Module:
+    """The kernels of a module in the NVVM dialect, upstream.
+
+    Args:
+        module: a module after moa-outline-kernels.
+        chip: the chip, for instance `sm_90a`.
+        features: features for LLVM, for instance `+ptx83`.
+
+    Raises:
+        CompileError: for an unknown chip, or what has no code for a GPU.
+    """
+    check_chip(chip)
+    device = device_module(module)
+    _expand_divisions(device)
+    native = upstream.parse(upstream.generic_text(device), upstream.new_context())
+    wanted = f" features={features}" if features else ""
+    pipeline = TO_NVVM.format(chip=chip, features=wanted)
+    upstream.run_pipeline(native, pipeline, verify_each=False)
+    known = ("llvm.", "nvvm.", "builtin.module", "gpu.module")
+    if left := upstream.operations_beside(native, known):
+        raise CompileError(f"upstream does not lower {', '.join(left)} for a GPU")
+    return native
+
+
+def ptx(native: ir.Module) -> str:
+    """The PTX of kernels in the NVVM dialect; the module is used up.
+
+    Raises:
+        CompileError: if upstream fails.
+    """
+    from mlir.dialects import gpu as upstream_gpu
+
+    upstream.run_pipeline(native, "gpu-module-to-binary{format=isa}")
+    for op in native.body.operations:
+        if op.operation.name == "gpu.binary":
+            (found,) = op.attributes["objects"]
+            content: bytes = upstream_gpu.ObjectAttr(found).object
+            return content.rstrip(b"\0").decode()
+    raise CompileError("there are no kernels")
+
+
+def _expand_divisions(module: ModuleOp) -> None:
+    """Expand divisions that round up or down, which upstream has no code for.
+
+    (Its pass that does also expands minima and maxima, for which a GPU has
+    instructions.)
+    """
+    for op in list(module.walk()):
+        if not isinstance(op, arith.CeilDivSIOp | arith.FloorDivSIOp):
+            continue
+        builder = Builder(InsertPoint.before(op))
+        quotient = builder.insert(arith.DivSIOp(op.lhs, op.rhs)).result
+        product = builder.insert(arith.MuliOp(quotient, op.rhs)).result
+        rest = builder.insert(arith.SubiOp(op.lhs, product)).result
+        zero = builder.insert(constant(0, op.result.type)).result
+        one = builder.insert(constant(1, op.result.type)).result
+
+        def compared(
+            value: SSAValue, how: str, zero: SSAValue = zero, b: Builder = builder
+        ) -> SSAValue:
+            return b.insert(arith.CmpiOp(value, zero, how)).result
+
+        is_inexact = compared(rest, "ne")
+        signs = compared(rest, "slt"), compared(op.rhs, "slt")
+        # The quotient was rounded towards zero; is that down, or up?
+        is_up = isinstance(op, arith.CeilDivSIOp)
+        differ = builder.insert(arith.CmpiOp(*signs, "eq" if is_up else "ne")).result
+        moves = builder.insert(arith.AndIOp(is_inexact, differ)).result
+        step = arith.AddiOp if is_up else arith.SubiOp
+        moved = builder.insert(step(quotient, one)).result
+        Rewriter.replace_op(op, arith.SelectOp(moves, moved, quotient))

@@ -1,0 +1,868 @@
+"""moa-outline-kernels: the work on memory of a function, as kernels of a GPU.
+
+After moa-to-scf a function is host code, extents and checks, in which the top-level
+operations that read or write the memory of arrays belong on the device: parallel loops,
+kernels that are written already (`gpu.launch`), and what is left. Each becomes a
+`gpu.func` in the module's `gpu.module @kernels`, and a `gpu.launch_func` in its place.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from math import prod
+
+from xdsl.builder import Builder
+from xdsl.context import Context
+from xdsl.dialects import arith, gpu, memref, scf
+from xdsl.dialects.builtin import (
+    DYNAMIC_INDEX,
+    IndexType,
+    IntegerAttr,
+    IntegerType,
+    MemRefType,
+    ModuleOp,
+    NoneAttr,
+    StridedLayoutAttr,
+    StringAttr,
+    SymbolRefAttr,
+    UnitAttr,
+    i1,
+)
+from xdsl.dialects.func import FuncOp, ReturnOp
+from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
+from xdsl.passes import ModulePass
+from xdsl.rewriter import InsertPoint, Rewriter
+from xdsl.traits import is_side_effect_free
+from xdsl.utils.hints import isa
+
+from moa_dialect.errors import CompileError
+from moa_dialect.lowering.to_scf import has_status
+from moa_dialect.passes.infer_shapes import functions_of
+from moa_dialect.scalar_code import constant
+from moa_dialect.types import dtype_of
+
+KERNELS = "kernels"
+"""The name of the `gpu.module` of a module."""
+
+LOCAL_BYTES = 1 << 12
+"""How much scratch memory of a task may lie in its thread's local memory.
+
+The driver sets aside as much for each thread that the device can hold at a time.
+"""
+
+_INDEX = IndexType()
+_AXES = (gpu.DimensionEnum.X, gpu.DimensionEnum.Y, gpu.DimensionEnum.Z)
+
+
+def _dimension(axis: int) -> gpu.DimensionAttr:
+    return gpu.DimensionAttr(_AXES[axis])
+
+
+def number_of(value: SSAValue) -> int | None:
+    """The number that an integer is, if it follows from constants."""
+    match value.owner:
+        case arith.ConstantOp(value=IntegerAttr() as number):
+            return number.value.data
+        case arith.AddiOp(lhs=left, rhs=right):
+            return _combined(left, right, lambda a, b: a + b)
+        case arith.SubiOp(lhs=left, rhs=right):
+            return _combined(left, right, lambda a, b: a - b)
+        case arith.MuliOp(lhs=left, rhs=right):
+            return _combined(left, right, lambda a, b: a * b)
+        case arith.CeilDivSIOp(lhs=left, rhs=right):
+            return _combined(left, right, lambda a, b: -(-a // b) if b else None)
+        case arith.MaxSIOp(lhs=left, rhs=right):
+            return _combined(left, right, max)
+        case arith.MinSIOp(lhs=left, rhs=right):
+            return _combined(left, right, min)
+        case _:
+            return None
+
+
+def _combined(left: SSAValue, right: SSAValue, function: object) -> int | None:
+    a, b = number_of(left), number_of(right)
+    if a is None or b is None:
+        return None
+    assert callable(function)
+    return function(a, b)
+
+
+def _is_pure(op: Operation) -> bool:
+    """Whether an operation only computes scalars, without a loop."""
+    return is_side_effect_free(op) and not any(
+        isinstance(inner, scf.ForOp | scf.WhileOp | scf.ParallelOp)
+        for inner in op.walk()
+    )
+
+
+def captured(ops: Sequence[Operation]) -> list[SSAValue]:
+    """The values that operations use and do not define, in the order of first use."""
+    inside: set[object] = {
+        region_block
+        for op in ops
+        for inner in op.walk()
+        for region in inner.regions
+        for region_block in region.blocks
+    }
+    inside |= set(ops)
+    found: dict[SSAValue, None] = {}
+    for op in ops:
+        for inner in op.walk():
+            for operand in inner.operands:
+                owner = operand.owner
+                block = owner if isinstance(owner, Block) else owner.parent
+                if owner not in inside and block not in inside:
+                    found[operand] = None
+    return list(found)
+
+
+@dataclass(eq=False)
+class _Group:
+    """What becomes one kernel: its operations, which lie in one block of the host."""
+
+    ops: list[Operation]
+
+    @property
+    def loop(self) -> scf.ParallelOp | None:
+        """The parallel loop that it is, if it is one."""
+        op = self.ops[0]
+        return op if isinstance(op, scf.ParallelOp) else None
+
+    @property
+    def launch(self) -> gpu.LaunchOp | None:
+        """The kernel that it is already, if it is one."""
+        op = self.ops[0]
+        return op if isinstance(op, gpu.LaunchOp) else None
+
+
+@dataclass
+class _Outlining:
+    """The kernels of one function."""
+
+    function: FuncOp
+    kernels: gpu.ModuleOp
+    block_size: int
+    groups: list[_Group] = field(default_factory=list[_Group])
+    group_of: dict[Operation, _Group] = field(default_factory=dict[Operation, _Group])
+    device: set[SSAValue] = field(default_factory=set[SSAValue])
+    temporaries: list[memref.AllocOp | memref.AllocaOp] = field(
+        default_factory=list[memref.AllocOp | memref.AllocaOp]
+    )
+    cells: dict[SSAValue, SSAValue] = field(default_factory=dict[SSAValue, SSAValue])
+    shared: dict[SSAValue, SSAValue] = field(default_factory=dict[SSAValue, SSAValue])
+    own: dict[SSAValue, _Group] = field(default_factory=dict[SSAValue, _Group])
+
+    def __post_init__(self) -> None:
+        self.name = self.function.sym_name.data
+        self.status = (
+            self.function.body.block.args[-1] if has_status(self.function) else None
+        )
+
+    def run(self) -> None:
+        """Outline all work on memory."""
+        block = self.function.body.block
+        self._host(block)
+        self._place()
+        for group in self.groups:
+            _Kernel(self, group).emit()
+        for op in self.temporaries:
+            for use in list(op.memref.uses):
+                if isinstance(use.operation, memref.DeallocOp):
+                    _erase(use.operation)
+            _erase(op)
+        _erase_dead(block)
+
+    # What runs where.
+
+    def _host(self, block: Block) -> None:
+        """Tell the operations of a block apart that the host runs."""
+        pending: list[Operation] = []
+
+        def flush() -> None:
+            if pending:
+                self._add(_Group(list(pending)))
+                pending.clear()
+
+        for op in list(block.ops):
+            is_host = not any(value in self.device for value in captured([op]))
+            match op:
+                case ReturnOp() | scf.YieldOp():
+                    flush()
+                case memref.AllocOp() | memref.AllocaOp():
+                    self.temporaries.append(op)
+                case memref.DeallocOp():
+                    pass
+                case _ if _is_pure(op):
+                    if not is_host:
+                        self.device.update(op.results)
+                case memref.StoreOp() if op.memref is self.status and is_host:
+                    pass
+                case scf.ParallelOp() if not op.res and is_host:
+                    flush()
+                    self._add(_Group([collapse(op)]))
+                case gpu.LaunchOp():
+                    flush()
+                    self._add(_Group([op]))
+                case scf.IfOp() if not op.results and op.cond not in self.device:
+                    flush()
+                    for region in op.regions:
+                        for inner in region.blocks:
+                            self._host(inner)
+                case _:
+                    pending.append(op)
+                    self.device.update(op.results)
+        flush()
+
+    def _add(self, group: _Group) -> None:
+        self.groups.append(group)
+        for op in group.ops:
+            self.group_of[op] = group
+            for inner in op.walk():
+                if isinstance(inner, gpu.LaunchOp) and inner is not op:
+                    raise CompileError(
+                        f"@{self.name}: a kernel cannot be launched from a loop or a "
+                        f"branch that runs on the device"
+                    )
+                if self.status is not None and self.status in inner.operands:
+                    raise CompileError(
+                        f"@{self.name}: a check of values in arrays, such as of an "
+                        f"index that data give, cannot be made on a GPU yet"
+                    )
+
+    def _groups_using(self, value: SSAValue) -> set[_Group]:
+        """The kernels that a value is used in."""
+        found: set[_Group] = set()
+        for use in value.uses:
+            op: Operation | None = use.operation
+            while op is not None and op not in self.group_of:
+                op = op.parent_op()
+            if op is not None:
+                found.add(self.group_of[op])
+            for result in use.operation.results if op is None else ():
+                found |= self._groups_using(result)
+        return found
+
+    # Memory that kernels share.
+
+    def _place(self) -> None:
+        """Decide where temporary memory lies, and what one kernel hands to others."""
+        for op in self.temporaries:
+            users = self._groups_using(op.memref)
+            if len(users) == 1 and (user := users.copy().pop()).launch is None:
+                self.own[op.memref] = user
+            elif users:
+                if (size := _size(op)) is None:
+                    raise CompileError(
+                        f"@{self.name}: expected flat temporary memory, "
+                        f"got {op.memref.type}"
+                    )
+                builder = Builder(InsertPoint.before(op))
+                count = _size_value(op, size, builder)
+                self.shared[op.memref] = device_memory(
+                    op.memref.type.element_type, count, builder
+                )
+        for group in self.groups:
+            for value in self._device_inputs(group):
+                self._hand_over(value)
+
+    def _device_inputs(self, group: _Group) -> Iterator[SSAValue]:
+        """The scalars of other kernels that a kernel needs."""
+        pending, seen = list(captured(group.ops)), set[SSAValue]()
+        while pending:
+            value = pending.pop()
+            if value in seen or value not in self.device:
+                continue
+            seen.add(value)
+            owner = value.owner
+            assert isinstance(owner, Operation)
+            if owner in self.group_of:
+                if self.group_of[owner] is not group:
+                    yield value
+            else:
+                pending.extend(captured([owner]))
+
+    def _hand_over(self, value: SSAValue) -> None:
+        """Give a scalar a cell in device memory."""
+        if value in self.cells:
+            return
+        owner = value.owner
+        assert isinstance(owner, Operation)
+        builder = Builder(InsertPoint.before(self.group_of[owner].ops[0]))
+        element = IntegerType(8) if value.type == i1 else value.type
+        one = builder.insert(constant(1, _INDEX)).result
+        self.cells[value] = device_memory(element, one, builder)
+
+
+def device_memory(element: Attribute, count: SSAValue, builder: Builder) -> SSAValue:
+    """Device memory of the function: flat, of so many elements."""
+    type_ = MemRefType(element, [DYNAMIC_INDEX])
+    return builder.insert(gpu.AllocOp(type_, [count])).result
+
+
+def _size(op: memref.AllocOp | memref.AllocaOp) -> Sequence[SSAValue] | None:
+    """The dynamic sizes of flat memory, none for a number; None if it is not flat."""
+    type_ = op.memref.type
+    if len(type_.get_shape()) != 1 or not isinstance(type_.layout, NoneAttr):
+        return None
+    return op.dynamic_sizes
+
+
+def _size_value(
+    op: memref.AllocOp | memref.AllocaOp, size: Sequence[SSAValue], builder: Builder
+) -> SSAValue:
+    if size:
+        return size[0]
+    return builder.insert(constant(op.memref.type.get_shape()[0], _INDEX)).result
+
+
+def _erase(op: Operation) -> None:
+    op.detach()
+    op.erase(safe_erase=False)
+
+
+def _erase_dead(block: Block) -> None:
+    """Erase what nothing uses, in a block of the host and below."""
+    for op in reversed(list(block.ops)):
+        for region in op.regions:
+            for inner in region.blocks:
+                _erase_dead(inner)
+        is_dead = bool(op.results) and is_side_effect_free(op)
+        if is_dead and not any(True for value in op.results for _ in value.uses):
+            _erase(op)
+
+
+def collapse(loop: scf.ParallelOp) -> scf.ParallelOp:
+    """Make a loop, and the parallel loop that is all it does, one over more axes."""
+    while (inner := _only_inner(loop)) is not None:
+        block, body = loop.body.block, inner.body.block
+        between = [op for op in block.ops if op is not inner and op is not block.last_op]
+        kept: list[Operation] = []
+        for op in between:
+            used = captured([op])
+            if any(v.owner is block or v.owner in kept for v in used):
+                kept.append(op)
+            else:
+                op.detach()
+                Rewriter.insert_op(op, InsertPoint.before(loop))
+        bounds = (*inner.lowerBound, *inner.upperBound, *inner.step)
+        if any(value.owner is block or value.owner in kept for value in bounds):
+            return loop
+        for op in reversed(kept):
+            op.detach()
+            Rewriter.insert_op(op, InsertPoint.at_start(body))
+        for number, argument in enumerate(list(block.args)):
+            new = body.insert_arg(argument.type, number)
+            new.name_hint = argument.name_hint
+            argument.replace_all_uses_with(new)
+        merged = scf.ParallelOp(
+            [*loop.lowerBound, *inner.lowerBound],
+            [*loop.upperBound, *inner.upperBound],
+            [*loop.step, *inner.step],
+            inner.detach_region(inner.body),
+        )
+        Rewriter.replace_op(loop, merged, [])
+        loop = merged
+    return loop
+
+
+def _only_inner(loop: scf.ParallelOp) -> scf.ParallelOp | None:
+    """The parallel loop that is all a parallel loop does, beside scalars."""
+    found = [
+        op
+        for op in loop.body.block.ops
+        if not isinstance(op, scf.ReduceOp) and not _is_pure(op)
+    ]
+    if len(found) != 1:
+        return None
+    (inner,) = found
+    is_inner = isinstance(inner, scf.ParallelOp) and not inner.res
+    return inner if is_inner and not loop.res else None
+
+
+def serialize(op: Operation) -> None:
+    """Make the parallel loops inside an operation sequential."""
+    for loop in list(op.walk(reverse=True)):
+        if isinstance(loop, scf.ParallelOp) and loop is not op:
+            _serialize_loop(loop)
+
+
+def _serialize_loop(loop: scf.ParallelOp) -> None:
+    block = loop.body.block
+    end = block.last_op
+    assert isinstance(end, scf.ReduceOp)
+    assert not loop.res
+    Rewriter.replace_op(end, scf.YieldOp(), [])
+    ranges = list(zip(loop.lowerBound, loop.upperBound, loop.step, strict=True))
+    outer: list[Block] = []
+    for argument in list(block.args)[:-1]:
+        around = Block(arg_types=[_INDEX])
+        around.args[0].name_hint = argument.name_hint
+        argument.replace_all_uses_with(around.args[0])
+        block.erase_arg(argument)
+        outer.append(around)
+    nest = scf.ForOp(*ranges[-1], [], loop.detach_region(loop.body))
+    for around, bounds in zip(reversed(outer), reversed(ranges[:-1]), strict=True):
+        around.add_ops((nest, scf.YieldOp()))
+        nest = scf.ForOp(*bounds, [], Region(around))
+    Rewriter.replace_op(loop, nest, [])
+
+
+def _is_flat(type_: Attribute) -> bool:
+    return (
+        isa(type_, MemRefType)
+        and len(type_.get_shape()) == 1
+        and isinstance(type_.layout, NoneAttr)
+        and isinstance(type_.memory_space, NoneAttr)
+    )
+
+
+@dataclass
+class _Kernel:
+    """One kernel in the making."""
+
+    outlining: _Outlining
+    group: _Group
+    known: dict[SSAValue, SSAValue] = field(default_factory=dict[SSAValue, SSAValue])
+    operands: list[SSAValue] = field(default_factory=list[SSAValue])
+    local_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        self.name = self.outlining.function.sym_name.data
+        launch = self.group.launch
+        if launch is None:
+            self.region = Region(Block())
+            self.entry = Builder(InsertPoint.at_end(self.region.block))
+        else:
+            self.region = launch.detach_region(launch.body)
+            self.entry = Builder(InsertPoint.at_start(self.region.blocks[0]))
+        self.block = self.region.blocks[0]
+        after = self.group.ops[-1].next_op
+        assert after is not None
+        self.host = Builder(InsertPoint.before(after))
+
+    def _error(self, message: str) -> CompileError:
+        return CompileError(f"@{self.name}: {message}")
+
+    def emit(self) -> None:
+        """Write the kernel; its launch takes the place of the operations."""
+        if (launch := self.group.launch) is not None:
+            self._of_launch(launch)
+        elif (loop := self.group.loop) is not None:
+            serialize(loop)
+            self._of_loop(loop)
+        else:
+            for op in self.group.ops:
+                if isinstance(op, scf.ParallelOp):
+                    raise self._error("a parallel loop with results is not supported")
+                serialize(op)
+            self._of_one_thread()
+
+    # The three kinds.
+
+    def _of_launch(self, launch: gpu.LaunchOp) -> None:
+        """A kernel that is written already."""
+        grid = (launch.gridSizeX, launch.gridSizeY, launch.gridSizeZ)
+        block = (launch.blockSizeX, launch.blockSizeY, launch.blockSizeZ)
+        cluster = (launch.clusterSizeX, launch.clusterSizeY, launch.clusterSizeZ)
+        kinds = (gpu.BlockIdOp, gpu.ThreadIdOp, gpu.GridDimOp, gpu.BlockDimOp)
+        for number, argument in enumerate(list(self.block.args)):
+            if any(True for _ in argument.uses):
+                own = self.entry.insert(kinds[number // 3](_dimension(number % 3)))
+                own.result.name_hint = argument.name_hint
+                argument.replace_all_uses_with(own.result)
+            self.block.erase_arg(argument)
+        ops = [op for each in self.region.blocks for op in each.ops]
+        self._capture(ops)
+        self._rename(ops)
+        for op in list(self.region.walk()):
+            if isinstance(op, gpu.TerminatorOp):
+                Rewriter.replace_op(op, gpu.ReturnOp([]))
+        clusters = [value for value in cluster if value is not None]
+        symbol = self._function(block, launch.attributes)
+        self._launch(symbol, grid, block, launch.dynamicSharedMemorySize, clusters)
+        _erase(launch)
+
+    def _of_loop(self, loop: scf.ParallelOp) -> None:
+        """A thread for each iteration, the last index fastest."""
+        counts = [
+            self._count(*bounds)
+            for bounds in zip(loop.lowerBound, loop.upperBound, loop.step, strict=True)
+        ]
+        total = counts[0]
+        for count in counts[1:]:
+            total = self.host.insert(arith.MuliOp(total, count)).result
+        width = self.host.insert(constant(self.outlining.block_size, _INDEX)).result
+        blocks = self.host.insert(arith.CeilDivSIOp(total, width)).result
+        body = loop.body.block
+        ops = [op for op in body.ops if not isinstance(op, scf.ReduceOp)]
+
+        self._capture(ops, [*loop.lowerBound, *loop.step, *counts, total], body)
+        block_id = self.entry.insert(gpu.BlockIdOp(_dimension(0))).result
+        thread_id = self.entry.insert(gpu.ThreadIdOp(_dimension(0))).result
+        own_width = self.entry.insert(constant(self.outlining.block_size, _INDEX))
+        start = self.entry.insert(arith.MuliOp(block_id, own_width.result))
+        task = self.entry.insert(arith.AddiOp(start.result, thread_id)).result
+        task.name_hint = "task"
+        is_task = arith.CmpiOp(task, self.known[total], "slt")
+        self.entry.insert(is_task)
+        place = self.entry.insertion_point
+        inside = Block()
+        inner = Builder(InsertPoint.at_end(inside))
+        rest = task
+        for axis in reversed(range(len(counts))):
+            index = rest
+            if axis:
+                count = self.known[counts[axis]]
+                index = inner.insert(arith.RemUIOp(rest, count)).result
+                rest = inner.insert(arith.DivUIOp(rest, count)).result
+            lower, step = loop.lowerBound[axis], loop.step[axis]
+            if number_of(step) != 1:
+                index = inner.insert(arith.MuliOp(index, self.known[step])).result
+            if number_of(lower) != 0:
+                index = inner.insert(arith.AddiOp(self.known[lower], index)).result
+            argument = body.args[axis]
+            if index is not task:
+                index.name_hint = argument.name_hint
+            argument.replace_all_uses_with(index)
+        self._scratch(ops, task, total, inner)
+        self._rename(ops)
+        for op in ops:
+            op.detach()
+            inner.insert(op)
+        inner.insert(scf.YieldOp())
+        self.entry.insertion_point = place
+        self.entry.insert(scf.IfOp(is_task.result, (), Region(inside)))
+        one = self.host.insert(constant(1, _INDEX)).result
+        block = (width, one, one)
+        self._launch(self._function(block), (blocks, one, one), block)
+        _erase(loop)
+
+    def _count(self, lower: SSAValue, upper: SSAValue, step: SSAValue) -> SSAValue:
+        """How many iterations an axis of a loop has."""
+        count = upper
+        if number_of(lower) != 0:
+            count = self.host.insert(arith.SubiOp(upper, lower)).result
+        if number_of(step) != 1:
+            count = self.host.insert(arith.CeilDivSIOp(count, step)).result
+        if number_of(count) is None:
+            none = self.host.insert(constant(0, _INDEX))
+            count = self.host.insert(arith.MaxSIOp(count, none.result)).result
+        return count
+
+    def _of_one_thread(self) -> None:
+        """The operations, in order."""
+        ops, cells = self.group.ops, self.outlining.cells
+        one = self.host.insert(constant(1, _INDEX)).result
+        self._capture(ops)
+        self._scratch(ops, None, one, self.entry)
+        self._rename(ops)
+        for op in ops:
+            op.detach()
+            self.entry.insert(op)
+        zero = self.entry.insert(constant(0, _INDEX)).result
+        for value in [v for op in ops for v in op.results if v in cells]:
+            kept = value
+            if value.type == i1:
+                kept = self.entry.insert(arith.ExtUIOp(value, IntegerType(8))).result
+            cell = self._argument(cells[value])
+            self.entry.insert(memref.StoreOp.get(kept, cell, [zero]))
+        sizes = (one, one, one)
+        self._launch(self._function(sizes), sizes, sizes)
+
+    # The function and its launch.
+
+    def _function(
+        self, block: Sequence[SSAValue], attributes: dict[str, Attribute] | None = None
+    ) -> SymbolRefAttr:
+        """Add the kernel to the module of kernels; gives its symbol."""
+        if not isinstance(self.block.last_op, gpu.ReturnOp):
+            self.region.blocks[-1].add_op(gpu.ReturnOp([]))
+        inside = self.outlining.kernels.body.block
+        taken = {op.sym_name.data for op in inside.ops if isinstance(op, gpu.FuncOp)}
+        base = re.sub(r"[^A-Za-z0-9_]", "_", self.name) + "_kernel"
+        name, number = base, 0
+        while name in taken:
+            number += 1
+            name = f"{base}_{number}"
+        sizes = [number_of(value) for value in block]
+        types = [argument.type for argument in self.block.args]
+        function = gpu.FuncOp(
+            name,
+            (types, []),
+            self.region,
+            known_block_size=[n for n in sizes if n] if all(sizes) else None,
+        )
+        # Upstream's own mark, which is not the one that xDSL has.
+        function.attributes |= {"gpu.kernel": UnitAttr()} | (attributes or {})
+        inside.add_op(function)
+        return SymbolRefAttr(KERNELS, [name])
+
+    def _launch(
+        self,
+        symbol: SymbolRefAttr,
+        grid: Sequence[SSAValue],
+        block: Sequence[SSAValue],
+        shared: SSAValue | None = None,
+        clusters: Sequence[SSAValue] = (),
+    ) -> None:
+        """Launch the kernel."""
+        self.host.insert(
+            gpu.LaunchFuncOp(
+                symbol,
+                grid,
+                block,
+                clusterSize=clusters or None,
+                kernelOperands=self.operands,
+                asyncDependencies=[],
+                dynamicSharedMemorySize=shared,
+            )
+        )
+
+    # Values of the host.
+
+    def _capture(
+        self,
+        ops: Sequence[Operation],
+        more: Sequence[SSAValue] = (),
+        body: Block | None = None,
+    ) -> None:
+        """Have the values of the host that operations use, in the kernel."""
+        for value in (*captured(ops), *more):
+            is_own = self.outlining.own.get(value) is self.group
+            if value.owner is not body and not is_own:
+                self._inside(value)
+
+    def _rename(self, ops: Sequence[Operation]) -> None:
+        """Let operations use the values in the kernel."""
+        for op in ops:
+            for inner in op.walk():
+                if any(operand in self.known for operand in inner.operands):
+                    inner.operands = [self.known.get(v, v) for v in inner.operands]
+
+    def _argument(self, value: SSAValue) -> SSAValue:
+        """A value of the host that is passed."""
+        if value not in self.known:
+            argument = self.block.insert_arg(value.type, len(self.block.args))
+            argument.name_hint = value.name_hint
+            self.operands.append(value)
+            self.known[value] = argument
+        return self.known[value]
+
+    def _inside(self, value: SSAValue) -> SSAValue:
+        """A value of the host in the kernel: computed again, passed or loaded."""
+        if value in self.known:
+            return self.known[value]
+        outlining, owner = self.outlining, value.owner
+        number = number_of(value)
+        if number is not None:
+            found = self.entry.insert(constant(number, value.type)).result
+        elif value in outlining.shared:
+            found = self._argument(outlining.shared[value])
+        elif value in outlining.cells:
+            cell = self._argument(outlining.cells[value])
+            zero = self.entry.insert(constant(0, _INDEX)).result
+            found = self.entry.insert(memref.LoadOp.get(cell, [zero])).res
+            if value.type == i1:
+                found = self.entry.insert(arith.TruncIOp(found, i1)).result
+        elif isinstance(owner, Operation) and _follows_from_constants(owner):
+            found = self._again(owner, value)
+        elif value not in outlining.device and (
+            isinstance(value.type, IndexType) or _is_flat(value.type)
+        ):
+            return self._argument(value)
+        elif isinstance(owner, Operation) and _is_pure(owner):
+            found = self._again(owner, value)
+        else:
+            raise self._error(
+                f"a kernel cannot use a value of type {value.type} from outside"
+            )
+        found.name_hint = value.name_hint
+        self.known[value] = found
+        return found
+
+    def _again(self, op: Operation, value: SSAValue) -> SSAValue:
+        """Compute a value of the host once more, in the kernel."""
+        if isinstance(op, memref.GetGlobalOp):
+            self._global(op.name_.root_reference)
+        for operand in captured([op]):
+            self._inside(operand)
+        copy = self.entry.insert(op.clone(dict(self.known)))
+        for old, new in zip(op.results, copy.results, strict=True):
+            self.known[old] = new
+        return self.known[value]
+
+    def _global(self, name: StringAttr) -> None:
+        """Have a constant of the module in the module of kernels, too."""
+        inside = self.outlining.kernels.body.block
+        module = self.outlining.kernels.parent_op()
+        assert isinstance(module, ModuleOp)
+
+        def found(block: Block) -> memref.GlobalOp | None:
+            return next(
+                (
+                    op
+                    for op in block.ops
+                    if isinstance(op, memref.GlobalOp) and op.sym_name == name
+                ),
+                None,
+            )
+
+        if found(inside) is None:
+            original = found(module.body.block)
+            if original is None:
+                raise self._error(f"there is no constant {name.data}")
+            first = inside.first_op
+            if first is None:
+                inside.add_op(original.clone())
+            else:
+                inside.insert_op_before(original.clone(), first)
+
+    # Memory of a task.
+
+    def _scratch(
+        self,
+        ops: Sequence[Operation],
+        task: SSAValue | None,
+        total: SSAValue,
+        inner: Builder,
+    ) -> None:
+        """Give the memory that a task has for itself a place."""
+        used = set(captured(ops))
+        for op in self.outlining.temporaries:
+            if op.memref in used and self.outlining.own.get(op.memref) is self.group:
+                self.known[op.memref] = self._memory(op, task, total, inner)
+        for outer in ops:
+            for op in list(outer.walk()):
+                if isinstance(op, memref.AllocOp | memref.AllocaOp):
+                    place = self._memory(op, task, total, inner)
+                    for use in list(op.memref.uses):
+                        if isinstance(use.operation, memref.DeallocOp):
+                            _erase(use.operation)
+                    Rewriter.replace_op(op, [], [place])
+
+    def _memory(
+        self,
+        op: memref.AllocOp | memref.AllocaOp,
+        task: SSAValue | None,
+        total: SSAValue,
+        inner: Builder,
+    ) -> SSAValue:
+        """Local memory if it is little, or else a task's part of device memory."""
+        type_ = op.memref.type
+        element = type_.element_type
+        shape = list(type_.get_shape())
+        sizes = iter(op.dynamic_sizes)
+        numbers = [number_of(next(sizes)) if n == DYNAMIC_INDEX else n for n in shape]
+        known = [number for number in numbers if number is not None]
+        if len(known) == len(numbers):
+            bytes_ = prod(known) * dtype_of(element).itemsize
+            if self.local_bytes + bytes_ <= LOCAL_BYTES:
+                self.local_bytes += bytes_
+                slot = memref.AllocaOp.get(element, None, known)
+                first = self.block.first_op
+                if first is None:
+                    return self.entry.insert(slot).memref
+                Rewriter.insert_op(slot, InsertPoint.before(first))
+                return slot.memref
+        if (size := _size(op)) is None:
+            raise self._error(f"expected flat scratch memory, got {type_}")
+        count = self._on_host(_size_value(op, size, self.host))
+        all_ = self.host.insert(arith.MuliOp(total, count)).result
+        memory = self._argument(device_memory(element, all_, self.host))
+        if task is None:
+            return memory
+        extent = self._inside(count)
+        start = inner.insert(arith.MuliOp(task, extent)).result
+        part = MemRefType(
+            element, [DYNAMIC_INDEX], StridedLayoutAttr([1], NoneAttr())
+        )
+        view = memref.ReinterpretCastOp(
+            source=memory,
+            offsets=[start],
+            sizes=[extent],
+            strides=[],
+            static_offsets=[DYNAMIC_INDEX],
+            static_sizes=[DYNAMIC_INDEX],
+            static_strides=[1],
+            result_type=part,
+        )
+        return inner.insert(view).result
+
+    def _on_host(self, value: SSAValue) -> SSAValue:
+        """A value that operations of the kernel compute, computed by the host."""
+        op = value.owner
+        if isinstance(op, Operation) and self._is_inside(op):
+            if not _is_pure(op) or op.regions:
+                raise self._error("the size of scratch memory depends on a task")
+            values = {operand: self._on_host(operand) for operand in op.operands}
+            copy = self.host.insert(op.clone(values))
+            return copy.results[op.results.index(value)]
+        if value in self.outlining.device or (
+            isinstance(op, Block) and self._is_inside(op.parent_op())
+        ):
+            raise self._error("the size of scratch memory depends on a task")
+        return value
+
+    def _is_inside(self, op: Operation | None) -> bool:
+        while op is not None:
+            if op in self.group.ops:
+                return True
+            op = op.parent_op()
+        return False
+
+
+def _follows_from_constants(op: Operation) -> bool:
+    return _is_pure(op) and all(
+        isinstance(operand.owner, Operation) and _follows_from_constants(operand.owner)
+        for operand in captured([op])
+    )
+
+
+@dataclass(frozen=True)
+class OutlineKernelsPass(ModulePass):
+    """Makes the work on memory at the top of functions kernels of a GPU.
+
+    In a function after moa-to-scf,
+
+    - an `scf.parallel` becomes a kernel in which each thread does one iteration;
+      parallel loops that are nested perfectly become one over all their axes, and
+      parallel loops deeper inside become sequential;
+    - a `gpu.launch` becomes a kernel as it is, with its attributes;
+    - what else reads or writes memory becomes kernels of one thread, one for all such
+      operations in a row.
+
+    A kernel is a `gpu.func` in the module's `gpu.module @kernels`, called by a
+    `gpu.launch_func`. It is passed flat memory and indices; other scalars of the host
+    are computed again in it. What kernels hand on to others lies in device memory
+    (`gpu.alloc`), as does scratch memory of a task that is too large, or of a size too
+    uncertain, to be local. `block` is the number of threads of a block.
+
+    The host does not read elements of arrays: a check of them is an error here.
+    """
+
+    name = "moa-outline-kernels"
+
+    block: int = 128
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        """Outline the kernels of all functions.
+
+        Raises:
+            CompileError: for what a kernel cannot do, or a block that is no block.
+        """
+        if not 1 <= self.block <= 1024:
+            raise CompileError(
+                f"moa-outline-kernels: expected a block of 1 to 1024 threads, "
+                f"got {self.block}"
+            )
+        kernels = gpu.ModuleOp(StringAttr(KERNELS), Region(Block()))  # pyright: ignore
+        functions = functions_of(op)
+        op.body.block.add_op(kernels)
+        for function in functions:
+            _Outlining(function, kernels, self.block).run()
+        if kernels.body.block.first_op is None:
+            _erase(kernels)
+        else:
+            op.attributes["gpu.container_module"] = UnitAttr()
