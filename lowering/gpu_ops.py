@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from xdsl.dialects.builtin import (
+    DYNAMIC_INDEX,
     BoolAttr,
     DenseArrayBase,
     IndexType,
@@ -90,7 +91,9 @@ class DynamicSharedMemoryOp(IRDLOperation):
     result = result_def(MemRefType)
 
     def __init__(self) -> None:
-        super().__init__(result_types=[MemRefType(i8, [-1], memory_space=WORKGROUP)])
+        super().__init__(
+            result_types=[MemRefType(i8, [DYNAMIC_INDEX], memory_space=WORKGROUP)]
+        )
 
 
 @irdl_op_definition

@@ -168,6 +168,8 @@ class GroupKernel:
         for pass_ in self.kernel.passes:
             GroupPass(self, pass_).emit()
         GroupOutputs(self).emit()
+        if not self.shared.bytes:
+            self.shared.base.detach()
 
     def _is_narrow(self) -> bool:
         """Whether all arrays of floats have half precision."""

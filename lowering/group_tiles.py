@@ -23,6 +23,7 @@ from moa_dialect.lowering.gpu_ops import (
 )
 from moa_dialect.lowering.groups import GroupCode, vector_bytes
 from moa_dialect.ops.normal_form import AtOp
+from moa_dialect.passes.lift import static_extent
 from moa_dialect.passes.terms import Term
 from moa_dialect.scalar_code import constant
 from moa_dialect.types import dtype_of, memory_element
@@ -96,22 +97,28 @@ class SharedMemory:
     code: GroupCode
     is_async: bool
     bytes: int = 0
-    base: SSAValue | None = field(default=None)
+    base: DynamicSharedMemoryOp = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.base = DynamicSharedMemoryOp()
+        self.code.builder.insert(self.base)
 
     def allocate(self, dims: Sequence[int], element: Attribute) -> SSAValue:
         """Memory for so many elements, aligned to what a thread copies."""
-        if self.base is None:
-            self.base = self.code.emit(DynamicSharedMemoryOp())
         element = memory_element(element)
         size = prod(dims) * dtype_of(element).itemsize
         type_ = MemRefType(element, dims, memory_space=WORKGROUP)
         view = ViewOp.create(
-            operands=[self.base, self.code.number(self.bytes)], result_types=[type_]
+            operands=[self.base.result, self.code.number(self.bytes)], result_types=[type_]
         )
         self.bytes += -(-size // COPY_BYTES) * COPY_BYTES
         if self.bytes > SHARED_BYTES:
             raise NotLifted(f"{self.bytes} bytes of shared memory")
-        return self.code.emit(view)
+        # Every part of the kernel may use it, not only the one that needs it first.
+        block = self.base.parent
+        assert block is not None
+        block.insert_op_after(view, self.base)
+        return view.results[0]
 
     def tile(
         self,
@@ -257,11 +264,11 @@ class SharedMemory:
 
 
 def static_number(value: SSAValue) -> int | None:
-    """A number as an integer, None if it is computed."""
+    """A number as an integer, None if types do not give it."""
     owner = value.owner
     if isinstance(owner, arith.ConstantOp) and isinstance(value.type, IndexType):
         return int(owner.value.value.data)  # pyright: ignore
-    return None
+    return static_extent(value)
 
 
 def divides(value: SSAValue, number: int) -> bool:

@@ -84,10 +84,29 @@ def nvvm_dialect(module: ModuleOp, chip: str = CHIP, features: str = "") -> ir.M
     wanted = f" features={features}" if features else ""
     pipeline = TO_NVVM.format(chip=chip, features=wanted)
     upstream.run_pipeline(native, pipeline, verify_each=False)
+    _share_externally(native)
     known = ("llvm.", "nvvm.", "builtin.module", "gpu.module")
     if left := upstream.operations_beside(native, known):
         raise CompileError(f"upstream does not lower {', '.join(left)} for a GPU")
     return native
+
+
+def _share_externally(native: ir.Module) -> None:
+    """Let the shared memory whose size a launch gives be none of a module's own.
+
+    Upstream makes it an internal array without elements, for which LLVM sets aside a
+    byte that the launch does not know of.
+    """
+    from mlir import ir
+
+    external = ir.Attribute.parse("#llvm.linkage<external>", native.context)
+    for module in native.body.operations:
+        for op in module.operation.regions[0].blocks[0].operations:
+            name = op.operation.attributes["sym_name"] if "sym_name" in (
+                op.operation.attributes
+            ) else None
+            if op.operation.name == "llvm.mlir.global" and "dynamic_shmem" in f"{name}":
+                op.operation.attributes["linkage"] = external
 
 
 def ptx(native: ir.Module) -> str:
