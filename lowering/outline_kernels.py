@@ -194,6 +194,8 @@ class _Outlining:
                     self.temporaries.append(op)
                 case memref.DeallocOp():
                     pass
+                case gpu.LaunchFuncOp() | gpu.AllocOp():
+                    flush()
                 case _ if _is_pure(op):
                     if not is_host:
                         self.device.update(op.results)
@@ -337,7 +339,9 @@ def collapse(loop: scf.ParallelOp) -> scf.ParallelOp:
     """Make a loop, and the parallel loop that is all it does, one over more axes."""
     while (inner := _only_inner(loop)) is not None:
         block, body = loop.body.block, inner.body.block
-        between = [op for op in block.ops if op is not inner and op is not block.last_op]
+        between = [
+            op for op in block.ops if op is not inner and op is not block.last_op
+        ]
         kept: list[Operation] = []
         for op in between:
             used = captured([op])
@@ -775,9 +779,7 @@ class _Kernel:
             return memory
         extent = self._inside(count)
         start = inner.insert(arith.MuliOp(task, extent)).result
-        part = MemRefType(
-            element, [DYNAMIC_INDEX], StridedLayoutAttr([1], NoneAttr())
-        )
+        part = MemRefType(element, [DYNAMIC_INDEX], StridedLayoutAttr([1], NoneAttr()))
         view = memref.ReinterpretCastOp(
             source=memory,
             offsets=[start],
@@ -857,9 +859,12 @@ class OutlineKernelsPass(ModulePass):
                 f"moa-outline-kernels: expected a block of 1 to 1024 threads, "
                 f"got {self.block}"
             )
-        kernels = gpu.ModuleOp(StringAttr(KERNELS), Region(Block()))  # pyright: ignore
         functions = functions_of(op)
-        op.body.block.add_op(kernels)
+        kernels = next((k for k in op.ops if isinstance(k, gpu.ModuleOp)), None)
+        if kernels is None:
+            name = StringAttr(KERNELS)
+            kernels = gpu.ModuleOp(name, Region(Block()))  # pyright: ignore
+            op.body.block.add_op(kernels)
         for function in functions:
             _Outlining(function, kernels, self.block).run()
         if kernels.body.block.first_op is None:

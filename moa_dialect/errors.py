@@ -25,6 +25,10 @@ class LayoutError(MoaError, ValueError):
     """An array whose strides or device a kernel does not take."""
 
 
+class DeviceError(MoaError, RuntimeError):
+    """A device or its driver that is missing or reports an error."""
+
+
 _OF_AN_INDEX = (
     "psi: index entry",
     "gamma: index entry",
