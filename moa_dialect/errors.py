@@ -45,3 +45,7 @@ def precondition_error(text: str) -> MoaError:
 
 class CompileError(MoaError):
     """A program that cannot be compiled, with the reason."""
+
+
+class KernelError(MoaError):
+    """A GPU kernel that goes wrong when it is run on the CPU."""
