@@ -530,7 +530,7 @@ class _Kernel:
             if index is not task:
                 index.name_hint = argument.name_hint
             argument.replace_all_uses_with(index)
-        self._scratch(ops, task, total, inner)
+        ops = self._scratch(ops, task, total, inner)
         self._rename(ops)
         for op in ops:
             op.detach()
@@ -560,7 +560,7 @@ class _Kernel:
         ops, cells = self.group.ops, self.outlining.cells
         one = self.host.insert(constant(1, _INDEX)).result
         self._capture(ops)
-        self._scratch(ops, None, one, self.entry)
+        ops = self._scratch(ops, None, one, self.entry)
         self._rename(ops)
         for op in ops:
             op.detach()
@@ -731,8 +731,8 @@ class _Kernel:
         task: SSAValue | None,
         total: SSAValue,
         inner: Builder,
-    ) -> None:
-        """Give the memory that a task has for itself a place."""
+    ) -> list[Operation]:
+        """Give the memory that a task has for itself a place; gives what is left."""
         used = set(captured(ops))
         for op in self.outlining.temporaries:
             if op.memref in used and self.outlining.own.get(op.memref) is self.group:
@@ -745,6 +745,7 @@ class _Kernel:
                         if isinstance(use.operation, memref.DeallocOp):
                             _erase(use.operation)
                     Rewriter.replace_op(op, [], [place])
+        return [op for op in ops if op.parent is not None]
 
     def _memory(
         self,
