@@ -14,17 +14,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
+from typing import Protocol, TypeVar
 
 import moa_dialect
 from moa_dialect.lowering import host
 from moa_dialect.lowering.kernel import Signature
+
+T = TypeVar("T")
 
 MAGIC = b"moa kernel 1\n"
 
@@ -140,6 +143,11 @@ def _is_trusted(status: os.stat_result) -> bool:
 
 def read(name: str) -> Compilation | None:
     """The entry of a name, if there is a sound one."""
+    return read_as(name, Compilation.from_bytes)
+
+
+def read_as(name: str, decode: Callable[[bytes], T | None]) -> T | None:
+    """The entry of a name as `decode` understands it, if there is a sound one."""
     folder = directory()
     if folder is None:
         return None
@@ -147,7 +155,7 @@ def read(name: str) -> Compilation | None:
     try:
         with path.open("rb") as file:
             content = file.read() if _is_trusted(os.fstat(file.fileno())) else b""
-        found = Compilation.from_bytes(content)
+        found = decode(content)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     if found is not None:
@@ -160,7 +168,11 @@ _lock = Lock()
 _writes = 0
 
 
-def write(name: str, compilation: Compilation) -> None:
+class _Entry(Protocol):
+    def to_bytes(self) -> bytes: ...
+
+
+def write(name: str, compilation: _Entry) -> None:
     """Keep an entry, if that is possible."""
     global _writes
     folder = directory()

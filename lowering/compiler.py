@@ -75,15 +75,7 @@ def llvm_ir_text(module: ModuleOp, for_callers: bool = True) -> str:
     Raises:
         CompileError: if operations of other dialects are left.
     """
-    # `mlir.dialects.llvm`, which has it too, takes long to import.
-    from mlir._mlir_libs._mlirDialectsLLVM import translate_module_to_llvmir
-
-    native = llvm_dialect(module, for_callers)
-    # What cannot be translated would end the process.
-    if left := upstream.operations_beside(native, ("llvm.", "builtin.module")):
-        raise CompileError(f"upstream does not lower {', '.join(left)}")
-    with native.context:
-        return translate_module_to_llvmir(native.operation)
+    return upstream.llvm_ir(llvm_dialect(module, for_callers))
 
 
 def entry_points(signature: Signature, has_status: bool) -> str:

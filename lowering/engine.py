@@ -11,7 +11,9 @@ disk does not need it, and importing it takes longer than loading the kernel.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from threading import Lock
+from typing import TYPE_CHECKING
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp, StringAttr
@@ -21,8 +23,12 @@ from xdsl.rewriter import Rewriter
 from moa_dialect.errors import CompileError, MoaError
 from moa_dialect.lowering import cache, upstream
 from moa_dialect.lowering.cache import Compilation
+from moa_dialect.lowering.chips import CHIP
 from moa_dialect.lowering.kernel import Kernel
 from moa_dialect.lowering.loader import loaded
+
+if TYPE_CHECKING:
+    from moa_dialect.lowering.cuda import DeviceCompilation, PlannedKernel
 
 
 def functions_of(module: ModuleOp) -> list[FuncOp]:
@@ -159,6 +165,77 @@ def compile_alone(module: ModuleOp, entry: str) -> Kernel:
     kernel = kernel_of(alone, entry)
     with _LOCK:
         return _KERNELS.setdefault(key, kernel)
+
+
+_PLANNED: dict[str, PlannedKernel] = {}
+
+
+def compile_for_cuda(
+    module: ModuleOp,
+    entry: str | None = None,
+    fuse: bool = True,
+    chip: str = CHIP,
+    features: str = "",
+    emulate: bool = False,
+) -> PlannedKernel:
+    """Compile a function of a module at any stage for a GPU; the module is kept.
+
+    Kernels are kept in memory and on disk, as by `compile_module`.
+
+    Args:
+        module: the module.
+        entry: the function, None for the only one.
+        fuse: whether folds that depend on each other may share a pass.
+        chip: the chip.
+        features: features for LLVM, for instance `+ptx83`.
+        emulate: whether the emulator runs it, on NumPy arrays.
+
+    Raises:
+        MoaError: for an unknown entry, or a program that cannot be lowered.
+        CompileError: for an unknown chip.
+    """
+    from moa_dialect.lowering.cuda import DeviceCompilation
+
+    find_entry(module, entry)
+    options = f"cuda fuse={fuse} chip={chip} features={features} emulate={emulate}"
+    key = cache.key((upstream.generic_text(module), entry or "", options))
+    with _LOCK:
+        if key in _PLANNED:
+            return _PLANNED[key]
+    compilation = cache.read_as(key, DeviceCompilation.from_bytes)
+    kernel: PlannedKernel | None = None
+    if compilation is not None:
+        with suppress(CompileError):
+            kernel = load_for_cuda(compilation, emulate)
+    if kernel is None:
+        from moa_dialect.lowering.chips import check_chip
+        from moa_dialect.lowering.device_compiler import compilation_of
+        from moa_dialect.lowering.pipelines import lower_to
+
+        check_chip(chip)
+        lowered = module.clone()
+        lower_to(lowered, "target", Context(), fuse, target="cuda")
+        compilation = compilation_of(lowered, entry, chip, features, emulate)
+        kernel = load_for_cuda(compilation, emulate)
+        cache.write(key, compilation)
+    with _LOCK:
+        return _PLANNED.setdefault(key, kernel)
+
+
+def load_for_cuda(
+    compilation: DeviceCompilation, emulate: bool = False
+) -> PlannedKernel:
+    """Make compiled code for a GPU callable; the driver is not needed yet.
+
+    Raises:
+        CompileError: if LLVM does not take the host's code.
+    """
+    from moa_dialect.lowering.cuda import CudaKernel, EmulatedKernel
+
+    host = compilation.host
+    entries = loaded(host.code, host.signature.symbols)
+    kind = EmulatedKernel if emulate else CudaKernel
+    return kind(compilation, entries)
 
 
 def _from_disk(key: str) -> Kernel | None:

@@ -78,17 +78,24 @@ def assembly(llvm_ir: str) -> str:
     return _emit(llvm_ir, _ASSEMBLY, None).decode()
 
 
-def object_code(llvm_ir: str, exported: Sequence[str]) -> bytes:
-    """An object file for the host from LLVM IR, optimised (O3).
+def object_code(
+    llvm_ir: str,
+    exported: Sequence[str],
+    passes: str = "default<O3>",
+    without: Sequence[str] = (),
+) -> bytes:
+    """An object file for the host from LLVM IR, optimised.
 
     Args:
         llvm_ir: the module as text.
         exported: the functions that keep their names; all others become internal.
+        passes: LLVM's pipeline.
+        without: features of the host's CPU that are not used.
 
     Raises:
         CompileError: if LLVM rejects the text.
     """
-    return _emit(llvm_ir, _OBJECT, exported)
+    return _emit(llvm_ir, _OBJECT, exported, passes, without)
 
 
 _ASSEMBLY, _OBJECT = 0, 1
@@ -111,7 +118,13 @@ def _internalise(module: c_void_p, exported: Sequence[str]) -> None:
             value = following(value)
 
 
-def _emit(llvm_ir: str, kind: int, exported: Sequence[str] | None) -> bytes:
+def _emit(
+    llvm_ir: str,
+    kind: int,
+    exported: Sequence[str] | None,
+    passes: str = "default<O3>",
+    without: Sequence[str] = (),
+) -> bytes:
     triple, target = native_target()
     text = llvm_ir.encode()
     context = function("LLVMContextCreate", c_void_p)()
@@ -128,10 +141,11 @@ def _emit(llvm_ir: str, kind: int, exported: Sequence[str] | None) -> bytes:
         raise CompileError(f"LLVM rejects the module: {message.value!r}")
     if exported is not None:
         _internalise(module, exported)
+    used = ",".join([features(), *(f"-{name}" for name in without)])
     machine = function(
         "LLVMCreateTargetMachine", c_void_p, c_void_p, c_char_p, c_char_p, c_char_p,
         c_int, c_int, c_int,
-    )(target, triple, cpu().encode(), features().encode(), 3, 2, 0)  # fmt: skip
+    )(target, triple, cpu().encode(), used.encode(), 3, 2, 0)  # fmt: skip
     layout = function("LLVMCreateTargetDataLayout", c_void_p, c_void_p)(machine)
     function("LLVMSetTarget", None, c_void_p, c_char_p)(module, triple)
     function("LLVMSetModuleDataLayout", None, c_void_p, c_void_p)(module, layout)
@@ -140,7 +154,7 @@ def _emit(llvm_ir: str, kind: int, exported: Sequence[str] | None) -> bytes:
         name = f"LLVMPassBuilderOptionsSet{scope}Vectorization"
         function(name, None, c_void_p, c_int)(options, 1)
     run = function("LLVMRunPasses", c_void_p, c_void_p, c_char_p, c_void_p, c_void_p)
-    if run(module, b"default<O3>", machine, options):
+    if run(module, passes.encode(), machine, options):
         raise CompileError("LLVM's optimisation pipeline failed")
     emit = function(
         "LLVMTargetMachineEmitToMemoryBuffer", c_int, c_void_p, c_void_p, c_int,

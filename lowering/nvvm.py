@@ -8,28 +8,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from xdsl.builder import Builder
+from xdsl.context import Context
 from xdsl.dialects import arith, gpu
-from xdsl.dialects.builtin import ModuleOp, UnitAttr
+from xdsl.dialects.builtin import Builtin, ModuleOp, UnitAttr
 from xdsl.ir import SSAValue
 from xdsl.rewriter import InsertPoint, Rewriter
 
 from moa_dialect.errors import CompileError
 from moa_dialect.lowering import upstream
+from moa_dialect.lowering.chips import CHIP, check_chip
 from moa_dialect.scalar_code import constant
 
 if TYPE_CHECKING:
     from mlir import ir
-
-CHIP = "sm_90a"
-"""The chip that kernels are compiled for unless another one is asked for."""
-
-CHIPS = (
-    *("sm_70", "sm_72", "sm_75", "sm_80", "sm_86", "sm_87", "sm_89", "sm_90", "sm_90a"),
-    *("sm_100", "sm_100a", "sm_100f", "sm_103", "sm_103a", "sm_103f"),
-    *("sm_110", "sm_110a", "sm_110f", "sm_120", "sm_120a", "sm_120f"),
-    *("sm_121", "sm_121a", "sm_121f"),
-)
-"""The chips that LLVM knows and kernels can be compiled for."""
 
 TO_NVVM = (
     "builtin.module(nvvm-attach-target{{chip={chip}{features} O=3}},"
@@ -41,18 +32,6 @@ TO_NVVM = (
     "canonicalize,cse,reconcile-unrealized-casts)"
 )
 """The upstream passes from gpu, scf, memref, arith and math to the NVVM dialect."""
-
-
-def check_chip(chip: str) -> None:
-    """Check that there is such a chip.
-
-    Raises:
-        CompileError: if there is none.
-    """
-    if chip not in CHIPS:
-        raise CompileError(
-            f"unknown chip: expected one of {', '.join(CHIPS)}, got '{chip}'"
-        )
 
 
 def device_module(module: ModuleOp) -> ModuleOp:
@@ -102,11 +81,34 @@ def _share_externally(native: ir.Module) -> None:
     external = ir.Attribute.parse("#llvm.linkage<external>", native.context)
     for module in native.body.operations:
         for op in module.operation.regions[0].blocks[0].operations:
-            name = op.operation.attributes["sym_name"] if "sym_name" in (
-                op.operation.attributes
-            ) else None
-            if op.operation.name == "llvm.mlir.global" and "dynamic_shmem" in f"{name}":
-                op.operation.attributes["linkage"] = external
+            found = op.operation
+            if found.name == "llvm.mlir.global" and "dynamic_shmem" in str(
+                found.attributes["sym_name"]
+            ):
+                found.attributes["linkage"] = external
+
+
+def replace_kernels(module: ModuleOp, chip: str = CHIP, features: str = "") -> None:
+    """Put the kernels of a module into the NVVM dialect, in place.
+
+    Raises:
+        CompileError: for an unknown chip, or what has no code for a GPU.
+    """
+    if not any(isinstance(op, gpu.ModuleOp) for op in module.ops):
+        return
+    native = nvvm_dialect(module, chip, features)
+    # xDSL's own llvm dialect does not read all that upstream writes.
+    bare = Context(allow_unregistered=True)
+    bare.load_dialect(Builtin)
+    converted = ModuleOp([])
+    text = native.operation.get_asm(print_generic_op_form=True)
+    upstream.replace_by_text(converted, str(text), bare)
+    for op in list(module.ops):
+        if isinstance(op, gpu.ModuleOp):
+            Rewriter.erase_op(op)
+    for op in list(converted.ops):
+        op.detach()
+        module.body.block.add_op(op)
 
 
 def ptx(native: ir.Module) -> str:

@@ -194,6 +194,8 @@ class _Outlining:
                     self.temporaries.append(op)
                 case memref.DeallocOp():
                     pass
+                case gpu.LaunchFuncOp() | gpu.AllocOp():
+                    flush()
                 case _ if _is_pure(op):
                     if not is_host:
                         self.device.update(op.results)
@@ -337,7 +339,9 @@ def collapse(loop: scf.ParallelOp) -> scf.ParallelOp:
     """Make a loop, and the parallel loop that is all it does, one over more axes."""
     while (inner := _only_inner(loop)) is not None:
         block, body = loop.body.block, inner.body.block
-        between = [op for op in block.ops if op is not inner and op is not block.last_op]
+        between = [
+            op for op in block.ops if op is not inner and op is not block.last_op
+        ]
         kept: list[Operation] = []
         for op in between:
             used = captured([op])
@@ -526,7 +530,7 @@ class _Kernel:
             if index is not task:
                 index.name_hint = argument.name_hint
             argument.replace_all_uses_with(index)
-        self._scratch(ops, task, total, inner)
+        ops = self._scratch(ops, task, total, inner)
         self._rename(ops)
         for op in ops:
             op.detach()
@@ -556,7 +560,7 @@ class _Kernel:
         ops, cells = self.group.ops, self.outlining.cells
         one = self.host.insert(constant(1, _INDEX)).result
         self._capture(ops)
-        self._scratch(ops, None, one, self.entry)
+        ops = self._scratch(ops, None, one, self.entry)
         self._rename(ops)
         for op in ops:
             op.detach()
@@ -727,8 +731,8 @@ class _Kernel:
         task: SSAValue | None,
         total: SSAValue,
         inner: Builder,
-    ) -> None:
-        """Give the memory that a task has for itself a place."""
+    ) -> list[Operation]:
+        """Give the memory that a task has for itself a place; gives what is left."""
         used = set(captured(ops))
         for op in self.outlining.temporaries:
             if op.memref in used and self.outlining.own.get(op.memref) is self.group:
@@ -741,6 +745,7 @@ class _Kernel:
                         if isinstance(use.operation, memref.DeallocOp):
                             _erase(use.operation)
                     Rewriter.replace_op(op, [], [place])
+        return [op for op in ops if op.parent is not None]
 
     def _memory(
         self,
@@ -775,9 +780,7 @@ class _Kernel:
             return memory
         extent = self._inside(count)
         start = inner.insert(arith.MuliOp(task, extent)).result
-        part = MemRefType(
-            element, [DYNAMIC_INDEX], StridedLayoutAttr([1], NoneAttr())
-        )
+        part = MemRefType(element, [DYNAMIC_INDEX], StridedLayoutAttr([1], NoneAttr()))
         view = memref.ReinterpretCastOp(
             source=memory,
             offsets=[start],
@@ -857,9 +860,12 @@ class OutlineKernelsPass(ModulePass):
                 f"moa-outline-kernels: expected a block of 1 to 1024 threads, "
                 f"got {self.block}"
             )
-        kernels = gpu.ModuleOp(StringAttr(KERNELS), Region(Block()))  # pyright: ignore
         functions = functions_of(op)
-        op.body.block.add_op(kernels)
+        kernels = next((k for k in op.ops if isinstance(k, gpu.ModuleOp)), None)
+        if kernels is None:
+            name = StringAttr(KERNELS)
+            kernels = gpu.ModuleOp(name, Region(Block()))  # pyright: ignore
+            op.body.block.add_op(kernels)
         for function in functions:
             _Outlining(function, kernels, self.block).run()
         if kernels.body.block.first_op is None:

@@ -8,9 +8,12 @@ from xdsl.context import Context
 from xdsl.dialects.builtin import Builtin, ModuleOp
 from xdsl.passes import ModulePass
 
+from moa_dialect.lowering.chips import CHIP, check_chip
 from moa_dialect.lowering.expand_math import ExpandMathPass
 from moa_dialect.lowering.mlir_pipeline import run_upstream
+from moa_dialect.lowering.outline_kernels import OutlineKernelsPass
 from moa_dialect.lowering.threads import OutlineTasksPass
+from moa_dialect.lowering.to_gpu import LiftToGridPass, ToGpuPass
 from moa_dialect.lowering.to_scf import ToScfPass
 from moa_dialect.lowering.to_vector import ToVectorPass
 from moa_dialect.passes.check_storage import CheckStoragePass
@@ -62,6 +65,17 @@ Vector code for several threads is made from the fused form, not from the loops 
 `onf`, which say the same one scalar at a time.
 """
 
+CUDA_TARGET: tuple[ModulePass, ...] = (
+    LiftToGridPass(),
+    ToGpuPass(),
+    SplitLoopsPass(),
+    FoldAddressesPass(),
+    CheckStoragePass(),
+    ToScfPass(),
+    OutlineKernelsPass(),
+)
+"""The passes from the fused form to the stage `target` for a GPU."""
+
 TO_LLVM = (
     "builtin.module(func.func(llvm-request-c-wrappers),canonicalize,cse,"
     "loop-invariant-code-motion,convert-vector-to-scf,convert-scf-to-cf,"
@@ -81,6 +95,7 @@ def lower_to(
     fuse: bool = True,
     certify: bool = False,
     parts: bool = False,
+    target: str = "cpu",
 ) -> None:
     """Lower a module in place from the algebra up to a stage before `llvm`.
 
@@ -88,10 +103,14 @@ def lower_to(
     With `certify` the functions say how they were derived, up to the stage `onf`, and
     cascades why their accumulators may move.
     With `parts`, which takes `fuse`, functions for partial states are added.
+    The `target` is `cpu` or `cuda`: it decides what the stage of that name is.
     """
+    is_cuda = target == "cuda"
     for name, passes in (FUSING if fuse else STAGES).items():
-        if fuse and name == "onf" and stage == "target":
+        if (fuse or is_cuda) and name == "onf" and stage == "target":
             continue
+        if is_cuda and name == "target":
+            passes = CUDA_TARGET
         for pass_ in passes:
             if certify and isinstance(pass_, ToDnfPass | FuseReductionsPass):
                 pass_ = replace(pass_, certify=True)
@@ -125,3 +144,37 @@ class CpuPipelinePass(ModulePass):
         bare = Context(allow_unregistered=True)
         bare.load_dialect(Builtin)
         run_upstream(op, TO_LLVM, bare)
+
+
+@dataclass(frozen=True)
+class NvvmPipelinePass(ModulePass):
+    """The pipeline from the algebra to the NVVM dialect, for a GPU.
+
+    moa-infer-shapes, moa-to-dnf, moa-share, moa-restrict-domains, moa-fuse-reductions,
+    moa-sink, moa-to-onf{parallel=true}, moa-split-loops, moa-fold-addresses,
+    moa-check-storage, moa-to-scf, moa-outline-kernels, then upstream's conversions of
+    the kernels. Modules at a later stage may enter too. Without `fuse`,
+    moa-restrict-domains and moa-fuse-reductions are left out.
+
+    The result has `gpu.module @kernels` in the dialects llvm and nvvm, for `chip` and
+    with LLVM's `features` such as `+ptx83`, beside the functions of the host, which
+    launch the kernels by `gpu.launch_func`. Upstream's gpu-module-to-binary takes it.
+    """
+
+    name = "moa-nvvm"
+
+    chip: str = CHIP
+    features: str = ""
+    fuse: bool = True
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        """Lower a module.
+
+        Raises:
+            CompileError: for an unknown chip, or what has no code for a GPU.
+        """
+        from moa_dialect.lowering import nvvm
+
+        check_chip(self.chip)
+        lower_to(op, "target", ctx, self.fuse, target="cuda")
+        nvvm.replace_kernels(op, self.chip, self.features)

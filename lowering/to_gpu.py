@@ -125,4 +125,4 @@ class ToGpuPass(ModulePass):
     name = "moa-to-gpu"
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        lower_functions(op, Order.ROW, to_groups)
+        lower_functions(op, Order.ROW, to_groups, parallel=True)

@@ -429,8 +429,9 @@ class ToScfPass(ModulePass):
     """Lowers loops, folds, flat accesses and checks to scf, memref and arith.
 
     Loops marked `moa.parallel` become `scf.parallel`. Folds run from the last index
-    down with the accumulator on the right: no reassociation. A function that checks something lists its checks in the attribute
-    `moa.checks` and reports through its status argument.
+    down with the accumulator on the right: no reassociation. A function that checks
+    something lists its checks in the attribute `moa.checks` and reports through its
+    status argument.
     """
 
     name = "moa-to-scf"

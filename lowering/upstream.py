@@ -131,6 +131,22 @@ def operations_beside(module: ir.Module, prefixes: tuple[str, ...]) -> list[str]
     return sorted(found)
 
 
+def llvm_ir(module: ir.Module) -> str:
+    """A module in the LLVM dialect as LLVM IR.
+
+    Raises:
+        CompileError: if operations of other dialects are left.
+    """
+    # `mlir.dialects.llvm`, which has it too, takes long to import.
+    from mlir._mlir_libs._mlirDialectsLLVM import translate_module_to_llvmir
+
+    # What cannot be translated would end the process.
+    if left := operations_beside(module, ("llvm.", "builtin.module")):
+        raise CompileError(f"upstream does not lower {', '.join(left)}")
+    with module.context:
+        return str(translate_module_to_llvmir(module.operation))
+
+
 def _line(error: Exception) -> str:
     lines: list[Any] = [line.strip() for line in str(error).splitlines()]
     return next((line for line in lines if line and line != "Failure:"), "no reason")

@@ -13,6 +13,7 @@ that stores no intermediate array, and runs it through MLIR.
 from moa_dialect import library
 from moa_dialect.errors import (
     CompileError,
+    DeviceError,
     DTypeError,
     IndexRangeError,
     LayoutError,
@@ -89,6 +90,7 @@ __all__ = [
     "CompileError",
     "Compiled",
     "DTypeError",
+    "DeviceError",
     "IndexRangeError",
     "LayoutError",
     "MoaError",

@@ -25,6 +25,10 @@ class LayoutError(MoaError, ValueError):
     """An array whose strides or device a kernel does not take."""
 
 
+class DeviceError(MoaError, RuntimeError):
+    """A device or its driver that is missing or reports an error."""
+
+
 _OF_AN_INDEX = (
     "psi: index entry",
     "gamma: index entry",
@@ -41,3 +45,7 @@ def precondition_error(text: str) -> MoaError:
 
 class CompileError(MoaError):
     """A program that cannot be compiled, with the reason."""
+
+
+class KernelError(MoaError):
+    """A GPU kernel that goes wrong when it is run on the CPU."""

@@ -125,6 +125,18 @@ def _outline_tasks() -> type[ModulePass]:
     return OutlineTasksPass
 
 
+def _outline_kernels() -> type[ModulePass]:
+    from moa_dialect.lowering.outline_kernels import OutlineKernelsPass
+
+    return OutlineKernelsPass
+
+
+def _plan_launches() -> type[ModulePass]:
+    from moa_dialect.lowering.plan_launches import PlanLaunchesPass
+
+    return PlanLaunchesPass
+
+
 def _mlir_pipeline() -> type[ModulePass]:
     from moa_dialect.lowering.mlir_pipeline import MLIRPipelinePass
 
@@ -135,6 +147,12 @@ def _cpu() -> type[ModulePass]:
     from moa_dialect.lowering.pipelines import CpuPipelinePass
 
     return CpuPipelinePass
+
+
+def _nvvm() -> type[ModulePass]:
+    from moa_dialect.lowering.pipelines import NvvmPipelinePass
+
+    return NvvmPipelinePass
 
 
 def _notation() -> type[Target]:
@@ -163,8 +181,11 @@ MOA_UNIVERSE = Universe(
         "moa-to-scf": _to_scf,
         "moa-expand-math": _expand_math,
         "moa-outline-tasks": _outline_tasks,
+        "moa-outline-kernels": _outline_kernels,
+        "moa-plan-launches": _plan_launches,
         "mlir-pipeline": _mlir_pipeline,
         "moa-cpu": _cpu,
+        "moa-nvvm": _nvvm,
     },
     all_targets={"moa": _notation},
 )

@@ -17,16 +17,25 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.dialects.func import FuncOp
 from xdsl.printer import Printer
 
-from moa_dialect.errors import CompileError, DTypeError, LayoutError, MoaError
+from moa_dialect.errors import (
+    CompileError,
+    DTypeError,
+    LayoutError,
+    MoaError,
+    OptionError,
+)
 from moa_dialect.frontend.trace import (
     Array,
     ArraySpec,
     argument_names,
     trace_program,
 )
+from moa_dialect.lowering.chips import CHIP, check_chip
 
 if TYPE_CHECKING:
     from moa_dialect.frontend.parts import Parts
+
+TARGETS = ("cpu", "cuda")
 
 STAGES = ("moa", "dnf", "fused", "onf", "target", "llvm", "asm")
 """The stages of a program, in order; see docs/architecture.md."""
@@ -146,11 +155,15 @@ class Compiled:
         target: str,
         copy: bool | None = None,
         fuse: bool = True,
+        chip: str = CHIP,
+        emulate: bool = False,
     ) -> None:
         self._program = program
         self._entry = entry
         self._copy = copy
         self._fuse = fuse
+        self._chip = chip
+        self._emulate = emulate
         self.target = target
 
     def module(self, stage: str, certify: bool = False) -> ModuleOp:
@@ -172,11 +185,14 @@ class Compiled:
                 f"unknown stage: expected one of {', '.join(STAGES)}, got {stage}"
             )
         module = self._program.clone()
-        lower_to(module, stage, Context(), self._fuse, certify)
+        lower_to(module, stage, Context(), self._fuse, certify, target=self.target)
         return module
 
     def text(self, stage: str, certify: bool = False) -> str:
         """The program as text: MLIR up to `llvm`, assembly of the host for `asm`.
+
+        For the target `cuda`, `llvm` has the kernels in the NVVM dialect, and `asm` is
+        their PTX.
 
         Args:
             stage: the stage.
@@ -187,6 +203,11 @@ class Compiled:
         """
         if stage not in ("llvm", "asm"):
             return _print(self.module(stage, certify))
+        if self.target == "cuda":
+            from moa_dialect.lowering import nvvm
+
+            native = nvvm.nvvm_dialect(self.module("target"), self._chip)
+            return f"{native}" if stage == "llvm" else nvvm.ptx(native)
         from moa_dialect.lowering.compiler import llvm_dialect_text, llvm_ir_text
 
         module = self.module("target")
@@ -283,8 +304,16 @@ class Compiled:
     @cached_property
     def kernel(self) -> Any:
         """The compiled kernel (`moa_dialect.lowering.kernel.Kernel`)."""
-        from moa_dialect.lowering.engine import compile_module
+        from moa_dialect.lowering.engine import compile_for_cuda, compile_module
 
+        if self.target == "cuda":
+            return compile_for_cuda(
+                self._program,
+                self._entry,
+                self._fuse,
+                self._chip,
+                emulate=self._emulate,
+            )
         return compile_module(self._program, self._entry, self._fuse)
 
     def parts(self) -> Parts:
@@ -298,6 +327,10 @@ class Compiled:
 
         if not self._fuse:
             raise CompileError("parts: expected a program with fuse=True")
+        if self.target != "cpu":
+            raise CompileError(
+                f"parts: expected a program for target cpu, got {self.target}"
+            )
         return Parts(self._program, self._entry, self._copy)
 
     @property
@@ -328,8 +361,11 @@ class Compiled:
 
         Raises:
             MoaError: ShapeError, DTypeError, LayoutError or IndexRangeError, as
-                `moa_dialect.lowering.kernel.Kernel` says.
+                `moa_dialect.lowering.kernel.Kernel` says, and for the target `cuda`
+                DeviceError.
         """
+        if self.target == "cuda" and not self._emulate:
+            return run_on_device(self.kernel, arrays, self._copy)
         return run_kernel(self.kernel, arrays, self._copy)
 
 
@@ -355,6 +391,18 @@ def run_kernel(kernel: Any, arrays: Sequence[Any], copy: bool | None) -> Any:
     return kernel.to_tensor(torch, result)
 
 
+def run_on_device(kernel: Any, arrays: Sequence[Any], copy: bool | None) -> Any:
+    """Run a kernel for a GPU: tensors there in and out, or NumPy arrays in and out."""
+    torch = sys.modules.get("torch")
+    if torch is not None and any(map(_is_torch, arrays)):
+        result = kernel.call_tensors(torch, arrays)
+        if result is None:
+            result = kernel.call_any_tensors(torch, arrays, copy)
+        return result
+    converted = [to_numpy(number, value) for number, value in enumerate(arrays)]
+    return kernel(*converted, copy=copy)
+
+
 class Jit:
     """A program that is compiled when it is called, once for each shape and dtype.
 
@@ -368,9 +416,20 @@ class Jit:
         copy: bool | None = None,
         specs: Sequence[ArraySpec] | None = None,
         fuse: bool = True,
+        chip: str = CHIP,
+        emulate: bool = False,
     ) -> None:
-        if target != "cpu":
-            raise CompileError(f"unknown target: expected cpu, got {target}")
+        if target not in TARGETS:
+            raise CompileError(
+                f"unknown target: expected {' or '.join(TARGETS)}, got {target}"
+            )
+        if target != "cuda" and (emulate or chip != CHIP):
+            given = "emulate" if emulate else "chip"
+            raise OptionError(f"{given}: expected with target cuda, got it with cpu")
+        if target == "cuda":
+            check_chip(chip)
+        self._chip = chip
+        self._emulate = emulate
         self._fn = fn
         self._target = target
         self._copy = copy
@@ -396,7 +455,7 @@ class Jit:
         """
         arrays, options = _split(static)
         specs = [
-            value if isinstance(value, ArraySpec) else _spec(to_numpy(number, value))
+            value if isinstance(value, ArraySpec) else self._spec(number, value)
             for number, value in enumerate([*args, *arrays.values()])
         ]
         return self._lower(specs, len(args), list(arrays), options)
@@ -412,7 +471,23 @@ class Jit:
         name = "main" if name == "<lambda>" else name
         program = _positional(self._fn, count, names, options)
         module = trace_program(program, specs, name)
-        return Compiled(module, entry_of(module), self._target, self._copy, self._fuse)
+        return Compiled(
+            module,
+            entry_of(module),
+            self._target,
+            self._copy,
+            self._fuse,
+            self._chip,
+            self._emulate,
+        )
+
+    def _spec(self, number: int, value: Any) -> ArraySpec:
+        """The shape and dtype of an argument, which may lie on the device."""
+        if self._target == "cuda" and _is_torch(value):
+            from moa_dialect.lowering.cuda import torch_dtype
+
+            return ArraySpec(tuple(value.shape), torch_dtype(number, value))
+        return _spec(to_numpy(number, value))
 
     def __call__(self, *args: Any, **static: Any) -> Any:
         """Run the program, compiling it first for new shapes, dtypes or options.
@@ -434,7 +509,7 @@ class Jit:
         given = [*args, *arrays.values()]
         specs = self._specs
         if specs is None:
-            specs = [_spec(to_numpy(n, value)) for n, value in enumerate(given)]
+            specs = [self._spec(n, value) for n, value in enumerate(given)]
         elif len(specs) != len(given):
             raise MoaError(
                 f"specs: expected as many arguments as specifications, {len(specs)}, "
@@ -517,12 +592,14 @@ def jit(
     copy: bool | None = None,
     specs: Sequence[ArraySpec] | None = None,
     fuse: bool = True,
+    chip: str = CHIP,
+    emulate: bool = False,
 ) -> Jit:
     """Compile a program when it is called.
 
     Args:
         fn: a Python function of arrays, written with the array functions of moa.
-        target: where it runs; `cpu`.
+        target: where it runs, `cpu` or `cuda`; see docs/gpu.md.
         copy: False refuses arguments that would have to be copied to be contiguous.
         specs: the arguments' shapes and dtypes, with names or None for extents that
             only a call tells; those of keyword arguments that are arrays come last, in
@@ -531,6 +608,9 @@ def jit(
         fuse: folds that depend on each other may share a pass over their data, if a
             transport is found. Sums are then
             reassociated, and results are those without up to rounding.
+        chip: for `cuda`, the chip that kernels are compiled for.
+        emulate: for `cuda`, run the kernels on the CPU, thread by thread, on arrays
+            that are there: slow, for tests.
 
     Returns:
         A callable on NumPy arrays, torch tensors and anything with DLPack; keyword
@@ -538,10 +618,11 @@ def jit(
         `.lower(...)` gives the stages.
 
     Raises:
-        CompileError: for an unknown target.
+        CompileError: for an unknown target or chip.
+        OptionError: for an option of another target.
         MoaError: if `specs` has anything but `ArraySpec` values.
     """
-    return Jit(fn, target, copy, specs, fuse)
+    return Jit(fn, target, copy, specs, fuse, chip, emulate)
 
 
 def interpret(fn: Callable[..., Any], *arrays: Any, **static: Any) -> Any:

@@ -1,0 +1,913 @@
+"""Kernels in the llvm and nvvm dialects as coroutines, one for each thread.
+
+A kernel becomes a function of two pointers, to the words of the launch and to the
+thread's row (`moa_dialect.lowering.emulator_runtime`), that gives the handle of a
+coroutine. What reads the thread's place reads its row. What synchronises writes its
+operands into the row, suspends, and reads its results when it is resumed. Memory of
+the block is one array, in which every variable has an offset.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+
+from xdsl.context import Context
+from xdsl.dialects.builtin import (
+    ArrayAttr,
+    Builtin,
+    DenseArrayBase,
+    IntegerAttr,
+    ModuleOp,
+    StringAttr,
+    UnregisteredOp,
+    i32,
+    i64,
+)
+from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
+from xdsl.parser import Parser
+
+from moa_dialect.errors import CompileError
+from moa_dialect.lowering import emulator_runtime as runtime
+
+
+def bare_context() -> Context:
+    """A context that keeps upstream's operations as they are printed."""
+    context = Context(allow_unregistered=True)
+    context.load_dialect(Builtin)
+    return context
+
+
+@cache
+def attribute(text: str) -> Attribute:
+    """An attribute or a type, by its text."""
+    return Parser(bare_context(), text).parse_attribute()
+
+
+def name_of(op: Operation) -> str:
+    """The name of an operation, also of one that is not registered."""
+    return op.op_name.data if isinstance(op, UnregisteredOp) else op.name
+
+
+@cache
+def _class(name: str) -> type[Operation]:
+    return UnregisteredOp.with_name(name)
+
+
+def make(
+    name: str,
+    operands: Sequence[SSAValue] = (),
+    results: Sequence[Attribute | str] = (),
+    successors: Sequence[Block] = (),
+    regions: Sequence[Region] = (),
+    **properties: Attribute | str,
+) -> Operation:
+    """An operation of a dialect that xDSL does not know."""
+    return _class(name).create(
+        operands=operands,
+        result_types=[_attribute(each) for each in results],
+        successors=successors,
+        regions=regions,
+        properties={key: _attribute(value) for key, value in properties.items()},
+    )
+
+
+def _attribute(value: Attribute | str) -> Attribute:
+    return attribute(value) if isinstance(value, str) else value
+
+
+POINTER = "!llvm.ptr"
+_HALVES = re.compile(r"vector<2x(?:bf16|f16|i16)>|vector<4xi8>")
+
+
+def words_of(type_: Attribute) -> int:
+    """How many 32-bit words a value takes.
+
+    Raises:
+        CompileError: for a type that is not of 32 or 64 bits.
+    """
+    text = str(type_)
+    if text in ("i32", "f32") or _HALVES.fullmatch(text):
+        return 1
+    if text in ("i64", "f64") or text.startswith("!llvm.ptr"):
+        return 2
+    raise CompileError(f"emulator: an operand of type {text}")
+
+
+@dataclass
+class Builder:
+    """Inserts operations before one."""
+
+    at: Operation
+
+    def op(
+        self,
+        name: str,
+        operands: Sequence[SSAValue] = (),
+        results: Sequence[Attribute | str] = (),
+        **properties: Attribute | str,
+    ) -> Operation:
+        made = make(name, operands, results, (), (), **properties)
+        block = self.at.parent
+        assert block is not None
+        block.insert_op_before(made, self.at)
+        return made
+
+    def value(
+        self,
+        name: str,
+        operands: Sequence[SSAValue],
+        result: Attribute | str,
+        **properties: Attribute | str,
+    ) -> SSAValue:
+        return self.op(name, operands, [result], **properties).results[0]
+
+    def constant(self, value: int, type_: str = "i32") -> SSAValue:
+        text = f"{value} : {type_}"
+        return self.value("llvm.mlir.constant", (), type_, value=text)
+
+    def address(self, base: SSAValue, offset: int, unit: str = "i32") -> SSAValue:
+        return self.value(
+            "llvm.getelementptr",
+            (base,),
+            base.type,
+            elem_type=unit,
+            noWrapFlags="0 : i32",
+            rawConstantIndices=DenseArrayBase.from_list(i32, [offset]),
+        )
+
+    def load(
+        self, base: SSAValue, offset: int, type_: Attribute | str, unit: str = "i32"
+    ) -> SSAValue:
+        pointer = self.address(base, offset, unit)
+        return self.value(
+            "llvm.load", (pointer,), type_, ordering="0 : i64", alignment="4 : i64"
+        )
+
+    def store(self, value: SSAValue, base: SSAValue, offset: int) -> None:
+        pointer = self.address(base, offset)
+        self.op("llvm.store", (value, pointer), ordering="0 : i64", alignment="4 : i64")
+
+    def call(
+        self,
+        callee: str,
+        operands: Sequence[SSAValue],
+        results: Sequence[Attribute | str] = (),
+    ) -> Sequence[SSAValue]:
+        return self.op(
+            "llvm.call",
+            operands,
+            results,
+            CConv="#llvm.cconv<ccc>",
+            TailCallKind="#llvm.tailcallkind<none>",
+            callee=f"@{callee}",
+            fastmathFlags="#llvm.fastmath<none>",
+            op_bundle_sizes=DenseArrayBase.from_list(i32, []),
+            operandSegmentSizes=DenseArrayBase.from_list(i32, [len(operands), 0]),
+        ).results
+
+    def cast(self, pointer: SSAValue) -> SSAValue:
+        """A pointer without its address space."""
+        if str(pointer.type) == POINTER:
+            return pointer
+        return self.value("llvm.addrspacecast", (pointer,), POINTER)
+
+    def pack(self, values: Sequence[SSAValue], type_: Attribute) -> SSAValue:
+        """Values as a struct."""
+        struct = self.value("llvm.mlir.poison", (), type_)
+        for place, value in enumerate(values):
+            position = DenseArrayBase.from_list(i64, [place])
+            struct = self.value(
+                "llvm.insertvalue", (struct, value), type_, position=position
+            )
+        return struct
+
+    def unpack(self, struct: SSAValue, types: Sequence[str]) -> list[SSAValue]:
+        """The fields of a struct."""
+        return [
+            self.value(
+                "llvm.extractvalue",
+                (struct,),
+                type_,
+                position=DenseArrayBase.from_list(i64, [place]),
+            )
+            for place, type_ in enumerate(types)
+        ]
+
+
+def declaration(name: str, type_: str) -> Operation:
+    """A function defined elsewhere."""
+    return make(
+        "llvm.func",
+        regions=[Region()],
+        CConv="#llvm.cconv<ccc>",
+        function_type=f"!llvm.func<{type_}>",
+        linkage="#llvm.linkage<external>",
+        sym_name=StringAttr(name),
+        unnamed_addr="0 : i64",
+        visibility_="0 : i64",
+    )
+
+
+_DECLARED = {
+    "aligned_alloc": "ptr (i64, i64)",
+    "free": "void (ptr)",
+    "moa_emulator_copy": "void (ptr, ptr, ptr, i32, i32)",
+    "moa_emulator_commit": "void (ptr)",
+    "moa_emulator_land": "void (ptr, i32)",
+    "moa_emulator_flush": "f32 (f32)",
+    "moa_emulator_bf16x2": "i32 (f32, f32)",
+}
+
+
+def struct_fields(type_: Attribute) -> list[str]:
+    """The types of the fields of `!llvm.struct<(...)>`; a type is its own only one."""
+    text = str(type_)
+    found = re.fullmatch(r"!llvm\.struct<\((.*)\)>", text)
+    return re.split(r",\s*", found[1]) if found else [text]
+
+
+def _integer(op: Operation, name: str, default: int | None = None) -> int:
+    value = op.properties.get(name, op.attributes.get(name))
+    if isinstance(value, IntegerAttr):
+        return value.value.data
+    assert default is not None, f"{name_of(op)} without {name}"
+    return default
+
+
+def _word(op: Operation, name: str) -> str:
+    """The keyword in an enumeration attribute: `bf16` in `#nvvm.mma_type<bf16>`."""
+    value = op.properties.get(name)
+    return re.findall(r"\w+", str(value))[-1] if value is not None else ""
+
+
+def _segments(op: Operation) -> list[list[SSAValue]]:
+    """The operands by groups."""
+    sizes = op.properties["operandSegmentSizes"]
+    assert isinstance(sizes, DenseArrayBase)
+    groups: list[list[SSAValue]] = []
+    start = 0
+    for size in sizes.iter_values():
+        groups.append(list(op.operands[start : start + int(size)]))
+        start += int(size)
+    return groups
+
+
+@dataclass
+class Shared:
+    """The memory of a block: the offsets of its variables."""
+
+    offsets: dict[str, int]
+    dynamic: list[str]
+    static_bytes: int
+
+
+@dataclass
+class KernelCode:
+    """A kernel as a coroutine."""
+
+    name: str
+    symbol: str
+    parameters: list[str]
+    """The types of the parameters, each of which takes a word of the launch."""
+    block: tuple[int, ...] | None
+    """The threads in a block, if the kernel says so."""
+    sites: list[str] = field(default_factory=list[str])
+    """What threads wait at, for messages."""
+    row_words: int = runtime.BULK
+    copies: bool = False
+
+
+class Rewriter:
+    """Turns one kernel into a coroutine.
+
+    Raises:
+        CompileError: for an operation that is not emulated.
+    """
+
+    def __init__(self, function: Operation, shared: Shared, symbol: str) -> None:
+        self.function = function
+        self.shared = shared
+        self.library: dict[str, str] = {}
+        """The functions of the host's library that are called, and their types."""
+        name = function.properties["sym_name"]
+        assert isinstance(name, StringAttr)
+        (region,) = function.regions
+        self.region = region
+        first = region.blocks[0]
+        sizes = function.attributes.get("nvvm.reqntid")
+        block = None
+        if isinstance(sizes, DenseArrayBase):
+            block = tuple(int(size) for size in sizes.iter_values())
+        self.code = KernelCode(
+            name.data, symbol, [str(each.type) for each in first.args], block
+        )
+
+    def run(self) -> KernelCode:
+        """Rewrite the kernel in place."""
+        operations = list(self.region.walk())
+        self._enclose()
+        for op in operations:
+            name = name_of(op)
+            if name == "llvm.mlir.addressof":
+                self._address(op)
+            elif name == "llvm.call":
+                self._call(op)
+            elif name == "llvm.inline_asm":
+                self._assembly(op, str(op.properties["asm_string"]))
+            elif name == "nvvm.inline_ptx":
+                self._assembly(op, str(op.properties["ptxCode"]))
+            elif name.startswith(("nvvm.", "gpu.")):
+                self._gpu(op, name)
+        return self.code
+
+    # The coroutine around the kernel.
+
+    def _enclose(self) -> None:
+        region = self.region
+        body = region.blocks[0]
+        entry = Block(arg_types=[attribute(POINTER)] * 2)
+        region.insert_block(entry, 0)
+        words, self.thread = entry.args
+        end, final, cleanup = Block(), Block(), Block()
+        for block in (final, cleanup, end):
+            region.add_block(block)
+        self.end, self.cleanup = end, cleanup
+
+        jump = make("llvm.br", successors=[body])
+        entry.add_op(jump)
+        build = Builder(jump)
+        null = build.value("llvm.mlir.zero", (), POINTER)
+        zero = build.constant(0)
+        self.none = build.value("llvm.mlir.none", (), "!llvm.token")
+        self.false = build.value("llvm.mlir.constant", (), "i1", value="false")
+        true = build.value("llvm.mlir.constant", (), "i1", value="true")
+        identity = build.value(
+            "llvm.intr.coro.id", (zero, null, null, null), "!llvm.token"
+        )
+        size = build.value("llvm.intr.coro.size", (), "i64")
+        # aligned_alloc takes multiples of the alignment.
+        up = build.value("llvm.add", (size, build.constant(63, "i64")), "i64")
+        whole = build.value("llvm.and", (up, build.constant(-64, "i64")), "i64")
+        (frame,) = build.call(
+            "aligned_alloc", (build.constant(64, "i64"), whole), [POINTER]
+        )
+        self.handle = build.value("llvm.intr.coro.begin", (identity, frame), POINTER)
+        # Allocations at a fixed place have to be in the first block.
+        for op in list(region.walk()):
+            if name_of(op) == "llvm.alloca":
+                (count,) = op.operands
+                owner = count.owner
+                if not isinstance(owner, Operation) or (
+                    name_of(owner) != "llvm.mlir.constant"
+                ):
+                    raise CompileError("emulator: an allocation of unknown size")
+                owner.detach()
+                op.detach()
+                entry.insert_op_before(owner, jump)
+                entry.insert_op_before(op, jump)
+        loads: list[SSAValue] = []
+        for place, argument in enumerate(body.args):
+            loads.append(build.load(words, place, argument.type, "i64"))
+        for argument, load in zip(list(body.args), loads, strict=True):
+            argument.replace_all_uses_with(load)
+            body.erase_arg(argument)
+        jump.detach()
+        self._suspend(entry, body)
+
+        for block in region.blocks:
+            last = block.last_op
+            if last is not None and name_of(last) == "llvm.return":
+                block.insert_op_before(make("llvm.br", successors=[final]), last)
+                last.detach()
+        self._suspend(final, end, true)
+        freed = make("llvm.intr.coro.free", (identity, self.handle), [POINTER])
+        jump = make("llvm.br", successors=[end])
+        cleanup.add_ops([freed, jump])
+        Builder(jump).call("free", freed.results)
+        last = make("llvm.return", (self.handle,))
+        end.add_op(last)
+        Builder(last).value(
+            "llvm.intr.coro.end", (self.handle, self.false, self.none), "i1"
+        )
+        properties = self.function.properties
+        properties["function_type"] = attribute("!llvm.func<ptr (ptr, ptr)>")
+        properties["sym_name"] = StringAttr(self.code.symbol)
+        properties["passthrough"] = ArrayAttr([StringAttr("presplitcoroutine")])
+        properties["linkage"] = attribute("#llvm.linkage<external>")
+        for name in ("arg_attrs", "denormal_fp_math_f32", "denormal_fp_math"):
+            properties.pop(name, None)
+        for name in list(self.function.attributes):
+            if name.startswith(("nvvm.", "gpu.")):
+                del self.function.attributes[name]
+
+    def _suspend(
+        self, block: Block, following: Block, final: SSAValue | None = None
+    ) -> None:
+        """End a block by a suspension, after which another one follows."""
+        suspended = make(
+            "llvm.intr.coro.suspend", (self.none, final or self.false), ["i8"]
+        )
+        choice = make(
+            "llvm.switch",
+            suspended.results,
+            successors=[self.end, following, self.cleanup],
+            case_operand_segments=DenseArrayBase.from_list(i32, [0, 0]),
+            case_values="dense<[0, 1]> : vector<2xi8>",
+            operandSegmentSizes=DenseArrayBase.from_list(i32, [1, 0, 0]),
+        )
+        block.add_ops([suspended, choice])
+
+    # Waiting.
+
+    def wait(
+        self,
+        op: Operation,
+        kind: int,
+        inputs: Sequence[SSAValue] = (),
+        mask: SSAValue | None = None,
+        argument: int | SSAValue = 0,
+        count: SSAValue | None = None,
+        address: SSAValue | None = None,
+        at: int = runtime.INPUTS,
+    ) -> Builder:
+        """Suspend before an operation; gives where its results may be read."""
+        build = Builder(op)
+        thread = self.thread
+        sites = self.code.sites
+        name = name_of(op)
+        number = sum(site.startswith(f"{name},") for site in sites) + 1
+        sites.append(f"{name}, number {number} in the kernel")
+        if isinstance(argument, int):
+            argument = build.constant(argument)
+        for value, word in (
+            (build.constant(kind), runtime.KIND),
+            (build.constant(len(sites) - 1), runtime.SITE),
+            (mask or build.constant(-1), runtime.MASK),
+            (argument, runtime.ARGUMENT),
+            (count or build.constant(0), runtime.COUNT),
+        ):
+            build.store(value, thread, word)
+        if address is not None:
+            build.store(address, thread, runtime.ADDRESS)
+        for value in inputs:
+            build.store(value, thread, at)
+            at += words_of(value.type)
+        self.code.row_words = max(self.code.row_words, -(-at // 16) * 16)
+        block = op.parent
+        assert block is not None
+        following = block.split_before(op)
+        self._suspend(block, following)
+        return build
+
+    def results(
+        self, build: Builder, op: Operation, at: int = runtime.OUTPUTS
+    ) -> list[SSAValue]:
+        """Read the fields of an operation's result from the row."""
+        values: list[SSAValue] = []
+        for type_ in struct_fields(op.results[0].type):
+            if type_ == "i1":
+                word = build.load(self.thread, at, "i32")
+                values.append(build.value("llvm.trunc", (word,), "i1"))
+                at += 1
+            else:
+                values.append(build.load(self.thread, at, type_))
+                at += words_of(attribute(type_))
+        return values
+
+    def replace(self, op: Operation, *values: SSAValue) -> None:
+        """Put values, or a struct of them, in the place of an operation."""
+        if op.results:
+            (result,) = op.results
+            value = values[0]
+            if str(result.type).startswith("!llvm.struct"):
+                value = Builder(op).pack(values, result.type)
+            result.replace_all_uses_with(value)
+        op.detach()
+        op.erase()
+
+    # Operations.
+
+    def _address(self, op: Operation) -> None:
+        name = str(op.properties["global_name"]).removeprefix("@").strip('"')
+        if name not in self.shared.offsets:
+            return
+        build = Builder(op)
+        block = build.load(self.thread, runtime.BLOCK, POINTER)
+        base = build.load(block, runtime.SHARED, POINTER)
+        pointer = build.address(base, self.shared.offsets[name], "i8")
+        type_ = op.results[0].type
+        self.replace(op, build.value("llvm.addrspacecast", (pointer,), type_))
+
+    def _call(self, op: Operation) -> None:
+        callee = str(op.properties.get("callee", "")).removeprefix("@").strip('"')
+        if not callee.startswith("__nv_"):
+            return
+        # What libdevice has, the host's library of mathematics has too.
+        build = Builder(op)
+        name = callee.removeprefix("__nv_").removeprefix("fast_")
+        types = [value.type for value in op.operands]
+        result = op.results[0].type
+        if name in ("rsqrt", "rsqrtf"):
+            (x,) = op.operands
+            root = build.value(
+                "llvm.intr.sqrt", (x,), result, fastmathFlags="#llvm.fastmath<none>"
+            )
+            one = build.value("llvm.mlir.constant", (), result, value=f"1.0 : {result}")
+            value = build.value(
+                "llvm.fdiv", (one, root), result, fastmathFlags="#llvm.fastmath<none>"
+            )
+        else:
+            (value,) = build.call(name, op.operands, [result])
+            self.library[name] = f"{result} ({', '.join(map(str, types))})"
+        self.replace(op, value)
+
+    def _assembly(self, op: Operation, text: str) -> None:
+        name = text.strip('"').split()[0].rstrip(";")
+        parts = name.split(".")
+        build = Builder(op)
+        operation = _APPROXIMATE.get(parts[0])
+        if operation is None or "approx" not in parts or parts[-1] != "f32":
+            raise CompileError(
+                f"kernel '{self.code.name}': the emulator does not know the "
+                f"instruction {name}"
+            )
+        (value,) = op.operands
+        flushes = "ftz" in parts
+        if flushes:
+            (value,) = build.call("moa_emulator_flush", (value,), ["f32"])
+        value = operation(build, value)
+        if flushes:
+            (value,) = build.call("moa_emulator_flush", (value,), ["f32"])
+        self.replace(op, value)
+
+    def _gpu(self, op: Operation, name: str) -> None:
+        if found := re.fullmatch(r"nvvm\.read\.ptx\.sreg\.(\w+)\.([xyz])", name):
+            self._register(op, found[1], "xyz".index(found[2]))
+        elif name == "nvvm.read.ptx.sreg.laneid":
+            build = Builder(op)
+            linear = build.load(self.thread, runtime.LINEAR, "i32")
+            self.replace(
+                op, build.value("llvm.and", (linear, build.constant(31)), "i32")
+            )
+        elif name in _IGNORED:
+            self.replace(op)
+        elif name in _OPERATIONS:
+            _OPERATIONS[name](self, op)
+        else:
+            raise CompileError(
+                f"kernel '{self.code.name}': the emulator does not know {name}"
+            )
+
+    def _register(self, op: Operation, register: str, axis: int) -> None:
+        build = Builder(op)
+        base, word = self.thread, runtime.TID
+        if register in ("ctaid", "nctaid", "ntid"):
+            base = build.load(self.thread, runtime.BLOCK, POINTER)
+            word = {
+                "ctaid": runtime.CTAID,
+                "nctaid": runtime.NCTAID,
+                "ntid": runtime.NTID,
+            }[register]
+        elif register != "tid":
+            raise CompileError(
+                f"kernel '{self.code.name}': the emulator does not know {name_of(op)}"
+            )
+        self.replace(op, build.load(base, word + axis, "i32"))
+
+
+def _unary(intrinsic: str) -> Callable[[Builder, SSAValue], SSAValue]:
+    def build_it(build: Builder, value: SSAValue) -> SSAValue:
+        return build.value(
+            f"llvm.intr.{intrinsic}",
+            (value,),
+            "f32",
+            fastmathFlags="#llvm.fastmath<none>",
+        )
+
+    return build_it
+
+
+def _reciprocal(build: Builder, value: SSAValue) -> SSAValue:
+    one = build.value("llvm.mlir.constant", (), "f32", value="1.0 : f32")
+    none = "#llvm.fastmath<none>"
+    return build.value("llvm.fdiv", (one, value), "f32", fastmathFlags=none)
+
+
+def _reciprocal_root(build: Builder, value: SSAValue) -> SSAValue:
+    return _reciprocal(build, _unary("sqrt")(build, value))
+
+
+_APPROXIMATE = {
+    "ex2": _unary("exp2"),
+    "lg2": _unary("log2"),
+    "sin": _unary("sin"),
+    "cos": _unary("cos"),
+    "sqrt": _unary("sqrt"),
+    "tanh": _unary("tanh"),
+    "rcp": _reciprocal,
+    "rsqrt": _reciprocal_root,
+}
+"""Instructions that approximate a function of an f32; here it is rounded well."""
+
+_IGNORED = {
+    "nvvm.fence.mbarrier.init",
+    "nvvm.fence.proxy",
+    "nvvm.fence.sc.cluster",
+    "nvvm.griddepcontrol.launch.dependents",
+    "nvvm.griddepcontrol.wait",
+    "nvvm.memory.barrier",
+    "nvvm.prefetch",
+    "nvvm.setmaxregister",
+}
+"""Operations that have no effect where memory is in order."""
+
+
+def _barrier(rewriter: Rewriter, op: Operation) -> None:
+    number: SSAValue | int = 0
+    count = None
+    kind = runtime.BARRIER
+    if name_of(op) == "nvvm.barrier.arrive":
+        kind = runtime.ARRIVAL
+        *numbers, count = op.operands
+        if numbers:
+            (number,) = numbers
+    elif name_of(op) == "nvvm.barrier":
+        numbers, counts, predicates = _segments(op)
+        if predicates:
+            raise CompileError("emulator: nvvm.barrier with a reduction")
+        if numbers:
+            (number,) = numbers
+        if counts:
+            (count,) = counts
+    rewriter.wait(op, kind, argument=number, count=count)
+    rewriter.replace(op)
+
+
+def _warp_barrier(rewriter: Rewriter, op: Operation) -> None:
+    rewriter.wait(op, runtime.WARP_BARRIER, mask=op.operands[0])
+    rewriter.replace(op)
+
+
+def _shuffle(rewriter: Rewriter, op: Operation) -> None:
+    mask, *inputs = op.operands
+    kind = runtime.SHUFFLES[_word(op, "kind")]
+    build = rewriter.wait(op, runtime.SHUFFLE, inputs, mask, kind)
+    rewriter.replace(op, *rewriter.results(build, op))
+
+
+def _vote(rewriter: Rewriter, op: Operation) -> None:
+    mask, predicate = op.operands
+    word = Builder(op).value("llvm.zext", (predicate,), "i32")
+    kind = runtime.VOTES[_word(op, "kind")]
+    build = rewriter.wait(op, runtime.VOTE, (word,), mask, kind)
+    rewriter.replace(op, *rewriter.results(build, op))
+
+
+def _elect(rewriter: Rewriter, op: Operation) -> None:
+    mask = op.operands[0] if op.operands else None
+    word = Builder(op).constant(0)
+    build = rewriter.wait(op, runtime.VOTE, (word,), mask, len(runtime.VOTES))
+    rewriter.replace(op, *rewriter.results(build, op))
+
+
+def _redux(rewriter: Rewriter, op: Operation) -> None:
+    value, mask = op.operands
+    kind = _word(op, "kind")
+    if kind not in runtime.REDUCTIONS or str(value.type) != "i32":
+        raise CompileError(f"emulator: nvvm.redux.sync {kind} of {value.type}")
+    build = rewriter.wait(op, runtime.REDUX, (value,), mask, runtime.REDUCTIONS[kind])
+    rewriter.replace(op, *rewriter.results(build, op))
+
+
+def _mma(rewriter: Rewriter, op: Operation) -> None:
+    groups = _segments(op)
+    inputs = [value for group in groups for value in group]
+    m, n, k = map(int, re.findall(r"\d+", str(op.properties["shape"])))
+    kind = _word(op, "multiplicandAPtxType")
+    if not kind:
+        text = str(groups[0][0].type)
+        kind = {"vector<2xf16>": "f16", "f64": "f64"}.get(text, text)
+    layouts = _word(op, "layoutA"), _word(op, "layoutB")
+    size = (8, 8) if kind == "f64" else (16, 8)
+    accumulator = str(groups[2][0].type)
+    key = (kind, k)
+    if (
+        (m, n) != size
+        or key not in runtime.MMA_SHAPES
+        or layouts != ("row", "col")
+        or accumulator != ("f64" if kind == "f64" else "f32")
+    ):
+        raise CompileError(
+            f"kernel '{rewriter.code.name}': the emulator does not know mma.sync "
+            f"m{m}n{n}k{k} of {kind} into {accumulator}, {', '.join(layouts)}"
+        )
+    build = rewriter.wait(op, runtime.MMA, inputs, argument=runtime.MMA_SHAPES[key])
+    rewriter.replace(op, *rewriter.results(build, op))
+
+
+def _ldmatrix(rewriter: Rewriter, op: Operation) -> None:
+    (pointer,) = op.operands
+    _check_matrix(rewriter, op)
+    argument = _integer(op, "num") + 16 * (_word(op, "layout") == "col")
+    build = rewriter.wait(
+        op, runtime.MATRICES, argument=argument, address=Builder(op).cast(pointer)
+    )
+    rewriter.replace(op, *rewriter.results(build, op))
+
+
+def _stmatrix(rewriter: Rewriter, op: Operation) -> None:
+    pointer, *words = op.operands
+    _check_matrix(rewriter, op)
+    argument = len(words) + 16 * (_word(op, "layout") == "col")
+    rewriter.wait(
+        op,
+        runtime.STORED_MATRICES,
+        words,
+        argument=argument,
+        address=Builder(op).cast(pointer),
+    )
+    rewriter.replace(op)
+
+
+def _check_matrix(rewriter: Rewriter, op: Operation) -> None:
+    shape = re.findall(r"\d+", str(op.properties.get("shape", "8 8")))
+    kind = _word(op, "eltType") or "b16"
+    if shape != ["8", "8"] or kind != "b16":
+        raise CompileError(
+            f"kernel '{rewriter.code.name}': the emulator does not know "
+            f"{name_of(op)} m{'n'.join(shape)} of {kind}"
+        )
+
+
+def _copy(rewriter: Rewriter, op: Operation) -> None:
+    to, source, *given = op.operands
+    build = Builder(op)
+    size = build.constant(_integer(op, "size"))
+    read = given[0] if given else size
+    rewriter.code.copies = True
+    build.call(
+        "moa_emulator_copy",
+        (rewriter.thread, build.cast(to), build.cast(source), size, read),
+    )
+    rewriter.replace(op)
+
+
+def _commit(rewriter: Rewriter, op: Operation) -> None:
+    Builder(op).call("moa_emulator_commit", (rewriter.thread,))
+    rewriter.replace(op)
+
+
+def _land(rewriter: Rewriter, op: Operation) -> None:
+    build = Builder(op)
+    pending = build.constant(_integer(op, "n"))
+    build.call("moa_emulator_land", (rewriter.thread, pending))
+    rewriter.replace(op)
+
+
+def _convert(rewriter: Rewriter, op: Operation) -> None:
+    if _word(op, "rnd") != "rn" or "true" in str(op.properties.get("relu")):
+        raise CompileError(f"emulator: {name_of(op)} other than to the nearest")
+    high, low = op.operands
+    build = Builder(op)
+    type_ = op.results[0].type
+    if name_of(op).endswith("bf16x2"):
+        (word,) = build.call("moa_emulator_bf16x2", (high, low), ["i32"])
+    else:
+        pair = "vector<2xf16>"
+        word = build.value("llvm.mlir.poison", (), pair)
+        for place, value in enumerate((low, high)):
+            half = build.value("llvm.fptrunc", (value,), "f16")
+            word = build.value(
+                "llvm.insertelement", (word, half, build.constant(place)), pair
+            )
+    if word.type != type_:
+        word = build.value("llvm.bitcast", (word,), type_)
+    rewriter.replace(op, word)
+
+
+_OPERATIONS: dict[str, Callable[[Rewriter, Operation], None]] = {
+    "nvvm.bar.warp.sync": _warp_barrier,
+    "nvvm.barrier": _barrier,
+    "nvvm.barrier.arrive": _barrier,
+    "nvvm.barrier0": _barrier,
+    "nvvm.convert.f32x2.to.bf16x2": _convert,
+    "nvvm.convert.f32x2.to.f16x2": _convert,
+    "nvvm.cp.async.commit.group": _commit,
+    "nvvm.cp.async.shared.global": _copy,
+    "nvvm.cp.async.wait.group": _land,
+    "nvvm.elect.sync": _elect,
+    "nvvm.ldmatrix": _ldmatrix,
+    "nvvm.mma.sync": _mma,
+    "nvvm.redux.sync": _redux,
+    "nvvm.shfl.sync": _shuffle,
+    "nvvm.stmatrix": _stmatrix,
+    "nvvm.vote.sync": _vote,
+}
+
+
+_BYTES = {"i8": 1, "i16": 2, "f16": 2, "bf16": 2, "i32": 4, "f32": 4}
+
+
+def bytes_of(type_: str) -> int:
+    """The size of a type of a variable in the memory of a block."""
+    if found := re.fullmatch(r"(?:!llvm\.)?array<(\d+) x (.*)>", type_):
+        return int(found[1]) * bytes_of(found[2])
+    if found := re.fullmatch(r"vector<(\d+)x(.*)>", type_):
+        return int(found[1]) * bytes_of(found[2])
+    return _BYTES.get(type_, 8)
+
+
+def place_shared(operations: Sequence[Operation]) -> Shared:
+    """Give the variables in the memory of a block offsets and remove them."""
+    shared = Shared({}, [], 0)
+    dynamic_alignment = 16
+    for op in operations:
+        if name_of(op) != "llvm.mlir.global" or _integer(op, "addr_space", 0) != 3:
+            continue
+        name = op.properties["sym_name"]
+        assert isinstance(name, StringAttr)
+        size = bytes_of(str(op.properties["global_type"]))
+        alignment = max(_integer(op, "alignment", 16), 16)
+        if size == 0:
+            shared.dynamic.append(name.data)
+            dynamic_alignment = max(dynamic_alignment, alignment)
+        else:
+            start = -(-shared.static_bytes // alignment) * alignment
+            shared.offsets[name.data] = start
+            shared.static_bytes = start + size
+        op.detach()
+    start = -(-shared.static_bytes // dynamic_alignment) * dynamic_alignment
+    if shared.dynamic:
+        shared.static_bytes = start
+    shared.offsets.update(dict.fromkeys(shared.dynamic, start))
+    return shared
+
+
+def to_coroutines(module: ModuleOp, prefix: str) -> tuple[list[KernelCode], Shared]:
+    """Turn the kernels of a module into coroutines, in place.
+
+    The module has one `gpu.module` with content in the llvm and nvvm dialects; that
+    content takes its place.
+
+    Args:
+        module: the module.
+        prefix: what the symbols of the kernels begin with.
+
+    Raises:
+        CompileError: if there is no kernel, or one has an operation that is not
+            emulated.
+    """
+    inside = [op for op in module.ops if name_of(op) == "gpu.module"]
+    if len(inside) != 1:
+        raise CompileError(
+            f"emulator: expected one gpu.module, got {len(inside)} of them"
+        )
+    (gpu_module,) = inside
+    operations = list(gpu_module.regions[0].blocks[0].ops)
+    for op in list(module.ops):
+        op.detach()
+    shared = place_shared(operations)
+    kernels: list[KernelCode] = []
+    library: dict[str, str] = {}
+    kept: list[Operation] = []
+    for op in operations:
+        name = name_of(op)
+        if op.parent is None or name == "gpu.module_end":
+            continue
+        op.detach()
+        if name == "llvm.func":
+            if "nvvm.kernel" in op.attributes:
+                rewriter = Rewriter(op, shared, f"{prefix}_{len(kernels)}")
+                kernels.append(rewriter.run())
+                library |= rewriter.library
+            else:
+                symbol = op.properties["sym_name"]
+                assert isinstance(symbol, StringAttr)
+                if symbol.data.startswith("__nv_"):
+                    continue
+                _check_function(op, symbol.data)
+        kept.append(op)
+    if not kernels:
+        raise CompileError("emulator: the module has no kernel")
+    defined = {op.properties.get("sym_name") for op in kept}
+    for name, type_ in (_DECLARED | library).items():
+        if StringAttr(name) not in defined:
+            module.body.block.add_op(declaration(name, type_))
+    module.body.block.add_ops(kept)
+    return kernels, shared
+
+
+def _check_function(function: Operation, name: str) -> None:
+    for op in _inside(function):
+        if name_of(op).startswith(("nvvm.", "gpu.")):
+            raise CompileError(
+                f"emulator: {name_of(op)} in the function '{name}', which is no kernel"
+            )
+
+
+def _inside(function: Operation) -> Iterator[Operation]:
+    for region in function.regions:
+        yield from region.walk()

@@ -1,0 +1,582 @@
+"""Compiled kernels on a GPU: what a call does, and how it is kept.
+
+The host function of a kernel, compiled for the CPU, computes extents, checks and the
+plan of launches (`moa_dialect.lowering.plan_launches`), in a microsecond. The launches
+are then handed to the driver, on PyTorch's current stream if the arguments are its
+tensors; nothing waits for the device. Nothing here needs the compiler.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from moa_dialect.arguments import check_arguments
+from moa_dialect.errors import DTypeError, LayoutError
+from moa_dialect.lowering.cache import Compilation
+from moa_dialect.lowering.cuda_driver import UNASKED_SHARED, Driver, driver
+from moa_dialect.lowering.kernel import STATUS_WORDS, Kernel, Signature, address_of
+
+MAGIC = b"moa gpu kernel 1\n"
+
+WORKSPACE, NEEDED, FIRST = 0, 1, 2
+"""Words of a plan, as `moa_dialect.lowering.plan_launches` says."""
+
+HEAD = 8
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A launch in a plan: the kernel, and how many words each argument takes."""
+
+    kernel: str
+    arguments: tuple[int, ...]
+
+    @property
+    def words(self) -> int:
+        """How many words the arguments take."""
+        return sum(self.arguments)
+
+
+@dataclass(frozen=True)
+class DeviceCompilation:
+    """A program for a GPU that is compiled but not loaded.
+
+    Attributes:
+        host: the host function; its last result is the plan.
+        launches: what it plans, in order.
+        code: PTX, or for the emulator the kernels as MLIR.
+        chip: the chip that the code is for.
+    """
+
+    host: Compilation
+    launches: tuple[Launch, ...]
+    code: bytes
+    chip: str
+
+    def to_bytes(self) -> bytes:
+        """The content of an entry of the cache."""
+        launches = [asdict(launch) for launch in self.launches]
+        head = json.dumps({"chip": self.chip, "launches": launches}).encode()
+        host = self.host.to_bytes()
+        sizes = (len(part).to_bytes(8, "little") for part in (head, host))
+        body = b"".join((*sizes, head, host, self.code))
+        return MAGIC + hashlib.sha256(body).digest() + body
+
+    @staticmethod
+    def from_bytes(content: bytes) -> DeviceCompilation | None:
+        """What `to_bytes` gave, or None for anything else."""
+        start = len(MAGIC) + 32
+        body = content[start:]
+        if content[:start] != MAGIC + hashlib.sha256(body).digest():
+            return None
+        middle = 16 + int.from_bytes(body[:8], "little")
+        end = middle + int.from_bytes(body[8:16], "little")
+        head = json.loads(body[16:middle])
+        host = Compilation.from_bytes(body[middle:end])
+        launches = tuple(
+            Launch(launch["kernel"], tuple(launch["arguments"]))
+            for launch in head["launches"]
+        )
+        if host is None:
+            return None
+        return DeviceCompilation(host, launches, body[end:], head["chip"])
+
+
+class _Plan:
+    """The words of one call: the frame of the host function, and its plan."""
+
+    def __init__(self, words: int, launches: Sequence[Launch]) -> None:
+        self.words = (ctypes.c_int64 * words)()
+        self.address = ctypes.addressof(self.words)
+        size = FIRST + sum(HEAD + launch.words for launch in launches)
+        self.plan = (ctypes.c_int64 * size)()
+        self.plan_address = ctypes.addressof(self.plan)
+        # Where the words of the arguments are never changes.
+        self.launches: list[tuple[int, Any]] = []
+        at = FIRST
+        for launch in launches:
+            first = at + HEAD
+            pointers = (ctypes.c_void_p * max(launch.words, 1))(
+                *(self.plan_address + 8 * (first + n) for n in range(launch.words))
+            )
+            self.launches.append((at, pointers))
+            at = first + launch.words
+
+
+New = Callable[[int, Sequence[int]], tuple[Any, int]]
+"""Makes the memory of a result of a number and shape; gives it and its address."""
+
+Scratch = Callable[[int], tuple[Any, int]]
+"""Makes device memory of so many bytes; gives it and its address."""
+
+
+class PlannedKernel(Kernel):
+    """A kernel whose host function writes a plan."""
+
+    def __init__(
+        self,
+        compilation: DeviceCompilation,
+        entries: Sequence[Callable[[int], None]],
+    ) -> None:
+        self.compilation = compilation
+        self.launches = compilation.launches
+        host = compilation.host.signature
+        # To the caller the plan is no result.
+        super().__init__(replace(host, outputs=host.outputs[:-1]), entries)
+        self._plans: list[_Plan] = []
+        self._extents_at += 1
+        self._words += 1
+        self._pack_plan = ctypes_packer(self._words)
+
+    def planned(
+        self,
+        pointers: Sequence[int],
+        extents: Sequence[int],
+        new: New,
+        scratch: Scratch,
+    ) -> tuple[_Plan, list[Any], Any]:
+        """Have the host function plan a call.
+
+        Args:
+            pointers: where the elements of each argument lie.
+            extents: the dynamic extents of the arguments, in order.
+            new: makes the memory of results.
+            scratch: makes device memory.
+
+        Returns:
+            The plan, the results, and device memory that must live until the kernels
+            are launched.
+
+        Raises:
+            ShapeError: for extents that do not fit together.
+        """
+        try:
+            frame = self._plans.pop()
+        except IndexError:
+            frame = _Plan(self._words, self.launches)
+        words, plan, pack = frame.words, frame.plan, self._pack_plan
+        plan[WORKSPACE] = 0
+        shapes: Sequence[Sequence[int]] = self._shapes
+        found: list[int] = []
+        if self._extents is not None:
+            blank = (0,) * len(self._result_axes)
+            unknown = (0,) * len(self._results)
+            pack(words, 0, 0, 0, 0, *pointers, *unknown, 0, *extents, *blank)
+            self._extents(frame.address)
+            # A negative extent is reported by the kernel itself.
+            found = [max(extent, 0) for extent in words[self._extents_at :]]
+            shapes = self._shapes_with(found)
+        results: list[Any] = []
+        addresses: list[int] = []
+        for number, shape in enumerate(shapes):
+            result, address = new(number, shape)
+            results.append(result)
+            addresses.append(address)
+        at = frame.plan_address
+        pack(words, 0, 0, 0, 0, *pointers, *addresses, at, *extents, *found)
+        self._run(frame.address)
+        memory = None
+        if words[0]:
+            raise self._failure(words[0], words[1], words[2])
+        if plan[NEEDED]:
+            memory, plan[WORKSPACE] = scratch(plan[NEEDED])
+            self._run(frame.address)
+        return frame, results, memory
+
+    @property
+    def _shapes(self) -> list[tuple[int, ...]]:
+        return [shape for shape, _, _ in self._results]
+
+    def _shapes_with(self, extents: Sequence[int]) -> list[list[int]]:
+        shapes = [list(shape) for shape in self._shapes]
+        for (number, axis), extent in zip(self._result_axes, extents, strict=True):
+            shapes[number][axis] = extent
+        return shapes
+
+    def release(self, frame: _Plan) -> None:
+        """Keep a plan for another call."""
+        self._plans.append(frame)
+
+    def run(self, pointers: Sequence[int], extents: Sequence[int]) -> list[np.ndarray]:
+        raise NotImplementedError
+
+
+def ctypes_packer(words: int) -> Callable[..., None]:
+    """A function that stores so many signed words into a buffer, from an offset."""
+    from struct import Struct
+
+    return Struct(f"={words}q").pack_into
+
+
+class EmulatedKernel(PlannedKernel):
+    """A kernel for a GPU that the emulator runs, on NumPy arrays."""
+
+    def __init__(
+        self,
+        compilation: DeviceCompilation,
+        entries: Sequence[Callable[[int], None]],
+    ) -> None:
+        super().__init__(compilation, entries)
+        from moa_dialect.lowering.emulator import Emulator
+
+        self._emulator: Any = Emulator(compilation.code.decode())
+
+    def run(self, pointers: Sequence[int], extents: Sequence[int]) -> list[np.ndarray]:
+        """Run the kernel on arrays that are known to fit, as `Kernel.run` does."""
+
+        def new(number: int, shape: Sequence[int]) -> tuple[np.ndarray, int]:
+            _, dtype, order = self._results[number]
+            array = np.empty(shape, dtype, order)
+            return array, address_of(array)
+
+        def scratch(size: int) -> tuple[np.ndarray, int]:
+            array = np.empty(size + 256, np.uint8)
+            return array, -(-address_of(array) // 256) * 256
+
+        frame, results, memory = self.planned(pointers, extents, new, scratch)
+        for launch, (at, _) in zip(self.launches, frame.launches, strict=True):
+            number, *sizes, shared = frame.plan[at : at + HEAD]
+            if number and 0 not in sizes:
+                first = at + HEAD
+                self._emulator.launch(
+                    launch.kernel,
+                    tuple(sizes[:3]),
+                    tuple(sizes[3:]),
+                    list(frame.plan[first : first + launch.words]),
+                    shared,
+                )
+        del memory
+        self.release(frame)
+        return results
+
+
+class CudaKernel(PlannedKernel):
+    """A kernel on a CUDA device, callable on tensors there and on NumPy arrays.
+
+    NumPy arrays are copied to the current device, and the results back.
+    """
+
+    def __init__(
+        self,
+        compilation: DeviceCompilation,
+        entries: Sequence[Callable[[int], None]],
+        found: Driver | None = None,
+    ) -> None:
+        """Make the kernel; `found` is the driver, by default that of the machine."""
+        super().__init__(compilation, entries)
+        self._driver = found
+        self._loaded: dict[int, list[ctypes.c_void_p]] = {}
+        self._shared: dict[tuple[int, int], int] = {}
+        self._lock = Lock()
+        self._types: Any = None
+
+    # Launches.
+
+    def _functions(self, found: Driver, device: int) -> list[ctypes.c_void_p]:
+        """The functions of the launches, loaded into the current context."""
+        with self._lock:
+            if device not in self._loaded:
+                module = _module(found, device, self.compilation)
+                self._loaded[device] = [
+                    found.function(module, launch.kernel) for launch in self.launches
+                ]
+        return self._loaded[device]
+
+    def _launch(self, found: Driver, device: int, frame: _Plan, stream: int) -> None:
+        """Hand a plan to the driver; the device's context is the current one."""
+        functions = self._loaded.get(device) or self._functions(found, device)
+        launch, plan = found.launch, frame.plan
+        # The lengths are equal, and this runs in every call.
+        for index, (function, (at, arguments)) in enumerate(
+            zip(functions, frame.launches)  # noqa: B905
+        ):
+            number, *sizes, shared = plan[at : at + HEAD]
+            if not number or 0 in sizes:
+                continue
+            if shared > UNASKED_SHARED:
+                self._allow(found, device, index, function, shared)
+            error = launch(function, *sizes, shared, stream, arguments, None)
+            if error:
+                found.check(f"launch of {self.launches[index].kernel}", error)
+
+    def _allow(
+        self,
+        found: Driver,
+        device: int,
+        index: int,
+        function: ctypes.c_void_p,
+        shared: int,
+    ) -> None:
+        """Let a function have that much shared memory, if it may not yet."""
+        with self._lock:
+            if self._shared.get((device, index), 0) < shared:
+                found.allow_shared(function, shared)
+                self._shared[device, index] = shared
+
+    # Tensors.
+
+    def call_tensors(self, torch: Any, tensors: Sequence[Any]) -> Any:
+        """Run the kernel on tensors of PyTorch on one CUDA device.
+
+        Args:
+            torch: the module.
+            tensors: any arguments.
+
+        Returns:
+            What `__call__` does, as tensors on the same device; None, with nothing
+            done, unless all arguments are plain dense tensors there that fit.
+
+        Raises:
+            ShapeError: for extents that do not fit together.
+            DeviceError: for what the driver reports.
+        """
+        if self._types is None:
+            self._types = (
+                [
+                    (getattr(torch, memory.dtype, None), dtype.itemsize - 1, shape)
+                    for memory, (dtype, shape) in zip(
+                        self.signature.inputs, self._expected, strict=True
+                    )
+                ],
+                [getattr(torch, memory.dtype) for memory in self.signature.outputs],
+            )
+        types, outputs = self._types
+        if len(tensors) != len(types) or not tensors:
+            return None
+        kind, strided, pointers = torch.Tensor, torch.strided, list[int]()
+        device = -1
+        for tensor, (dtype, mask, shape) in zip(tensors, types):  # noqa: B905
+            if (
+                type(tensor) is not kind
+                or tensor.dtype is not dtype
+                or not tensor.is_cuda
+                or tensor.layout is not strided
+                or not tensor.is_contiguous()
+                or (tensor.requires_grad and torch.is_grad_enabled())
+                or tensor.is_neg()
+                or (tensor.shape != shape and not _matches(tensor.shape, shape))
+            ):
+                return None
+            pointer = tensor.data_ptr()
+            if pointer & mask or tensor.get_device() != device >= 0:
+                return None
+            device = tensor.get_device()
+            pointers.append(pointer)
+        extents: Sequence[int] = ()
+        if self._dynamic:
+            extents = [tensors[number].shape[axis] for number, axis in self._dynamic]
+        place = tensors[0].device
+
+        def new(number: int, shape: Sequence[int]) -> tuple[Any, int]:
+            result = torch.empty(shape, dtype=outputs[number], device=place)
+            return result, result.data_ptr()
+
+        def scratch(size: int) -> tuple[Any, int]:
+            result = torch.empty(size, dtype=torch.uint8, device=place)
+            return result, result.data_ptr()
+
+        frame, results, memory = self.planned(pointers, extents, new, scratch)
+        found = self._driver or driver()
+        found.enter(found.context(device))
+        try:
+            self._launch(found, device, frame, _stream(torch, device))
+        finally:
+            found.leave()
+        # The allocator hands memory on in the order of the stream.
+        del memory
+        self.release(frame)
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def call_any_tensors(
+        self, torch: Any, values: Sequence[Any], copy: bool | None
+    ) -> Any:
+        """Run the kernel on tensors, and on arrays beside them.
+
+        What is not on the device is copied there, unless it is a tensor; tensors that
+        are not contiguous are copied too, or refused with `copy=False`.
+
+        Raises:
+            LayoutError: for tensors on different devices, or not on a CUDA device.
+            MoaError: as `__call__`.
+        """
+        result = self.call_tensors(torch, values)
+        if result is not None:
+            return result
+        tensors = [value for value in values if isinstance(value, torch.Tensor)]
+        place = tensors[0].device
+        ready: list[Any] = []
+        stand_ins: list[np.ndarray] = []
+        for number, value in enumerate(values):
+            if isinstance(value, torch.Tensor):
+                tensor = self._checked(torch, number, value, place)
+            else:
+                tensor = _to_tensor(torch, number, value, place)
+            stand_ins.append(_stand_in(number, tensor))
+            ready.append(tensor)
+        check_arguments(self.name, self.names, self._expected, stand_ins)
+        for number, tensor in enumerate(ready):
+            mask = self._expected[number][0].itemsize - 1
+            if not tensor.is_contiguous() or tensor.data_ptr() & mask:
+                if copy is False:
+                    raise LayoutError(
+                        f"argument {number} '{self.names[number]}': expected a "
+                        f"contiguous tensor, got strides {tuple(tensor.stride())} for "
+                        f"shape {tuple(tensor.shape)}"
+                    )
+                ready[number] = tensor.clone(memory_format=torch.contiguous_format)
+        result = self.call_tensors(torch, ready)
+        assert result is not None
+        return result
+
+    def _checked(self, torch: Any, number: int, tensor: Any, place: Any) -> Any:
+        """A tensor that may be passed, without the marks that do not matter."""
+        if not tensor.is_cuda:
+            raise LayoutError(
+                f"argument {number}: expected a tensor on a CUDA device, "
+                f"got {tensor.device}"
+            )
+        if tensor.device != place:
+            raise LayoutError(
+                f"argument {number}: expected a tensor on device {place}, as the "
+                f"others, got {tensor.device}"
+            )
+        if tensor.layout != torch.strided:
+            raise LayoutError(
+                f"argument {number}: expected a strided tensor, got {tensor.layout}"
+            )
+        if tensor.requires_grad and torch.is_grad_enabled():
+            raise LayoutError(
+                f"argument {number}: expected a tensor that does not require grad "
+                f"(moa kernels are not differentiated; pass tensor.detach()), got one "
+                f"that does"
+            )
+        plain = tensor.detach().resolve_neg()
+        is_plain = type(plain) is torch.Tensor
+        return plain if is_plain else plain.as_subclass(torch.Tensor)
+
+    # NumPy arrays.
+
+    def run(self, pointers: Sequence[int], extents: Sequence[int]) -> list[np.ndarray]:
+        """Run the kernel on arrays of the host that fit: copied there and back.
+
+        Args:
+            pointers: where the elements of each argument lie, contiguous and aligned.
+            extents: the dynamic extents of the arguments, in order.
+
+        Raises:
+            ShapeError: for extents that do not fit together.
+            DeviceError: for what the driver reports.
+        """
+        found = self._driver or driver()
+        device = found.current_device()
+        known = iter(extents)
+        with ExitStack() as stack:
+            stack.enter_context(found.current(device))
+
+            def allocate(size: int) -> int:
+                address = found.allocate(size)
+                stack.callback(found.free, address)
+                return address
+
+            def new(number: int, shape: Sequence[int]) -> tuple[np.ndarray, int]:
+                _, dtype, order = self._results[number]
+                array = np.empty(shape, dtype, order)
+                return array, allocate(array.nbytes)
+
+            def scratch(size: int) -> tuple[None, int]:
+                return None, allocate(size)
+
+            there: list[int] = []
+            for pointer, (dtype, shape) in zip(pointers, self._expected, strict=True):
+                size = dtype.itemsize
+                for extent in shape:
+                    size *= next(known) if extent < 0 else extent
+                there.append(allocate(size))
+                found.write(there[-1], pointer, size)
+            frame, results, _ = self.planned(there, extents, new, scratch)
+            self._launch(found, device, frame, 0)
+            outputs = frame.words[STATUS_WORDS + len(there) :]
+            for array, address in zip(results, outputs, strict=False):
+                found.read(address_of(array), address, array.nbytes)
+            self.release(frame)
+        return results
+
+
+def _matches(given: Sequence[int], shape: Sequence[int]) -> bool:
+    """Whether extents are those of a shape where it is static."""
+    return len(given) == len(shape) and all(
+        extent == wanted or wanted < 0
+        for extent, wanted in zip(given, shape, strict=True)
+    )
+
+
+def _stream(torch: Any, device: int) -> int:
+    """The handle of PyTorch's current stream on a device."""
+    # What `current_stream` makes an object of.
+    raw = getattr(torch._C, "_cuda_getCurrentRawStream", None)
+    if raw is not None:
+        return raw(device)
+    return torch.cuda.current_stream(device).cuda_stream
+
+
+def torch_dtype(number: int, tensor: Any) -> np.dtype:
+    """The dtype of a tensor of PyTorch as one of NumPy.
+
+    Raises:
+        DTypeError: if NumPy has none.
+    """
+    name = str(tensor.dtype).removeprefix("torch.")
+    if name == "bfloat16":
+        import ml_dtypes
+
+        return np.dtype(ml_dtypes.bfloat16)
+    try:
+        return np.dtype(name)
+    except TypeError:
+        raise DTypeError(
+            f"argument {number}: unsupported tensor: {tensor.dtype}"
+        ) from None
+
+
+def _stand_in(number: int, tensor: Any) -> np.ndarray:
+    """An array of a tensor's dtype and shape, to be checked in its place."""
+    one = np.empty((), torch_dtype(number, tensor))
+    return np.broadcast_to(one, tuple(tensor.shape))
+
+
+def _to_tensor(torch: Any, number: int, value: Any, place: Any) -> Any:
+    """An array of the host as a tensor on a device."""
+    from moa_dialect.frontend.jit import to_numpy
+
+    array = np.ascontiguousarray(to_numpy(number, value)).reshape(np.shape(value))
+    return Kernel.to_tensor(torch, array).to(place)
+
+
+_MODULES: dict[tuple[int, int, bytes], ctypes.c_void_p] = {}
+_LOCK = Lock()
+
+
+def _module(
+    found: Driver, device: int, compilation: DeviceCompilation
+) -> ctypes.c_void_p:
+    """The code of a kernel in the current context, loaded once."""
+    key = id(found), device, hashlib.sha256(compilation.code).digest()
+    with _LOCK:
+        if key not in _MODULES:
+            _MODULES[key] = found.load(compilation.code)
+        return _MODULES[key]
+
+
+def public_signature(compilation: DeviceCompilation) -> Signature:
+    """What a caller must know of a kernel: the plan is no result."""
+    host = compilation.host.signature
+    return replace(host, outputs=host.outputs[:-1])

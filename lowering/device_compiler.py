@@ -1,0 +1,77 @@
+"""From a module with outlined kernels to host code and device code."""
+
+from __future__ import annotations
+
+from xdsl.context import Context
+from xdsl.dialects import gpu
+from xdsl.dialects.builtin import ArrayAttr, IntegerAttr, ModuleOp, SymbolRefAttr
+from xdsl.dialects.func import FuncOp
+from xdsl.rewriter import Rewriter
+from xdsl.utils.hints import isa
+
+from moa_dialect.errors import CompileError
+from moa_dialect.lowering import compiler, nvvm
+from moa_dialect.lowering.chips import CHIP, check_chip
+from moa_dialect.lowering.cuda import DeviceCompilation, Launch
+from moa_dialect.lowering.engine import find_entry
+from moa_dialect.lowering.plan_launches import LAUNCHES, PlanLaunchesPass
+
+
+def host_module(module: ModuleOp) -> ModuleOp:
+    """The host functions of a module with outlined kernels, which plan its launches."""
+    planned = module.clone()
+    PlanLaunchesPass().apply(Context(), planned)
+    for op in list(planned.ops):
+        if isinstance(op, gpu.ModuleOp):
+            Rewriter.erase_op(op)
+    planned.attributes.pop("gpu.container_module", None)
+    return planned
+
+
+def compilation_of(
+    module: ModuleOp,
+    entry: str | None,
+    chip: str = CHIP,
+    features: str = "",
+    emulate: bool = False,
+) -> DeviceCompilation:
+    """Compile a function of a module with outlined kernels.
+
+    Args:
+        module: the module; it is kept.
+        entry: the function, None for the only one.
+        chip: the chip.
+        features: features for LLVM, for instance `+ptx83`.
+        emulate: whether the device code is for the emulator.
+
+    Raises:
+        MoaError: for an unknown entry.
+        CompileError: for an unknown chip, or what has no code for a GPU.
+    """
+    check_chip(chip)
+    host = host_module(module)
+    function = find_entry(host, entry)
+    launches = _launches(function)
+    compilation = compiler.compilation_of(host, function.sym_name.data)
+    if not launches:
+        code = ""
+    elif emulate:
+        code = nvvm.device_text(module)
+    else:
+        code = nvvm.ptx(nvvm.nvvm_dialect(module, chip, features))
+    return DeviceCompilation(compilation, launches, code.encode(), chip)
+
+
+def _launches(function: FuncOp) -> tuple[Launch, ...]:
+    """What a function plans."""
+    listed = function.attributes.get(LAUNCHES)
+    if not isinstance(listed, ArrayAttr):
+        raise CompileError(f"@{function.sym_name.data} has no plan")
+    found: list[Launch] = []
+    for entry in listed.data:
+        kernel, arguments = entry.data["kernel"], entry.data["arguments"]  # pyright: ignore
+        assert isinstance(kernel, SymbolRefAttr)
+        assert isa(arguments, ArrayAttr[IntegerAttr])
+        words = tuple(size.value.data for size in arguments.data)
+        found.append(Launch(kernel.nested_references.data[0].data, words))
+    return tuple(found)

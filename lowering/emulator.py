@@ -1,0 +1,327 @@
+"""GPU kernels on the CPU: a coroutine for each thread.
+
+The kernels are those that the device's compiler is given. Warp-wide operations,
+barriers and copies that are under way are carried out as the PTX ISA says, and what a
+GPU would leave undefined has values that show: memory of a block is filled with 0xFF
+bytes before it starts, and so is the destination of a copy until it is waited for.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+from collections.abc import Sequence
+from ctypes import c_int32, c_void_p
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.parser import Parser
+from xdsl.utils.exceptions import ParseError
+
+from moa_dialect.errors import CompileError, KernelError
+from moa_dialect.lowering import emulator_runtime as runtime
+from moa_dialect.lowering import host, loader, upstream
+from moa_dialect.lowering.coroutines import KernelCode, bare_context, to_coroutines
+
+MOST_SHARED_BYTES = 227 * 1024
+"""The memory of a block that the largest GPUs have."""
+
+_ARENA_BYTES = 1 << 18
+
+FROM_GPU = (
+    "gpu.module(convert-vector-to-scf,convert-scf-to-cf,expand-strided-metadata,"
+    "lower-affine,arith-expand,convert-gpu-to-nvvm{index-bitwidth=64},"
+    "canonicalize,cse),"
+)
+TO_LLVM = (
+    "convert-vector-to-scf,convert-scf-to-cf,expand-strided-metadata,lower-affine,"
+    "convert-vector-to-llvm,convert-math-to-llvm,finalize-memref-to-llvm,"
+    "convert-arith-to-llvm,convert-index-to-llvm,convert-cf-to-llvm,"
+    "canonicalize,cse,reconcile-unrealized-casts"
+)
+"""Upstream's passes to the llvm and nvvm dialects, which do not lower the latter."""
+
+ORDERS = ("forward", "reverse", "random")
+
+
+class Emulator:
+    """The kernels of one module, compiled for the CPU.
+
+    Attributes:
+        kernels: what is known of each kernel, by its name.
+    """
+
+    def __init__(self, text: str) -> None:
+        """Compile kernels.
+
+        Args:
+            text: a module with one `gpu.module` that holds `gpu.func` kernels or
+                `llvm.func` kernels, in upstream's dialects.
+
+        Raises:
+            CompileError: if upstream does not take the text, or it has an operation
+                that is not emulated.
+        """
+        native = upstream.parse(text, upstream.new_context())
+        # What is in the llvm dialect already, the conversion does not take.
+        names = upstream.operations_beside(native, ("llvm.", "nvvm."))
+        has_gpu = any(name.startswith("gpu.") for name in names if name != "gpu.module")
+        pipeline = (FROM_GPU if has_gpu else "") + TO_LLVM
+        upstream.run_pipeline(native, pipeline, verify_each=False)
+        generic = str(native.operation.get_asm(print_generic_op_form=True))
+        try:
+            module = Parser(bare_context(), generic).parse_module()
+        except ParseError as error:
+            raise CompileError(f"cannot read upstream's text: {error}") from None
+        prefix = f"moa_kernel_{hashlib.sha256(generic.encode()).hexdigest()[:24]}"
+        kernels, self._shared = to_coroutines(module, prefix)
+        self.kernels: dict[str, KernelCode] = {each.name: each for each in kernels}
+        self._runtime = runtime.functions()
+        symbols = [each.symbol for each in kernels]
+        entries = loader.loaded(_object_code(module, symbols), symbols)
+        self._code = {
+            each.name: _address(entry)
+            for each, entry in zip(kernels, entries, strict=True)
+        }
+
+    def launch(
+        self,
+        kernel: str,
+        grid: tuple[int, int, int],
+        block: tuple[int, int, int],
+        words: Sequence[int],
+        shared_bytes: int = 0,
+        order: str = "forward",
+        seed: int = 0,
+    ) -> None:
+        """Run a kernel, block after block.
+
+        Args:
+            kernel: its name.
+            grid: the numbers of blocks.
+            block: the numbers of threads in a block.
+            words: the parameters as 64-bit words, in the order of the kernel after
+                its memrefs are expanded to two pointers, offset, extents, strides.
+            shared_bytes: the size of the dynamic memory of a block.
+            order: in which order threads go on: `forward`, `reverse`, or `random`,
+                which takes another one for each block.
+            seed: what random orders are drawn from.
+
+        Raises:
+            KernelError: for a launch that does not fit the kernel, threads that wait
+                for each other, a warp-wide operation without the warp, an address
+                that is not aligned, or a write beyond the memory of the block.
+        """
+        code = self._checked(kernel, grid, block, words, shared_bytes, order)
+        size = self._shared.static_bytes + shared_bytes
+        run = _Launch(self, code, block, words, size)
+        generator = np.random.default_rng(seed)
+        for z in range(grid[2]):
+            for y in range(grid[1]):
+                for x in range(grid[0]):
+                    run.block((x, y, z), grid, _order(run.rows, order, generator))
+
+    def _checked(
+        self,
+        kernel: str,
+        grid: tuple[int, int, int],
+        block: tuple[int, int, int],
+        words: Sequence[int],
+        shared_bytes: int,
+        order: str,
+    ) -> KernelCode:
+        if kernel not in self.kernels:
+            raise KernelError(
+                f"unknown kernel: expected one of {', '.join(self.kernels)}, "
+                f"got '{kernel}'"
+            )
+        code = self.kernels[kernel]
+        if order not in ORDERS:
+            raise KernelError(f"order: expected {', '.join(ORDERS)}, got '{order}'")
+        if len(words) != len(code.parameters):
+            raise KernelError(
+                f"kernel '{kernel}': expected {len(code.parameters)} words, "
+                f"got {len(words)}"
+            )
+        threads = block[0] * block[1] * block[2]
+        if min(block) < 1 or threads > 1024:
+            raise KernelError(
+                f"kernel '{kernel}': expected 1 to 1024 threads in a block, "
+                f"got {'x'.join(map(str, block))}"
+            )
+        required = code.block
+        if required and block != (*required, 1, 1)[:3]:
+            raise KernelError(
+                f"kernel '{kernel}': expected blocks of "
+                f"{'x'.join(map(str, required))} threads, "
+                f"got {'x'.join(map(str, block))}"
+            )
+        if min(grid) < 0:
+            raise KernelError(
+                f"kernel '{kernel}': expected no negative number of blocks, "
+                f"got {'x'.join(map(str, grid))}"
+            )
+        size = self._shared.static_bytes + shared_bytes
+        if size > MOST_SHARED_BYTES:
+            raise KernelError(
+                f"kernel '{kernel}': expected at most {MOST_SHARED_BYTES} bytes of "
+                f"shared memory, got {size}"
+            )
+        return code
+
+
+def _object_code(module: ModuleOp, symbols: Sequence[str]) -> bytes:
+    native = upstream.parse(upstream.generic_text(module), upstream.new_context())
+    # The instruction that rounds to bf16 takes subnormal numbers for zero.
+    return host.object_code(
+        upstream.llvm_ir(native), symbols, "default<O1>", ("avx512bf16",)
+    )
+
+
+def _order(
+    rows: int, order: str, generator: np.random.Generator
+) -> npt.NDArray[np.int32]:
+    """The order of the threads of a block; those of a warp are together."""
+    places = np.arange(rows, dtype=np.int32).reshape(-1, 32)
+    if order == "reverse":
+        places = places[::-1, ::-1]
+    elif order == "random":
+        places = generator.permuted(generator.permutation(places), axis=1)
+    return np.ascontiguousarray(places.reshape(-1))
+
+
+def _address(entry: Any) -> int:
+    """Where a compiled function is."""
+    return ctypes.cast(entry, c_void_p).value or 0
+
+
+def _aligned(count: int, alignment: int) -> npt.NDArray[np.uint8]:
+    memory = np.empty(count + alignment, np.uint8)
+    start = -memory.ctypes.data % alignment
+    return memory[start : start + count]
+
+
+class _Launch:
+    """The state of one launch, used for one block after the other."""
+
+    def __init__(
+        self,
+        emulator: Emulator,
+        code: KernelCode,
+        block: tuple[int, int, int],
+        words: Sequence[int],
+        shared_bytes: int,
+    ) -> None:
+        self.code = code
+        self.block_size = block
+        self.threads = block[0] * block[1] * block[2]
+        self.rows = -(-self.threads // 32) * 32
+        self.words = np.array([word & (1 << 64) - 1 for word in words], np.uint64)
+        self.shared_bytes = shared_bytes
+        self.arena = _aligned(_ARENA_BYTES, _ARENA_BYTES)
+        size = self.rows * code.row_words
+        self.state = _aligned(4 * size, 64).view(np.int32).reshape(self.rows, -1)
+        self.record = np.zeros(runtime.BLOCK_WORDS, np.int32)
+        self.handles = np.zeros(self.rows, np.int64)
+        queue = runtime.QUEUE_CAPACITY if code.copies else 0
+        self.queues = np.empty((self.rows, 4 * queue), np.int64)
+        self.address = emulator._code[code.name]  # pyright: ignore[reportPrivateUsage]
+        functions = emulator._runtime  # pyright: ignore[reportPrivateUsage]
+        self.functions = {name: _address(each) for name, each in functions.items()}
+        first = np.zeros_like(self.state)
+        linear = np.arange(self.rows)
+        first[:, runtime.LINEAR] = linear
+        first[:, runtime.TID] = linear % block[0]
+        first[:, runtime.TID + 1] = linear // block[0] % block[1]
+        first[:, runtime.TID + 2] = linear // (block[0] * block[1])
+        first[self.threads :, runtime.STATUS] = runtime.ENDED
+        _pointers(first, runtime.BLOCK)[:] = self.record.ctypes.data
+        _pointers(first, runtime.QUEUE)[:] = (
+            self.queues.ctypes.data + linear * self.queues.strides[0]
+        )
+        self.first = first
+
+    def block(
+        self,
+        at: tuple[int, int, int],
+        grid: tuple[int, int, int],
+        order: npt.NDArray[np.int32],
+    ) -> None:
+        """Run one block."""
+        self.arena.fill(0xFF)
+        self.state[:] = self.first
+        record = self.record
+        record[:] = 0
+        record[runtime.CTAID : runtime.CTAID + 3] = at
+        record[runtime.NCTAID : runtime.NCTAID + 3] = grid
+        record[runtime.NTID : runtime.NTID + 3] = self.block_size
+        record[runtime.THREADS] = self.threads
+        shared = record[runtime.SHARED : runtime.SHARED + 2].view(np.int64)
+        shared[0] = self.arena.ctypes.data
+        is_plain = bool(np.all(np.diff(order) == 1) or np.all(np.diff(order) == -1))
+        record[runtime.RANDOM] = 0 if is_plain else int(order[0]) * 2 + 1
+        rows, handles = _memref(self.state), _memref(self.handles)
+        self._call(
+            "start", self.address, self.words.ctypes.data, *rows, *handles, self.threads
+        )
+        try:
+            end = self._call("run", *rows, *handles, *_memref(order), *_memref(record))
+            if record[runtime.ERROR]:
+                self._fail(at)
+            if end == runtime.STUCK:
+                raise KernelError(f"{self._where(at)}: {self._standstill()}")
+        finally:
+            self._call("end", *handles, self.threads)
+        if np.any(self.arena[self.shared_bytes :] != 0xFF):
+            raise KernelError(
+                f"{self._where(at)}: a write beyond the {self.shared_bytes} bytes of "
+                f"its shared memory"
+            )
+
+    def _call(self, name: str, *arguments: Any) -> int:
+        kinds = [ctypes.c_int64] * len(arguments)
+        function = ctypes.CFUNCTYPE(c_int32, *kinds)(self.functions[name])
+        return function(*arguments)
+
+    def _where(self, at: tuple[int, int, int]) -> str:
+        return f"kernel '{self.code.name}', block ({', '.join(map(str, at))})"
+
+    def _site(self, thread: int) -> str:
+        return self.code.sites[int(self.state[thread, runtime.SITE])]
+
+    def _fail(self, at: tuple[int, int, int]) -> None:
+        thread = int(self.record[runtime.CURRENT])
+        reason = runtime.FAILURES[int(self.record[runtime.ERROR])]
+        raise KernelError(f"{self._where(at)}, thread {thread}: {reason}")
+
+    def _standstill(self) -> str:
+        """Who waits where."""
+        status = self.state[: self.threads, runtime.STATUS]
+        groups: dict[str, list[int]] = {}
+        for thread in range(self.threads):
+            place = "ended"
+            if status[thread] != runtime.ENDED:
+                place = f"wait at {self._site(thread)}"
+                if self.state[thread, runtime.KIND] == runtime.BARRIER:
+                    number = int(self.state[thread, runtime.ARGUMENT])
+                    place += f" (barrier {number})"
+            groups.setdefault(place, []).append(thread)
+        parts = [
+            f"{len(threads)} threads from {threads[0]} on {place}"
+            for place, threads in groups.items()
+        ]
+        return f"deadlock: {'; '.join(parts)}"
+
+
+def _pointers(rows: npt.NDArray[np.int32], word: int) -> npt.NDArray[np.int64]:
+    """Two words of each row as a pointer."""
+    return rows.view(np.int64)[:, word // 2]
+
+
+def _memref(array: npt.NDArray[Any]) -> tuple[int, ...]:
+    """An array as the words that a memref is passed as."""
+    address = array.ctypes.data
+    strides = (each // array.itemsize for each in array.strides)
+    return address, address, 0, *array.shape, *strides
