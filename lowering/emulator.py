@@ -31,6 +31,7 @@ MOST_SHARED_BYTES = 227 * 1024
 _ARENA_BYTES = 1 << 18
 
 FROM_GPU = (
+    "convert-nvgpu-to-nvvm,"
     "gpu.module(convert-vector-to-scf,convert-scf-to-cf,expand-strided-metadata,"
     "lower-affine,arith-expand,convert-gpu-to-nvvm{index-bitwidth=64},"
     "canonicalize,cse),"
