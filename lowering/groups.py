@@ -309,14 +309,14 @@ class GroupCode(Emitter):
     def at(self, indices: dict[str, SSAValue]) -> Generator[None]:
         """Within, axes of rows and columns have one index for the whole thread."""
         before = self.row_axis, dict(self.columns), dict(self.index)
+        scopes, self.scopes = self.scopes, [{}]  # Values of rows are others here.
         if self.row_axis in indices:
             self.row_axis = ""
         for axis in indices:
             self.columns.pop(axis, None)
         self.index |= indices
-        self.scopes.append({})
         yield
-        self.scopes.pop()
+        self.scopes = scopes
         self.row_axis, self.columns, self.index = before
 
     @contextmanager
