@@ -59,6 +59,9 @@ def nvvm_dialect(module: ModuleOp, chip: str = CHIP, features: str = "") -> ir.M
     check_chip(chip)
     device = device_module(module)
     _expand_divisions(device)
+    for op in device.walk():
+        if isinstance(op, gpu.FuncOp) and op.known_block_size is not None:
+            op.attributes["nvvm.reqntid"] = op.known_block_size
     native = upstream.parse(upstream.generic_text(device), upstream.new_context())
     wanted = f" features={features}" if features else ""
     pipeline = TO_NVVM.format(chip=chip, features=wanted)

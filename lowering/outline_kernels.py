@@ -199,11 +199,21 @@ class _Outlining:
                 case _ if _is_pure(op):
                     if not is_host:
                         self.device.update(op.results)
+                    # In the kernel that is being made, what follows may need it.
+                    if any(value.owner in pending for value in captured([op])):
+                        pending.append(op)
                 case memref.StoreOp() if op.memref is self.status and is_host:
                     pass
-                case scf.ParallelOp() if not op.res and is_host:
+                case scf.ParallelOp() if not op.res and not self._are_on_device(op):
                     flush()
                     self._add(_Group([collapse(op)]))
+                case scf.ParallelOp():
+                    if op.res:
+                        raise CompileError(
+                            f"@{self.name}: a parallel loop with results is not "
+                            f"supported"
+                        )
+                    pending.append(_serialize_loop(op))
                 case gpu.LaunchOp():
                     flush()
                     self._add(_Group([op]))
@@ -216,6 +226,11 @@ class _Outlining:
                     pending.append(op)
                     self.device.update(op.results)
         flush()
+
+    def _are_on_device(self, loop: scf.ParallelOp) -> bool:
+        """Whether only the device knows the bounds of a loop."""
+        bounds = (*loop.lowerBound, *loop.upperBound, *loop.step)
+        return any(value in self.device for value in bounds)
 
     def _add(self, group: _Group) -> None:
         self.groups.append(group)
@@ -392,11 +407,12 @@ def serialize(op: Operation) -> None:
             _serialize_loop(loop)
 
 
-def _serialize_loop(loop: scf.ParallelOp) -> None:
+def _serialize_loop(loop: scf.ParallelOp) -> scf.ForOp:
+    """Make a parallel loop without results sequential."""
     block = loop.body.block
     end = block.last_op
     assert isinstance(end, scf.ReduceOp)
-    assert not loop.res
+    assert not loop.res, "moa-to-scf emits no parallel loops with results"
     Rewriter.replace_op(end, scf.YieldOp(), [])
     ranges = list(zip(loop.lowerBound, loop.upperBound, loop.step, strict=True))
     outer: list[Block] = []
@@ -411,6 +427,7 @@ def _serialize_loop(loop: scf.ParallelOp) -> None:
         around.add_ops((nest, scf.YieldOp()))
         nest = scf.ForOp(*bounds, [], Region(around))
     Rewriter.replace_op(loop, nest, [])
+    return nest
 
 
 def _is_flat(type_: Attribute) -> bool:
@@ -458,8 +475,6 @@ class _Kernel:
             self._of_loop(loop)
         else:
             for op in self.group.ops:
-                if isinstance(op, scf.ParallelOp):
-                    raise self._error("a parallel loop with results is not supported")
                 serialize(op)
             self._of_one_thread()
 

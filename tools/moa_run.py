@@ -32,7 +32,8 @@ from xdsl.ir import Attribute
 from xdsl.utils.hints import isa
 
 from moa_dialect.interpreter import interpret_module
-from moa_dialect.lowering.engine import compile_module, find_entry
+from moa_dialect.lowering.chips import CHIP
+from moa_dialect.lowering.engine import compile_for_cuda, compile_module, find_entry
 from moa_dialect.parsing import ModuleParser
 from moa_dialect.tools.diagnostics import BadInputError, check_definitions, reported
 from moa_dialect.types import element_of, element_type_of
@@ -75,12 +76,35 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         help="use the interpreter, which defines the meaning, not the compiler",
     )
     parser.add_argument(
+        "--target",
+        choices=("cpu", "cuda"),
+        default="cpu",
+        help="where the function runs; with cuda, on the current device",
+    )
+    parser.add_argument(
+        "--chip",
+        default=CHIP,
+        metavar="NAME",
+        help=f"with --target cuda, the chip to compile for (default: {CHIP})",
+    )
+    parser.add_argument(
+        "--emulate",
+        action="store_true",
+        help="with --target cuda, run the kernels on the CPU, thread by thread",
+    )
+    parser.add_argument(
         "--time",
         metavar="N",
         type=_positive,
         help="call N more times and print the best and the median time",
     )
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.target != "cuda" and (options.emulate or options.chip != CHIP):
+        given = "--emulate" if options.emulate else "--chip"
+        parser.error(f"{given} needs --target cuda")
+    if options.target == "cuda" and options.interpret:
+        parser.error("--interpret and --target cuda exclude each other")
+    return options
 
 
 def _positive(text: str) -> int:
@@ -170,12 +194,16 @@ def load_array(path: Path, type_: Attribute) -> Array:
 
 
 def prepare(
-    module: ModuleOp, entry: str, interpret: bool
+    module: ModuleOp, entry: str, options: argparse.Namespace
 ) -> Callable[..., tuple[Array, ...]]:
     """A function on arrays that runs the entry, compiled or interpreted."""
-    if interpret:
+    if options.interpret:
         return lambda *arrays: interpret_module(module, entry, arrays)
-    kernel = compile_module(module, entry)
+    kernel = (
+        compile_for_cuda(module, entry, chip=options.chip, emulate=options.emulate)
+        if options.target == "cuda"
+        else compile_module(module, entry)
+    )
 
     def call(*arrays: Array) -> tuple[Array, ...]:
         results = kernel(*arrays)
@@ -226,7 +254,7 @@ def run(options: argparse.Namespace) -> None:
         load_array(path, type_)
         for path, type_ in zip(options.inputs, signature.inputs, strict=True)
     ]
-    call = prepare(module, function.sym_name.data, options.interpret)
+    call = prepare(module, function.sym_name.data, options)
     results = call(*arrays)
     save(results, options.outputs)
     if options.time is not None:

@@ -46,6 +46,11 @@ def _is_torch(value: Any) -> bool:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
+def is_on_cuda(value: Any) -> bool:
+    """Whether something is a tensor of PyTorch on a CUDA device."""
+    return _is_torch(value) and value.is_cuda
+
+
 def to_numpy(number: int, value: Any) -> np.ndarray:
     """An argument as a NumPy array that shares its memory.
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from moa_dialect.errors import DTypeError, OptionError, ShapeError
 from moa_dialect.frontend import functions as moa
-from moa_dialect.frontend.jit import is_array, jit
+from moa_dialect.frontend.jit import is_array, is_on_cuda, jit
 from moa_dialect.frontend.trace import Array, active_trace, as_array
 from moa_dialect.library.broadcasting import extent, repeated_along, stretched
 from moa_dialect.library.linear import matmul
@@ -46,8 +46,8 @@ def attention(
 
     In a program that is traced this records operations. Called on NumPy arrays, torch
     tensors or anything with DLPack it runs a kernel, compiled once for each set of
-    shapes, dtypes and options, and kept. A score_mod counts as the same
-    option if it is the same function object.
+    shapes, dtypes and options, and kept; tensors on a CUDA device stay there. A
+    score_mod counts as the same option if it is the same function object.
 
     Args:
         q: queries, shape (..., n, d), floating point.
@@ -104,11 +104,13 @@ def attention(
         "return_lse": bool(return_lse),
     }
     if active_trace() is None:
-        return _kernels(q, k, v, **options)
+        kernels = _cuda_kernels if is_on_cuda(q) else _kernels
+        return kernels(q, k, v, **options)
     return _defined(as_array(q), as_array(k), as_array(v), **options)
 
 
 _kernels = jit(attention)
+_cuda_kernels = jit(attention, target="cuda")
 
 
 def _defined(

@@ -860,7 +860,7 @@ def test_dlpack_that_fails() -> None:
 
 
 def test_unknown_target() -> None:
-    message = "unknown target: expected cpu, got abacus"
+    message = "unknown target: expected cpu or cuda, got abacus"
     fails(CompileError, message, lambda: moa.jit(lambda a: a, target="abacus"))
 
 
