@@ -315,6 +315,8 @@ class Rewriter:
                 self._address(op)
             elif name == "llvm.call":
                 self._call(op)
+            elif name == "llvm.call_intrinsic":
+                self._intrinsic(op)
             elif name == "llvm.inline_asm":
                 self._assembly(op, str(op.properties["asm_string"]))
             elif name == "nvvm.inline_ptx":
@@ -524,21 +526,33 @@ class Rewriter:
             self.library[name] = f"{result} ({', '.join(map(str, types))})"
         self.replace(op, value)
 
+    def _intrinsic(self, op: Operation) -> None:
+        name = str(op.properties["intrin"]).strip('"')
+        if not name.startswith("llvm.nvvm."):
+            return
+        found = re.fullmatch(r"llvm\.nvvm\.(\w+)\.approx(\.ftz)?(\.f|\.f32)?", name)
+        if found is None or found[1] not in _APPROXIMATE:
+            raise CompileError(
+                f"kernel '{self.code.name}': the emulator does not know {name}"
+            )
+        self._approximate(op, found[1], found[2] is not None)
+
     def _assembly(self, op: Operation, text: str) -> None:
         name = text.strip('"').split()[0].rstrip(";")
         parts = name.split(".")
-        build = Builder(op)
-        operation = _APPROXIMATE.get(parts[0])
-        if operation is None or "approx" not in parts or parts[-1] != "f32":
+        if parts[0] not in _APPROXIMATE or parts[1:] not in _OF_F32:
             raise CompileError(
                 f"kernel '{self.code.name}': the emulator does not know the "
                 f"instruction {name}"
             )
+        self._approximate(op, parts[0], "ftz" in parts)
+
+    def _approximate(self, op: Operation, name: str, flushes: bool) -> None:
+        build = Builder(op)
         (value,) = op.operands
-        flushes = "ftz" in parts
         if flushes:
             (value,) = build.call("moa_emulator_flush", (value,), ["f32"])
-        value = operation(build, value)
+        value = _APPROXIMATE[name](build, value)
         if flushes:
             (value,) = build.call("moa_emulator_flush", (value,), ["f32"])
         self.replace(op, value)
@@ -611,6 +625,8 @@ _APPROXIMATE = {
     "rsqrt": _reciprocal_root,
 }
 """Instructions that approximate a function of an f32; here it is rounded well."""
+
+_OF_F32 = (["approx", "f32"], ["approx", "ftz", "f32"])
 
 _IGNORED = {
     "nvvm.fence.mbarrier.init",
