@@ -23,7 +23,8 @@ from xdsl.utils.exceptions import ParseError
 from moa_dialect.errors import CompileError, KernelError
 from moa_dialect.lowering import emulator_runtime as runtime
 from moa_dialect.lowering import host, loader, upstream
-from moa_dialect.lowering.coroutines import KernelCode, bare_context, to_coroutines
+from moa_dialect.lowering.coroutines import KernelCode, to_coroutines
+from moa_dialect.lowering.unregistered import bare_context
 
 MOST_SHARED_BYTES = 227 * 1024
 """The memory of a block that the largest GPUs have."""
@@ -31,6 +32,7 @@ MOST_SHARED_BYTES = 227 * 1024
 _ARENA_BYTES = 1 << 18
 
 FROM_GPU = (
+    "convert-nvgpu-to-nvvm,"
     "gpu.module(convert-vector-to-scf,convert-scf-to-cf,expand-strided-metadata,"
     "lower-affine,arith-expand,convert-gpu-to-nvvm{index-bitwidth=64},"
     "canonicalize,cse),"
