@@ -23,7 +23,8 @@ from xdsl.utils.exceptions import ParseError
 from moa_dialect.errors import CompileError, KernelError
 from moa_dialect.lowering import emulator_runtime as runtime
 from moa_dialect.lowering import host, loader, upstream
-from moa_dialect.lowering.coroutines import KernelCode, bare_context, to_coroutines
+from moa_dialect.lowering.coroutines import KernelCode, to_coroutines
+from moa_dialect.lowering.unregistered import bare_context
 
 MOST_SHARED_BYTES = 227 * 1024
 """The memory of a block that the largest GPUs have."""

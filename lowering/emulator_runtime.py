@@ -151,6 +151,29 @@ func.func private @warp(
   return %result : i32
 }
 
+// Rounds of a warp until it has to wait for others; only one if the order is random.
+func.func private @turn(
+    %T: !rows, %H: !handles, %O: !words, %B: !words, %at: index, %random: i1) -> i32 {
+  %first = func.call @warp(%T, %H, %O, %B, %at)
+    : (!rows, !handles, !words, !words, index) -> i32
+  %went = arith.cmpi ne, %first, %i{STUCK} : i32
+  %again = arith.xori %random, %true : i1
+  %last = scf.while (%s = %first) : (i32) -> i32 {
+    %on = arith.cmpi eq, %s, %i{GOES_ON} : i32
+    %go = arith.andi %on, %again : i1
+    scf.condition(%go) %s : i32
+  } do {
+  ^bb0(%s: i32):
+    %r = func.call @warp(%T, %H, %O, %B, %at)
+      : (!rows, !handles, !words, !words, index) -> i32
+    scf.yield %r : i32
+  }
+  %calls = arith.cmpi eq, %last, %i{CALLS} : i32
+  %x = arith.select %went, %i{GOES_ON}, %i{STUCK} : i32
+  %y = arith.select %calls, %last, %x : i32
+  return %y : i32
+}
+
 // Runs the threads of a block until none can go on or Python is called.
 func.func @moa_emulator_run(
     %T: !rows, %H: !handles, %O: !words, %B: !words) -> i32 {
@@ -182,8 +205,8 @@ func.func @moa_emulator_run(
         %out1 = scf.if %pass -> (i32) {
           scf.yield %i{GOES_ON} : i32
         } else {
-          %r = func.call @warp(%T, %H, %O, %B, %at)
-            : (!rows, !handles, !words, !words, index) -> i32
+          %r = func.call @turn(%T, %H, %O, %B, %at, %random)
+            : (!rows, !handles, !words, !words, index, i1) -> i32
           scf.yield %r : i32
         }
         %going = arith.cmpi eq, %so, %i{GOES_ON} : i32
