@@ -148,6 +148,8 @@ class GroupKernel:
     ) -> None:
         """What one group of threads does."""
         layout: Layout
+        if self.grid.tier == "wgmma" and (self.grid.blocks != 2 or self.grid.warps % 4):
+            raise NotLifted("warp groups of four warps with 16 rows each")
         if self.row_axis:
             layout = Fragments(self.grid.blocks, self.grid.warps)
         else:
@@ -163,7 +165,9 @@ class GroupKernel:
             self._exchange,
             is_fast=self._is_narrow(),
         )
-        self.shared = SharedMemory(code, self.grid.matrices)
+        self.shared = SharedMemory(
+            code, bool(self.grid.tier), has_groups=self.grid.tier == "wgmma"
+        )
         self._decode(group, sizes)
         for pass_ in self.kernel.passes:
             GroupPass(self, pass_).emit()
@@ -437,7 +441,12 @@ class GroupPass:
         is_chunk = self.pass_.index in term.free
         stages = self.kernel.grid.stages if is_chunk else 1
         tile = self.kernel.shared.tile(
-            term, axes, (padded[0], padded[1]), element, stages
+            term,
+            axes,
+            (padded[0], padded[1]),
+            element,
+            stages,
+            self.kernel.grid.tier == "wgmma" and product.is_narrow,
         )
         self.tiles[term] = tile
         if is_chunk:
@@ -493,7 +502,7 @@ class GroupPass:
                     product.axis: code.layout.column(code, column),
                 }
                 code.builder.insert(
-                    memref.StoreOp.get(value, tile.memory, tile.indices(place))
+                    memref.StoreOp.get(value, tile.memory, tile.indices(code, place))
                 )
         code.barrier()
         return tile
@@ -507,7 +516,7 @@ class GroupPass:
                 for row, column in code.every(fold)
             }
         product = self.products.get(fold)
-        emitter = Products(code, self.kernel.grid.matrices, self.tiles, self._spill)
+        emitter = Products(code, self.kernel.grid.tier, self.tiles, self._spill)
         if product is not None:
             return emitter.emit(product, values)
         return emitter.loop(fold, values)

@@ -17,11 +17,13 @@ from xdsl.dialects.builtin import (
     BFloat16Type,
     Float16Type,
     Float64Type,
+    MemRefType,
     StringAttr,
     VectorType,
     f32,
     f64,
     i32,
+    i64,
 )
 from xdsl.ir import Attribute, SSAValue
 
@@ -35,7 +37,7 @@ from moa_dialect.lowering.gpu_ops import (
     MmaOp,
     static_position,
 )
-from moa_dialect.lowering.group_tiles import Tile
+from moa_dialect.lowering.group_tiles import PANEL_BYTES, SWIZZLE_BYTES, Tile
 from moa_dialect.lowering.groups import GroupCode, vector_bytes
 from moa_dialect.passes.terms import ChunkFold, Folded, Held, Term, Terms, walk
 
@@ -131,13 +133,13 @@ class Products:
 
     Attributes:
         code: the emitter.
-        uses_matrices: whether there are matrix instructions.
+        tier: the instructions for products of matrices (see `Grid`).
         tiles: the tiles of factors.
         spill: puts the values of a term that is computed into a tile.
     """
 
     code: GroupCode
-    uses_matrices: bool
+    tier: str
     tiles: dict[Term, Tile]
     spill: Callable[[Product], Tile]
 
@@ -151,12 +153,14 @@ class Products:
             start = dict.fromkeys(every, zero)
         if not self._has_matrices(product):
             return self._multiply_add(product, start)
+        if product.is_narrow and self.tier == "wgmma":
+            return self._of_group(product, start)
         if product.is_narrow:
             return self._narrow(product, start)
         return self._double(product, start)
 
     def _has_matrices(self, product: Product) -> bool:
-        return self.uses_matrices and (
+        return bool(self.tier) and (
             product.is_narrow or isinstance(product.element, Float64Type)
         )
 
@@ -251,7 +255,7 @@ class Products:
         self, tile: Tile, places: dict[str, SSAValue], count: int, is_turned: bool
     ) -> list[SSAValue]:
         code = self.code
-        op = LdMatrixOp(tile.memory, tile.indices(places), count, is_turned)
+        op = LdMatrixOp(tile.memory, tile.indices(code, places), count, is_turned)
         found = code.emit(op)
         pair = VectorType(tile.element, [2])
         pairs = [
@@ -298,6 +302,110 @@ class Products:
                 code.emit(convert(values[1], values[0], product.element))
             )
         return self._operand(code.emit(FromElementsOp(values)))
+
+    # 64xNx16 of four warps, f16 and bf16.
+
+    def _of_group(self, product: Product, start: Values) -> Values:
+        """A product by an instruction of four warps, which have 64 rows."""
+        code = self.code
+        places = [
+            (high, 2 * block + odd)
+            for block in range((1 + max(column for _, column in start)) // 2)
+            for high in (0, 1)
+            for odd in (0, 1)
+        ]
+        count = len(places)
+        sums = [start[place] for place in places]
+        right = self.tiles[product.right]
+        left = self.tiles.get(product.left)
+        steps = self._size(product) // 16
+        # The fragments are there before the first instruction reads them.
+        factors = (
+            [self._left_fragment(product, step, 0) for step in range(steps)]
+            if left is None
+            else []
+        )
+        code.assembly("wgmma.fence.sync.aligned;")
+        type_ = llvm.LLVMStructType.from_type_list([f32] * count)
+        results = ", ".join(f"${number}" for number in range(count))
+        tied = [str(number) for number in range(count)]
+        name = "bf16" if isinstance(product.element, BFloat16Type) else "f16"
+        b_turned = int(right.axes[1] != product.axis)
+        head = (
+            f"wgmma.mma_async.sync.aligned.m64n{2 * count}k16.f32.{name}.{name} "
+            f"{{{results}}}"
+        )
+        for step in range(steps):
+            b = self._descriptor(right, product.axis, step)
+            if left is None:
+                a = ", ".join(f"${count + k}" for k in range(4))
+                text = f"{head}, {{{a}}}, ${count + 4}, 1, 1, 1, {b_turned};"
+                operands = [*factors[step], b]
+                kinds = ["r"] * 4
+                if isinstance(product.element, Float16Type):
+                    operands = [*map(self._as_word, factors[step]), b]
+            else:
+                a_turned = int(left.axes[1] != product.axis)
+                row = code.mul(code.div(code.warp, 4), 64)
+                operands = [self._descriptor(left, product.axis, step, row), b]
+                text = (
+                    f"{head}, ${count}, ${count + 1}, 1, 1, 1, {a_turned}, {b_turned};"
+                )
+                kinds = ["l"]
+            constraints = ",".join(["=f"] * count + [*kinds, "l"] + tied)
+            found = code.assembly(text, constraints, [*operands, *sums], type_)
+            assert found is not None
+            sums = [self._member(found, number, f32) for number in range(count)]
+        code.assembly("wgmma.commit_group.sync.aligned;")
+        constraints = ",".join(["=f"] * count + tied + ["~{memory}"])
+        text = "wgmma.wait_group.sync.aligned 0;"
+        found = code.assembly(text, constraints, sums, type_)
+        assert found is not None
+        sums = [self._member(found, number, f32) for number in range(count)]
+        return dict(zip(places, sums, strict=True))
+
+    def _as_word(self, pair: SSAValue) -> SSAValue:
+        return self.code.emit(llvm.BitcastOp(pair, i32))
+
+    def _descriptor(
+        self, tile: Tile, axis: str, step: int, row: SSAValue | None = None
+    ) -> SSAValue:
+        """Where 16 terms of a factor lie, as the instruction reads it.
+
+        The fields of the "matrix descriptor" of the PTX ISA: the address, the offset
+        from one panel to the next where these are beside each other in rows or columns,
+        the offset from eight rows to the next eight, and the 128-byte swizzle.
+        """
+        code = self.code
+        assert isinstance(tile.memory.type, MemRefType)
+        rows = tile.memory.type.get_shape()[-2]
+        panel_bytes = rows * PANEL_BYTES
+        if tile.axes[1] == axis:
+            panel, rest = divmod(16 * step, tile.panel)
+            offset = panel * panel_bytes + rest * PANEL_BYTES // tile.panel
+        else:
+            offset = 16 * step * PANEL_BYTES
+        fields = (panel_bytes >> 4) << 16 | (SWIZZLE_BYTES >> 4) << 32 | 1 << 62
+        key = ("descriptor", tile.memory, tile.stage, row)
+        base = code.once(key, lambda: self._base(tile, fields, row))
+        if not offset:
+            return base
+        number = code.constant(offset >> 4, i64)
+        return code.emit(arith.AddiOp(base, number))
+
+    def _base(self, tile: Tile, fields: int, row: SSAValue | None) -> SSAValue:
+        code = self.code
+        pointer = memref.ExtractAlignedPointerAsIndexOp.get(tile.memory)
+        address = code.emit(pointer)
+        if tile.stages > 1:
+            assert tile.stage is not None
+            address = code.add(address, code.mul(tile.stage, tile.stage_bytes))
+        if row is not None:
+            address = code.add(address, code.mul(row, PANEL_BYTES))
+        word = code.emit(arith.IndexCastOp(address, i64))
+        word = code.emit(arith.AndIOp(word, code.constant(0x3FFFF, i64)))
+        word = code.emit(arith.ShRUIOp(word, code.constant(4, i64)))
+        return code.emit(arith.OrIOp(word, code.constant(fields, i64)))
 
     # 8x8x4, f64.
 
@@ -346,8 +454,9 @@ class Products:
         return code.select(mask(row, column), value, code.constant(0.0, value.type))
 
     def _element(self, tile: Tile, places: dict[str, SSAValue]) -> SSAValue:
-        load = memref.LoadOp.get(tile.memory, tile.indices(places))
-        return self.code.emit(load)
+        code = self.code
+        load = memref.LoadOp.get(tile.memory, tile.indices(code, places))
+        return code.emit(load)
 
     # Fused multiply-adds.
 
@@ -416,7 +525,7 @@ class Products:
         self, tile: Tile, places: dict[str, SSAValue], count: int
     ) -> list[SSAValue]:
         code = self.code
-        indices = tile.indices(places)
+        indices = tile.indices(code, places)
         if count == 1:
             return [self._wide(code.emit(memref.LoadOp.get(tile.memory, indices)))]
         type_ = VectorType(tile.element, [count])

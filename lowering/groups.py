@@ -299,6 +299,25 @@ class GroupCode(Emitter):
     def _xor(self, value: SSAValue, offset: SSAValue) -> SSAValue:
         return self.emit(ShuffleOp(value, offset, self.constant(WARP, i32), "xor"))
 
+    def assembly(
+        self,
+        text: str,
+        constraints: str = "~{memory}",
+        operands: Sequence[SSAValue] = (),
+        result: Attribute | None = None,
+    ) -> SSAValue | None:
+        """Insert PTX that has effects; gives its result if it has one."""
+        op = llvm.InlineAsmOp(
+            text,
+            constraints,
+            operands,
+            None if result is None else [result],
+            asm_dialect=0,
+            has_side_effects=True,
+        )
+        self.builder.insert(op)
+        return op.res
+
     def barrier(self) -> None:
         """Wait until all threads of the group are here, and see what they stored."""
         from xdsl.dialects.gpu import BarrierOp

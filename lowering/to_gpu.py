@@ -113,7 +113,7 @@ class LiftToGridPass(ModulePass):
                 if self.schedule != AUTO:
                     grid = parse_grid(self.schedule, list(kernel.hints.values()))
                 else:
-                    grid = choose_grid(kernel, self.tier == "mma")
+                    grid = choose_grid(kernel, "" if self.tier == "portable" else self.tier)
                 if grid is not None:
                     comprehension.attributes[SCHEDULE] = StringAttr(str(grid))
 

@@ -41,7 +41,8 @@ class Grid:
         stages: how many chunks are in shared memory.
         columns: an axis of the kernel of which a group has several indices; or empty.
         width: how many.
-        matrices: whether matrix instructions and background copies are used.
+        tier: what products of matrices are made of: `mma` for instructions of a warp
+            and background copies, `wgmma` for those of four warps; else multiply-adds.
     """
 
     rows: str
@@ -51,10 +52,10 @@ class Grid:
     stages: int = 2
     columns: str = ""
     width: int = 1
-    matrices: bool = True
+    tier: str = "mma"
 
     def __str__(self) -> str:
-        tier = ",mma" if self.matrices else ""
+        tier = f",{self.tier}" if self.tier else ""
         if not self.rows:
             return f"p=chunk:{self.chunk},threads:{32 * self.warps}{tier}"
         columns = f"{self.columns}=grid,block:{self.width};" if self.columns else ""
@@ -64,9 +65,12 @@ class Grid:
         )
 
 
+TIERS = ("mma", "wgmma")
+"""Instructions for products of matrices."""
+
 _ITEM = re.compile(r"(?P<name>[a-z]+)(:(?P<number>[0-9]+))?$")
 
-_RESOURCES = ("grid", "warps", "regs", "block", "chunk", "stages", "threads", "mma")
+_RESOURCES = ("grid", "warps", "regs", "block", "chunk", "stages", "threads", *TIERS)
 
 
 def parse_grid(text: str, axes: Sequence[str]) -> Grid:
@@ -116,11 +120,11 @@ def parse_grid(text: str, axes: Sequence[str]) -> Grid:
         found["stages"],
         columns,
         found["block"],
-        "mma" in found,
+        next((tier for tier in reversed(TIERS) if tier in found), ""),
     )
 
 
-def choose_grid(kernel: Kernel, matrices: bool = True) -> Grid | None:
+def choose_grid(kernel: Kernel, tier: str = "mma") -> Grid | None:
     """The schedule of a kernel in closed form, None if one thread an element is best.
 
     Rows are along an axis that the first factors of its sums of products have and the
@@ -129,18 +133,19 @@ def choose_grid(kernel: Kernel, matrices: bool = True) -> Grid | None:
 
     Args:
         kernel: the kernel; its outputs' folds may become passes.
-        matrices: whether matrix instructions may be used.
+        tier: the best instructions for products of matrices that there are: `mma`,
+            `wgmma`, or none if empty.
     """
     for rows in reversed(kernel.axes):
         types = _products(kernel, rows)
         if types:
-            return _for_rows(kernel, rows, types, matrices)
+            return _for_rows(kernel, rows, types, tier)
     if not kernel.passes:
         for rows in reversed(kernel.axes[:-1]):
             columns = kernel.axes[-1]
             types = _products_of_outputs(kernel, rows, columns)
             if types:
-                return _for_rows(kernel, rows, types, matrices, columns)
+                return _for_rows(kernel, rows, types, tier, columns)
         split_folds(kernel)
     longest = max(map(_length, kernel.passes), default=0)
     if longest < _SHORT or any(
@@ -150,7 +155,7 @@ def choose_grid(kernel: Kernel, matrices: bool = True) -> Grid | None:
     warps = 8 if longest >= 4096 else 4 if longest >= 1024 else 1
     most = 32 * warps * 16
     chunk = min(most, -(-longest // (128 * warps)) * 128 * warps)
-    return Grid("", warps, chunk=chunk, stages=1, matrices=False)
+    return Grid("", warps, chunk=chunk, stages=1, tier="")
 
 
 _SHORT = 64
@@ -158,9 +163,9 @@ _SHORT = 64
 
 
 def _for_rows(
-    kernel: Kernel, rows: str, types: set[str], matrices: bool, columns: str = ""
+    kernel: Kernel, rows: str, types: set[str], tier: str, columns: str = ""
 ) -> Grid:
-    is_narrow = types <= {"f16", "bf16"} and matrices
+    is_narrow = types <= {"f16", "bf16"} and bool(tier)
     is_double = "f64" in types
     extent = static_extent(kernel.extents[rows]) or NOMINAL_EXTENT
     widths = [
@@ -177,9 +182,9 @@ def _for_rows(
         else:
             warps //= 2
     chunk = 64 if is_narrow else 32
-    uses = matrices and (is_narrow or is_double)
+    uses = "mma" if tier and (is_narrow or is_double) else ""
     if not columns:
-        return Grid(kernel.hints[rows], warps, blocks, chunk, 2, matrices=uses)
+        return Grid(kernel.hints[rows], warps, blocks, chunk, 2, tier=uses)
     number = static_extent(kernel.extents[columns]) or NOMINAL_EXTENT
     width = min(128 if is_narrow else 64, -(-number // 8) * 8)
     return Grid(
