@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from xdsl.builder import Builder
 from xdsl.dialects import arith, gpu, memref, scf
@@ -21,7 +22,6 @@ from moa_dialect.lowering.emitter import INDEX, NotLifted, neutral
 from moa_dialect.lowering.group_products import (
     Product,
     Products,
-    Values,
     is_stored,
     read_product,
 )
@@ -37,6 +37,8 @@ from moa_dialect.lowering.groups import (
     Fragments,
     GroupCode,
     Layout,
+    Pending,
+    Values,
 )
 from moa_dialect.lowering.tiles import Chunk
 from moa_dialect.ops.normal_form import AtOp
@@ -298,6 +300,8 @@ class GroupPass:
         self.pass_ = pass_
         self.number = kernel.number
         self.size = kernel.grid.chunk
+        self.block = kernel.grid.block or self.size
+        self.offset = 0
         self.products: dict[Term, Product | None] = {}
         self.tiles: dict[Term, Tile] = {}
         self.spilled: dict[Term, Tile] = {}
@@ -507,18 +511,23 @@ class GroupPass:
         code.barrier()
         return tile
 
-    def _contraction(self, fold: Term, start: Term | None) -> Values:
-        code = self.code
+    def _contraction(self, fold: Term, start: Term | None) -> Values | Pending:
+        code, grid = self.code, self.kernel.grid
+        product = self.products.get(fold)
+        emitter = Products(
+            code,
+            grid.tier,
+            self.tiles,
+            self._spill,
+            self.pass_.index,
+            self.block,
+            self.offset,
+        )
+        if product is not None:
+            return emitter.emit(product, start)
         values: Values | None = None
         if start is not None:
-            values = {
-                (row, column): code.value(start, row, column)
-                for row, column in code.every(fold)
-            }
-        product = self.products.get(fold)
-        emitter = Products(code, self.kernel.grid.tier, self.tiles, self._spill)
-        if product is not None:
-            return emitter.emit(product, values)
+            values = {place: code.value(start, *place) for place in code.every(fold)}
         return emitter.loop(fold, values)
 
     # States.
@@ -649,30 +658,65 @@ class GroupPass:
     def _new(
         self, index: SSAValue, states: Sequence[SSAValue], is_masked: bool
     ) -> list[SSAValue]:
+        """The states after a chunk, which is taken block by block.
+
+        Products that need no state begin before all else.
+        """
         code, pass_ = self.code, self.pass_
+        code.in_flight = []
         self._hold("old", states)
-        for name, _, _ in self._states():
-            code.states.pop(Held(name, "new"), None)
-        self._counts(index, is_masked)
-        code.columns[pass_.index] = self._chunk_columns(index, is_masked)
         before = code.vectors
         if not is_masked:
             code.vectors = before | {pass_.index}
-        new: list[SSAValue] = []
-        for name, _, axis in self._states():
-            value = code.given[name]
-            new += [
-                code.value(value, row, column) for row, column in self._places(axis)
-            ]
+        blocks = range(0, self.size, self.block)
+        scopes: list[dict[Hashable, Any]] = [{} for _ in blocks]
+        columns: list[Columns] = []
+        for self.offset, scope in zip(blocks, scopes, strict=True):
+            code.scopes.append(scope)
+            start = code.add(index, self.offset)
+            columns.append(self._chunk_columns(start, is_masked))
+            code.columns[pass_.index] = columns[-1]
+            if len(blocks) > 1:
+                self._begin_early()
+            code.scopes.pop()
+        new: list[Values | Pending] = []
+        for number, (self.offset, scope) in enumerate(zip(blocks, scopes, strict=True)):
+            if number:
+                for (name, _, _), values in zip(self._states(), new, strict=True):
+                    code.states[Held(name, "old")] = values
+            code.scopes.append(scope)
+            code.columns[pass_.index] = columns[number]
+            self._counts(code.add(index, self.offset), is_masked)
+            new = []
+            for name, _, axis in self._states():
+                value = code.given[name]
+                found = code.begin(value)
+                if found is None:
+                    places = self._places(axis)
+                    found = {place: code.value(value, *place) for place in places}
+                new.append(found)
+            code.scopes.pop()
+        self.offset = 0
         code.vectors = before
-        return new
+        results: list[SSAValue] = []
+        for values, (_, _, axis) in zip(new, self._states(), strict=True):
+            ready = code.finished(values) if isinstance(values, Pending) else values
+            for row, column in self._places(axis):
+                results.append(ready.get((row, column), ready.get((0, column))))
+        return results
+
+    def _begin_early(self) -> None:
+        """Begin the products in the background that depend on no states."""
+        for fold, product in self.products.items():
+            if product is not None and isinstance(fold.kind, Folded):
+                self.code.begin(fold)
 
     def _counts(self, index: SSAValue, is_masked: bool) -> None:
         """How many indices are accounted for before and after a chunk."""
         code, pass_ = self.code, self.pass_
-        end = code.add(index, self.size)
+        end = code.add(index, self.block)
         if is_masked:
-            end = code.min(end, self.last)
+            index, end = code.min(index, self.last), code.min(end, self.last)
         for held, at in ((BEFORE, index), (AFTER, end)):
             if not any(self.differs):
                 code.states[held] = {(0, 0): code.sub(at, self.first)}
@@ -687,7 +731,7 @@ class GroupPass:
         code, layout, pass_ = self.code, self.code.layout, self.pass_
         found: list[SSAValue] = []
         plain: list[SSAValue] = []
-        for number in range(layout.count(self.size)):
+        for number in range(layout.count(self.block)):
             column = code.add(index, layout.column(code, number))
             plain.append(column)
             if is_masked:

@@ -38,11 +38,8 @@ from moa_dialect.lowering.gpu_ops import (
     static_position,
 )
 from moa_dialect.lowering.group_tiles import PANEL_BYTES, SWIZZLE_BYTES, Tile
-from moa_dialect.lowering.groups import GroupCode, vector_bytes
+from moa_dialect.lowering.groups import GroupCode, Pending, Values, vector_bytes
 from moa_dialect.passes.terms import ChunkFold, Folded, Held, Term, Terms, walk
-
-Values = dict[tuple[int, int], SSAValue]
-"""A value for each row and column."""
 
 STEP = 4
 """How many terms of a sum are read at a time for fused multiply-adds."""
@@ -135,6 +132,9 @@ class Products:
         code: the emitter.
         tier: the instructions for products of matrices (see `Grid`).
         tiles: the tiles of factors.
+        index: the index of the pass.
+        block: how many of its indices are taken at a time.
+        offset: where in the tiles of a chunk they begin.
         spill: puts the values of a term that is computed into a tile.
     """
 
@@ -142,19 +142,28 @@ class Products:
     tier: str
     tiles: dict[Term, Tile]
     spill: Callable[[Product], Tile]
+    index: str
+    block: int
+    offset: int = 0
 
-    def emit(self, product: Product, start: Values | None) -> Values:
-        """Emit a product, added to the values of `start` if there are any."""
+    def emit(self, product: Product, first: Term | None) -> Values | Pending:
+        """Emit a product, added to the values of a term if there is one."""
         code = self.code
         every = code.every(product.fold)
-        if start is None:
+        factors: list[tuple[SSAValue, ...]] = []
+        if self._has_matrices(product) and product.is_narrow and self.tier == "wgmma":
+            # What is added to may be computed in the background meanwhile.
+            factors = self._fragments(product)
+        if first is not None:
+            start = {place: code.value(first, *place) for place in every}
+        else:
             unit = 0.0 if self._has_matrices(product) else -0.0
             zero = code.constant(unit, product.fold.type)
             start = dict.fromkeys(every, zero)
         if not self._has_matrices(product):
             return self._multiply_add(product, start)
         if product.is_narrow and self.tier == "wgmma":
-            return self._of_group(product, start)
+            return self._of_group(product, start, factors)
         if product.is_narrow:
             return self._narrow(product, start)
         return self._double(product, start)
@@ -166,8 +175,17 @@ class Products:
 
     def _size(self, product: Product) -> int:
         """How many terms the sum has, with zeros to fill it up."""
+        if product.axis == self.index:
+            return self.block
         tile = self.tiles[product.right]
         return tile.sizes[tile.axes.index(product.axis)]
+
+    def _indices(self, tile: Tile, places: dict[str, SSAValue]) -> list[SSAValue]:
+        """The indices of an element in the memory of a tile."""
+        if self.offset and tile.is_loaded and self.index in places:
+            shifted = self.code.add(places[self.index], self.offset)
+            places = places | {self.index: shifted}
+        return tile.indices(self.code, places)
 
     # 16x8x16, f16 and bf16.
 
@@ -255,7 +273,7 @@ class Products:
         self, tile: Tile, places: dict[str, SSAValue], count: int, is_turned: bool
     ) -> list[SSAValue]:
         code = self.code
-        op = LdMatrixOp(tile.memory, tile.indices(code, places), count, is_turned)
+        op = LdMatrixOp(tile.memory, self._indices(tile, places), count, is_turned)
         found = code.emit(op)
         pair = VectorType(tile.element, [2])
         pairs = [
@@ -305,7 +323,16 @@ class Products:
 
     # 64xNx16 of four warps, f16 and bf16.
 
-    def _of_group(self, product: Product, start: Values) -> Values:
+    def _fragments(self, product: Product) -> list[tuple[SSAValue, ...]]:
+        """The first factor in registers, if it is computed."""
+        if product.left in self.tiles:
+            return []
+        steps = self._size(product) // 16
+        return [self._left_fragment(product, step, 0) for step in range(steps)]
+
+    def _of_group(
+        self, product: Product, start: Values, factors: Sequence[tuple[SSAValue, ...]]
+    ) -> Pending:
         """A product by an instruction of four warps, which have 64 rows."""
         code = self.code
         places = [
@@ -319,12 +346,6 @@ class Products:
         right = self.tiles[product.right]
         left = self.tiles.get(product.left)
         steps = self._size(product) // 16
-        # The fragments are there before the first instruction reads them.
-        factors = (
-            [self._left_fragment(product, step, 0) for step in range(steps)]
-            if left is None
-            else []
-        )
         code.assembly("wgmma.fence.sync.aligned;")
         type_ = llvm.LLVMStructType.from_type_list([f32] * count)
         results = ", ".join(f"${number}" for number in range(count))
@@ -336,7 +357,7 @@ class Products:
             f"{{{results}}}"
         )
         for step in range(steps):
-            b = self._descriptor(right, product.axis, step)
+            b = self._descriptor(right, product, step)
             if left is None:
                 a = ", ".join(f"${count + k}" for k in range(4))
                 text = f"{head}, {{{a}}}, ${count + 4}, 1, 1, 1, {b_turned};"
@@ -347,7 +368,7 @@ class Products:
             else:
                 a_turned = int(left.axes[1] != product.axis)
                 row = code.mul(code.div(code.warp, 4), 64)
-                operands = [self._descriptor(left, product.axis, step, row), b]
+                operands = [self._descriptor(left, product, step, row), b]
                 text = (
                     f"{head}, ${count}, ${count + 1}, 1, 1, 1, {a_turned}, {b_turned};"
                 )
@@ -357,18 +378,26 @@ class Products:
             assert found is not None
             sums = [self._member(found, number, f32) for number in range(count)]
         code.assembly("wgmma.commit_group.sync.aligned;")
-        constraints = ",".join(["=f"] * count + tied + ["~{memory}"])
-        text = "wgmma.wait_group.sync.aligned 0;"
-        found = code.assembly(text, constraints, sums, type_)
-        assert found is not None
-        sums = [self._member(found, number, f32) for number in range(count)]
-        return dict(zip(places, sums, strict=True))
+
+        def finish(later: int) -> Values:
+            constraints = ",".join(["=f"] * count + tied + ["~{memory}"])
+            text = f"wgmma.wait_group.sync.aligned {later};"
+            found = code.assembly(text, constraints, sums, type_)
+            assert found is not None
+            return {
+                place: self._member(found, number, f32)
+                for number, place in enumerate(places)
+            }
+
+        pending = Pending(finish)
+        code.in_flight.append(pending)
+        return pending
 
     def _as_word(self, pair: SSAValue) -> SSAValue:
         return self.code.emit(llvm.BitcastOp(pair, i32))
 
     def _descriptor(
-        self, tile: Tile, axis: str, step: int, row: SSAValue | None = None
+        self, tile: Tile, product: Product, step: int, row: SSAValue | None = None
     ) -> SSAValue:
         """Where 16 terms of a factor lie, as the instruction reads it.
 
@@ -380,11 +409,13 @@ class Products:
         assert isinstance(tile.memory.type, MemRefType)
         rows = tile.memory.type.get_shape()[-2]
         panel_bytes = rows * PANEL_BYTES
-        if tile.axes[1] == axis:
-            panel, rest = divmod(16 * step, tile.panel)
-            offset = panel * panel_bytes + rest * PANEL_BYTES // tile.panel
-        else:
-            offset = 16 * step * PANEL_BYTES
+        places = {product.axis: 16 * step, product.columns: 0}
+        if self.index in places:
+            places[self.index] += self.offset
+        across, along = (places.get(axis, 0) for axis in tile.axes)
+        panel, rest = divmod(along, tile.panel)
+        offset = panel * panel_bytes + rest * PANEL_BYTES // tile.panel
+        offset += across * PANEL_BYTES
         fields = (panel_bytes >> 4) << 16 | (SWIZZLE_BYTES >> 4) << 32 | 1 << 62
         key = ("descriptor", tile.memory, tile.stage, row)
         base = code.once(key, lambda: self._base(tile, fields, row))
@@ -455,7 +486,7 @@ class Products:
 
     def _element(self, tile: Tile, places: dict[str, SSAValue]) -> SSAValue:
         code = self.code
-        load = memref.LoadOp.get(tile.memory, tile.indices(code, places))
+        load = memref.LoadOp.get(tile.memory, self._indices(tile, places))
         return code.emit(load)
 
     # Fused multiply-adds.
@@ -525,7 +556,7 @@ class Products:
         self, tile: Tile, places: dict[str, SSAValue], count: int
     ) -> list[SSAValue]:
         code = self.code
-        indices = tile.indices(code, places)
+        indices = self._indices(tile, places)
         if count == 1:
             return [self._wide(code.emit(memref.LoadOp.get(tile.memory, indices)))]
         type_ = VectorType(tile.element, [count])

@@ -71,6 +71,7 @@ class Tile:
         is_swizzled: whether it lies as instructions of warp groups want it: by panels
             of 128 bytes along the second axis, in whose rows the pieces of 16 bytes
             are permuted so that eight rows have theirs in different banks.
+        is_loaded: whether a whole chunk is loaded; else it has the values of a block.
     """
 
     term: Term
@@ -80,6 +81,7 @@ class Tile:
     stages: int = 1
     stage: SSAValue | None = None
     is_swizzled: bool = False
+    is_loaded: bool = True
 
     @property
     def element(self) -> Attribute:

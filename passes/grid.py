@@ -38,6 +38,8 @@ class Grid:
         warps: the warps of a group.
         blocks: how many times 8 rows a warp has.
         chunk: how many indices of a folded axis are taken at a time.
+        block: how many of those are in registers at a time, the next ones' products
+            being computed in the background; 0 for all.
         stages: how many chunks are in shared memory.
         columns: an axis of the kernel of which a group has several indices; or empty.
         width: how many.
@@ -53,15 +55,17 @@ class Grid:
     columns: str = ""
     width: int = 1
     tier: str = "mma"
+    block: int = 0
 
     def __str__(self) -> str:
         tier = f",{self.tier}" if self.tier else ""
         if not self.rows:
             return f"p=chunk:{self.chunk},threads:{32 * self.warps}{tier}"
         columns = f"{self.columns}=grid,block:{self.width};" if self.columns else ""
+        block = f",block:{self.block}" if self.block else ""
         return (
             f"{columns}{self.rows}=grid,warps:{self.warps},regs:{self.blocks};"
-            f"p=chunk:{self.chunk},stages:{self.stages}{tier}"
+            f"p=chunk:{self.chunk}{block},stages:{self.stages}{tier}"
         )
 
 
@@ -98,6 +102,8 @@ def parse_grid(text: str, axes: Sequence[str]) -> Grid:
                 )
             if number < 1:
                 raise CompileError(f"schedule: {name} of at least 1, got {number}")
+            if name == "block" and axis not in axes:
+                name = "part"
             found[name] = number
             names.add(name)
         if axis in axes and "warps" in names:
@@ -120,7 +126,8 @@ def parse_grid(text: str, axes: Sequence[str]) -> Grid:
         found["stages"],
         columns,
         found["block"],
-        next((tier for tier in reversed(TIERS) if tier in found), ""),
+        block=found.get("part", 0),
+        tier=next((tier for tier in reversed(TIERS) if tier in found), ""),
     )
 
 
