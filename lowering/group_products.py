@@ -150,10 +150,11 @@ class Products:
         """Emit a product, added to the values of a term if there is one."""
         code = self.code
         every = code.every(product.fold)
-        factors: list[tuple[SSAValue, ...]] = []
-        if self._has_matrices(product) and product.is_narrow and self.tier == "wgmma":
+        if product.is_narrow and self.tier == "wgmma":
             # What is added to may be computed in the background meanwhile.
             factors = self._fragments(product)
+            sums = [code.value(first, *place) for place in every] if first else []
+            return self._of_group(product, every, sums, factors)
         if first is not None:
             start = {place: code.value(first, *place) for place in every}
         else:
@@ -162,8 +163,6 @@ class Products:
             start = dict.fromkeys(every, zero)
         if not self._has_matrices(product):
             return self._multiply_add(product, start)
-        if product.is_narrow and self.tier == "wgmma":
-            return self._of_group(product, start, factors)
         if product.is_narrow:
             return self._narrow(product, start)
         return self._double(product, start)
@@ -331,18 +330,25 @@ class Products:
         return [self._left_fragment(product, step, 0) for step in range(steps)]
 
     def _of_group(
-        self, product: Product, start: Values, factors: Sequence[tuple[SSAValue, ...]]
+        self,
+        product: Product,
+        every: Sequence[tuple[int, int]],
+        start: Sequence[SSAValue],
+        factors: Sequence[tuple[SSAValue, ...]],
     ) -> Pending:
-        """A product by an instruction of four warps, which have 64 rows."""
+        """A product by an instruction of four warps, which have 64 rows.
+
+        Args:
+            product: the product.
+            every: the rows and columns of a thread.
+            start: for each of them what the product is added to; or nothing.
+            factors: the fragments of the first factor, if it is computed.
+        """
         code = self.code
-        places = [
-            (high, 2 * block + odd)
-            for block in range((1 + max(column for _, column in start)) // 2)
-            for high in (0, 1)
-            for odd in (0, 1)
-        ]
+        places = sorted(every, key=lambda place: (place[1] // 2, place))
         count = len(places)
-        sums = [start[place] for place in places]
+        values = dict(zip(every, start, strict=False))
+        sums = [values[place] for place in places if start]
         right = self.tiles[product.right]
         left = self.tiles.get(product.left)
         steps = self._size(product) // 16
@@ -357,10 +363,11 @@ class Products:
             f"{{{results}}}"
         )
         for step in range(steps):
+            keeps = int(bool(start) or step > 0)
             b = self._descriptor(right, product, step)
             if left is None:
                 a = ", ".join(f"${count + k}" for k in range(4))
-                text = f"{head}, {{{a}}}, ${count + 4}, 1, 1, 1, {b_turned};"
+                text = f"{head}, {{{a}}}, ${count + 4}, {keeps}, 1, 1, {b_turned};"
                 operands = [*factors[step], b]
                 kinds = ["r"] * 4
                 if isinstance(product.element, Float16Type):
@@ -369,11 +376,12 @@ class Products:
                 a_turned = int(left.axes[1] != product.axis)
                 row = code.mul(code.div(code.warp, 4), 64)
                 operands = [self._descriptor(left, product, step, row), b]
-                text = (
-                    f"{head}, ${count}, ${count + 1}, 1, 1, 1, {a_turned}, {b_turned};"
-                )
+                turned = f"{a_turned}, {b_turned}"
+                text = f"{head}, ${count}, ${count + 1}, {keeps}, 1, 1, {turned};"
                 kinds = ["l"]
-            constraints = ",".join(["=f"] * count + [*kinds, "l"] + tied)
+            # An instruction that does not add to them does not read them.
+            inputs = [*kinds, "l", *(tied if keeps else [])]
+            constraints = ",".join(["=f"] * count + inputs)
             found = code.assembly(text, constraints, [*operands, *sums], type_)
             assert found is not None
             sums = [self._member(found, number, f32) for number in range(count)]

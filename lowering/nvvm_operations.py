@@ -465,7 +465,7 @@ def warp_group_assembly(rewriter: Rewriter, op: Operation, text: str) -> None:
         product,
         [value(name) for name in names],
         value(found[7]),
-        _tied(op, outputs),
+        [] if keeps is False else _tied(op, outputs),
         keep,
     )
 
