@@ -12,6 +12,7 @@ from xdsl.dialects.builtin import (
     AnyFloat,
     BFloat16Type,
     Float16Type,
+    IntegerAttr,
     i1,
     i32,
 )
@@ -136,14 +137,16 @@ class GroupKernel:
         self.builder = builder
         one, threads = entry(1), entry(32 * self.grid.warps)
         bytes_ = builder.insert(constant(self.shared.bytes, i32)).result
-        builder.insert(
-            gpu.LaunchOp(
-                Region(body),
-                (groups, one, one),
-                (threads, one, one),
-                dynamicSharedMemorySize=bytes_,
-            )
+        launch = gpu.LaunchOp(
+            Region(body),
+            (groups, one, one),
+            (threads, one, one),
+            dynamicSharedMemorySize=bytes_,
         )
+        if self.grid.groups:
+            number = IntegerAttr(self.grid.groups, i32)
+            launch.attributes["nvvm.minctasm"] = number
+        builder.insert(launch)
 
     def _group(
         self, group: SSAValue, thread: SSAValue, sizes: dict[str, SSAValue]

@@ -43,6 +43,7 @@ class Grid:
         stages: how many chunks are in shared memory.
         columns: an axis of the kernel of which a group has several indices; or empty.
         width: how many.
+        groups: how many groups a multiprocessor should have room for; 0 for any.
         tier: what products of matrices are made of: `mma` for instructions of a warp
             and background copies, `wgmma` for those of four warps; else multiply-adds.
     """
@@ -56,6 +57,7 @@ class Grid:
     width: int = 1
     tier: str = "mma"
     block: int = 0
+    groups: int = 0
 
     def __str__(self) -> str:
         tier = f",{self.tier}" if self.tier else ""
@@ -63,8 +65,10 @@ class Grid:
             return f"p=chunk:{self.chunk},threads:{32 * self.warps}{tier}"
         columns = f"{self.columns}=grid,block:{self.width};" if self.columns else ""
         block = f",block:{self.block}" if self.block else ""
+        groups = f",groups:{self.groups}" if self.groups else ""
         return (
-            f"{columns}{self.rows}=grid,warps:{self.warps},regs:{self.blocks};"
+            f"{columns}{self.rows}=grid{groups},warps:{self.warps},"
+            f"regs:{self.blocks};"
             f"p=chunk:{self.chunk}{block},stages:{self.stages}{tier}"
         )
 
@@ -74,7 +78,17 @@ TIERS = ("mma", "wgmma")
 
 _ITEM = re.compile(r"(?P<name>[a-z]+)(:(?P<number>[0-9]+))?$")
 
-_RESOURCES = ("grid", "warps", "regs", "block", "chunk", "stages", "threads", *TIERS)
+_RESOURCES = (
+    "grid",
+    "groups",
+    "warps",
+    "regs",
+    "block",
+    "chunk",
+    "stages",
+    "threads",
+    *TIERS,
+)
 
 
 def parse_grid(text: str, axes: Sequence[str]) -> Grid:
@@ -127,6 +141,7 @@ def parse_grid(text: str, axes: Sequence[str]) -> Grid:
         columns,
         found["block"],
         block=found.get("part", 0),
+        groups=found.get("groups", 0),
         tier=next((tier for tier in reversed(TIERS) if tier in found), ""),
     )
 
