@@ -12,6 +12,7 @@ import ctypes
 import hashlib
 from collections.abc import Sequence
 from ctypes import c_int32, c_void_p
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -207,6 +208,16 @@ def _aligned(count: int, alignment: int) -> npt.NDArray[np.uint8]:
     return memory[start : start + count]
 
 
+@dataclass
+class _Background:
+    """What is under way beside the threads of a block."""
+
+    engine: CopyEngine
+    groups: dict[int, WarpGroup] = field(default_factory=dict[int, WarpGroup])
+    held: list[int] = field(default_factory=list[int])
+    """The threads, or first threads of groups, that wait for what is under way."""
+
+
 class _Launch:
     """The state of one launch, used for one block after the other."""
 
@@ -291,12 +302,13 @@ class _Launch:
     ) -> None:
         """Run the threads to their ends.
 
-        What one operation needs of Python is done between runs of the scheduler.
+        What needs Python is done between runs of the scheduler. Waits for what is done
+        in the background are held, and copies land, when no thread can go on.
         """
         record = self.record
-        engine = CopyEngine(self.arena, self.shared_bytes)
-        groups: dict[int, WarpGroup] = {}
+        background = _Background(CopyEngine(self.arena, self.shared_bytes))
         generator = np.random.default_rng(int(record[runtime.RANDOM]))
+        is_random = bool(record[runtime.RANDOM])
         while True:
             end = self._call("run", *rows, *handles, *_memref(order), *_memref(record))
             thread = int(record[runtime.CURRENT])
@@ -305,33 +317,50 @@ class _Launch:
                 raise KernelError(f", thread {thread}: {reason}")
             if end == runtime.FINISHED:
                 break
-            if end == runtime.STUCK:
-                if not engine.land():
+            if end == runtime.CALLS:
+                self._attempt(background, thread, True)
+            # In a random order, what is under way may end at any time, in any order.
+            early = is_random and generator.random() < 0.3
+            if end == runtime.STUCK or early:
+                held, loads = background.held, background.engine.loads
+                number = int(generator.integers(1 << 30)) if is_random else 0
+                if held and (not is_random or not loads or number & 1):
+                    self._attempt(background, held.pop(number % len(held)), False)
+                elif loads:
+                    self._land(background, number % len(loads))
+                elif not early:
                     raise KernelError(f": {self._standstill()}")
-                continue
-            try:
-                if self.state[thread, runtime.KIND] >= runtime.FIRST_CALL:
-                    self._thread_call(engine, thread)
-                    count = 1
-                else:
-                    group = groups.setdefault(
-                        thread, WarpGroup(self.arena, self.code.eager)
-                    )
-                    self._group_call(group, self.state[thread : thread + 128])
-                    count = 128
-                # In a random order copies land early, too, and not in theirs.
-                loads = len(engine.loads)
-                if record[runtime.RANDOM] and loads and generator.random() < 0.3:
-                    engine.land(int(generator.integers(loads)))
-            except KernelError as error:
-                raise KernelError(
-                    f", thread {thread}, {self._site(thread)}: {error}"
-                ) from None
-            self.state[thread : thread + count, runtime.STATUS] = runtime.READY
         try:
-            engine.end()
+            background.engine.end()
         except KernelError as error:
             raise KernelError(f": {error}") from None
+
+    def _land(self, background: _Background, number: int) -> None:
+        try:
+            background.engine.land(number)
+        except KernelError as error:
+            raise KernelError(f": {error}") from None
+
+    def _attempt(self, background: _Background, thread: int, may_hold: bool) -> None:
+        """Carry out an operation, or hold it; a group is named by its first thread."""
+        kind = int(self.state[thread, runtime.KIND])
+        count = 1 if kind >= runtime.FIRST_CALL else 128
+        status = self.state[thread : thread + count, runtime.STATUS]
+        if may_hold and kind in (runtime.WGMMA_WAIT, runtime.STORE_WAIT):
+            background.held.append(thread)
+            status[:] = runtime.HELD
+            return
+        try:
+            if count == 1:
+                self._thread_call(background.engine, thread)
+            else:
+                new = WarpGroup(self.arena, self.code.eager)
+                group = background.groups.setdefault(thread, new)
+                self._group_call(group, self.state[thread : thread + 128])
+        except KernelError as error:
+            place = f", thread {thread}, {self._site(thread)}"
+            raise KernelError(f"{place}: {error}") from None
+        status[:] = runtime.READY
 
     def _thread_call(self, engine: CopyEngine, thread: int) -> None:
         """Carry out an operation of one thread."""

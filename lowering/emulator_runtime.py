@@ -29,7 +29,7 @@ SHARED, RANDOM, ARRIVED, EXPECTED = 12, 14, 16, 32
 BLOCK_WORDS = 48
 
 # Where a thread stands.
-READY, WAITING, AT_BARRIER, ENDED, CALLING = range(5)
+READY, WAITING, AT_BARRIER, ENDED, CALLING, HELD = range(6)
 
 # What a thread waits for: warp-wide operations, then those done in Python.
 START, SHUFFLE, BARRIER, ARRIVAL, WARP_BARRIER, VOTE, REDUX, ELECT = range(8)
