@@ -1,4 +1,6 @@
 """Target cuda: kernels in the emulator, PTX, plans, and calls against a stub driver."""
+# pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownVariableType=false, reportUnknownMemberType=false
 
 import ctypes
 import json
