@@ -188,6 +188,11 @@ class _Outlining:
             match op:
                 case ReturnOp() | scf.YieldOp():
                     flush()
+                    if not is_host:
+                        raise CompileError(
+                            f"@{self.name}: a shape that depends on values in arrays "
+                            f"is not known without the device"
+                        )
                 case memref.AllocOp() | memref.AllocaOp():
                     self.temporaries.append(op)
                 case memref.DeallocOp():
@@ -862,7 +867,8 @@ class OutlineKernelsPass(ModulePass):
     (`gpu.alloc`), as does scratch memory of a task that is too large, or of a size too
     uncertain, to be local. `block` is the number of threads of a block.
 
-    The host does not read elements of arrays: a check of them is an error here.
+    The host does not read elements of arrays: a check of them is an error here, as is
+    a shape that depends on them.
     """
 
     name = "moa-outline-kernels"

@@ -222,6 +222,13 @@ def test_a_check_that_needs_data() -> None:
         program(np.array([1]), normal(3))
 
 
+def test_a_shape_that_data_give() -> None:
+    program = moa.jit(moa.compress, target="cuda", emulate=True)
+    message = "@compress.extents: a shape that depends on values in arrays"
+    with pytest.raises(CompileError, match=message):
+        program(np.array([True, False]), normal(2))
+
+
 def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda_driver, "LIBRARY", "libcuda.none.so")
     cuda_driver._loaded.cache_clear()

@@ -54,7 +54,10 @@ def run(
 PRODUCT = ("program.mlir", "--entry", "product", "--input", "A.npy", "--input", "B.npy")
 
 
-@pytest.mark.parametrize("mode", [[], ["--interpret"]])
+EMULATED = ["--target", "cuda", "--emulate"]
+
+
+@pytest.mark.parametrize("mode", [[], ["--interpret"], EMULATED])
 def test_saves_the_result(run: Run, mode: list[str]):
     assert run(*PRODUCT, "--output", "C", *mode) == ""
     np.testing.assert_allclose(np.load("C"), A @ B, rtol=1e-15)
