@@ -10,206 +10,33 @@ the block is one array, in which every variable has an offset.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 
-from xdsl.context import Context
-from xdsl.dialects.builtin import (
-    ArrayAttr,
-    Builtin,
-    DenseArrayBase,
-    IntegerAttr,
-    ModuleOp,
-    StringAttr,
-    UnregisteredOp,
-    i32,
-    i64,
-)
-from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
-from xdsl.parser import Parser
+from xdsl.dialects.builtin import ArrayAttr, DenseArrayBase, ModuleOp, StringAttr, i32
+from xdsl.ir import Block, Operation, SSAValue
 
 from moa_dialect.errors import CompileError
 from moa_dialect.lowering import emulator_runtime as runtime
-
-
-def bare_context() -> Context:
-    """A context that keeps upstream's operations as they are printed."""
-    context = Context(allow_unregistered=True)
-    context.load_dialect(Builtin)
-    return context
-
-
-@cache
-def attribute(text: str) -> Attribute:
-    """An attribute or a type, by its text."""
-    return Parser(bare_context(), text).parse_attribute()
-
-
-def name_of(op: Operation) -> str:
-    """The name of an operation, also of one that is not registered."""
-    return op.op_name.data if isinstance(op, UnregisteredOp) else op.name
-
-
-@cache
-def _class(name: str) -> type[Operation]:
-    return UnregisteredOp.with_name(name)
-
-
-def make(
-    name: str,
-    operands: Sequence[SSAValue] = (),
-    results: Sequence[Attribute | str] = (),
-    successors: Sequence[Block] = (),
-    regions: Sequence[Region] = (),
-    **properties: Attribute | str,
-) -> Operation:
-    """An operation of a dialect that xDSL does not know."""
-    return _class(name).create(
-        operands=operands,
-        result_types=[_attribute(each) for each in results],
-        successors=successors,
-        regions=regions,
-        properties={key: _attribute(value) for key, value in properties.items()},
-    )
-
-
-def _attribute(value: Attribute | str) -> Attribute:
-    return attribute(value) if isinstance(value, str) else value
-
-
-POINTER = "!llvm.ptr"
-_HALVES = re.compile(r"vector<2x(?:bf16|f16|i16)>|vector<4xi8>")
-
-
-def words_of(type_: Attribute) -> int:
-    """How many 32-bit words a value takes.
-
-    Raises:
-        CompileError: for a type that is not of 32 or 64 bits.
-    """
-    text = str(type_)
-    if text in ("i32", "f32") or _HALVES.fullmatch(text):
-        return 1
-    if text in ("i64", "f64") or text.startswith("!llvm.ptr"):
-        return 2
-    raise CompileError(f"emulator: an operand of type {text}")
-
-
-@dataclass
-class Builder:
-    """Inserts operations before one."""
-
-    at: Operation
-
-    def op(
-        self,
-        name: str,
-        operands: Sequence[SSAValue] = (),
-        results: Sequence[Attribute | str] = (),
-        **properties: Attribute | str,
-    ) -> Operation:
-        made = make(name, operands, results, (), (), **properties)
-        block = self.at.parent
-        assert block is not None
-        block.insert_op_before(made, self.at)
-        return made
-
-    def value(
-        self,
-        name: str,
-        operands: Sequence[SSAValue],
-        result: Attribute | str,
-        **properties: Attribute | str,
-    ) -> SSAValue:
-        return self.op(name, operands, [result], **properties).results[0]
-
-    def constant(self, value: int, type_: str = "i32") -> SSAValue:
-        text = f"{value} : {type_}"
-        return self.value("llvm.mlir.constant", (), type_, value=text)
-
-    def address(self, base: SSAValue, offset: int, unit: str = "i32") -> SSAValue:
-        return self.value(
-            "llvm.getelementptr",
-            (base,),
-            base.type,
-            elem_type=unit,
-            noWrapFlags="0 : i32",
-            rawConstantIndices=DenseArrayBase.from_list(i32, [offset]),
-        )
-
-    def load(
-        self, base: SSAValue, offset: int, type_: Attribute | str, unit: str = "i32"
-    ) -> SSAValue:
-        pointer = self.address(base, offset, unit)
-        return self.value(
-            "llvm.load", (pointer,), type_, ordering="0 : i64", alignment="4 : i64"
-        )
-
-    def store(self, value: SSAValue, base: SSAValue, offset: int) -> None:
-        pointer = self.address(base, offset)
-        self.op("llvm.store", (value, pointer), ordering="0 : i64", alignment="4 : i64")
-
-    def call(
-        self,
-        callee: str,
-        operands: Sequence[SSAValue],
-        results: Sequence[Attribute | str] = (),
-    ) -> Sequence[SSAValue]:
-        return self.op(
-            "llvm.call",
-            operands,
-            results,
-            CConv="#llvm.cconv<ccc>",
-            TailCallKind="#llvm.tailcallkind<none>",
-            callee=f"@{callee}",
-            fastmathFlags="#llvm.fastmath<none>",
-            op_bundle_sizes=DenseArrayBase.from_list(i32, []),
-            operandSegmentSizes=DenseArrayBase.from_list(i32, [len(operands), 0]),
-        ).results
-
-    def cast(self, pointer: SSAValue) -> SSAValue:
-        """A pointer without its address space."""
-        if str(pointer.type) == POINTER:
-            return pointer
-        return self.value("llvm.addrspacecast", (pointer,), POINTER)
-
-    def pack(self, values: Sequence[SSAValue], type_: Attribute) -> SSAValue:
-        """Values as a struct."""
-        struct = self.value("llvm.mlir.poison", (), type_)
-        for place, value in enumerate(values):
-            position = DenseArrayBase.from_list(i64, [place])
-            struct = self.value(
-                "llvm.insertvalue", (struct, value), type_, position=position
-            )
-        return struct
-
-    def unpack(self, struct: SSAValue, types: Sequence[str]) -> list[SSAValue]:
-        """The fields of a struct."""
-        return [
-            self.value(
-                "llvm.extractvalue",
-                (struct,),
-                type_,
-                position=DenseArrayBase.from_list(i64, [place]),
-            )
-            for place, type_ in enumerate(types)
-        ]
-
-
-def declaration(name: str, type_: str) -> Operation:
-    """A function defined elsewhere."""
-    return make(
-        "llvm.func",
-        regions=[Region()],
-        CConv="#llvm.cconv<ccc>",
-        function_type=f"!llvm.func<{type_}>",
-        linkage="#llvm.linkage<external>",
-        sym_name=StringAttr(name),
-        unnamed_addr="0 : i64",
-        visibility_="0 : i64",
-    )
-
+from moa_dialect.lowering.nvvm_operations import (
+    APPROXIMATE,
+    IGNORED,
+    OF_F32,
+    OPERATIONS,
+    warp_group_assembly,
+)
+from moa_dialect.lowering.unregistered import (
+    POINTER,
+    Builder,
+    attribute,
+    declaration,
+    integer_of,
+    make,
+    name_of,
+    struct_fields,
+    words_of,
+)
+from moa_dialect.lowering.warp_groups import Product
 
 _DECLARED = {
     "aligned_alloc": "ptr (i64, i64)",
@@ -217,42 +44,11 @@ _DECLARED = {
     "moa_emulator_copy": "void (ptr, ptr, ptr, i32, i32)",
     "moa_emulator_commit": "void (ptr)",
     "moa_emulator_land": "void (ptr, i32)",
+    "moa_emulator_mbarrier": "void (ptr, i32)",
+    "moa_emulator_arrive": "i64 (ptr, ptr, i32, i32)",
     "moa_emulator_flush": "f32 (f32)",
     "moa_emulator_bf16x2": "i32 (f32, f32)",
 }
-
-
-def struct_fields(type_: Attribute) -> list[str]:
-    """The types of the fields of `!llvm.struct<(...)>`; a type is its own only one."""
-    text = str(type_)
-    found = re.fullmatch(r"!llvm\.struct<\((.*)\)>", text)
-    return re.split(r",\s*", found[1]) if found else [text]
-
-
-def _integer(op: Operation, name: str, default: int | None = None) -> int:
-    value = op.properties.get(name, op.attributes.get(name))
-    if isinstance(value, IntegerAttr):
-        return value.value.data
-    assert default is not None, f"{name_of(op)} without {name}"
-    return default
-
-
-def _word(op: Operation, name: str) -> str:
-    """The keyword in an enumeration attribute: `bf16` in `#nvvm.mma_type<bf16>`."""
-    value = op.properties.get(name)
-    return re.findall(r"\w+", str(value))[-1] if value is not None else ""
-
-
-def _segments(op: Operation) -> list[list[SSAValue]]:
-    """The operands by groups."""
-    sizes = op.properties["operandSegmentSizes"]
-    assert isinstance(sizes, DenseArrayBase)
-    groups: list[list[SSAValue]] = []
-    start = 0
-    for size in sizes.iter_values():
-        groups.append(list(op.operands[start : start + int(size)]))
-        start += int(size)
-    return groups
 
 
 @dataclass
@@ -278,6 +74,13 @@ class KernelCode:
     """What threads wait at, for messages."""
     row_words: int = runtime.BULK
     copies: bool = False
+    """Whether threads copy in the background."""
+    products: dict[int, Product] = field(default_factory=dict[int, Product])
+    """The products of warp groups, by their sites."""
+    counts: dict[int, int] = field(default_factory=dict[int, int])
+    """How many coordinates a copy of a box, or registers a wait has, by their sites."""
+    eager: bool = False
+    """Whether products of warp groups are waited for without their registers."""
 
 
 class Rewriter:
@@ -315,6 +118,8 @@ class Rewriter:
                 self._address(op)
             elif name == "llvm.call":
                 self._call(op)
+            elif name == "llvm.call_intrinsic":
+                self._intrinsic(op)
             elif name == "llvm.inline_asm":
                 self._assembly(op, str(op.properties["asm_string"]))
             elif name == "nvvm.inline_ptx":
@@ -432,8 +237,21 @@ class Rewriter:
         count: SSAValue | None = None,
         address: SSAValue | None = None,
         at: int = runtime.INPUTS,
+        more: dict[int, SSAValue] | None = None,
     ) -> Builder:
-        """Suspend before an operation; gives where its results may be read."""
+        """Suspend before an operation; gives where its results may be read.
+
+        Args:
+            op: the operation.
+            kind: what it is.
+            inputs: operands, written into the row one after the other.
+            mask: the lanes that take part; all without.
+            argument: a number that says more.
+            count: how many threads a barrier has.
+            address: where matrices or an mbarrier are.
+            at: the word of the row where the inputs begin.
+            more: other operands by their words.
+        """
         build = Builder(op)
         thread = self.thread
         sites = self.code.sites
@@ -452,6 +270,8 @@ class Rewriter:
             build.store(value, thread, word)
         if address is not None:
             build.store(address, thread, runtime.ADDRESS)
+        for word, value in (more or {}).items():
+            build.store(value, thread, word)
         for value in inputs:
             build.store(value, thread, at)
             at += words_of(value.type)
@@ -524,21 +344,37 @@ class Rewriter:
             self.library[name] = f"{result} ({', '.join(map(str, types))})"
         self.replace(op, value)
 
+    def _intrinsic(self, op: Operation) -> None:
+        name = str(op.properties["intrin"]).strip('"')
+        if not name.startswith("llvm.nvvm."):
+            return
+        found = re.fullmatch(r"llvm\.nvvm\.(\w+)\.approx(\.ftz)?(\.f|\.f32)?", name)
+        if found is None or found[1] not in APPROXIMATE:
+            raise CompileError(
+                f"kernel '{self.code.name}': the emulator does not know {name}"
+            )
+        self._approximate(op, found[1], found[2] is not None)
+
     def _assembly(self, op: Operation, text: str) -> None:
-        name = text.strip('"').split()[0].rstrip(";")
+        text = text.strip('"')
+        name = text.split()[0].rstrip(";")
+        if "wgmma." in text:
+            warp_group_assembly(self, op, text)
+            return
         parts = name.split(".")
-        build = Builder(op)
-        operation = _APPROXIMATE.get(parts[0])
-        if operation is None or "approx" not in parts or parts[-1] != "f32":
+        if parts[0] not in APPROXIMATE or parts[1:] not in OF_F32:
             raise CompileError(
                 f"kernel '{self.code.name}': the emulator does not know the "
                 f"instruction {name}"
             )
+        self._approximate(op, parts[0], "ftz" in parts)
+
+    def _approximate(self, op: Operation, name: str, flushes: bool) -> None:
+        build = Builder(op)
         (value,) = op.operands
-        flushes = "ftz" in parts
         if flushes:
             (value,) = build.call("moa_emulator_flush", (value,), ["f32"])
-        value = operation(build, value)
+        value = APPROXIMATE[name](build, value)
         if flushes:
             (value,) = build.call("moa_emulator_flush", (value,), ["f32"])
         self.replace(op, value)
@@ -552,10 +388,10 @@ class Rewriter:
             self.replace(
                 op, build.value("llvm.and", (linear, build.constant(31)), "i32")
             )
-        elif name in _IGNORED:
+        elif name in IGNORED:
             self.replace(op)
-        elif name in _OPERATIONS:
-            _OPERATIONS[name](self, op)
+        elif name in OPERATIONS:
+            OPERATIONS[name](self, op)
         else:
             raise CompileError(
                 f"kernel '{self.code.name}': the emulator does not know {name}"
@@ -578,236 +414,6 @@ class Rewriter:
         self.replace(op, build.load(base, word + axis, "i32"))
 
 
-def _unary(intrinsic: str) -> Callable[[Builder, SSAValue], SSAValue]:
-    def build_it(build: Builder, value: SSAValue) -> SSAValue:
-        return build.value(
-            f"llvm.intr.{intrinsic}",
-            (value,),
-            "f32",
-            fastmathFlags="#llvm.fastmath<none>",
-        )
-
-    return build_it
-
-
-def _reciprocal(build: Builder, value: SSAValue) -> SSAValue:
-    one = build.value("llvm.mlir.constant", (), "f32", value="1.0 : f32")
-    none = "#llvm.fastmath<none>"
-    return build.value("llvm.fdiv", (one, value), "f32", fastmathFlags=none)
-
-
-def _reciprocal_root(build: Builder, value: SSAValue) -> SSAValue:
-    return _reciprocal(build, _unary("sqrt")(build, value))
-
-
-_APPROXIMATE = {
-    "ex2": _unary("exp2"),
-    "lg2": _unary("log2"),
-    "sin": _unary("sin"),
-    "cos": _unary("cos"),
-    "sqrt": _unary("sqrt"),
-    "tanh": _unary("tanh"),
-    "rcp": _reciprocal,
-    "rsqrt": _reciprocal_root,
-}
-"""Instructions that approximate a function of an f32; here it is rounded well."""
-
-_IGNORED = {
-    "nvvm.fence.mbarrier.init",
-    "nvvm.fence.proxy",
-    "nvvm.fence.sc.cluster",
-    "nvvm.griddepcontrol.launch.dependents",
-    "nvvm.griddepcontrol.wait",
-    "nvvm.memory.barrier",
-    "nvvm.prefetch",
-    "nvvm.setmaxregister",
-}
-"""Operations that have no effect where memory is in order."""
-
-
-def _barrier(rewriter: Rewriter, op: Operation) -> None:
-    number: SSAValue | int = 0
-    count = None
-    kind = runtime.BARRIER
-    if name_of(op) == "nvvm.barrier.arrive":
-        kind = runtime.ARRIVAL
-        *numbers, count = op.operands
-        if numbers:
-            (number,) = numbers
-    elif name_of(op) == "nvvm.barrier":
-        numbers, counts, predicates = _segments(op)
-        if predicates:
-            raise CompileError("emulator: nvvm.barrier with a reduction")
-        if numbers:
-            (number,) = numbers
-        if counts:
-            (count,) = counts
-    rewriter.wait(op, kind, argument=number, count=count)
-    rewriter.replace(op)
-
-
-def _warp_barrier(rewriter: Rewriter, op: Operation) -> None:
-    rewriter.wait(op, runtime.WARP_BARRIER, mask=op.operands[0])
-    rewriter.replace(op)
-
-
-def _shuffle(rewriter: Rewriter, op: Operation) -> None:
-    mask, *inputs = op.operands
-    kind = runtime.SHUFFLES[_word(op, "kind")]
-    build = rewriter.wait(op, runtime.SHUFFLE, inputs, mask, kind)
-    rewriter.replace(op, *rewriter.results(build, op))
-
-
-def _vote(rewriter: Rewriter, op: Operation) -> None:
-    mask, predicate = op.operands
-    word = Builder(op).value("llvm.zext", (predicate,), "i32")
-    kind = runtime.VOTES[_word(op, "kind")]
-    build = rewriter.wait(op, runtime.VOTE, (word,), mask, kind)
-    rewriter.replace(op, *rewriter.results(build, op))
-
-
-def _elect(rewriter: Rewriter, op: Operation) -> None:
-    mask = op.operands[0] if op.operands else None
-    word = Builder(op).constant(0)
-    build = rewriter.wait(op, runtime.VOTE, (word,), mask, len(runtime.VOTES))
-    rewriter.replace(op, *rewriter.results(build, op))
-
-
-def _redux(rewriter: Rewriter, op: Operation) -> None:
-    value, mask = op.operands
-    kind = _word(op, "kind")
-    if kind not in runtime.REDUCTIONS or str(value.type) != "i32":
-        raise CompileError(f"emulator: nvvm.redux.sync {kind} of {value.type}")
-    build = rewriter.wait(op, runtime.REDUX, (value,), mask, runtime.REDUCTIONS[kind])
-    rewriter.replace(op, *rewriter.results(build, op))
-
-
-def _mma(rewriter: Rewriter, op: Operation) -> None:
-    groups = _segments(op)
-    inputs = [value for group in groups for value in group]
-    m, n, k = map(int, re.findall(r"\d+", str(op.properties["shape"])))
-    kind = _word(op, "multiplicandAPtxType")
-    if not kind:
-        text = str(groups[0][0].type)
-        kind = {"vector<2xf16>": "f16", "f64": "f64"}.get(text, text)
-    layouts = _word(op, "layoutA"), _word(op, "layoutB")
-    size = (8, 8) if kind == "f64" else (16, 8)
-    accumulator = str(groups[2][0].type)
-    key = (kind, k)
-    if (
-        (m, n) != size
-        or key not in runtime.MMA_SHAPES
-        or layouts != ("row", "col")
-        or accumulator != ("f64" if kind == "f64" else "f32")
-    ):
-        raise CompileError(
-            f"kernel '{rewriter.code.name}': the emulator does not know mma.sync "
-            f"m{m}n{n}k{k} of {kind} into {accumulator}, {', '.join(layouts)}"
-        )
-    build = rewriter.wait(op, runtime.MMA, inputs, argument=runtime.MMA_SHAPES[key])
-    rewriter.replace(op, *rewriter.results(build, op))
-
-
-def _ldmatrix(rewriter: Rewriter, op: Operation) -> None:
-    (pointer,) = op.operands
-    _check_matrix(rewriter, op)
-    argument = _integer(op, "num") + 16 * (_word(op, "layout") == "col")
-    build = rewriter.wait(
-        op, runtime.MATRICES, argument=argument, address=Builder(op).cast(pointer)
-    )
-    rewriter.replace(op, *rewriter.results(build, op))
-
-
-def _stmatrix(rewriter: Rewriter, op: Operation) -> None:
-    pointer, *words = op.operands
-    _check_matrix(rewriter, op)
-    argument = len(words) + 16 * (_word(op, "layout") == "col")
-    rewriter.wait(
-        op,
-        runtime.STORED_MATRICES,
-        words,
-        argument=argument,
-        address=Builder(op).cast(pointer),
-    )
-    rewriter.replace(op)
-
-
-def _check_matrix(rewriter: Rewriter, op: Operation) -> None:
-    shape = re.findall(r"\d+", str(op.properties.get("shape", "8 8")))
-    kind = _word(op, "eltType") or "b16"
-    if shape != ["8", "8"] or kind != "b16":
-        raise CompileError(
-            f"kernel '{rewriter.code.name}': the emulator does not know "
-            f"{name_of(op)} m{'n'.join(shape)} of {kind}"
-        )
-
-
-def _copy(rewriter: Rewriter, op: Operation) -> None:
-    to, source, *given = op.operands
-    build = Builder(op)
-    size = build.constant(_integer(op, "size"))
-    read = given[0] if given else size
-    rewriter.code.copies = True
-    build.call(
-        "moa_emulator_copy",
-        (rewriter.thread, build.cast(to), build.cast(source), size, read),
-    )
-    rewriter.replace(op)
-
-
-def _commit(rewriter: Rewriter, op: Operation) -> None:
-    Builder(op).call("moa_emulator_commit", (rewriter.thread,))
-    rewriter.replace(op)
-
-
-def _land(rewriter: Rewriter, op: Operation) -> None:
-    build = Builder(op)
-    pending = build.constant(_integer(op, "n"))
-    build.call("moa_emulator_land", (rewriter.thread, pending))
-    rewriter.replace(op)
-
-
-def _convert(rewriter: Rewriter, op: Operation) -> None:
-    if _word(op, "rnd") != "rn" or "true" in str(op.properties.get("relu")):
-        raise CompileError(f"emulator: {name_of(op)} other than to the nearest")
-    high, low = op.operands
-    build = Builder(op)
-    type_ = op.results[0].type
-    if name_of(op).endswith("bf16x2"):
-        (word,) = build.call("moa_emulator_bf16x2", (high, low), ["i32"])
-    else:
-        pair = "vector<2xf16>"
-        word = build.value("llvm.mlir.poison", (), pair)
-        for place, value in enumerate((low, high)):
-            half = build.value("llvm.fptrunc", (value,), "f16")
-            word = build.value(
-                "llvm.insertelement", (word, half, build.constant(place)), pair
-            )
-    if word.type != type_:
-        word = build.value("llvm.bitcast", (word,), type_)
-    rewriter.replace(op, word)
-
-
-_OPERATIONS: dict[str, Callable[[Rewriter, Operation], None]] = {
-    "nvvm.bar.warp.sync": _warp_barrier,
-    "nvvm.barrier": _barrier,
-    "nvvm.barrier.arrive": _barrier,
-    "nvvm.barrier0": _barrier,
-    "nvvm.convert.f32x2.to.bf16x2": _convert,
-    "nvvm.convert.f32x2.to.f16x2": _convert,
-    "nvvm.cp.async.commit.group": _commit,
-    "nvvm.cp.async.shared.global": _copy,
-    "nvvm.cp.async.wait.group": _land,
-    "nvvm.elect.sync": _elect,
-    "nvvm.ldmatrix": _ldmatrix,
-    "nvvm.mma.sync": _mma,
-    "nvvm.redux.sync": _redux,
-    "nvvm.shfl.sync": _shuffle,
-    "nvvm.stmatrix": _stmatrix,
-    "nvvm.vote.sync": _vote,
-}
-
-
 _BYTES = {"i8": 1, "i16": 2, "f16": 2, "bf16": 2, "i32": 4, "f32": 4}
 
 
@@ -825,12 +431,12 @@ def place_shared(operations: Sequence[Operation]) -> Shared:
     shared = Shared({}, [], 0)
     dynamic_alignment = 16
     for op in operations:
-        if name_of(op) != "llvm.mlir.global" or _integer(op, "addr_space", 0) != 3:
+        if name_of(op) != "llvm.mlir.global" or integer_of(op, "addr_space", 0) != 3:
             continue
         name = op.properties["sym_name"]
         assert isinstance(name, StringAttr)
         size = bytes_of(str(op.properties["global_type"]))
-        alignment = max(_integer(op, "alignment", 16), 16)
+        alignment = max(integer_of(op, "alignment", 16), 16)
         if size == 0:
             shared.dynamic.append(name.data)
             dynamic_alignment = max(dynamic_alignment, alignment)

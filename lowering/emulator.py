@@ -23,7 +23,10 @@ from xdsl.utils.exceptions import ParseError
 from moa_dialect.errors import CompileError, KernelError
 from moa_dialect.lowering import emulator_runtime as runtime
 from moa_dialect.lowering import host, loader, upstream
-from moa_dialect.lowering.coroutines import KernelCode, bare_context, to_coroutines
+from moa_dialect.lowering.copy_engine import CopyEngine
+from moa_dialect.lowering.coroutines import KernelCode, to_coroutines
+from moa_dialect.lowering.unregistered import bare_context
+from moa_dialect.lowering.warp_groups import WarpGroup
 
 MOST_SHARED_BYTES = 227 * 1024
 """The memory of a block that the largest GPUs have."""
@@ -31,6 +34,7 @@ MOST_SHARED_BYTES = 227 * 1024
 _ARENA_BYTES = 1 << 18
 
 FROM_GPU = (
+    "convert-nvgpu-to-nvvm,"
     "gpu.module(convert-vector-to-scf,convert-scf-to-cf,expand-strided-metadata,"
     "lower-affine,arith-expand,convert-gpu-to-nvvm{index-bitwidth=64},"
     "canonicalize,cse),"
@@ -267,11 +271,10 @@ class _Launch:
             "start", self.address, self.words.ctypes.data, *rows, *handles, self.threads
         )
         try:
-            end = self._call("run", *rows, *handles, *_memref(order), *_memref(record))
-            if record[runtime.ERROR]:
-                self._fail(at)
-            if end == runtime.STUCK:
-                raise KernelError(f"{self._where(at)}: {self._standstill()}")
+            try:
+                self._run(rows, handles, order)
+            except KernelError as error:
+                raise KernelError(f"{self._where(at)}{error}") from None
         finally:
             self._call("end", *handles, self.threads)
         if np.any(self.arena[self.shared_bytes :] != 0xFF):
@@ -279,6 +282,106 @@ class _Launch:
                 f"{self._where(at)}: a write beyond the {self.shared_bytes} bytes of "
                 f"its shared memory"
             )
+
+    def _run(
+        self,
+        rows: tuple[int, ...],
+        handles: tuple[int, ...],
+        order: npt.NDArray[np.int32],
+    ) -> None:
+        """Run the threads to their ends.
+
+        What one operation needs of Python is done between runs of the scheduler.
+        """
+        record = self.record
+        engine = CopyEngine(self.arena, self.shared_bytes)
+        groups: dict[int, WarpGroup] = {}
+        generator = np.random.default_rng(int(record[runtime.RANDOM]))
+        while True:
+            end = self._call("run", *rows, *handles, *_memref(order), *_memref(record))
+            thread = int(record[runtime.CURRENT])
+            if record[runtime.ERROR]:
+                reason = runtime.FAILURES[int(record[runtime.ERROR])]
+                raise KernelError(f", thread {thread}: {reason}")
+            if end == runtime.FINISHED:
+                break
+            if end == runtime.STUCK:
+                if not engine.land():
+                    raise KernelError(f": {self._standstill()}")
+                continue
+            try:
+                if self.state[thread, runtime.KIND] >= runtime.FIRST_CALL:
+                    self._thread_call(engine, thread)
+                    count = 1
+                else:
+                    group = groups.setdefault(
+                        thread, WarpGroup(self.arena, self.code.eager)
+                    )
+                    self._group_call(group, self.state[thread : thread + 128])
+                    count = 128
+                # In a random order copies land early, too, and not in theirs.
+                loads = len(engine.loads)
+                if record[runtime.RANDOM] and loads and generator.random() < 0.3:
+                    engine.land(int(generator.integers(loads)))
+            except KernelError as error:
+                raise KernelError(
+                    f", thread {thread}, {self._site(thread)}: {error}"
+                ) from None
+            self.state[thread : thread + count, runtime.STATUS] = runtime.READY
+        try:
+            engine.end()
+        except KernelError as error:
+            raise KernelError(f": {error}") from None
+
+    def _thread_call(self, engine: CopyEngine, thread: int) -> None:
+        """Carry out an operation of one thread."""
+        row = self.state[thread]
+        kind = int(row[runtime.KIND])
+        base = self.arena.ctypes.data
+        inputs = row[runtime.INPUTS : runtime.OUTPUTS]
+        pointers = inputs.view(np.int64)
+        rank = self.code.counts.get(int(row[runtime.SITE]), 0)
+        if kind == runtime.LOAD:
+            to, descriptor, barrier = map(int, pointers[:3])
+            at = tuple(map(int, inputs[6 : 6 + rank]))
+            engine.load(descriptor, at, to - base, barrier - base)
+        elif kind == runtime.STORE:
+            source, descriptor = map(int, pointers[:2])
+            at = tuple(map(int, inputs[4 : 4 + rank]))
+            engine.store(thread, descriptor, at, source - base)
+        elif kind == runtime.STORE_COMMIT:
+            engine.commit(thread)
+        else:
+            engine.wait(thread, int(row[runtime.ARGUMENT]))
+
+    def _group_call(self, group: WarpGroup, rows: npt.NDArray[np.int32]) -> None:
+        """Carry out an operation of the threads of a warp group."""
+        words = rows.view(np.uint32)
+        committed = int(rows[0, runtime.PRODUCTS])
+        bulk = words[:, runtime.BULK :]
+        if rows[0, runtime.KIND] == runtime.WGMMA_WAIT:
+            last = committed - int(rows[0, runtime.ARGUMENT])
+            size = self.code.counts.get(int(rows[0, runtime.SITE]), 0)
+            bulk[:, :size] = group.wait(bulk[:, :size], last)
+            rows[:, runtime.FENCED] = 0
+            return
+        product = self.code.products[int(rows[0, runtime.SITE])]
+        inputs = words[:, runtime.INPUTS :]
+        descriptors = inputs[:, :6].copy().view(np.uint64)
+        same = descriptors[:, [2] if product.a_in_registers else [0, 2]]
+        keeps = inputs[:, 6] != 0
+        if np.any(same != same[0]) or np.any(keeps != keeps[0]):
+            raise KernelError("operands that differ between the threads of the group")
+        size = product.n // 2
+        bulk[:, :size] = group.issue(
+            product,
+            bulk[:, :size],
+            inputs[:, :4],
+            (int(descriptors[0, 0]), int(descriptors[0, 2])),
+            bool(keeps[0]),
+            committed,
+            bool(rows[:, runtime.FENCED].all()),
+        )
 
     def _call(self, name: str, *arguments: Any) -> int:
         kinds = [ctypes.c_int64] * len(arguments)
@@ -290,11 +393,6 @@ class _Launch:
 
     def _site(self, thread: int) -> str:
         return self.code.sites[int(self.state[thread, runtime.SITE])]
-
-    def _fail(self, at: tuple[int, int, int]) -> None:
-        thread = int(self.record[runtime.CURRENT])
-        reason = runtime.FAILURES[int(self.record[runtime.ERROR])]
-        raise KernelError(f"{self._where(at)}, thread {thread}: {reason}")
 
     def _standstill(self) -> str:
         """Who waits where."""
