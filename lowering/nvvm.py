@@ -123,12 +123,13 @@ def ptx(native: ir.Module) -> str:
     Raises:
         CompileError: if upstream fails.
     """
+    from mlir import ir
     from mlir.dialects import gpu as upstream_gpu
 
     upstream.run_pipeline(native, "gpu-module-to-binary{format=isa}")
     for op in native.body.operations:
         if op.operation.name == "gpu.binary":
-            (found,) = op.attributes["objects"]
+            (found,) = ir.ArrayAttr(op.attributes["objects"])
             content: bytes = upstream_gpu.ObjectAttr(found).object
             return content.rstrip(b"\0").decode()
     raise CompileError("there are no kernels")
