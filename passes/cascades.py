@@ -90,6 +90,9 @@ class Group:
         rules: for each accumulator the rule its move comes from.
         means: for each pivot that is the mean of a sum in the pass: the sum, and the
             sum of the distances from the mean, which is an accumulator here.
+        seen: for accumulators that a condition leaves elements out of, and whose
+            factors may be infinite: an accumulator that is 0 as long as nothing else
+            has been met.
     """
 
     pivots: list[Term] = field(default_factory=list[Term])
@@ -100,6 +103,7 @@ class Group:
     means: dict[Term, tuple[Term, Term]] = field(
         default_factory=dict[Term, tuple[Term, Term]]
     )
+    seen: dict[Term, Term] = field(default_factory=dict[Term, Term])
 
 
 @dataclass
@@ -143,6 +147,7 @@ class Derivation:
         in_scope: whether a fold is to be placed.
         strict: keep the value of every fold as it is, bit by bit.
         largest_rank: how many accumulators one fold may become.
+        flags: the terms that are 1 or 0 for a choice in a body.
     """
 
     terms: Terms
@@ -153,6 +158,7 @@ class Derivation:
     passes: list[Pass] = field(default_factory=list[Pass])
     notes: dict[str, None] = field(default_factory=dict[str, None])
     refusals: dict[str, None] = field(default_factory=dict[str, None])
+    flags: set[Term] = field(default_factory=set[Term])
 
     def run(self) -> None:
         """Place all folds; `passes` and `outputs` are the result."""
@@ -412,6 +418,7 @@ class Derivation:
             for side, flags in ((then, (one, zero)), (otherwise, (zero, one))):
                 if side.number != 0:
                     flag = terms.select(condition, *flags)
+                    self.flags.add(flag)
                     parts.append(real(terms, arith.MulfOp, flag, side))
             return chain(terms, arith.AddfOp, parts) or zero
 
@@ -442,7 +449,7 @@ class Derivation:
             ):
                 folds.append(fold)
             else:
-                element = from_sympy(basis, known, self.terms, fold.type)
+                element = self._element(basis, known, fold)
                 folds.append(
                     self.terms.fold(ADD, fold.args[0], fold.args[1], index, element)
                 )
@@ -480,6 +487,22 @@ class Derivation:
                     added.subs(renamed, simultaneous=True),
                 )
                 group.rules[accumulator] = transport.rule
+
+    def _element(
+        self, basis: Expression, known: dict[Expression, Term], fold: Term
+    ) -> Term:
+        """What an accumulator folds: what a choice leaves out is not multiplied."""
+        for name in sorted(basis.free_symbols, key=str):
+            term = known.get(name)
+            if term is None or term not in self.flags:
+                continue
+            rest, power = basis.as_coeff_exponent(name)
+            if power.is_Integer and power > 0 and not rest.has(name):
+                value = self._element(rest, known, fold)
+                condition, then, otherwise = term.args
+                chosen = (value, otherwise) if then.number == 1 else (then, value)
+                return self.terms.select(condition, *chosen)
+        return from_sympy(basis, known, self.terms, fold.type)
 
     def _combined(
         self,
@@ -636,5 +659,51 @@ def is_nonnegative(term: Term) -> bool:
         return any(map(is_nonnegative, term.args))
     return term.computes("arith.extf") and is_nonnegative(term.args[0])
 
+
+def direction_of(pivot: Term, one: Pass) -> int:
+    """How a pivot moves during a pass: 1 if it never falls, -1 if it never rises.
+
+    It is 0 if neither is known. What the pass does not change has both: 0 too, and is
+    looked for only as a part of something that moves.
+    """
+    folds = one.folds
+    free = {fold for g in one.groups if not g.pivots for fold in g.moves}
+
+    def visit(term: Term) -> int | None:
+        if not contains(term, folds):
+            return 0
+        if term in folds:
+            name = term.function
+            if term not in free or name not in _ENDS:
+                return None
+            return _ENDS[name]
+        if term.computes(*_RISING):
+            found = {visit(arg) for arg in term.args} - {0}
+            return found.pop() if len(found) == 1 else None
+        if term.computes("arith.negf"):
+            found = visit(term.args[0])
+            return None if found is None else -found
+        if term.computes("arith.subf"):
+            left, right = map(visit, term.args)
+            if left is None or right is None or left == right:
+                return None
+            return left or -right
+        if term.computes("arith.mulf", "arith.divf"):
+            left, right = term.args
+            if term.computes("arith.mulf") and contains(right, folds):
+                left, right = right, left
+            if contains(right, folds) or not is_nonnegative(right):
+                return None
+            return visit(left)
+        return None
+
+    return visit(pivot) or 0
+
+
+_ENDS = {StringAttr("max"): 1, StringAttr("min"): -1}
+_RISING = (
+    *("arith.addf", "arith.maximumf", "arith.minimumf", "arith.extf"),
+    *("math.exp", "math.exp2", "math.log", "math.sqrt"),
+)
 
 _SIGNLESS = tuple(StringAttr(name) for name in ("add", "max", "min", "mul"))
