@@ -12,7 +12,8 @@ index but on folds of the pass. In this order:
 2. *Transport*: see `transport`.
 3. *Splitting*: a sum in the body that separates pivots from the data becomes two folds:
    `sum of g(p) (a(p) + h) = sum of g(p) a(p) + h (sum of g(p))`. Only when there is no
-   transport: it cancels digits.
+   transport: it cancels digits. So is a sum of terms that have pivots of their own:
+   `sum of (a(p) + b(p)) h = sum of a(p) h + sum of b(p) h`, if both then move.
 
 Otherwise the fold stays in a later pass, and the reason is noted.
 """
@@ -252,6 +253,7 @@ class Derivation:
         except (NoTransport, NotReal) as reason:
             if fold.function == ADD and is_real(fold):
                 self._split(fold, index, body, one)
+                self._part(fold, index, body, one)
             self._refuse(fold, str(reason))
             return False
         return True
@@ -356,6 +358,51 @@ class Derivation:
                 new = real(self.terms, arith.NegfOp, new)
             self._note("splitting: a sum in a fold that separates pivots from the data")
             self._rewrite(fold, new)
+
+    def _part(self, fold: Term, index: str, body: Term, one: Pass) -> None:
+        """`sum of g (a + b) = sum of g a + sum of g b`, a and b with other pivots.
+
+        Only if each of the sums then has a transport.
+        """
+        above, below, negative = factors(body)
+        for position, factor in enumerate(above):
+            found: dict[frozenset[Term], list[tuple[bool, Term]]] = {}
+            for part in summands(factor):
+                pivots = frozenset(pivots_of(part[1], index, one.folds))
+                found.setdefault(pivots, []).append(part)
+            if len(found) < 2:
+                continue
+            others = [*above[:position], *above[position + 1 :]]
+            bodies = [
+                product(self.terms, [total(self.terms, parts), *others], below)
+                for parts in found.values()
+            ]
+            if not all(self._is_moved(fold, index, b, one) for b in bodies):
+                continue
+            sums = [self.terms.fold(ADD, *_bounds(fold), index, b) for b in bodies]
+            new = chain(self.terms, arith.AddfOp, sums)
+            assert new is not None
+            if negative:
+                new = real(self.terms, arith.NegfOp, new)
+            self._note("splitting: a sum in a fold of parts that have other pivots")
+            self._rewrite(fold, new)
+
+    def _is_moved(self, fold: Term, index: str, body: Term, one: Pass) -> bool:
+        """Whether there is a transport for a sum once factors have left it."""
+        above, below, _ = factors(body)
+        above, below = (
+            [f for f in side if index in f.free or not contains(f, one.folds)]
+            for side in (above, below)
+        )
+        if not above and not below:
+            return True
+        body = product(self.terms, above, below)
+        pivots = pivots_of(body, index, one.folds)
+        try:
+            transport, symbols, _ = self._transport(fold, index, body, pivots)
+        except (NoTransport, NotReal):
+            return False
+        return quotient_of(transport, list(symbols.values())) is None
 
     # Transport.
 
@@ -594,6 +641,10 @@ class Derivation:
             )
             group.rules[distances] = "finite rank"
         group.means[pivot] = (of, distances)
+
+
+def _bounds(fold: Term) -> tuple[Term, Term]:
+    return fold.args[0], fold.args[1]
 
 
 def as_float(terms: Terms, count: Term, like: Term) -> Term:

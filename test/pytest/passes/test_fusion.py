@@ -555,6 +555,33 @@ def explained(program: Program, capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
+def difference_of_two(x: Any, y: Any, v: Any) -> Any:
+    p, q = library.softmax(x), library.softmax(y)
+    return moa.inner("add", "mul", p - 0.3 * q, v)
+
+
+def difference_of_tanh(x: Any, y: Any) -> Any:
+    u = moa.tanh(x - moa.reduce("max", x))
+    return moa.reduce("add", u - moa.exp(y - moa.reduce("max", y)))
+
+
+def test_a_sum_of_parts_with_other_pivots_is_split() -> None:
+    random = np.random.default_rng(0)
+    x, y = 30 * random.normal(size=(2, 5, 200))
+    v = random.normal(size=(200, 3))
+    compiled = moa.jit(difference_of_two).lower(x, y, v)
+    assert cascades(compiled) == (1, 0)
+    assert is_certified(compiled)
+    expected = moa.jit(difference_of_two, fuse=False)(x, y, v)
+    np.testing.assert_allclose(compiled(x, y, v), expected, rtol=1e-12)
+
+
+def test_a_sum_is_not_split_if_a_part_does_not_move() -> None:
+    spec = moa.ArraySpec(("n",))
+    module = moa.jit(difference_of_tanh).lower(spec, spec).module("fused")
+    assert sum(isinstance(op, FoldOp) for op in module.walk()) == 1
+
+
 def prefixes_beside_a_total(x: Any) -> Any:
     e = moa.exp(x)
     total = moa.reduce("add", moa.exp(x - moa.reduce("max", x)))
