@@ -44,8 +44,15 @@ from moa_dialect.lowering.groups import (
 from moa_dialect.lowering.tiles import Chunk
 from moa_dialect.ops.normal_form import AtOp
 from moa_dialect.passes.grid import Grid
-from moa_dialect.passes.kernels import AFTER, BEFORE, Kernel, Output, Pass, all_terms
-from moa_dialect.passes.lift import static_extent
+from moa_dialect.passes.kernels import (
+    AFTER,
+    BEFORE,
+    Kernel,
+    Output,
+    Pass,
+    all_terms,
+    static_extent,
+)
 from moa_dialect.passes.terms import (
     ChunkFold,
     Computed,

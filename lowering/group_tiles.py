@@ -24,7 +24,7 @@ from moa_dialect.lowering.gpu_ops import (
 )
 from moa_dialect.lowering.groups import GroupCode, vector_bytes
 from moa_dialect.ops.normal_form import AtOp
-from moa_dialect.passes.lift import static_extent
+from moa_dialect.passes.kernels import static_extent
 from moa_dialect.passes.terms import Term
 from moa_dialect.scalar_code import constant
 from moa_dialect.types import dtype_of, memory_element

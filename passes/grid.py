@@ -15,8 +15,7 @@ from xdsl.dialects.builtin import (
 from xdsl.ir import SSAValue
 
 from moa_dialect.errors import CompileError
-from moa_dialect.passes.kernels import Kernel, Pass, split_folds
-from moa_dialect.passes.lift import static_extent
+from moa_dialect.passes.kernels import Kernel, Pass, split_folds, static_extent
 from moa_dialect.passes.terms import Term, walk
 from moa_dialect.passes.work import NOMINAL_EXTENT
 
@@ -146,7 +145,7 @@ def parse_grid(text: str, axes: Sequence[str]) -> Grid:
     )
 
 
-def choose_grid(kernel: Kernel, tier: str = "mma") -> Grid | None:
+def choose_grid(kernel: Kernel, tier: str) -> Grid | None:
     """The schedule of a kernel in closed form, None if one thread an element is best.
 
     Rows are along an axis that the first factors of its sums of products have and the
@@ -155,8 +154,8 @@ def choose_grid(kernel: Kernel, tier: str = "mma") -> Grid | None:
 
     Args:
         kernel: the kernel; its outputs' folds may become passes.
-        tier: the best instructions for products of matrices that there are: `mma`,
-            `wgmma`, or none if empty.
+        tier: the best instructions for products of matrices that there are: `wgmma`,
+            `mma`, or none with `portable`.
     """
     for rows in reversed(kernel.axes):
         types = _products(kernel, rows)
@@ -187,7 +186,7 @@ _SHORT = 64
 def _for_rows(
     kernel: Kernel, rows: str, types: set[str], tier: str, columns: str = ""
 ) -> Grid:
-    is_narrow = types <= {"f16", "bf16"} and bool(tier)
+    is_narrow = types <= {"f16", "bf16"} and tier != "portable"
     is_double = "f64" in types
     extent = static_extent(kernel.extents[rows]) or NOMINAL_EXTENT
     widths = [
@@ -204,7 +203,9 @@ def _for_rows(
         else:
             warps //= 2
     chunk = 64 if is_narrow else 32
-    uses = "mma" if tier and (is_narrow or is_double) else ""
+    uses = "mma" if tier != "portable" and (is_narrow or is_double) else ""
+    if is_narrow and tier == "wgmma" and not columns and extent > 32:
+        return _for_warp_groups(kernel.hints[rows], extent, widest)
     if not columns:
         return Grid(kernel.hints[rows], warps, blocks, chunk, 2, tier=uses)
     number = static_extent(kernel.extents[columns]) or NOMINAL_EXTENT
@@ -219,6 +220,20 @@ def _for_rows(
         width,
         uses,
     )
+
+
+def _for_warp_groups(rows: str, extent: int, widest: int) -> Grid:
+    """The schedule with instructions of four warps, which have 64 rows.
+
+    With rows of up to 64 elements two groups fit a multiprocessor, in 128 registers a
+    thread: one multiplies while the other one does all else. Wider ones take chunks
+    that still leave room for two of them.
+    """
+    warps = 8 if extent > 64 else 4
+    if widest <= 64:
+        return Grid(rows, warps, 2, 128, 2, tier="wgmma", groups=2)
+    chunk = 128 if widest <= 128 else 64
+    return Grid(rows, warps, 2, chunk, 2, tier="wgmma")
 
 
 def _length(pass_: Pass) -> int:
