@@ -264,7 +264,7 @@ class ConvertToF16x2Op(_ConvertPairOp):
 
 @irdl_op_definition
 class FenceProxyOp(IRDLOperation):
-    """Lets instructions that read shared memory by themselves see what threads wrote."""
+    """Lets instructions that read shared memory see what threads wrote."""
 
     name = "nvvm.fence.proxy"
 

@@ -55,7 +55,6 @@ from moa_dialect.passes.kernels import (
 )
 from moa_dialect.passes.terms import (
     ChunkFold,
-    Computed,
     Folded,
     Held,
     Term,
@@ -390,7 +389,7 @@ class GroupPass:
 
     def _find_tiles(self, values: Sequence[Term]) -> None:
         """Find the products of matrices, and give their factors tiles."""
-        kernel, code, pass_ = self.kernel, self.code, self.pass_
+        kernel, code = self.kernel, self.code
         if not kernel.row_axis:
             return
         for term in walk(*values):
@@ -943,19 +942,21 @@ class GroupOutputs:
         code.loop(self.number(0), limit, size, [], body)
 
 
-def is_monotone(term: Term, axis: str) -> bool:
-    """Whether an index never becomes less when that of an axis grows."""
-    if axis not in term.free or isinstance(term.kind, str):
+def is_monotone(term: Term, axis: str, is_falling: bool = False) -> bool:
+    """Whether an index never becomes less, or more, when that of an axis grows."""
+    if axis not in term.free:
         return True
-    if not isinstance(term.kind, Computed):
-        return False
+    if isinstance(term.kind, str):
+        return not is_falling
     if term.computes("arith.addi", "arith.minsi", "arith.maxsi"):
-        return all(is_monotone(arg, axis) for arg in term.args)
+        return all(is_monotone(arg, axis, is_falling) for arg in term.args)
     if term.computes("arith.subi"):
         left, right = term.args
-        return is_monotone(left, axis) and axis not in right.free
+        return is_monotone(left, axis, is_falling) and is_monotone(
+            right, axis, not is_falling
+        )
     if term.computes("arith.muli", "arith.divsi", "arith.floordivsi", "arith.divui"):
         left, right = term.args
         number = right.number
-        return is_monotone(left, axis) and number is not None and number > 0
+        return number is not None and number > 0 and is_monotone(left, axis, is_falling)
     return False

@@ -506,7 +506,7 @@ class GroupCode(Emitter):
         return self.exp2(self.value(argument, row, column))
 
     def _in_bits(self, term: Term) -> Term:
-        """A term times log2 e; finite where it is, if it is the same for all columns."""
+        """A term times log2 e; finite where it is, if columns share it."""
         terms, number, other = self.terms, 1.0, term
         if term.computes("arith.mulf"):
             for factor, rest in (term.args, term.args[::-1]):

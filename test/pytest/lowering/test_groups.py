@@ -1,0 +1,264 @@
+"""Kernels for groups of threads: every tier in the emulator, against NumPy."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import moa_dialect as moa
+from moa_dialect import library
+from moa_dialect.errors import CompileError
+from moa_dialect.passes.grid import Grid, parse_grid
+
+BF16 = np.dtype(ml_dtypes.bfloat16)
+
+TOLERANCES = {"float64": 1e-14, "float32": 1e-6, "float16": 2e-3, "bfloat16": 6e-3}
+"""Norm-wise relative errors."""
+
+
+@pytest.fixture(autouse=True)
+def _no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOA_CACHE", "0")
+
+
+def random(seed: int, *shape: int, dtype: Any = np.float32) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def scores(q: np.ndarray, k: np.ndarray) -> np.ndarray:
+    q, k = q.astype(np.float64), k.astype(np.float64)
+    k = np.repeat(k, q.shape[0] // k.shape[0], axis=0)
+    return q @ np.swapaxes(k, -1, -2) * q.shape[-1] ** -0.5
+
+
+def weighted(s: np.ndarray, v: np.ndarray) -> np.ndarray:
+    v = np.repeat(v.astype(np.float64), s.shape[0] // v.shape[0], axis=0)
+    p = np.exp(s - s.max(-1, keepdims=True))
+    return p / p.sum(-1, keepdims=True) @ v
+
+
+def hidden(s: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    return np.where(mask, s, -np.inf)
+
+
+def check(
+    program: Callable[..., Any],
+    arrays: list[np.ndarray],
+    wanted: np.ndarray,
+    schedule: str = "auto",
+    launches: str | None = None,
+    tier: str = "",
+    **options: Any,
+) -> str:
+    """Run a program in the emulator; gives its text at the stage `target`."""
+    jit = moa.jit(program, target="cuda", emulate=True, tier=tier, schedule=schedule)
+    compiled = jit.lower(*arrays, **options)
+    found = compiled(*arrays)
+    assert found.dtype == arrays[0].dtype
+    error = np.linalg.norm(found.astype(np.float64) - wanted) / np.linalg.norm(wanted)
+    assert error < TOLERANCES[found.dtype.name]
+    text = compiled.text("target")
+    # A kernel for groups, not the loops of one thread for each element.
+    assert "gpu.dynamic_shared_memory" in text or launches == "threads"
+    return text
+
+
+TIERS = [
+    ("portable", np.float32),
+    ("portable", BF16),
+    ("portable", np.float16),
+    ("portable", np.float64),
+    ("mma", BF16),
+    ("mma", np.float64),
+    ("wgmma", BF16),
+]
+
+
+@pytest.mark.parametrize(("tier", "dtype"), TIERS)
+def test_lengths_that_do_not_divide(tier: str, dtype: Any):
+    q, k = random(0, 2, 70, 40, dtype=dtype), random(1, 2, 77, 40, dtype=dtype)
+    v = random(2, 2, 77, 24, dtype=dtype)
+    wanted = weighted(scores(q, k), v)
+    text = check(library.attention, [q, k, v], wanted, tier=tier)
+    instructions = {
+        "wgmma": "wgmma.mma_async.sync.aligned.m64n",
+        "mma": "nvvm.mma.sync",
+        "portable": "math.fma",
+    }
+    for name, instruction in instructions.items():
+        assert (instruction in text) == (name == tier)
+
+
+@pytest.mark.parametrize(
+    ("tier", "dtype"),
+    [("portable", np.float32), ("mma", np.float64), ("mma", BF16), ("wgmma", BF16)],
+)
+def test_bounds_that_differ_between_rows(tier: str, dtype: Any):
+    arrays = [random(n, 1, 100, 32, dtype=dtype) for n in range(3)]
+    q, k, v = arrays
+    s = hidden(scores(q, k), np.tri(100, dtype=bool))
+    check(library.attention, arrays, weighted(s, v), tier=tier, is_causal=True)
+
+
+@pytest.mark.parametrize(
+    ("tier", "options", "change"),
+    [
+        *(
+            (
+                tier,
+                {"window": 30, "is_causal": True},
+                lambda s, i, j: hidden(s, (j <= i) & (i - j < 30)),
+            )
+            for tier in ("portable", "wgmma")
+        ),
+        ("mma", {"softcap": 2.0}, lambda s, i, j: 2.0 * np.tanh(s / 2.0)),
+        (
+            "wgmma",
+            {"score_mod": lambda s, b, h, i, j: s - 0.1 * (i - j)},
+            lambda s, i, j: s - 0.1 * (i - j),
+        ),
+    ],
+)
+def test_changed_scores(tier: str, options: dict[str, Any], change: Callable[..., Any]):
+    arrays = [random(n, 1, 70, 32, dtype=BF16) for n in range(3)]
+    q, k, v = arrays
+    i, j = np.indices((70, 70))
+    wanted = weighted(change(scores(q, k), i, j), v)
+    check(library.attention, arrays, wanted, tier=tier, **options)
+
+
+@pytest.mark.parametrize("tier", ["portable", "wgmma"])
+def test_grouped_heads(tier: str):
+    q, k = random(0, 4, 40, 64, dtype=BF16), random(1, 2, 50, 64, dtype=BF16)
+    v = random(2, 2, 50, 64, dtype=BF16)
+    wanted = weighted(scores(q, k), v)
+    check(library.attention, [q, k, v], wanted, tier=tier)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "depth"),
+    [
+        ("j=grid,warps:4,regs:2;p=chunk:64,stages:1,wgmma", 128),
+        ("j=grid,warps:8,regs:2;p=chunk:64,block:32,stages:2,wgmma", 64),
+        ("j=grid,warps:4,regs:4;p=chunk:64,stages:2,mma", 128),
+        ("j=grid,warps:2,regs:2;p=chunk:32,block:16,stages:2,mma", 64),
+        ("j=grid,warps:2,regs:2;p=chunk:32,stages:1", 64),
+    ],
+)
+def test_schedules(schedule: str, depth: int):
+    arrays = [random(n, 1, 140, depth, dtype=BF16) for n in range(3)]
+    wanted = weighted(scores(*arrays[:2]), arrays[2])
+    text = check(library.attention, arrays, wanted, schedule)
+    assert ("nvgpu.device_async_copy" in text) == ("mma" in schedule)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [
+        ((64, 32, 64), np.float64),
+        ((70, 50, 41), np.float32),
+        ((70, 50, 41), np.float64),
+        ((1, 90, 130), np.float32),
+    ],
+)
+def test_product_of_matrices(dtype: Any, shape: tuple[int, int, int]):
+    n, m, k = shape
+    a, b = random(0, n, m, dtype=dtype), random(1, m, k, dtype=dtype)
+    wanted = a.astype(np.float64) @ b.astype(np.float64)
+
+    def product(a: moa.Array, b: moa.Array) -> moa.Array:
+        return moa.inner("add", "mul", a, b)
+
+    check(product, [a, b], wanted)
+
+
+@pytest.mark.parametrize("columns", [100, 1024, 5000])
+def test_rows_over_all_threads(columns: int):
+    x = random(0, 3, columns)
+    wide = x.astype(np.float64)
+    exponentials = np.exp(wide - wide.max(-1, keepdims=True))
+    softmax = exponentials / exponentials.sum(-1, keepdims=True)
+    check(library.softmax, [x], softmax, launches="threads")
+    total = np.log(np.exp(wide).sum(-1))
+    check(library.logsumexp, [x], total, launches="threads")
+    check(library.variance, [x], wide.var(-1), launches="threads")
+
+
+def test_rows_without_a_key_are_zero():
+    """The first of the keys that a row sees may be none; its sum is of nothing."""
+    arrays = [random(n, 1, 70, 16) for n in range(3)]
+    bias = np.zeros((70, 70), np.float32)
+    bias[5] = -np.inf
+    jit = moa.jit(library.attention, target="cuda", emulate=True)
+    found = jit(*arrays, bias=bias)
+    assert not found[0, 5].any()
+    assert np.isfinite(found).all()
+
+
+def test_large_scores_do_not_overflow():
+    arrays = [100 * random(n, 1, 64, 32) for n in range(3)]
+    arrays = [array.astype(BF16) for array in arrays]
+    wanted = weighted(scores(*arrays[:2]), arrays[2])
+    check(library.attention, arrays, wanted)
+
+
+def test_a_schedule_reads_as_it_prints():
+    for text in (
+        "i=grid,warps:4,regs:2;p=chunk:64,stages:2,mma",
+        "i=grid,groups:2,warps:8,regs:2;p=chunk:128,block:64,stages:2,wgmma",
+        "j=grid,block:64;i=grid,warps:4,regs:4;p=chunk:32,stages:2",
+        "p=chunk:4096,threads:256",
+    ):
+        assert str(parse_grid(text, ["i", "j"])) == text
+    assert parse_grid("p=chunk:512,threads:64", []) == Grid(
+        "", 2, chunk=512, stages=1, tier=""
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("i", "schedule: expected axis=resource:extent"),
+        ("i=grid,lanes:4", "schedule: expected one of grid, groups, warps"),
+        ("i=grid,warps:0", "schedule: warps of at least 1, got 0"),
+        ("p=chunk:64", "schedule: no axis has warps or threads in 'p=chunk:64'"),
+        ("p=chunk:64,threads:40", "schedule: threads of folded axes in whole warps"),
+    ],
+)
+def test_schedules_that_are_none(text: str, message: str):
+    with pytest.raises(CompileError, match=re.escape(message)):
+        parse_grid(text, ["i", "j"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tier": "tma"}, "unknown tier: expected one of portable, mma, wgmma"),
+        (
+            {"tier": "wgmma", "chip": "sm_80"},
+            "tier wgmma: expected at most mma for chip sm_80",
+        ),
+        (
+            {"tier": "mma", "chip": "sm_75"},
+            "tier mma: expected at most portable for chip sm_75",
+        ),
+    ],
+)
+def test_tiers_that_there_are_not(options: dict[str, Any], message: str):
+    with pytest.raises(CompileError, match=re.escape(message)):
+        moa.jit(library.softmax, target="cuda", **options)
+
+
+@pytest.mark.parametrize(
+    ("chip", "instruction"),
+    [("sm_90a", "wgmma.mma_async"), ("sm_80", "mma.sync"), ("sm_75", "fma.rn")],
+)
+def test_the_tier_follows_from_the_chip(chip: str, instruction: str):
+    spec = moa.ArraySpec((2, 128, 64), "bfloat16")
+    compiled = moa.jit(library.attention, target="cuda", chip=chip).lower(*[spec] * 3)
+    text = compiled.text("asm")
+    assert instruction in text
+    assert ("cp.async" in text) == (chip != "sm_75")
