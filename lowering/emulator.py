@@ -32,8 +32,6 @@ from moa_dialect.lowering.warp_groups import WarpGroup
 MOST_SHARED_BYTES = 227 * 1024
 """The memory of a block that the largest GPUs have."""
 
-_ARENA_BYTES = 1 << 18
-
 FROM_GPU = (
     "convert-nvgpu-to-nvvm,"
     "gpu.module(convert-vector-to-scf,convert-scf-to-cf,expand-strided-metadata,"
@@ -58,12 +56,16 @@ class Emulator:
         kernels: what is known of each kernel, by its name.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, checks: bool = False) -> None:
         """Compile kernels.
 
         Args:
             text: a module with one `gpu.module` that holds `gpu.func` kernels or
                 `llvm.func` kernels, in upstream's dialects.
+            checks: whether each access to memory is checked: to lie within the arrays
+                of the launch or the memory of the block, and, if barriers of whole
+                blocks are all that orders their warps, that no two warps access the
+                same bytes of the latter between barriers, one of them to write.
 
         Raises:
             CompileError: if upstream does not take the text, or it has an operation
@@ -80,8 +82,10 @@ class Emulator:
             module = Parser(bare_context(), generic).parse_module()
         except ParseError as error:
             raise CompileError(f"cannot read upstream's text: {error}") from None
-        prefix = f"moa_kernel_{hashlib.sha256(generic.encode()).hexdigest()[:24]}"
-        kernels, self._shared = to_coroutines(module, prefix)
+        key = hashlib.sha256(f"{checks}{generic}".encode()).hexdigest()
+        prefix = f"moa_kernel_{key[:24]}"
+        kernels, self._shared = to_coroutines(module, prefix, checks)
+        self.checks = checks
         self.kernels: dict[str, KernelCode] = {each.name: each for each in kernels}
         self._runtime = runtime.functions()
         symbols = [each.symbol for each in kernels]
@@ -100,6 +104,7 @@ class Emulator:
         shared_bytes: int = 0,
         order: str = "forward",
         seed: int = 0,
+        memory: Sequence[tuple[int, int]] | None = None,
     ) -> None:
         """Run a kernel, block after block.
 
@@ -113,15 +118,18 @@ class Emulator:
             order: in which order threads go on: `forward`, `reverse`, or `random`,
                 which takes another one for each block.
             seed: what random orders are drawn from.
+            memory: the addresses and the sizes in bytes of all that the kernel may
+                access, if that is to be checked.
 
         Raises:
             KernelError: for a launch that does not fit the kernel, threads that wait
                 for each other, a warp-wide operation without the warp, an address
-                that is not aligned, or a write beyond the memory of the block.
+                that is not aligned, or a write beyond the memory of the block; with
+                checks, for any access beyond the arrays or that memory, and races.
         """
         code = self._checked(kernel, grid, block, words, shared_bytes, order)
         size = self._shared.static_bytes + shared_bytes
-        run = _Launch(self, code, block, words, size)
+        run = _Launch(self, code, block, words, size, memory)
         generator = np.random.default_rng(seed)
         for z in range(grid[2]):
             for y in range(grid[1]):
@@ -228,14 +236,22 @@ class _Launch:
         block: tuple[int, int, int],
         words: Sequence[int],
         shared_bytes: int,
+        memory: Sequence[tuple[int, int]] | None,
     ) -> None:
         self.code = code
+        self.checks = 0
+        if emulator.checks:
+            bounds = runtime.BOUNDS * (memory is not None)
+            self.checks = runtime.CHECKED | bounds | runtime.RACES * code.ordered
+        ranges = [(first, first + size) for first, size in memory or ()]
+        self.ranges = np.array(ranges, np.uint64).reshape(-1, 2)
+        self.shadow = np.zeros((2, shared_bytes), np.int32)
         self.block_size = block
         self.threads = block[0] * block[1] * block[2]
         self.rows = -(-self.threads // 32) * 32
         self.words = np.array([word & (1 << 64) - 1 for word in words], np.uint64)
         self.shared_bytes = shared_bytes
-        self.arena = _aligned(_ARENA_BYTES, _ARENA_BYTES)
+        self.arena = _aligned(runtime.ARENA_BYTES, runtime.ARENA_BYTES)
         size = self.rows * code.row_words
         self.state = _aligned(4 * size, 64).view(np.int32).reshape(self.rows, -1)
         self.record = np.zeros(runtime.BLOCK_WORDS, np.int32)
@@ -273,8 +289,17 @@ class _Launch:
         record[runtime.NCTAID : runtime.NCTAID + 3] = grid
         record[runtime.NTID : runtime.NTID + 3] = self.block_size
         record[runtime.THREADS] = self.threads
-        shared = record[runtime.SHARED : runtime.SHARED + 2].view(np.int64)
-        shared[0] = self.arena.ctypes.data
+        for word, array in (
+            (runtime.SHARED, self.arena),
+            (runtime.RANGES_AT, self.ranges),
+            (runtime.SHADOW, self.shadow),
+        ):
+            record[word : word + 2].view(np.int64)[0] = array.ctypes.data
+        record[runtime.CHECKS] = self.checks
+        record[runtime.EPOCH] = 1
+        record[runtime.SIZE] = self.shared_bytes
+        record[runtime.RANGES] = len(self.ranges)
+        self.shadow.fill(0)
         is_plain = bool(np.all(np.diff(order) == 1) or np.all(np.diff(order) == -1))
         record[runtime.RANDOM] = 0 if is_plain else int(order[0]) * 2 + 1
         rows, handles = _memref(self.state), _memref(self.handles)
@@ -313,8 +338,7 @@ class _Launch:
             end = self._call("run", *rows, *handles, *_memref(order), *_memref(record))
             thread = int(record[runtime.CURRENT])
             if record[runtime.ERROR]:
-                reason = runtime.FAILURES[int(record[runtime.ERROR])]
-                raise KernelError(f", thread {thread}: {reason}")
+                raise KernelError(f", thread {thread}: {self._failure()}")
             if end == runtime.FINISHED:
                 break
             if end == runtime.CALLS:
@@ -334,6 +358,28 @@ class _Launch:
             background.engine.end()
         except KernelError as error:
             raise KernelError(f": {error}") from None
+
+    def _failure(self) -> str:
+        record = self.record
+        code = int(record[runtime.ERROR])
+        place = int(record[runtime.PLACE : runtime.PLACE + 2].view(np.int64)[0])
+        reason = runtime.FAILURES[code]
+        if code == runtime.RACE:
+            return f"{reason}: byte {place}, after thread {int(record[runtime.OTHER])}"
+        if code == runtime.OUT_OF_BOUNDS:
+            at = place - self.arena.ctypes.data
+            if 0 <= at < self.arena.size:
+                return f"{reason}: byte {at} of {self.shared_bytes} shared bytes"
+            # The array that begins next before the address is meant, most likely.
+            before = [
+                (place - int(first), int(last - first), number)
+                for number, (first, last) in enumerate(self.ranges)
+                if int(first) <= place
+            ]
+            if before:
+                offset, size, number = min(before)
+                return f"{reason}: byte {offset} of the {size} of array {number}"
+        return reason
 
     def _land(self, background: _Background, number: int) -> None:
         try:
