@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Sequence
 from ctypes import c_int32, c_void_p
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -71,29 +72,12 @@ class Emulator:
             CompileError: if upstream does not take the text, or it has an operation
                 that is not emulated.
         """
-        native = upstream.parse(text, upstream.new_context())
-        # What is in the llvm dialect already, the conversion does not take.
-        names = upstream.operations_beside(native, ("llvm.", "nvvm."))
-        has_gpu = any(name.startswith("gpu.") for name in names if name != "gpu.module")
-        pipeline = (FROM_GPU if has_gpu else "") + TO_LLVM
-        upstream.run_pipeline(native, pipeline, verify_each=False)
-        generic = str(native.operation.get_asm(print_generic_op_form=True))
-        try:
-            module = Parser(bare_context(), generic).parse_module()
-        except ParseError as error:
-            raise CompileError(f"cannot read upstream's text: {error}") from None
-        key = hashlib.sha256(f"{checks}{generic}".encode()).hexdigest()
-        prefix = f"moa_kernel_{key[:24]}"
-        kernels, self._shared = to_coroutines(module, prefix, checks)
+        found = _compiled(text, checks)
+        self.kernels: dict[str, KernelCode] = {each.name: each for each in found.codes}
         self.checks = checks
-        self.kernels: dict[str, KernelCode] = {each.name: each for each in kernels}
+        self._static_bytes = found.static_bytes
+        self._code = found.addresses
         self._runtime = runtime.functions()
-        symbols = [each.symbol for each in kernels]
-        entries = loader.loaded(_object_code(module, symbols), symbols)
-        self._code = {
-            each.name: _address(entry)
-            for each, entry in zip(kernels, entries, strict=True)
-        }
 
     def launch(
         self,
@@ -128,7 +112,7 @@ class Emulator:
                 checks, for any access beyond the arrays or that memory, and races.
         """
         code = self._checked(kernel, grid, block, words, shared_bytes, order)
-        size = self._shared.static_bytes + shared_bytes
+        size = self._static_bytes + shared_bytes
         run = _Launch(self, code, block, words, size, memory)
         generator = np.random.default_rng(seed)
         for z in range(grid[2]):
@@ -176,13 +160,47 @@ class Emulator:
                 f"kernel '{kernel}': expected no negative number of blocks, "
                 f"got {'x'.join(map(str, grid))}"
             )
-        size = self._shared.static_bytes + shared_bytes
+        size = self._static_bytes + shared_bytes
         if size > MOST_SHARED_BYTES:
             raise KernelError(
                 f"kernel '{kernel}': expected at most {MOST_SHARED_BYTES} bytes of "
                 f"shared memory, got {size}"
             )
         return code
+
+
+@dataclass(frozen=True)
+class _Compiled:
+    """The kernels of a module, where they are, and the memory their blocks have."""
+
+    codes: list[KernelCode]
+    addresses: dict[str, int]
+    static_bytes: int
+
+
+@lru_cache(maxsize=256)
+def _compiled(text: str, checks: bool) -> _Compiled:
+    """Compile and load the kernels of a module."""
+    native = upstream.parse(text, upstream.new_context())
+    # What is in the llvm dialect already, the conversion does not take.
+    names = upstream.operations_beside(native, ("llvm.", "nvvm."))
+    has_gpu = any(name.startswith("gpu.") for name in names if name != "gpu.module")
+    pipeline = (FROM_GPU if has_gpu else "") + TO_LLVM
+    upstream.run_pipeline(native, pipeline, verify_each=False)
+    generic = str(native.operation.get_asm(print_generic_op_form=True))
+    try:
+        module = Parser(bare_context(), generic).parse_module()
+    except ParseError as error:
+        raise CompileError(f"cannot read upstream's text: {error}") from None
+    key = hashlib.sha256(f"{checks}{generic}".encode()).hexdigest()
+    kernels, shared = to_coroutines(module, f"moa_kernel_{key[:24]}", checks)
+    runtime.functions()
+    symbols = [each.symbol for each in kernels]
+    entries = loader.loaded(_object_code(module, symbols), symbols)
+    addresses = {
+        each.name: _address(entry) for each, entry in zip(kernels, entries, strict=True)
+    }
+    return _Compiled(kernels, addresses, shared.static_bytes)
 
 
 def _object_code(module: ModuleOp, symbols: Sequence[str]) -> bytes:
