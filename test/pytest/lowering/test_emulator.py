@@ -381,6 +381,90 @@ def test_a_module_without_a_gpu_module():
         Emulator("module {}")
 
 
+# Checks of each access.
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(
+    ("first", "second"), [("", "gpu.barrier"), ("gpu.barrier", "")]
+)
+def test_races_are_reported_in_every_order(first: str, second: str, order: str):
+    checked = Emulator(matmul("f32", first, second), checks=True)
+    a, b, c = np.ones((16, 32), "f"), np.ones((32, 16), "f"), np.ones((16, 16), "f")
+    with pytest.raises(
+        KernelError,
+        match=r"'matmul', block \(0, 0, 0\), thread \d+: a race: bytes of shared "
+        r"memory that two warps access without a barrier: byte \d+, after thread \d+",
+    ):
+        checked.launch("matmul", (1, 1, 1), (16, 16, 1), words(a, b, c), order=order)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_no_race_is_seen_where_there_is_none(order: str):
+    checked = Emulator(matmul("f32"), checks=True)
+    a, b, c = np.ones((32, 32), "f"), np.ones((32, 32), "f"), np.ones((32, 32), "f")
+    memory = [(x.ctypes.data, x.nbytes) for x in (a, b, c)]
+    checked.launch(
+        "matmul", (2, 2, 1), (16, 16, 1), words(a, b, c), order=order, memory=memory
+    )
+    np.testing.assert_array_equal(c, 32)
+
+
+@pytest.mark.parametrize(("rows", "at", "number"), [(31, 3968, 0), (30, 3840, 0)])
+def test_accesses_beyond_an_array_are_reported(rows: int, at: int, number: int):
+    checked = Emulator(matmul("f32"), checks=True)
+    # The arrays lie in one, so that what is read beyond the first is there.
+    whole = np.ones((3, 32, 32), "f")
+    a, b, c = whole
+    memory = [(a.ctypes.data, 128 * rows)]
+    memory += [(x.ctypes.data, x.nbytes) for x in (b, c)]
+    with pytest.raises(
+        KernelError,
+        match=rf"block \(0, 1, 0\), thread \d+: an access beyond the arrays of the "
+        rf"launch or the shared memory: byte {at} of the {at} of array {number}",
+    ):
+        checked.launch("matmul", (2, 2, 1), (16, 16, 1), words(a, b, c), memory=memory)
+    assert (c[:16] == 32).all()
+    assert (c[16:] == 1).all()
+
+
+def test_accesses_beyond_shared_memory_are_reported_where_they_are():
+    checked = Emulator(module(DYNAMIC), checks=True)
+    with pytest.raises(
+        KernelError, match=r"thread 99: an access beyond .*: byte 396 of 396 shared"
+    ):
+        checked.launch(
+            "reversed",
+            (1, 1, 1),
+            (100, 1, 1),
+            words(np.zeros(100, "f")),
+            shared_bytes=396,
+        )
+
+
+def test_memory_of_a_thread_is_its_own():
+    text = module("""
+  gpu.func @f(%a: memref<?xf32>) kernel {
+    %t = gpu.thread_id x
+    %own = memref.alloca() : memref<4xf32>
+    %c4 = arith.constant 4 : index
+    %i = arith.remui %t, %c4 : index
+    %x = memref.load %a[%t] : memref<?xf32>
+    memref.store %x, %own[%i] : memref<4xf32>
+    gpu.barrier
+    %y = memref.load %own[%i] : memref<4xf32>
+    %z = arith.addf %y, %y : f32
+    memref.store %z, %a[%t] : memref<?xf32>
+    gpu.return
+  }""")
+    a = np.arange(64, dtype="f")
+    memory = [(a.ctypes.data, a.nbytes)]
+    Emulator(text, checks=True).launch(
+        "f", (1, 1, 1), (64, 1, 1), words(a), memory=memory
+    )
+    np.testing.assert_array_equal(a, 2 * np.arange(64))
+
+
 MATH = """
   gpu.func @f(%a: memref<?xf32>, %b: memref<?xf64>) kernel {
     %t = gpu.thread_id x

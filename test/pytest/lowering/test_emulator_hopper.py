@@ -790,7 +790,9 @@ def ring(
   }}""")
 
 
-def ring_product(text: str, order: str = "forward") -> tuple[Array, Array]:
+def ring_product(
+    text: str, order: str = "forward", checks: bool = False
+) -> tuple[Array, Array]:
     random = np.random.default_rng(0)
     k = 64 * STEPS
     a = random.standard_normal((64, k)).astype(BF16)
@@ -798,13 +800,14 @@ def ring_product(text: str, order: str = "forward") -> tuple[Array, Array]:
     c = np.zeros((64, 32), np.float32)
     ma = TensorMap(a.ctypes.data, 2, (k, 64), (2 * k,), (64, 64), 128).encoded()
     mb = TensorMap(b.ctypes.data, 2, (k, 32), (2 * k,), (64, 32), 128).encoded()
-    emulator(text).launch(
+    emulator(text, checks).launch(
         "ring",
         (1, 1, 1),
         (256, 1, 1),
         bare(ma, mb, c),
         shared_bytes=STAGES * (A_BYTES + B_BYTES),
         order=order,
+        memory=[(c.ctypes.data, c.nbytes)],
     )
     return c, a.astype("f") @ b.astype("f").T
 
@@ -812,6 +815,11 @@ def ring_product(text: str, order: str = "forward") -> tuple[Array, Array]:
 @pytest.mark.parametrize("order", ORDERS)
 def test_a_ring_of_stages(order: str):
     given, expected = ring_product(ring(), order)
+    np.testing.assert_allclose(given, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_ring_with_checks():
+    given, expected = ring_product(ring(), checks=True)
     np.testing.assert_allclose(given, expected, rtol=1e-3, atol=1e-3)
 
 

@@ -547,18 +547,19 @@ def pipeline(barrier: bool = True, ahead: int = 1, transposed: bool = True) -> s
   }}""")
 
 
-def gemm(text: str, order: str) -> tuple[Array, Array]:
+def gemm(text: str, order: str, checks: bool = False) -> tuple[Array, Array]:
     random = np.random.default_rng(0)
     a = random.standard_normal((16, K)).astype(ml_dtypes.bfloat16)
     b = random.standard_normal((K, 32)).astype(ml_dtypes.bfloat16)
     c = np.zeros((16, 32), np.float32)
-    emulator(text).launch(
+    emulator(text, checks).launch(
         "gemm",
         (1, 1, 1),
         (128, 1, 1),
         bare(a, b, c),
         shared_bytes=3 * 1536,
         order=order,
+        memory=[(x.ctypes.data, x.nbytes) for x in (a, b, c)],
     )
     return c, a.astype("f") @ b.astype("f")
 
@@ -584,6 +585,18 @@ def test_a_product_without_its_barrier(order: str):
 def test_a_product_with_b_not_transposed():
     given, expected = gemm(pipeline(transposed=False), "forward")
     assert not np.allclose(given, expected, atol=1)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_product_with_copies_ahead_has_no_race(order: str):
+    given, expected = gemm(pipeline(), order, checks=True)
+    np.testing.assert_allclose(given, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_product_without_its_barrier_has_a_race(order: str):
+    with pytest.raises(KernelError, match="a race: bytes of shared memory"):
+        gemm(pipeline(barrier=False), order, checks=True)
 
 
 # Instructions on scalars.
