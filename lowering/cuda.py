@@ -28,10 +28,12 @@ from moa_dialect.lowering.kernel import STATUS_WORDS, Kernel, address_of
 
 MAGIC = b"moa gpu kernel 1\n"
 
-WORKSPACE, NEEDED, FIRST = 0, 1, 2
+WORKSPACE, NEEDED, DEVICE_STATUS, FIRST = 0, 1, 2, 3
 """Words of a plan, as `moa_dialect.lowering.plan_launches` says."""
 
 HEAD = 8
+
+_STATUS_BYTES, _NOTHING_BYTES = 8 * (STATUS_WORDS + 1), 16
 
 
 @dataclass(frozen=True)
@@ -56,17 +58,20 @@ class DeviceCompilation:
         launches: what it plans, in order.
         code: PTX, or for the emulator the kernels as MLIR.
         chip: the chip that the code is for.
+        checks: whether kernels check values in arrays.
     """
 
     host: Compilation
     launches: tuple[Launch, ...]
     code: bytes
     chip: str
+    checks: bool = False
 
     def to_bytes(self) -> bytes:
         """The content of an entry of the cache."""
         launches = [asdict(launch) for launch in self.launches]
-        head = json.dumps({"chip": self.chip, "launches": launches}).encode()
+        entry = {"chip": self.chip, "checks": self.checks, "launches": launches}
+        head = json.dumps(entry).encode()
         host = self.host.to_bytes()
         sizes = (len(part).to_bytes(8, "little") for part in (head, host))
         body = b"".join((*sizes, head, host, self.code))
@@ -89,7 +94,9 @@ class DeviceCompilation:
         )
         if host is None:
             return None
-        return DeviceCompilation(host, launches, body[end:], head["chip"])
+        return DeviceCompilation(
+            host, launches, body[end:], head["chip"], head["checks"]
+        )
 
 
 class _Plan:
@@ -130,6 +137,7 @@ class PlannedKernel(Kernel):
     ) -> None:
         self.compilation = compilation
         self.launches = compilation.launches
+        self._checks = compilation.checks
         host = compilation.host.signature
         # To the caller the plan is no result.
         super().__init__(replace(host, outputs=host.outputs[:-1]), entries)
@@ -144,6 +152,7 @@ class PlannedKernel(Kernel):
         extents: Sequence[int],
         new: New,
         scratch: Scratch,
+        status: int = 0,
     ) -> tuple[_Plan, list[Any], Any]:
         """Have the host function plan a call.
 
@@ -152,6 +161,7 @@ class PlannedKernel(Kernel):
             extents: the dynamic extents of the arguments, in order.
             new: makes the memory of results.
             scratch: makes device memory.
+            status: where the status is that kernels write.
 
         Returns:
             The plan, the results, and device memory that must live until the kernels
@@ -165,7 +175,7 @@ class PlannedKernel(Kernel):
         except IndexError:
             frame = _Plan(self._size, self.launches)
         words, plan, pack = frame.words, frame.plan, self._pack_plan
-        plan[WORKSPACE] = 0
+        plan[WORKSPACE], plan[DEVICE_STATUS] = 0, status
         shapes: Sequence[Sequence[int]] = self._shapes
         found: list[int] = []
         if self._extents is not None:
@@ -236,7 +246,10 @@ class EmulatedKernel(PlannedKernel):
             array = np.empty(size + 256, np.uint8)
             return array, -(-address_of(array) // 256) * 256
 
-        frame, results, memory = self.planned(pointers, extents, new, scratch)
+        status = np.zeros(STATUS_WORDS + 1, np.int64)
+        frame, results, memory = self.planned(
+            pointers, extents, new, scratch, address_of(status)
+        )
         for launch, (at, _) in zip(self.launches, frame.launches, strict=True):
             number, *sizes, shared = frame.plan[at : at + HEAD]
             if number and 0 not in sizes:
@@ -250,6 +263,8 @@ class EmulatedKernel(PlannedKernel):
                 )
         del memory
         self.release(frame)
+        if status[0]:
+            raise self._failure(*map(int, status[:STATUS_WORDS]))
         return results
 
 
@@ -272,6 +287,7 @@ class CudaKernel(PlannedKernel):
         self._shared: dict[tuple[int, int], int] = {}
         self._lock = Lock()
         self._types: Any = None
+        self._statuses: dict[int, tuple[Any, int]] = {}
 
     # Launches.
 
@@ -316,6 +332,27 @@ class CudaKernel(PlannedKernel):
                 found.allow_shared(function, shared)
                 self._shared[device, index] = shared
 
+    def _status(self, found: Driver, device: int) -> int:
+        """Where kernels report failed checks to: memory of the host that they see.
+
+        Raises:
+            MoaError: if one of an earlier call has failed by now.
+        """
+        if device not in self._statuses:
+            with self._lock:
+                size = _STATUS_BYTES + _NOTHING_BYTES
+                host, address = found.allocate_on_host(size)
+                words = (ctypes.c_int64 * (size // 8)).from_address(host)
+                self._statuses[device] = words, address
+        words, address = self._statuses[device]
+        if words[0]:
+            error = self._failure(*words[:STATUS_WORDS])
+            # The last word lets kernels report again.
+            for number in range(STATUS_WORDS + 1):
+                words[number] = 0
+            raise type(error)(f"{error} (in an earlier call)")
+        return address
+
     # Tensors.
 
     def call_tensors(self, torch: Any, tensors: Sequence[Any]) -> Any:
@@ -331,6 +368,8 @@ class CudaKernel(PlannedKernel):
 
         Raises:
             ShapeError: for extents that do not fit together.
+            IndexRangeError: for an index in the data of an earlier call, found out of
+                range since: a call does not wait for its own checks of data.
             DeviceError: for what the driver reports.
         """
         if self._types is None:
@@ -378,10 +417,17 @@ class CudaKernel(PlannedKernel):
             result = torch.empty(size, dtype=torch.uint8, device=place)
             return result, result.data_ptr()
 
-        frame, results, memory = self.planned(pointers, extents, new, scratch)
         found = self._driver or driver()
         found.enter(found.context(device))
         try:
+            status = 0
+            if self._checks:
+                status = self._status(found, device)
+                # A failed check may leave index 0 of an empty array to read.
+                pointers = [p or status + _STATUS_BYTES for p in pointers]
+            frame, results, memory = self.planned(
+                pointers, extents, new, scratch, status
+            )
             self._launch(found, device, frame, _stream(torch, device))
         finally:
             found.leave()
@@ -468,6 +514,7 @@ class CudaKernel(PlannedKernel):
 
         Raises:
             ShapeError: for extents that do not fit together.
+            IndexRangeError: for an index in the data that is out of range.
             DeviceError: for what the driver reports.
         """
         found = self._driver or driver()
@@ -495,14 +542,22 @@ class CudaKernel(PlannedKernel):
                 size = dtype.itemsize
                 for extent in shape:
                     size *= next(known) if extent < 0 else extent
-                there.append(allocate(size))
+                there.append(allocate(max(size, _NOTHING_BYTES)))
                 found.write(there[-1], pointer, size)
-            frame, results, _ = self.planned(there, extents, new, scratch)
+            status = np.zeros(STATUS_WORDS + 1, np.int64)
+            reported = allocate(status.nbytes) if self._checks else 0
+            if reported:
+                found.write(reported, address_of(status), status.nbytes)
+            frame, results, _ = self.planned(there, extents, new, scratch, reported)
             self._launch(found, device, frame, 0)
             outputs = frame.words[STATUS_WORDS + len(there) :]
             for array, address in zip(results, outputs, strict=False):
                 found.read(address_of(array), address, array.nbytes)
+            if reported:
+                found.read(address_of(status), reported, status.nbytes)
             self.release(frame)
+        if status[0]:
+            raise self._failure(*map(int, status[:STATUS_WORDS]))
         return results
 
 

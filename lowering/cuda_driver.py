@@ -27,6 +27,8 @@ UNASKED_SHARED = 48 << 10
 _ERROR_LOG, _ERROR_LOG_SIZE = 5, 6
 _LOG_BYTES = 8192
 
+_PORTABLE, _MAPPED = 1, 2
+
 _WORD = ctypes.c_uint64
 
 _ARGUMENTS: dict[str, tuple[Any, ...]] = {
@@ -44,6 +46,8 @@ _ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "cuGetErrorString": (c_int, POINTER(c_char_p)),
     "cuMemAlloc_v2": (POINTER(_WORD), c_size_t),
     "cuMemFree_v2": (_WORD,),
+    "cuMemHostAlloc": (POINTER(c_void_p), c_size_t, c_uint),
+    "cuMemHostGetDevicePointer_v2": (POINTER(_WORD), c_void_p, c_uint),
     "cuMemcpyHtoD_v2": (_WORD, c_void_p, c_size_t),
     "cuMemcpyDtoH_v2": (c_void_p, _WORD, c_size_t),
 }
@@ -184,6 +188,23 @@ class Driver:
         """Free device memory."""
         if address:
             self._call("cuMemFree_v2", address)
+
+    def allocate_on_host(self, size: int) -> tuple[int, int]:
+        """Allocate memory of the host, zeros, that all devices can read and write.
+
+        It is not freed again.
+
+        Returns:
+            Its address for the host, and for the current context's device.
+
+        Raises:
+            DeviceError: if there is not as much.
+        """
+        host, address = c_void_p(), _WORD()
+        self._call("cuMemHostAlloc", byref(host), size, _PORTABLE | _MAPPED)
+        ctypes.memset(host, 0, size)
+        self._call("cuMemHostGetDevicePointer_v2", byref(address), host, 0)
+        return host.value or 0, address.value
 
     def write(self, address: int, source: int, size: int) -> None:
         """Copy host memory to device memory."""

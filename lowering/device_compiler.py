@@ -20,7 +20,11 @@ from moa_dialect.lowering import compiler, nvvm
 from moa_dialect.lowering.chips import CHIP, check_chip
 from moa_dialect.lowering.cuda import DeviceCompilation, Launch
 from moa_dialect.lowering.engine import find_entry
-from moa_dialect.lowering.plan_launches import LAUNCHES, PlanLaunchesPass
+from moa_dialect.lowering.plan_launches import (
+    DEVICE_CHECKS,
+    LAUNCHES,
+    PlanLaunchesPass,
+)
 
 
 def host_module(module: ModuleOp) -> ModuleOp:
@@ -65,7 +69,8 @@ def compilation_of(
         code = nvvm.device_text(module)
     else:
         code = nvvm.ptx(nvvm.nvvm_dialect(module, chip, features))
-    return DeviceCompilation(compilation, launches, code.encode(), chip)
+    checks = DEVICE_CHECKS in function.attributes
+    return DeviceCompilation(compilation, launches, code.encode(), chip, checks)
 
 
 def _launches(function: FuncOp) -> tuple[Launch, ...]:

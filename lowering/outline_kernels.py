@@ -29,6 +29,7 @@ from xdsl.dialects.builtin import (
     SymbolRefAttr,
     UnitAttr,
     i1,
+    i64,
 )
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
@@ -38,8 +39,10 @@ from xdsl.traits import is_side_effect_free
 from xdsl.utils.hints import isa
 
 from moa_dialect.errors import CompileError
+from moa_dialect.lowering.kernel import STATUS_WORDS
 from moa_dialect.lowering.to_scf import has_status
 from moa_dialect.passes.infer_shapes import functions_of
+from moa_dialect.passes.to_onf import STATUS
 from moa_dialect.scalar_code import constant
 from moa_dialect.types import dtype_of
 
@@ -52,6 +55,7 @@ LOCAL_BYTES = 1 << 12
 The driver sets aside as much for each thread that the device can hold at a time.
 """
 
+_ATOMIC_ADD = 1
 _INDEX = IndexType()
 _AXES = (gpu.DimensionEnum.X, gpu.DimensionEnum.Y, gpu.DimensionEnum.Z)
 
@@ -246,10 +250,17 @@ class _Outlining:
                         f"branch that runs on the device"
                     )
                 if self.status is not None and self.status in inner.operands:
-                    raise CompileError(
-                        f"@{self.name}: a check of values in arrays, such as of an "
-                        f"index that data give, cannot be made on a GPU yet"
-                    )
+                    self._check_on_device(self.status)
+
+    def _check_on_device(self, status: SSAValue) -> None:
+        """Have a status that kernels write beside that of the host."""
+        if status not in self.shared:
+            entry = Builder(InsertPoint.at_start(self.function.body.block))
+            size = entry.insert(constant(STATUS_WORDS + 1, _INDEX)).result
+            memory = device_memory(i64, size, entry)
+            assert isinstance(memory.owner, gpu.AllocOp)
+            memory.owner.attributes[STATUS] = UnitAttr()
+            self.shared[status] = memory
 
     def _groups_using(self, value: SSAValue) -> set[_Group]:
         """The kernels that a value is used in."""
@@ -449,6 +460,46 @@ def _is_flat(type_: Attribute) -> bool:
     )
 
 
+def report_once(status: SSAValue, ops: Sequence[Operation]) -> list[Operation]:
+    """Let one thread alone store into a status, of all threads whose checks fail.
+
+    The word after the status counts them, so that none has to look at the status
+    before, which may be memory of the host. Gives what the operations are then.
+    """
+    kept: list[Operation] = []
+    stores: dict[Block, list[memref.StoreOp]] = {}
+    for op in ops:
+        for inner in list(op.walk()):
+            if isinstance(inner, memref.StoreOp) and inner.memref is status:
+                assert inner.parent is not None
+                stores.setdefault(inner.parent, []).append(inner)
+            elif isinstance(inner, memref.LoadOp) and inner.memref is status:
+                none = constant(0, i64)
+                Rewriter.replace_op(inner, none)
+                op = none if op is inner else op
+        kept.append(op)
+    for found in stores.values():
+        builder = Builder(InsertPoint.before(found[-1]))
+        one = builder.insert(constant(1, i64)).result
+        slot = builder.insert(constant(STATUS_WORDS, _INDEX)).result
+        before = memref.AtomicRMWOp.build(
+            operands=[one, status, [slot]],
+            properties={"kind": IntegerAttr(_ATOMIC_ADD, i64)},
+            result_types=[i64],
+        )
+        builder.insert(before)
+        none = builder.insert(constant(0, i64)).result
+        is_first = arith.CmpiOp(before.results[0], none, "eq")
+        builder.insert(is_first)
+        inside = Block()
+        builder.insert(scf.IfOp(is_first.result, (), Region(inside)))
+        for store in found:
+            store.detach()
+            inside.add_op(store)
+        inside.add_op(scf.YieldOp())
+    return kept
+
+
 @dataclass
 class _Kernel:
     """One kernel in the making."""
@@ -461,6 +512,9 @@ class _Kernel:
 
     def __post_init__(self) -> None:
         self.name = self.outlining.function.sym_name.data
+        status = self.outlining.status
+        if status is not None and status in self.outlining.shared:
+            self.group.ops = report_once(status, self.group.ops)
         launch = self.group.launch
         if launch is None:
             self.region = Region(Block())
@@ -867,8 +921,11 @@ class OutlineKernelsPass(ModulePass):
     (`gpu.alloc`), as does scratch memory of a task that is too large, or of a size too
     uncertain, to be local. `block` is the number of threads of a block.
 
-    The host does not read elements of arrays: a check of them is an error here, as is
-    a shape that depends on them.
+    The host does not read elements of arrays: a shape that depends on them is an error
+    here. A check of them, such as of an index that data give, is made in the kernel,
+    which stores a failure into a status of four words in device memory (`gpu.alloc`
+    with the attribute `moa.status`): the last word counts the threads whose checks
+    fail, and the first of them stores.
     """
 
     name = "moa-outline-kernels"

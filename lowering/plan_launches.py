@@ -4,6 +4,7 @@ A plan is an array of 64-bit words:
 
     0                    where the device memory of the function is (set by the caller)
     1                    how many bytes of it the function needs
+    2                    where the status that kernels write is (set by the caller)
     then, for each launch in order:
       number             1 + the number of the kernel; 0 if it is not launched
       grid               x, y and z
@@ -41,9 +42,10 @@ from xdsl.rewriter import InsertPoint, Rewriter
 from xdsl.utils.hints import isa
 
 from moa_dialect.errors import CompileError
+from moa_dialect.lowering.kernel import STATUS_WORDS
 from moa_dialect.lowering.to_scf import has_status
 from moa_dialect.passes.infer_shapes import functions_of
-from moa_dialect.passes.to_onf import RESULT
+from moa_dialect.passes.to_onf import RESULT, STATUS
 from moa_dialect.scalar_code import constant
 from moa_dialect.types import dtype_of
 
@@ -56,8 +58,11 @@ LAUNCHES = "moa.launches"
 It has the `kernel` and, in `arguments`, how many words each argument of it takes.
 """
 
-WORKSPACE, NEEDED, FIRST = 0, 1, 2
-"""Words of a plan: the two at its start, and where the launches begin."""
+WORKSPACE, NEEDED, DEVICE_STATUS, FIRST = 0, 1, 2, 3
+"""Words of a plan: those at its start, and where the launches begin."""
+
+DEVICE_CHECKS = "moa.device_checks"
+"""The attribute of a function whose kernels write a status."""
 
 HEAD = 8
 """How many words a launch has before its arguments."""
@@ -130,6 +135,11 @@ class _Plan:
         builder = Builder(InsertPoint.before(op))
         type_ = op.result.type
         assert isa(type_, MemRefType)
+        if STATUS in op.attributes:
+            self.function.attributes[DEVICE_CHECKS] = UnitAttr()
+            words = builder.insert(constant(STATUS_WORDS + 1, i64)).result
+            self.memory[op.result] = self._load(DEVICE_STATUS, builder), words
+            return
         (size,) = op.dynamicSizes
         count = builder.insert(arith.IndexCastOp(size, i64)).result
         width = builder.insert(constant(dtype_of(type_.element_type).itemsize, i64))
@@ -226,10 +236,12 @@ class PlanLaunchesPass(ModulePass):
     A function that has results gets one more argument, marked `moa.plan`, in front of
     the status: a flat array of 64-bit words. Word 0 is the address of the device memory
     that `gpu.alloc` takes parts of, which the caller provides, and word 1 receives how
-    many bytes that takes. After them come the launches in order: 1 + the number of the
-    kernel in its module, or 0 if the launch is in a branch that is not taken; grid and
-    block (x, y, z); bytes of dynamic shared memory; the words of the arguments. The
-    attribute `moa.launches` of the function lists kernels and sizes of arguments.
+    many bytes that takes; word 2 is the address of the status that kernels write, if
+    the function has `moa.device_checks`. After them come the launches in order: 1 + the
+    number of the kernel in its module, or 0 if the launch is in a branch that is not
+    taken; grid and block (x, y, z); bytes of dynamic shared memory; the words of the
+    arguments. The attribute `moa.launches` of the function lists kernels and sizes of
+    arguments.
 
     What is left is code of the host alone, and the kernels beside it.
     """

@@ -174,3 +174,50 @@ func.func @scratch(%b: memref<?xf32>, %n: index) {
 // CHECK:           memref.load %[[LITTLE]]
 // CHECK:           memref.store %{{.*}}, %[[MUCH]]
 // CHECK-NOT:     memref.dealloc
+
+// -----
+
+// A check of data is made in the kernel: the first thread that fails stores what.
+
+func.func @checked(%a: memref<?xf32>, %b: memref<?xf32> {moa.result}, %status: memref<3xi64> {moa.status}) {
+  %c0 = arith.constant 0 : index
+  %c1 = arith.constant 1 : index
+  %c2 = arith.constant 2 : index
+  %none = arith.constant 0 : i64
+  %number = arith.constant 1 : i64
+  %zero = arith.constant 0.0 : f32
+  %n = memref.dim %a, %c0 : memref<?xf32>
+  "scf.parallel"(%c0, %n, %c1) <{operandSegmentSizes = array<i32: 1, 1, 1, 0>}> ({
+  ^bb0(%i: index):
+    %x = memref.load %a[%i] : memref<?xf32>
+    %wrong = arith.cmpf olt, %x, %zero : f32
+    %before = memref.load %status[%c0] : memref<3xi64>
+    %first = arith.cmpi eq, %before, %none : i64
+    %report = arith.andi %wrong, %first : i1
+    scf.if %report {
+      memref.store %number, %status[%c0] : memref<3xi64>
+      memref.store %none, %status[%c1] : memref<3xi64>
+      memref.store %none, %status[%c2] : memref<3xi64>
+    }
+    memref.store %x, %b[%i] : memref<?xf32>
+    scf.reduce
+  }) : (index, index, index) -> ()
+  func.return
+}
+// CHECK-LABEL: func.func @checked(
+// CHECK:         %[[FOUR:.*]] = arith.constant 4 : index
+// CHECK:         %[[STATUS:.*]] = "gpu.alloc"(%[[FOUR]]) {{.*}} {moa.status} : (index) -> memref<?xi64>
+// CHECK:         "gpu.launch_func"({{.*}}%[[STATUS]]
+// CHECK:       "gpu.func"()
+// CHECK:         %[[WRONG:.*]] = arith.cmpf olt
+// CHECK-NOT:     memref.load
+// CHECK:         scf.if
+// CHECK:           %[[ONE:.*]] = arith.constant 1 : i64
+// CHECK:           %[[COUNTER:.*]] = arith.constant 3 : index
+// CHECK:           %[[BEFORE:.*]] = "memref.atomic_rmw"(%[[ONE]], %[[STATUS:.*]], %[[COUNTER]]) <{kind = 1 : i64}>
+// CHECK:           %[[FIRST:.*]] = arith.cmpi eq, %[[BEFORE]], %
+// CHECK-NEXT:      scf.if %[[FIRST]] {
+// CHECK-NEXT:        memref.store %{{.*}}, %[[STATUS]]
+// CHECK-NEXT:        memref.store %{{.*}}, %[[STATUS]]
+// CHECK-NEXT:        memref.store %{{.*}}, %[[STATUS]]
+// CHECK-NEXT:      }

@@ -27,17 +27,17 @@ builtin.module attributes {gpu.container_module} {
   }) : () -> ()
 }
 
-// The plan is the last argument but the status: 2 words, 8 of the launch, 1 + 5 of its
+// The plan is the last argument but the status: 3 words, 8 of the launch, 1 + 5 of its
 // arguments.
 // CHECK-LABEL: func.func @f(
-// CHECK-SAME:      %[[A:.*]]: memref<?xf32>, %[[B:.*]]: memref<?xf32> {moa.result}, %[[PLAN:.*]]: memref<16xi64> {moa.result, moa.plan}, %[[STATUS:.*]]: memref<3xi64> {moa.status})
+// CHECK-SAME:      %[[A:.*]]: memref<?xf32>, %[[B:.*]]: memref<?xf32> {moa.result}, %[[PLAN:.*]]: memref<17xi64> {moa.result, moa.plan}, %[[STATUS:.*]]: memref<3xi64> {moa.status})
 // CHECK-SAME:      moa.launches = [{kernel = @kernels::@second, arguments = [1 : i64, 5 : i64]}]
 // Nothing is needed so far; a launch in a branch may not happen.
 // CHECK-NEXT:    %[[NONE:.*]] = arith.constant 0 : i64
 // CHECK-NEXT:    %[[NEEDED:.*]] = arith.constant 1 : index
 // CHECK-NEXT:    memref.store %[[NONE]], %[[PLAN]][%[[NEEDED]]]
 // CHECK-NEXT:    %[[NOT:.*]] = arith.constant 0 : i64
-// CHECK-NEXT:    %[[NUMBER:.*]] = arith.constant 2 : index
+// CHECK-NEXT:    %[[NUMBER:.*]] = arith.constant 3 : index
 // CHECK-NEXT:    memref.store %[[NOT]], %[[PLAN]][%[[NUMBER]]]
 // Device memory, in multiples of 256 bytes.
 // CHECK:         %[[COUNT:.*]] = arith.index_cast %[[N:.*]] : index to i64
@@ -54,19 +54,19 @@ builtin.module attributes {gpu.container_module} {
 // CHECK:         scf.if
 // The kernel's number, counted from 1.
 // CHECK:           %[[SECOND:.*]] = arith.constant 2 : i64
-// CHECK-NEXT:      %[[AT:.*]] = arith.constant 2 : index
+// CHECK-NEXT:      %[[AT:.*]] = arith.constant 3 : index
 // CHECK-NEXT:      memref.store %[[SECOND]], %[[PLAN]][%[[AT]]]
 // CHECK-NEXT:      %[[GRID:.*]] = arith.index_cast %[[N]] : index to i64
-// CHECK-NEXT:      %[[AT:.*]] = arith.constant 3 : index
+// CHECK-NEXT:      %[[AT:.*]] = arith.constant 4 : index
 // CHECK-NEXT:      memref.store %[[GRID]], %[[PLAN]][%[[AT]]]
 // CHECK:           %[[SHARED:.*]] = arith.extsi %{{.*}} : i32 to i64
-// CHECK-NEXT:      %[[AT:.*]] = arith.constant 9 : index
+// CHECK-NEXT:      %[[AT:.*]] = arith.constant 10 : index
 // CHECK-NEXT:      memref.store %[[SHARED]], %[[PLAN]][%[[AT]]]
 // Memory is two addresses, an offset, a size and a stride.
-// CHECK:           %[[AT:.*]] = arith.constant 11 : index
-// CHECK-NEXT:      memref.store %[[ADDRESS]], %[[PLAN]][%[[AT]]]
 // CHECK:           %[[AT:.*]] = arith.constant 12 : index
 // CHECK-NEXT:      memref.store %[[ADDRESS]], %[[PLAN]][%[[AT]]]
-// CHECK:           %[[AT:.*]] = arith.constant 14 : index
+// CHECK:           %[[AT:.*]] = arith.constant 13 : index
+// CHECK-NEXT:      memref.store %[[ADDRESS]], %[[PLAN]][%[[AT]]]
+// CHECK:           %[[AT:.*]] = arith.constant 15 : index
 // CHECK-NEXT:      memref.store %[[COUNT]], %[[PLAN]][%[[AT]]]
 // CHECK-NOT:     gpu.launch_func

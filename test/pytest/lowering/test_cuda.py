@@ -23,6 +23,7 @@ from moa_dialect.errors import (
     CompileError,
     DeviceError,
     DTypeError,
+    IndexRangeError,
     LayoutError,
     MoaError,
     OptionError,
@@ -120,6 +121,32 @@ def test_empty_arrays_launch_nothing() -> None:
     program = moa.jit(lambda a, b: a @ b, target="cuda", emulate=True)
     assert program(normal(0, 3), normal(3, 2)).shape == (0, 2)
     assert not program(normal(2, 0), normal(0, 3)).any()
+
+
+def test_a_check_of_data_is_made_in_a_kernel() -> None:
+    program = moa.jit(moa.psi, target="cuda", emulate=True)
+    x = normal(3)
+    assert program(np.array([1]), x) == x[1]
+    for index in (3, -1):
+        with pytest.raises(IndexRangeError) as failed:
+            program(np.array([index]), x)
+        with pytest.raises(IndexRangeError) as expected:
+            moa.jit(moa.psi)(np.array([index]), x)
+        assert str(failed.value) == str(expected.value)
+    assert program(np.array([2]), x) == x[2]
+
+
+def gathered(indices: Any, x: Any) -> Any:
+    return moa.omega(lambda i, x: moa.psi(moa.ravel(i), x), (0, 1), indices, x)
+
+
+def test_one_of_many_failed_checks_is_reported() -> None:
+    program = moa.jit(gathered, target="cuda", emulate=True)
+    x = normal(5)
+    indices = np.arange(300) % 5
+    np.testing.assert_array_equal(program(indices, x), x[indices])
+    with pytest.raises(IndexRangeError, match=r"got (7|8|9)$|got (7|8|9) "):
+        program(np.array([0, 7, 1, 8, 9]), x)
 
 
 def test_a_check_of_extents_is_made_by_the_host() -> None:
@@ -255,12 +282,6 @@ def test_parts_are_for_the_cpu() -> None:
         CompileError, match="expected a program for target cpu, got cuda"
     ):
         compiled.parts()
-
-
-def test_a_check_that_needs_data() -> None:
-    program = moa.jit(moa.psi, target="cuda", emulate=True)
-    with pytest.raises(CompileError, match="@psi: a check of values in arrays"):
-        program(np.array([1]), normal(3))
 
 
 def test_a_shape_that_data_give() -> None:
@@ -581,6 +602,8 @@ SIGNATURES = {
     "cuGetErrorString": "i32 ptr",
     "cuMemAlloc_v2": "ptr i64",
     "cuMemFree_v2": "i64",
+    "cuMemHostAlloc": "ptr i64 i32",
+    "cuMemHostGetDevicePointer_v2": "ptr ptr i32",
     "cuMemcpyHtoD_v2": "i64 ptr i64",
     "cuMemcpyDtoH_v2": "ptr i64 i64",
 }
@@ -603,6 +626,10 @@ MEANING = {
     "cuMemAlloc_v2": """
   %memory = call ptr @malloc(i64 %a1)
   store ptr %memory, ptr %a0""",
+    "cuMemHostAlloc": """
+  %memory = call ptr @malloc(i64 %a1)
+  store ptr %memory, ptr %a0""",
+    "cuMemHostGetDevicePointer_v2": "store ptr %a1, ptr %a0",
     "cuMemFree_v2": """
   %memory = inttoptr i64 %a0 to ptr
   call void @free(ptr %memory)""",
@@ -1011,6 +1038,31 @@ def test_arrays_are_copied_to_the_device_and_back(stub: Stub) -> None:
     assert [names.count(f"cuMem{what}_v2") for what in ("cpyHtoD", "cpyDtoH")] == [3, 1]
     assert names.count("cuMemAlloc_v2") == names.count("cuMemFree_v2") == 4
     assert names[-1] == "cuCtxPopCurrent_v2"
+
+
+def test_failed_checks_of_arrays_that_are_copied(stub: Stub) -> None:
+    arrays = [np.array([0, 4, 2]), normal(5)]
+    kernel = emulating(stub, gathered, *arrays)
+    np.testing.assert_array_equal(kernel(*arrays), arrays[1][arrays[0]])
+    with pytest.raises(IndexRangeError, match="got 6"):
+        kernel(np.array([0, 6, 2]), arrays[1])
+    names = stub.names()
+    assert names.count("cuMemAlloc_v2") == names.count("cuMemFree_v2") == 8
+
+
+def test_a_failed_check_on_tensors_is_raised_by_the_next_call(stub: Stub) -> None:
+    indices, x = np.array([0, 4, 2]), normal(5)
+    kernel = emulating(stub, gathered, indices, x)
+    wrong = np.array([0, 6, 2])
+    result = kernel.call_tensors(fake_torch(), on_device(wrong, x))
+    np.testing.assert_array_equal(result.array[::2], x[[0, 2]])
+    with pytest.raises(IndexRangeError, match=r"got 6.* \(in an earlier call\)"):
+        kernel.call_tensors(fake_torch(), on_device(indices, x))
+    result = kernel.call_tensors(fake_torch(), on_device(indices, x))
+    np.testing.assert_array_equal(result.array, x[indices])
+    names = stub.names()
+    assert names.count("cuMemHostAlloc") == 1
+    assert not {"cuMemcpyDtoH_v2", "cuMemAlloc_v2"} & {*names}
 
 
 def test_memory_is_freed_and_the_context_left_if_a_launch_fails(stub: Stub) -> None:
