@@ -111,7 +111,10 @@ _LOCK = Lock()
 
 
 def compile_module(
-    module: ModuleOp, entry: str | None = None, fuse: bool = True
+    module: ModuleOp,
+    entry: str | None = None,
+    fuse: bool = True,
+    deterministic: bool = False,
 ) -> Kernel:
     """Compile a function of a module at any stage; the module itself is kept.
 
@@ -123,7 +126,8 @@ def compile_module(
         MoaError: for an unknown entry, or a program that cannot be lowered.
     """
     find_entry(module, entry)
-    key = cache.key((upstream.generic_text(module), entry or "", f"fuse={fuse}"))
+    options = f"fuse={fuse},deterministic={deterministic}"
+    key = cache.key((upstream.generic_text(module), entry or "", options))
     with _LOCK:
         if key in _KERNELS:
             return _KERNELS[key]
@@ -132,7 +136,7 @@ def compile_module(
         from moa_dialect.lowering.pipelines import lower_to
 
         lowered = module.clone()
-        lower_to(lowered, "target", Context(), fuse)
+        lower_to(lowered, "target", Context(), fuse, deterministic=deterministic)
         compilation = compilation_of(lowered, entry)
         kernel = load(compilation)
         cache.write(key, compilation)

@@ -81,6 +81,7 @@ def lower_to(
     fuse: bool = True,
     certify: bool = False,
     parts: bool = False,
+    deterministic: bool = False,
 ) -> None:
     """Lower a module in place from the algebra up to a stage before `llvm`.
 
@@ -88,6 +89,7 @@ def lower_to(
     With `certify` the functions say how they were derived, up to the stage `onf`, and
     cascades why their accumulators may move.
     With `parts`, which takes `fuse`, functions for partial states are added.
+    With `deterministic` the value of an element does not depend on how many there are.
     """
     for name, passes in (FUSING if fuse else STAGES).items():
         if fuse and name == "onf" and stage == "target":
@@ -97,6 +99,10 @@ def lower_to(
                 pass_ = replace(pass_, certify=True)
             if parts and isinstance(pass_, FuseReductionsPass):
                 pass_ = replace(pass_, emit="merge")
+            if deterministic and isinstance(
+                pass_, FuseReductionsPass | SinkPass | LiftPass
+            ):
+                pass_ = replace(pass_, deterministic=True)
             pass_.apply(ctx, module)
         if name == stage:
             return
@@ -111,15 +117,16 @@ class CpuPipelinePass(ModulePass):
     moa-check-storage, moa-to-scf, moa-expand-math, moa-outline-tasks, then upstream's
     conversions. Modules at a later stage may enter too. Without `fuse`,
     moa-restrict-domains and moa-fuse-reductions are left out, and moa-to-onf is in the
-    place of moa-lift and moa-to-vector.
+    place of moa-lift and moa-to-vector. `deterministic` is that of moa-lift.
     """
 
     name = "moa-cpu"
 
     fuse: bool = True
+    deterministic: bool = False
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        lower_to(op, "target", ctx, self.fuse)
+        lower_to(op, "target", ctx, self.fuse, deterministic=self.deterministic)
         OutlineTasksPass().apply(ctx, op)
         # xDSL's own llvm dialect has comparisons and choices of scalars only.
         bare = Context(allow_unregistered=True)

@@ -146,11 +146,13 @@ class Compiled:
         target: str,
         copy: bool | None = None,
         fuse: bool = True,
+        deterministic: bool = False,
     ) -> None:
         self._program = program
         self._entry = entry
         self._copy = copy
         self._fuse = fuse
+        self._deterministic = deterministic
         self.target = target
 
     def module(self, stage: str, certify: bool = False) -> ModuleOp:
@@ -172,7 +174,14 @@ class Compiled:
                 f"unknown stage: expected one of {', '.join(STAGES)}, got {stage}"
             )
         module = self._program.clone()
-        lower_to(module, stage, Context(), self._fuse, certify)
+        lower_to(
+            module,
+            stage,
+            Context(),
+            self._fuse,
+            certify,
+            deterministic=self._deterministic,
+        )
         return module
 
     def text(self, stage: str, certify: bool = False) -> str:
@@ -285,7 +294,9 @@ class Compiled:
         """The compiled kernel (`moa_dialect.lowering.kernel.Kernel`)."""
         from moa_dialect.lowering.engine import compile_module
 
-        return compile_module(self._program, self._entry, self._fuse)
+        return compile_module(
+            self._program, self._entry, self._fuse, self._deterministic
+        )
 
     def parts(self) -> Parts:
         """The program as functions for parts of the data: see `Parts`.
@@ -298,7 +309,7 @@ class Compiled:
 
         if not self._fuse:
             raise CompileError("parts: expected a program with fuse=True")
-        return Parts(self._program, self._entry, self._copy)
+        return Parts(self._program, self._entry, self._copy, self._deterministic)
 
     @property
     def intermediates(self) -> int:
@@ -368,6 +379,7 @@ class Jit:
         copy: bool | None = None,
         specs: Sequence[ArraySpec] | None = None,
         fuse: bool = True,
+        deterministic: bool = False,
     ) -> None:
         if target != "cpu":
             raise CompileError(f"unknown target: expected cpu, got {target}")
@@ -375,6 +387,7 @@ class Jit:
         self._target = target
         self._copy = copy
         self._fuse = fuse
+        self._deterministic = deterministic
         self._specs = specs if specs is None else list(specs)
         for number, spec in enumerate(self._specs or ()):
             if not isinstance(spec, ArraySpec):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -412,7 +425,14 @@ class Jit:
         name = "main" if name == "<lambda>" else name
         program = _positional(self._fn, count, names, options)
         module = trace_program(program, specs, name)
-        return Compiled(module, entry_of(module), self._target, self._copy, self._fuse)
+        return Compiled(
+            module,
+            entry_of(module),
+            self._target,
+            self._copy,
+            self._fuse,
+            self._deterministic,
+        )
 
     def __call__(self, *args: Any, **static: Any) -> Any:
         """Run the program, compiling it first for new shapes, dtypes or options.
@@ -517,6 +537,7 @@ def jit(
     copy: bool | None = None,
     specs: Sequence[ArraySpec] | None = None,
     fuse: bool = True,
+    deterministic: bool = False,
 ) -> Jit:
     """Compile a program when it is called.
 
@@ -531,6 +552,10 @@ def jit(
         fuse: folds that depend on each other may share a pass over their data, if a
             transport is found. Sums are then
             reassociated, and results are those without up to rounding.
+        deterministic: an element of the result has the same bits however many there
+            are: a row alone and in a batch, in kernels for any shape, on any number of
+            threads. Kernels are chosen as if the extents of the result were not known,
+            and may be slower for it.
 
     Returns:
         A callable on NumPy arrays, torch tensors and anything with DLPack; keyword
@@ -541,7 +566,7 @@ def jit(
         CompileError: for an unknown target.
         MoaError: if `specs` has anything but `ArraySpec` values.
     """
-    return Jit(fn, target, copy, specs, fuse)
+    return Jit(fn, target, copy, specs, fuse, deterministic)
 
 
 def interpret(fn: Callable[..., Any], *arrays: Any, **static: Any) -> Any:

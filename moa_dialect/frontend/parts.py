@@ -31,8 +31,15 @@ class Parts:
     tuple of arrays, `components` by name.
     """
 
-    def __init__(self, program: ModuleOp, entry: str, copy: bool | None) -> None:
+    def __init__(
+        self,
+        program: ModuleOp,
+        entry: str,
+        copy: bool | None,
+        deterministic: bool = False,
+    ) -> None:
         self._program = program
+        self._deterministic = deterministic
         self._entry = entry
         self._copy = copy
         self._kernels: dict[str, Any] = {}
@@ -56,7 +63,9 @@ class Parts:
                 f"got {stage}"
             )
         module = self._program.clone()
-        lower_to(module, stage, Context(), parts=True)
+        lower_to(
+            module, stage, Context(), parts=True, deterministic=self._deterministic
+        )
         return module
 
     def notation(self, ascii: bool = False) -> str:
