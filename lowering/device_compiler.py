@@ -17,7 +17,6 @@ from xdsl.utils.hints import isa
 
 from moa_dialect.errors import CompileError
 from moa_dialect.lowering import compiler, nvvm
-from moa_dialect.lowering.chips import CHIP, check_chip
 from moa_dialect.lowering.cuda import DeviceCompilation, Launch
 from moa_dialect.lowering.engine import find_entry
 from moa_dialect.lowering.plan_launches import (
@@ -25,6 +24,7 @@ from moa_dialect.lowering.plan_launches import (
     LAUNCHES,
     PlanLaunchesPass,
 )
+from moa_dialect.options import Options
 
 
 def host_module(module: ModuleOp) -> ModuleOp:
@@ -39,38 +39,27 @@ def host_module(module: ModuleOp) -> ModuleOp:
 
 
 def compilation_of(
-    module: ModuleOp,
-    entry: str | None,
-    chip: str = CHIP,
-    features: str = "",
-    emulate: bool = False,
+    module: ModuleOp, entry: str | None, options: Options
 ) -> DeviceCompilation:
-    """Compile a function of a module with outlined kernels.
-
-    Args:
-        module: the module; it is kept.
-        entry: the function, None for the only one.
-        chip: the chip.
-        features: features for LLVM, for instance `+ptx83`.
-        emulate: whether the device code is for the emulator.
+    """Compile a function of a module with outlined kernels; the module is kept.
 
     Raises:
         MoaError: for an unknown entry.
         CompileError: for an unknown chip, or what has no code for a GPU.
     """
-    check_chip(chip)
+    options.check()
     host = host_module(module)
     function = find_entry(host, entry)
     launches = _launches(function)
     compilation = compiler.compilation_of(host, function.sym_name.data)
     if not launches:
         code = ""
-    elif emulate:
+    elif options.emulate:
         code = nvvm.device_text(module)
     else:
-        code = nvvm.ptx(nvvm.nvvm_dialect(module, chip, features))
+        code = nvvm.ptx(nvvm.nvvm_dialect(module, options.chip, options.features))
     checks = DEVICE_CHECKS in function.attributes
-    return DeviceCompilation(compilation, launches, code.encode(), chip, checks)
+    return DeviceCompilation(compilation, launches, code.encode(), options.chip, checks)
 
 
 def _launches(function: FuncOp) -> tuple[Launch, ...]:

@@ -23,9 +23,9 @@ from xdsl.rewriter import Rewriter
 from moa_dialect.errors import CompileError, MoaError
 from moa_dialect.lowering import cache, upstream
 from moa_dialect.lowering.cache import Compilation
-from moa_dialect.lowering.chips import CHIP
 from moa_dialect.lowering.kernel import Kernel
 from moa_dialect.lowering.loader import loaded
+from moa_dialect.options import DEFAULTS, FOR_CUDA, Options
 
 if TYPE_CHECKING:
     from moa_dialect.lowering.cuda import DeviceCompilation, PlannedKernel
@@ -117,7 +117,7 @@ _LOCK = Lock()
 
 
 def compile_module(
-    module: ModuleOp, entry: str | None = None, fuse: bool = True
+    module: ModuleOp, entry: str | None = None, options: Options = DEFAULTS
 ) -> Kernel:
     """Compile a function of a module at any stage; the module itself is kept.
 
@@ -129,7 +129,7 @@ def compile_module(
         MoaError: for an unknown entry, or a program that cannot be lowered.
     """
     find_entry(module, entry)
-    key = cache.key((upstream.generic_text(module), entry or "", f"fuse={fuse}"))
+    key = cache.key((upstream.generic_text(module), entry or "", f"{options}"))
     with _LOCK:
         if key in _KERNELS:
             return _KERNELS[key]
@@ -138,7 +138,7 @@ def compile_module(
         from moa_dialect.lowering.pipelines import lower_to
 
         lowered = module.clone()
-        lower_to(lowered, "target", Context(), fuse)
+        lower_to(lowered, "target", Context(), options)
         compilation = compilation_of(lowered, entry)
         kernel = load(compilation)
         cache.write(key, compilation)
@@ -173,39 +173,20 @@ _PLANNED: dict[str, PlannedKernel] = {}
 def compile_for_cuda(
     module: ModuleOp,
     entry: str | None = None,
-    fuse: bool = True,
-    chip: str = CHIP,
-    features: str = "",
-    emulate: bool = False,
-    tier: str = "",
-    schedule: str = "auto",
+    options: Options = FOR_CUDA,
 ) -> PlannedKernel:
     """Compile a function of a module at any stage for a GPU; the module is kept.
 
     Kernels are kept in memory and on disk, as by `compile_module`.
 
-    Args:
-        module: the module.
-        entry: the function, None for the only one.
-        fuse: whether folds that depend on each other may share a pass.
-        chip: the chip.
-        features: features for LLVM, for instance `+ptx83`.
-        emulate: whether the emulator runs it, on NumPy arrays.
-        tier: what products of matrices are made of; the best of the chip if empty.
-        schedule: how kernels run, `auto` if that is chosen.
-
     Raises:
         MoaError: for an unknown entry, or a program that cannot be lowered.
-        CompileError: for an unknown chip or tier.
+        CompileError: for options that are none.
     """
     from moa_dialect.lowering.cuda import DeviceCompilation
 
     find_entry(module, entry)
-    options = (
-        f"cuda fuse={fuse} chip={chip} features={features} emulate={emulate} "
-        f"tier={tier} schedule={schedule}"
-    )
-    key = cache.key((upstream.generic_text(module), entry or "", options))
+    key = cache.key((upstream.generic_text(module), entry or "", f"{options}"))
     with _LOCK:
         if key in _PLANNED:
             return _PLANNED[key]
@@ -213,26 +194,16 @@ def compile_for_cuda(
     kernel: PlannedKernel | None = None
     if compilation is not None:
         with suppress(CompileError):
-            kernel = load_for_cuda(compilation, emulate)
+            kernel = load_for_cuda(compilation, options.emulate)
     if kernel is None:
-        from moa_dialect.lowering.chips import check_chip, check_tier
         from moa_dialect.lowering.device_compiler import compilation_of
         from moa_dialect.lowering.pipelines import lower_to
 
-        check_chip(chip)
-        tier = check_tier(tier, chip)
+        options.check()
         lowered = module.clone()
-        lower_to(
-            lowered,
-            "target",
-            Context(),
-            fuse,
-            target="cuda",
-            tier=tier,
-            schedule=schedule,
-        )
-        compilation = compilation_of(lowered, entry, chip, features, emulate)
-        kernel = load_for_cuda(compilation, emulate)
+        lower_to(lowered, "target", Context(), options)
+        compilation = compilation_of(lowered, entry, options)
+        kernel = load_for_cuda(compilation, options.emulate)
         cache.write(key, compilation)
     with _LOCK:
         return _PLANNED.setdefault(key, kernel)

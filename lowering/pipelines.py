@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from xdsl.context import Context
-from xdsl.dialects.builtin import Builtin, ModuleOp
+from xdsl.dialects.builtin import Builtin, ModuleOp, StringAttr
 from xdsl.passes import ModulePass
 
-from moa_dialect.lowering.chips import CHIP, check_chip, check_tier
+from moa_dialect.lowering.chips import CHIP
 from moa_dialect.lowering.expand_math import ExpandMathPass
 from moa_dialect.lowering.mlir_pipeline import run_upstream
 from moa_dialect.lowering.outline_kernels import OutlineKernelsPass
@@ -16,10 +16,12 @@ from moa_dialect.lowering.threads import OutlineTasksPass
 from moa_dialect.lowering.to_gpu import ToGpuPass
 from moa_dialect.lowering.to_scf import ToScfPass
 from moa_dialect.lowering.to_vector import ToVectorPass
+from moa_dialect.options import DEFAULTS, Options
 from moa_dialect.passes.check_storage import CheckStoragePass
 from moa_dialect.passes.fold_addresses import FoldAddressesPass
 from moa_dialect.passes.fuse import FuseReductionsPass
 from moa_dialect.passes.infer_shapes import InferShapesPass
+from moa_dialect.passes.kernels import SCHEDULE
 from moa_dialect.passes.lift import LiftPass
 from moa_dialect.passes.restrict import RestrictDomainsPass
 from moa_dialect.passes.share import SharePass
@@ -75,16 +77,14 @@ TO_KERNELS: tuple[ModulePass, ...] = (
 """The passes from loops and launches to the stage `target` for a GPU."""
 
 
-def cuda_target(
-    fuse: bool, tier: str = "wgmma", schedule: str = "auto"
-) -> tuple[ModulePass, ...]:
+def cuda_target(options: Options) -> tuple[ModulePass, ...]:
     """The passes from the fused form to the stage `target` for a GPU.
 
-    Without `fuse`, which forbids to reassociate, an element is one thread's.
+    Without fusion, which may not reassociate, an element is one thread's.
     """
-    if not fuse:
+    if not options.fuse:
         return ToOnfPass(parallel=True), *TO_KERNELS
-    lift = LiftPass(schedule, target="nvptx", tier=tier)
+    lift = LiftPass(target="nvptx", tier=options.best_tier)
     return lift, ToGpuPass(), *TO_KERNELS
 
 
@@ -104,37 +104,47 @@ def lower_to(
     module: ModuleOp,
     stage: str,
     ctx: Context,
-    fuse: bool = True,
+    options: Options = DEFAULTS,
     certify: bool = False,
     parts: bool = False,
-    target: str = "cpu",
-    tier: str = "wgmma",
-    schedule: str = "auto",
 ) -> None:
     """Lower a module in place from the algebra up to a stage before `llvm`.
 
-    With `fuse` folds that depend on each other share a pass, which reassociates them.
     With `certify` the functions say how they were derived, up to the stage `onf`, and
     cascades why their accumulators may move.
-    With `parts`, which takes `fuse`, functions for partial states are added.
-    The `target` is `cpu` or `cuda`: it decides what the stage of that name is. For
-    `cuda`, products of matrices are made of what the `tier` has, and kernels run by a
-    `schedule` (see `moa_dialect.passes.grid`).
+    With `parts`, which takes fusion, functions for partial states are added.
     """
-    is_cuda = target == "cuda"
+    fuse, is_cuda = options.fuse, options.is_cuda
     for name, passes in (FUSING if fuse else STAGES).items():
         if (fuse or is_cuda) and name == "onf" and stage == "target":
             continue
         if is_cuda and name == "target":
-            passes = cuda_target(fuse, tier, schedule)
+            passes = cuda_target(options)
         for pass_ in passes:
             if certify and isinstance(pass_, ToDnfPass | FuseReductionsPass):
                 pass_ = replace(pass_, certify=True)
             if parts and isinstance(pass_, FuseReductionsPass):
                 pass_ = replace(pass_, emit="merge")
+            if options.deterministic and isinstance(
+                pass_, FuseReductionsPass | SinkPass | LiftPass
+            ):
+                pass_ = replace(pass_, deterministic=True)
+            if isinstance(pass_, LiftPass):
+                pass_ = replace(pass_, schedule=options.schedule)
             pass_.apply(ctx, module)
         if name == stage:
             return
+
+
+def schedules_of(module: ModuleOp, options: Options) -> list[str]:
+    """The schedules that kernels of a module at the stage `fused` get."""
+    lift = cuda_target(options)[0] if options.is_cuda else LiftPass()
+    if not options.fuse or not isinstance(lift, LiftPass):
+        return []
+    lift = replace(lift, schedule=options.schedule, deterministic=options.deterministic)
+    lift.apply(Context(), module)
+    found = [op.attributes.get(SCHEDULE) for op in module.walk()]
+    return [text.data for text in found if isinstance(text, StringAttr)]
 
 
 @dataclass(frozen=True)
@@ -146,15 +156,17 @@ class CpuPipelinePass(ModulePass):
     moa-check-storage, moa-to-scf, moa-expand-math, moa-outline-tasks, then upstream's
     conversions. Modules at a later stage may enter too. Without `fuse`,
     moa-restrict-domains and moa-fuse-reductions are left out, and moa-to-onf is in the
-    place of moa-lift and moa-to-vector.
+    place of moa-lift and moa-to-vector. `deterministic` is that of moa-lift.
     """
 
     name = "moa-cpu"
 
     fuse: bool = True
+    deterministic: bool = False
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        lower_to(op, "target", ctx, self.fuse)
+        options = Options(fuse=self.fuse, deterministic=self.deterministic)
+        lower_to(op, "target", ctx, options)
         OutlineTasksPass().apply(ctx, op)
         # xDSL's own llvm dialect has comparisons and choices of scalars only.
         bare = Context(allow_unregistered=True)
@@ -196,7 +208,7 @@ class NvvmPipelinePass(ModulePass):
         """
         from moa_dialect.lowering import nvvm
 
-        check_chip(self.chip)
-        tier = check_tier(self.tier, self.chip)
-        lower_to(op, "target", ctx, self.fuse, target="cuda", tier=tier)
+        options = Options(self.fuse, target="cuda", chip=self.chip, tier=self.tier)
+        options.check()
+        lower_to(op, "target", ctx, options)
         nvvm.replace_kernels(op, self.chip, self.features)

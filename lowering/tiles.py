@@ -17,7 +17,7 @@ from xdsl.dialects import arith
 from xdsl.dialects.builtin import IntegerAttr, i1, i64
 
 from moa_dialect.ops.normal_form import AtOp
-from moa_dialect.passes.kernels import Accumulator, Pass
+from moa_dialect.passes.kernels import Accumulator, Pass, Pivot
 from moa_dialect.passes.terms import (
     ChunkFold,
     Combination,
@@ -98,11 +98,14 @@ class Chunk:
         terms: where terms are made.
         axes: for each state the names of all it depends on but its row axes, lanes
             included.
+        count_axes: those that the count depends on.
+        keeps: whether a pivot stays where a chunk has no index, bit by bit.
     """
 
     terms: Terms
     axes: Mapping[str, tuple[str, ...]]
     count_axes: tuple[str, ...] = ()
+    keeps: bool = False
 
     def statements(self, pass_: Pass) -> list[Statement]:
         """New pivots and accumulators, in terms of the old ones."""
@@ -119,6 +122,8 @@ class Chunk:
                         peeks[a.name] = self._tile(name, peeks[a.name])
             for pivot in group.pivots:
                 value = self._resolve(pivot.value, peeks)
+                if self.keeps:
+                    value = self._kept(pivot, value)
                 found.append(Statement(pivot.name, (), value, Target.STATE))
             for a in group.accumulators:
                 part = self.terms.chunk_fold(
@@ -127,6 +132,20 @@ class Chunk:
                 value = self.terms.combine(a.function, part, self._moved(a))
                 found.append(Statement(a.name, a.axes, value, Target.STATE))
         return found
+
+    def _kept(self, pivot: Pivot, value: Term) -> Term:
+        """A pivot where a chunk has an index; it may be a sum that is rounded."""
+        before, after = (
+            self.terms.held(
+                Held("count", version),
+                [self.terms.index(axis) for axis in self.count_axes],
+            )
+            for version in ("before", "after")
+        )
+        indices = [self.terms.index(axis) for axis in self.axes[pivot.name]]
+        old = self.terms.held(Held(pivot.name, "old"), indices, pivot.type)
+        is_more = compare(self.terms, "sgt", after, before)
+        return self.terms.select(is_more, value, old)
 
     def resolve(self, term: Term) -> Term:
         """Give what is held all the indices it depends on."""

@@ -84,7 +84,8 @@ class PassCode:
         """Emit the pass; the accumulators and pivots are known afterwards."""
         code, pass_ = self.code, self.pass_
         self._bounds()
-        chunk = Chunk(code.terms, self._axes(), self._count_axes())
+        keeps = self.kernel.schedule.aligned and any(self.differs)
+        chunk = Chunk(code.terms, self._axes(), self._count_axes(), keeps)
         statements = chunk.statements(pass_)
         tile_axes = self._tile_axes()
         statements, staged = self.kernel.stage(statements, tile_axes, f"s{pass_.index}")
@@ -130,11 +131,39 @@ class PassCode:
         code = self.code
         if not any(self.differs):
             return self._segment(self.first, self.last, False, states)
+        if self.kernel.schedule.aligned:
+            return self._aligned(states)
         end = code.max(self.last, self.first)
         middle = code.max(code.min(self.full_first, end), self.first)
         late = code.max(code.min(self.full_last, end), middle)
         if self.differs[0]:
             states = self._segment(self.first, middle, True, states)
+        states = self._segment(middle, late, False, states)
+        return self._segment(late, end, True, states)
+
+    def _aligned(self, states: list[SSAValue]) -> list[SSAValue]:
+        """The loops where chunks begin at multiples of their length.
+
+        So the indices of a lane come in the same chunks whatever bounds others have.
+        """
+        code, size = self.code, self.size
+        end = code.max(self.last, self.first)
+
+        def multiple(value: SSAValue) -> SSAValue:
+            return code.mul(code.div(value, size), size)
+
+        above = multiple(code.add(self.full_first, size - 1))
+        middle = code.max(code.min(above, end), self.first)
+        late = code.max(code.min(multiple(self.full_last), end), middle)
+        if self.differs[0]:
+
+            def body(index: SSAValue, carried: list[SSAValue]) -> Sequence[SSAValue]:
+                first = code.max(index, self.first)
+                stop = code.min(code.add(index, size), middle)
+                return self._chunk(first, code.sub(stop, first), True, carried)
+
+            start = multiple(self.first)
+            states = code.loop(start, middle, size, states, body)
         states = self._segment(middle, late, False, states)
         return self._segment(late, end, True, states)
 

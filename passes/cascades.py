@@ -244,7 +244,7 @@ class Derivation:
             self._defer(fold, index, body, one, "add")
         pivots = pivots_of(body, index, one.folds)
         try:
-            transport, symbols, names = self._transport(fold, index, body, pivots)
+            transport, symbols, names = self._transport(fold, index, body, pivots, one)
             if (factor := quotient_of(transport, list(symbols.values()))) is not None:
                 if fold.function == ADD:
                     self._defer(fold, index, body, one, None)
@@ -399,7 +399,7 @@ class Derivation:
         body = product(self.terms, above, below)
         pivots = pivots_of(body, index, one.folds)
         try:
-            transport, symbols, _ = self._transport(fold, index, body, pivots)
+            transport, symbols, _ = self._transport(fold, index, body, pivots, one)
         except (NoTransport, NotReal):
             return False
         return quotient_of(transport, list(symbols.values())) is None
@@ -407,7 +407,12 @@ class Derivation:
     # Transport.
 
     def _transport(
-        self, fold: Term, index: str, body: Term, pivots: Sequence[Term]
+        self,
+        fold: Term,
+        index: str,
+        body: Term,
+        pivots: Sequence[Term],
+        one: Pass,
     ) -> tuple[Transport, dict[Term, Pivot], dict[Expression, Term]]:
         """The transport of a fold, its pivots' symbols, and what other symbols mean."""
         if not isinstance(fold.function, StringAttr) or not is_real(fold):
@@ -416,6 +421,8 @@ class Derivation:
             raise NoTransport("its bounds depend on the pass")
         if any(not is_real(pivot) for pivot in pivots):
             raise NoTransport("a pivot is not a float")
+        if _depends_otherwise(body, set(pivots), one.folds):
+            raise NoTransport("it depends on a fold of the pass by more than floats")
         symbols = {
             pivot: pivot_symbols(number, is_nonnegative(pivot))
             for number, pivot in enumerate(pivots)
@@ -692,6 +699,15 @@ def pivots_of(body: Term, index: str, folds: set[Term]) -> list[Term]:
 
     visit(body)
     return list(found)
+
+
+def _depends_otherwise(body: Term, pivots: set[Term], folds: set[Term]) -> bool:
+    """Whether a body needs folds of a pass by anything but its pivots."""
+    if body in pivots or not contains(body, folds):
+        return False
+    return body in folds or any(
+        _depends_otherwise(arg, pivots, folds) for arg in body.args
+    )
 
 
 def is_nonnegative(term: Term) -> bool:

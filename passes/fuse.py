@@ -83,6 +83,7 @@ class Options:
     strict: bool = False
     chunk: int | None = None
     largest_rank: int = 6
+    deterministic: bool = False
 
 
 @dataclass
@@ -834,7 +835,8 @@ def fuse_reductions(
     if not changed:
         return
     tidy(function)
-    apart, together = work_sunk(before), work_sunk(function)
+    nominal = options.deterministic
+    apart, together = work_sunk(before, nominal), work_sunk(function, nominal)
     if together > _MOST_WORK * apart:
         if explain is not None:
             explain(
@@ -844,11 +846,14 @@ def fuse_reductions(
         function.add_region(before.detach_region(before.body))
 
 
-def work_sunk(function: FuncOp) -> int:
-    """The work of a function once `moa-sink` has been at it, roughly."""
+def work_sunk(function: FuncOp, nominal: bool = False) -> int:
+    """The work of a function once `moa-sink` has been at it, roughly.
+
+    With `nominal` as if the extents of its results were not known.
+    """
     copy = function.clone()
-    sink_axes(copy)
-    return sum(map(weight, copy.body.block.ops))
+    sink_axes(copy, nominal)
+    return sum(weight(op, nominal) for op in copy.body.block.ops)
 
 
 @dataclass(frozen=True)
@@ -862,6 +867,9 @@ class FuseReductionsPass(ModulePass):
     With `certify` each cascade says why its accumulators may move (the attribute
     `moa.certificate`), as `moa-verify` finds it again: that C1 and C2 were proved, and
     how, or why they are not.
+
+    With `deterministic` what is fused does not depend on the extents of results:
+    whether fewer passes are worth their work is told as if these were not known.
 
     `emit=merge` adds functions by which the results of parts of the folded axis are put
     together, for each function f, which must have one cascade then: `@f.state` takes
@@ -878,6 +886,7 @@ class FuseReductionsPass(ModulePass):
     largest_rank: int = 6
     explain: bool = False
     certify: bool = False
+    deterministic: bool = False
     emit: str | None = None
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
@@ -890,7 +899,9 @@ class FuseReductionsPass(ModulePass):
                 f"moa-fuse-reductions: unknown functions to emit: expected merge, "
                 f"got {self.emit}"
             )
-        options = Options(self.strict, self.chunk, self.largest_rank)
+        options = Options(
+            self.strict, self.chunk, self.largest_rank, self.deterministic
+        )
         for function in functions_of(op):
             if self.explain:
                 print(f"// moa-fuse-reductions @{function.sym_name.data}")

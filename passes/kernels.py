@@ -468,12 +468,16 @@ def split_folds(kernel: Kernel, rows: Sequence[str] = ()) -> None:
         lower, upper = wanted.args[:2]
         if (lower.free | upper.free) & set(rows):
             continue  # Its range differs between the elements of a row.
+        # Not before any of the passes that it needs.
+        first = started
+        for number, place in enumerate(kernel.passes):
+            if _reads(wanted, place):
+                first = max(first, number + 1)
         shared = next(
             (
                 place
-                for place in kernel.passes[started:]
+                for place in kernel.passes[first:]
                 if (place.lower, place.upper) == (lower, upper)
-                and not _reads(wanted, place)
             ),
             None,
         )
@@ -495,7 +499,7 @@ def split_folds(kernel: Kernel, rows: Sequence[str] = ()) -> None:
 
 
 def _reads(term: Term, place: Pass) -> bool:
-    """Whether a term needs what a pass or a later one gives."""
+    """Whether a term needs what a pass gives."""
     names = {a.name for a in place.accumulators}
     return any(
         isinstance(inner.kind, Held) and inner.kind.name in names

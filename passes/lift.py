@@ -21,6 +21,7 @@ from xdsl.passes import ModulePass
 
 from moa_dialect.errors import CompileError, DTypeError
 from moa_dialect.ops.normal_form import AtOp, ComprehensionOp
+from moa_dialect.options import AUTO
 from moa_dialect.passes.grid import Grid, choose_grid, parse_grid
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.kernels import (
@@ -45,9 +46,6 @@ from moa_dialect.passes.terms import (
 from moa_dialect.passes.work import NOMINAL_EXTENT
 from moa_dialect.types import dtype_of
 
-AUTO = "auto"
-"""The schedule that is chosen."""
-
 
 @dataclass(frozen=True)
 class Schedule:
@@ -57,7 +55,8 @@ class Schedule:
     axis i in the lanes, `p=chunk:16,block:4,regs:2,lanes:16` the folded axes. With
     `j=procs,block:96` besides, a task has 96 indices of j, several in registers. With
     `pairs` among the resources of p, as in `p=chunk:96,regs:12,pairs`, products of bf16
-    are summed two at a time.
+    are summed two at a time. With `aligned` chunks begin at multiples of their length,
+    so that what a chunk of one lane is does not depend on the bounds of the others.
 
     Attributes:
         lane: the axis in the lanes, by its name in the text; empty if folded axes are.
@@ -69,6 +68,7 @@ class Schedule:
         blocked: an axis of which a task has several indices, by its name; or empty.
         block: how many.
         pairs: whether sums of products of bf16 take two indices at a time.
+        aligned: whether chunks begin at multiples of their length, whatever the bounds.
     """
 
     lane: str
@@ -79,6 +79,7 @@ class Schedule:
     blocked: str = ""
     block: int = 1
     pairs: bool = False
+    aligned: bool = False
 
     @property
     def width(self) -> int:
@@ -96,6 +97,7 @@ class Schedule:
     def __str__(self) -> str:
         lanes = f"regs:{self.vectors},lanes:{self.lanes}"
         pairs = ",pairs" if self.pairs else ""
+        pairs += ",aligned" if self.aligned else ""
         if self.lane:
             fold = f"chunk:{self.chunk},regs:{self.registers}{pairs}"
             block = f"{self.blocked}=procs,block:{self.block};" if self.blocked else ""
@@ -103,6 +105,7 @@ class Schedule:
         return f"p=chunk:{self.chunk},block:{self.registers},{lanes}{pairs}"
 
 
+_RESOURCES = ("procs", "chunk", "block", "regs", "lanes", "pairs", "aligned")
 _ITEM = re.compile(r"(?P<name>[a-z]+)(:(?P<number>[0-9]+))?$")
 
 
@@ -127,10 +130,10 @@ def parse_schedule(text: str, axes: Sequence[str]) -> Schedule:
                     f"semicolons, got {part!r}"
                 )
             name = match["name"]
-            if name not in ("procs", "chunk", "block", "regs", "lanes", "pairs"):
+            if name not in _RESOURCES:
+                *others, last_name = _RESOURCES
                 raise CompileError(
-                    f"schedule: expected procs, chunk, block, regs, lanes or pairs, "
-                    f"got {name}"
+                    f"schedule: expected {', '.join(others)} or {last_name}, got {name}"
                 )
             number = int(match["number"] or 1)
             if number < 1:
@@ -154,8 +157,10 @@ def parse_schedule(text: str, axes: Sequence[str]) -> Schedule:
         raise CompileError(f"schedule: lanes are a power of 2, got {count}")
     registers = fold.get("block" if not lane else "regs", 1)
     vectors, chunk = lanes.get("regs", 1), fold.get("chunk", 1)
-    pairs = "pairs" in fold
-    return Schedule(lane, count, vectors, registers, chunk, blocked, block, pairs)
+    pairs, aligned = "pairs" in fold, "aligned" in fold
+    return Schedule(
+        lane, count, vectors, registers, chunk, blocked, block, pairs, aligned
+    )
 
 
 def _nominal(value: SSAValue) -> int:
@@ -175,6 +180,9 @@ def element_bytes(kernel: Kernel) -> int:
         (floats if is_float else others).append(dtype.itemsize)
     return max(4, *floats) if max(floats) else max(others)
 
+
+_MOST_INSIDE = 2
+"""How much more work folded axes in the lanes may be where extents are not to count."""
 
 _OPERATIONS = {"math.exp": 12, "math.exp2": 10, "math.log": 16, "math.tanh": 24}
 _DIVISION = 8
@@ -263,10 +271,19 @@ def advances(load: Term, lane: str) -> bool:
     )
 
 
-def vector_operations(kernel: Kernel, schedule: Schedule, machine: Machine) -> float:
-    """How many vector operations a kernel takes on one core, about."""
+def vector_operations(
+    kernel: Kernel, schedule: Schedule, machine: Machine, nominal: bool = False
+) -> float:
+    """How many vector operations a kernel takes on one core, about.
+
+    With `nominal` as if the extents of its results were not known.
+    """
+
+    def size(axis: str) -> int:
+        return NOMINAL_EXTENT if nominal else _nominal(kernel.extents[axis])
+
     name = kernel.named(schedule.lane)
-    extents = {axis: _nominal(kernel.extents[axis]) for axis in kernel.axes}
+    extents = {axis: size(axis) for axis in kernel.axes}
     tasks = prod(extents.values())
     width, vectors = schedule.width, schedule.vectors
     if name:
@@ -274,11 +291,7 @@ def vector_operations(kernel: Kernel, schedule: Schedule, machine: Machine) -> f
     shared = kernel.named(schedule.blocked)
     if shared:
         tasks = tasks // extents[shared] * ceil(extents[shared] / schedule.block)
-    rows = {
-        axis: _nominal(extent)
-        for axis, extent in kernel.extents.items()
-        if axis not in extents
-    }
+    rows = {axis: size(axis) for axis in kernel.extents if axis not in extents}
     each = 0.0
     for pass_ in kernel.passes:
         many = _range_of(pass_)
@@ -307,7 +320,8 @@ def vector_operations(kernel: Kernel, schedule: Schedule, machine: Machine) -> f
         each += (count.total + prod(extents_of.values())) * (
             vectors if is_vector else 1
         )
-    rounds = ceil(tasks / machine.cores) * machine.cores
+    cores = 1 if nominal else machine.cores
+    rounds = ceil(tasks / cores) * cores
     # A broadcast serves as many operations as there are vectors.
     return rounds * each * (1 + 0.02 / vectors)
 
@@ -325,20 +339,22 @@ def _range_of(pass_: Pass) -> int:
     return max(sizes, default=NOMINAL_EXTENT)
 
 
-def candidates(kernel: Kernel, machine: Machine) -> list[Schedule]:
-    """The schedules to choose from."""
+def candidates(
+    kernel: Kernel, machine: Machine, nominal: bool = False
+) -> list[Schedule]:
+    """The schedules to choose from; with `nominal` as if extents were not known."""
     lanes = machine.vector_bytes // element_bytes(kernel)
     has_folds = any(t.is_fold for o in kernel.outputs for t in walk(o.value))
     found: list[Schedule] = []
     for axis in kernel.axes:
-        extent = static_extent(kernel.extents[axis])
+        extent = None if nominal else static_extent(kernel.extents[axis])
         most = lanes if extent is None else min(lanes, _power_below(extent))
         for vectors in range(1, 5):
             if vectors > 1 and extent is not None and most * vectors > extent:
                 break
             plain = _schedule(kernel, kernel.hints[axis], most, vectors, machine)
             found.append(plain)
-            if has_folds and not kernel.passes:
+            if has_folds and not kernel.passes and not nominal:
                 found += _blocked(kernel, axis, plain)
     if kernel.passes:
         longest = max(map(_range_of, kernel.passes))
@@ -347,7 +363,11 @@ def candidates(kernel: Kernel, machine: Machine) -> list[Schedule]:
             if vectors > 1 and most * vectors > longest:
                 break
             found.append(_schedule(kernel, "", most, vectors, machine))
-    return found
+    if not nominal:
+        return found
+    # Where a chunk begins otherwise than the one of another lane, so would its pairs.
+    is_even = all(pass_.lower.number == 0 for pass_ in kernel.passes)
+    return [replace(s, aligned=True, pairs=s.pairs and is_even) for s in found]
 
 
 def _blocked(kernel: Kernel, lane: str, plain: Schedule) -> list[Schedule]:
@@ -417,18 +437,40 @@ def multiplies_bf16(kernel: Kernel) -> bool:
     return any(narrow_factors(term) is not None for term in sums)
 
 
-def choose(kernel: Kernel, machine: Machine) -> Schedule | None:
-    """The schedule that takes the fewest vector operations, None if there is none."""
-    found = candidates(kernel, machine)
-    best = min(found, key=lambda s: vector_operations(kernel, s, machine), default=None)
+def choose(
+    kernel: Kernel, machine: Machine, deterministic: bool = False
+) -> Schedule | None:
+    """The schedule that takes the fewest vector operations, None if there is none.
+
+    With `deterministic` it depends on what one element of the results takes, not on how
+    many there are, nor on the number of cores.
+    """
+
+    def work(schedule: Schedule) -> float:
+        return vector_operations(kernel, schedule, machine, deterministic)
+
+    found = candidates(kernel, machine, deterministic)
+    best = min(found, key=work, default=None)
     # With folded axes in the lanes every fold is a pass.
     split_folds(kernel)
-    others = [s for s in candidates(kernel, machine) if not s.lane]
-    return min(
-        [*([best] if best else []), *others],
-        key=lambda s: vector_operations(kernel, s, machine),
-        default=None,
-    )
+    others = [s for s in candidates(kernel, machine, deterministic) if not s.lane]
+    inside = min(others, key=work, default=None)
+    if inside is None or best is None:
+        return inside or best
+    # Should there be one element, others would have all lanes but one in vain.
+    most = _MOST_INSIDE * work(best) if deterministic else work(best)
+    return inside if work(inside) < most else best
+
+
+def narrowed(kernel: Kernel, schedule: Schedule) -> Schedule:
+    """A schedule without lanes that have no index: what the others do is the same."""
+    name = kernel.named(schedule.lane)
+    extent = static_extent(kernel.extents[name]) if name else None
+    if extent is None:
+        return schedule
+    lanes = min(schedule.lanes, _power_below(extent))
+    vectors = max(1, min(schedule.vectors, extent // lanes))
+    return replace(schedule, lanes=lanes, vectors=vectors)
 
 
 @dataclass(frozen=True)
@@ -441,6 +483,9 @@ class LiftPass(ModulePass):
     With the `target` nvptx it is a schedule for a GPU (see moa_dialect.passes.grid),
     whose products of matrices are made of what the `tier` has: `wgmma`, `mma` or
     `portable`.
+
+    With `deterministic` the schedule, and with it the order of every sum, depends
+    neither on the extents of results nor on the number of cores.
     """
 
     name = "moa-lift"
@@ -449,6 +494,7 @@ class LiftPass(ModulePass):
     machine: str = "host"
     target: str = "cpu"
     tier: str = "wgmma"
+    deterministic: bool = False
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         """Give comprehensions schedules.
@@ -485,7 +531,10 @@ class LiftPass(ModulePass):
             return choose_grid(kernel, self.tier)
         if self.schedule != AUTO:
             return parse_schedule(self.schedule, axes)
-        return choose(kernel, machine)
+        found = choose(kernel, machine, self.deterministic)
+        if found is None or not self.deterministic:
+            return found
+        return narrowed(kernel, found)
 
 
 def schedule_of(op: ComprehensionOp, kernel: Kernel) -> Schedule | None:

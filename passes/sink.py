@@ -40,7 +40,13 @@ from moa_dialect.ops.normal_form import (
 from moa_dialect.passes.derivation import record
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.share import captured
-from moa_dialect.passes.work import COSTLY, extent_of, trip_count, weight
+from moa_dialect.passes.work import (
+    COSTLY,
+    NOMINAL_EXTENT,
+    extent_of,
+    trip_count,
+    weight,
+)
 from moa_dialect.types import element_of, shape_of
 
 Axes = frozenset[int]
@@ -79,7 +85,7 @@ def _level(axes: Axes, order: Sequence[int]) -> int:
     return max((order.index(axis) + 1 for axis in axes), default=0)
 
 
-def _terms(op: ComprehensionOp) -> list[_Term]:
+def _terms(op: ComprehensionOp, nominal: bool) -> list[_Term]:
     """The costly parts of a comprehension's body."""
     block = op.body.block
     known = dependences(block, {a: Axes((n,)) for n, a in enumerate(block.args)})
@@ -92,18 +98,20 @@ def _terms(op: ComprehensionOp) -> list[_Term]:
             within = dependences(inner.body.block, known)
             trips = trip_count(inner)
             terms.extend(
-                _Term(trips * weight(part), within[part.results[0]], axes)
+                _Term(trips * weight(part, nominal), within[part.results[0]], axes)
                 for part in inner.body.block.ops
                 if part.results and weight(part) >= COSTLY
             )
         if weight(inner) >= COSTLY:
-            terms.append(_Term(weight(inner), axes))
+            terms.append(_Term(weight(inner, nominal), axes))
     return terms
 
 
-def _best_order(op: ComprehensionOp, terms: Sequence[_Term]) -> tuple[int, ...]:
+def _best_order(
+    op: ComprehensionOp, terms: Sequence[_Term], nominal: bool
+) -> tuple[int, ...]:
     """The order of the axes with the least work; the given one if none is better."""
-    extents = [extent_of(extent) for extent in op.extents]
+    extents = [NOMINAL_EXTENT if nominal else extent_of(e) for e in op.extents]
     axes = tuple(range(len(extents)))
     if len(axes) > _MOST_PERMUTED_AXES:
         return axes
@@ -117,11 +125,11 @@ def _best_order(op: ComprehensionOp, terms: Sequence[_Term]) -> tuple[int, ...]:
     return min(permutations(axes), key=work)
 
 
-def nest(op: ComprehensionOp) -> ComprehensionOp:
+def nest(op: ComprehensionOp, nominal: bool = False) -> ComprehensionOp:
     """Split a comprehension of scalars into nested ones; returns the innermost."""
     count = len(op.extents)
-    terms = _terms(op)
-    order = _best_order(op, terms)
+    terms = _terms(op, nominal)
+    order = _best_order(op, terms, nominal)
     levels = {term.level(order) for term in terms}
     cuts = sorted(level for level in levels if 0 < level < count)
     if not cuts:
@@ -279,7 +287,7 @@ def forward(inner: ComprehensionOp) -> None:
         Rewriter.replace_op(inner, [], sources)
 
 
-def sink(op: ComprehensionOp) -> None:
+def sink(op: ComprehensionOp, nominal: bool = False) -> None:
     """Nest one comprehension of scalars and sink its innermost axes into its folds.
 
     A fold is left as it is if its accumulators would be more than an array over one
@@ -290,7 +298,7 @@ def sink(op: ComprehensionOp) -> None:
         return
     if any(isinstance(inner, CascadeOp) for inner in op.walk()):
         return
-    innermost = nest(op)
+    innermost = nest(op, nominal)
     is_row = len(innermost.extents) == 1 and isinstance(
         innermost.parent_op(), ComprehensionOp
     )
@@ -313,11 +321,14 @@ def sink(op: ComprehensionOp) -> None:
     forward(innermost)
 
 
-def sink_axes(function: FuncOp) -> None:
-    """Nest and sink every comprehension of one function."""
+def sink_axes(function: FuncOp, nominal: bool = False) -> None:
+    """Nest and sink every comprehension of one function.
+
+    With `nominal` the extents of its axes do not count.
+    """
     for op in list(function.body.blocks[0].ops):
         if isinstance(op, ComprehensionOp):
-            sink(op)
+            sink(op, nominal)
 
 
 @dataclass(frozen=True)
@@ -327,11 +338,15 @@ class SinkPass(ModulePass):
     Comprehensions are nested so that a costly value is evaluated once for the axes it
     depends on, and folds take the innermost axes inside where their body evaluates
     something costly that these do not enter; see the module's text.
+
+    With `deterministic` the order of axes does not depend on their extents.
     """
 
     name = "moa-sink"
 
+    deterministic: bool = False
+
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for function in functions_of(op):
-            sink_axes(function)
+            sink_axes(function, self.deterministic)
             record(function, self)

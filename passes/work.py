@@ -38,22 +38,31 @@ def extent_of(extent: SSAValue) -> int:
     return NOMINAL_EXTENT
 
 
-def trip_count(op: FoldOp | CascadeOp | ComprehensionOp) -> int:
-    """How often the body is evaluated."""
+def trip_count(op: FoldOp | CascadeOp | ComprehensionOp, nominal: bool = False) -> int:
+    """How often the body is evaluated; with `nominal` as if no extent were known.
+
+    The extents of folds count in any case.
+    """
     if isinstance(op, FoldOp | CascadeOp):
         return extent_of(op.upper)
+    if nominal:
+        return NOMINAL_EXTENT ** len(op.extents)
     return prod(map(extent_of, op.extents))
 
 
-def weight(op: Operation) -> int:
-    """The work of one evaluation of an operation, its regions included."""
+def weight(op: Operation, nominal: bool = False) -> int:
+    """The work of one evaluation of an operation, its regions included.
+
+    With `nominal` axes of results count as if their extents were not known.
+    """
     if isinstance(op, FoldOp | ComprehensionOp):
         # However short it is, a fold is not to be evaluated again for each element.
-        return max(COSTLY, trip_count(op) * sum(map(weight, op.body.block.ops)))
+        trips = trip_count(op, nominal)
+        return max(COSTLY, trips * _region_weight(op.body, nominal))
     if isinstance(op, CascadeOp):
-        return max(COSTLY, _cascade_weight(op))
+        return max(COSTLY, _cascade_weight(op, nominal))
     if isinstance(op, scf.IfOp):
-        return sum(map(_region_weight, op.regions))
+        return sum(_region_weight(region, nominal) for region in op.regions)
     if isinstance(op, _FREE):
         return 0
     if isinstance(op, _SLOW):
@@ -61,21 +70,22 @@ def weight(op: Operation) -> int:
     return 2 * COSTLY if op.name.startswith("math.") else 1
 
 
-def _cascade_weight(op: CascadeOp) -> int:
+def _cascade_weight(op: CascadeOp, nominal: bool) -> int:
     """Data and parts for each index, pivots and moves for each chunk.
 
     A part counts twice if the pivots need its accumulators.
     """
     trips = trip_count(op)
     chunks = -(-trips // op.chunk_length)
-    total = trips * _region_weight(op.data)
+    total = trips * _region_weight(op.data, nominal)
     for view in op.views():
         times = 2 if view.own_accumulators() else 1
-        total += times * trips * _region_weight(view.part)
+        total += times * trips * _region_weight(view.part, nominal)
         for region in (view.pivot, view.move):
-            total += chunks * (0 if region is None else _region_weight(region))
+            if region is not None:
+                total += chunks * _region_weight(region, nominal)
     return total
 
 
-def _region_weight(region: Region) -> int:
-    return sum(map(weight, region.block.ops))
+def _region_weight(region: Region, nominal: bool) -> int:
+    return sum(weight(op, nominal) for op in region.block.ops)

@@ -201,9 +201,9 @@ def differential(q1: Any, k1: Any, q2: Any, k2: Any, v: Any) -> Any:
     return library.differential_attention(q1, k1, q2, k2, v, 0.3)
 
 
-def top_5(x: Any) -> Any:
-    """The 5 largest of softmax."""
-    return library.softmax_top_k(x, 5)
+def top_3(x: Any) -> Any:
+    """The 3 largest of softmax."""
+    return library.softmax_top_k(x, 3)
 
 
 def at_a_computed_place(x: Any) -> Any:
@@ -299,10 +299,10 @@ ROWS = [
         change=lambda x: x * np.asarray(1e30, x.dtype),
     ),
     Row(
-        "softmax, then top 5",
-        top_5,
+        "softmax, then top 3",
+        top_3,
         [ROW],
-        lambda x: (-np.sort(-softmax(x))[:, :5], np.argsort(-x)[:, :5]),
+        lambda x: (-np.sort(-softmax(x))[:, :3], np.argsort(-x)[:, :3]),
     ),
     Row("attention", library.attention, MATRIX, attention),
     Row(

@@ -117,11 +117,13 @@ def export(
 def _exported(folder: Path, case: Case, chip: str, features: str) -> dict[str, Any]:
     import moa_dialect as moa
     from moa_dialect.lowering.engine import compile_for_cuda
+    from moa_dialect.options import Options
 
     name, program, shapes, dtype, _ = case
     specs = [moa.ArraySpec(shape, dtype) for shape in shapes]
     compiled = moa.jit(program(moa), target="cuda", chip=chip).lower(*specs)
-    kernel = compile_for_cuda(compiled.module("moa"), chip=chip, features=features)
+    options = Options(target="cuda", chip=chip, features=features)
+    kernel = compile_for_cuda(compiled.module("moa"), options=options)
     outputs: list[dict[str, Any]] = []
     needed = 0
 

@@ -34,6 +34,7 @@ from xdsl.utils.hints import isa
 from moa_dialect.interpreter import interpret_module
 from moa_dialect.lowering.chips import CHIP
 from moa_dialect.lowering.engine import compile_for_cuda, compile_module, find_entry
+from moa_dialect.options import Options
 from moa_dialect.parsing import ModuleParser
 from moa_dialect.tools.diagnostics import BadInputError, check_definitions, reported
 from moa_dialect.types import element_of, element_type_of
@@ -200,7 +201,11 @@ def prepare(
     if options.interpret:
         return lambda *arrays: interpret_module(module, entry, arrays)
     kernel = (
-        compile_for_cuda(module, entry, chip=options.chip, emulate=options.emulate)
+        compile_for_cuda(
+            module,
+            entry,
+            Options(target="cuda", chip=options.chip, emulate=options.emulate),
+        )
         if options.target == "cuda"
         else compile_module(module, entry)
     )

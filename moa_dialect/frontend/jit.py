@@ -22,7 +22,6 @@ from moa_dialect.errors import (
     DTypeError,
     LayoutError,
     MoaError,
-    OptionError,
 )
 from moa_dialect.frontend.trace import (
     Array,
@@ -30,12 +29,11 @@ from moa_dialect.frontend.trace import (
     argument_names,
     trace_program,
 )
-from moa_dialect.lowering.chips import CHIP, check_chip, check_tier
+from moa_dialect.lowering.chips import CHIP
+from moa_dialect.options import AUTO, DEFAULTS, Options
 
 if TYPE_CHECKING:
     from moa_dialect.frontend.parts import Parts
-
-TARGETS = ("cpu", "cuda")
 
 STAGES = ("moa", "dnf", "fused", "onf", "target", "llvm", "asm")
 """The stages of a program, in order; see docs/architecture.md."""
@@ -157,23 +155,18 @@ class Compiled:
         self,
         program: ModuleOp,
         entry: str,
-        target: str,
         copy: bool | None = None,
-        fuse: bool = True,
-        chip: str = CHIP,
-        emulate: bool = False,
-        tier: str = "",
-        schedule: str = "auto",
+        options: Options = DEFAULTS,
     ) -> None:
-        self._tier = tier
-        self._schedule = schedule
         self._program = program
         self._entry = entry
         self._copy = copy
-        self._fuse = fuse
-        self._chip = chip
-        self._emulate = emulate
-        self.target = target
+        self._options = options
+
+    @property
+    def target(self) -> str:
+        """Where it runs: `cpu` or `cuda`."""
+        return self._options.target
 
     def module(self, stage: str, certify: bool = False) -> ModuleOp:
         """A copy of the program's module at a stage from `moa` to `target`.
@@ -194,17 +187,18 @@ class Compiled:
                 f"unknown stage: expected one of {', '.join(STAGES)}, got {stage}"
             )
         module = self._program.clone()
-        lower_to(
-            module,
-            stage,
-            Context(),
-            self._fuse,
-            certify,
-            target=self.target,
-            tier=check_tier(self._tier, self._chip),
-            schedule=self._schedule,
-        )
+        lower_to(module, stage, Context(), self._options, certify)
         return module
+
+    @property
+    def schedules(self) -> list[str]:
+        """How its kernels run, one after the other, as text; see docs/schedules.md.
+
+        A kernel that is left to plain loops has none.
+        """
+        from moa_dialect.lowering.pipelines import schedules_of
+
+        return schedules_of(self.module("fused"), self._options)
 
     def text(self, stage: str, certify: bool = False) -> str:
         """The program as text: MLIR up to `llvm`, assembly of the host for `asm`.
@@ -221,10 +215,10 @@ class Compiled:
         """
         if stage not in ("llvm", "asm"):
             return _print(self.module(stage, certify))
-        if self.target == "cuda":
+        if self._options.is_cuda:
             from moa_dialect.lowering import nvvm
 
-            native = nvvm.nvvm_dialect(self.module("target"), self._chip)
+            native = nvvm.nvvm_dialect(self.module("target"), self._options.chip)
             return f"{native}" if stage == "llvm" else nvvm.ptx(native)
         from moa_dialect.lowering.compiler import llvm_dialect_text, llvm_ir_text
 
@@ -324,17 +318,9 @@ class Compiled:
         """The compiled kernel (`moa_dialect.lowering.kernel.Kernel`)."""
         from moa_dialect.lowering.engine import compile_for_cuda, compile_module
 
-        if self.target == "cuda":
-            return compile_for_cuda(
-                self._program,
-                self._entry,
-                self._fuse,
-                self._chip,
-                emulate=self._emulate,
-                tier=self._tier,
-                schedule=self._schedule,
-            )
-        return compile_module(self._program, self._entry, self._fuse)
+        if self._options.is_cuda:
+            return compile_for_cuda(self._program, self._entry, self._options)
+        return compile_module(self._program, self._entry, self._options)
 
     def parts(self) -> Parts:
         """The program as functions for parts of the data: see `Parts`.
@@ -345,13 +331,15 @@ class Compiled:
         """
         from moa_dialect.frontend.parts import Parts
 
-        if not self._fuse:
+        if not self._options.fuse:
             raise CompileError("parts: expected a program with fuse=True")
-        if self.target != "cpu":
+        if self._options.target != "cpu":
             raise CompileError(
-                f"parts: expected a program for target cpu, got {self.target}"
+                f"parts: expected a program for target cpu, got {self._options.target}"
             )
-        return Parts(self._program, self._entry, self._copy)
+        return Parts(
+            self._program, self._entry, self._copy, self._options.deterministic
+        )
 
     @property
     def intermediates(self) -> int:
@@ -384,7 +372,7 @@ class Compiled:
                 `moa_dialect.lowering.kernel.Kernel` says, and for the target `cuda`
                 DeviceError.
         """
-        if self.target == "cuda" and not self._emulate:
+        if self._options.is_cuda and not self._options.emulate:
             return run_on_device(self.kernel, arrays, self._copy)
         return run_kernel(self.kernel, arrays, self._copy)
 
@@ -432,34 +420,14 @@ class Jit:
     def __init__(
         self,
         fn: Callable[..., Any],
-        target: str = "cpu",
         copy: bool | None = None,
         specs: Sequence[ArraySpec] | None = None,
-        fuse: bool = True,
-        chip: str = CHIP,
-        emulate: bool = False,
-        tier: str = "",
-        schedule: str = "auto",
+        options: Options = DEFAULTS,
     ) -> None:
-        if target not in TARGETS:
-            raise CompileError(
-                f"unknown target: expected {' or '.join(TARGETS)}, got {target}"
-            )
-        given = {"emulate": emulate, "chip": chip != CHIP, "tier": tier != ""}
-        if target != "cuda" and any(given.values()):
-            given = next(name for name, is_given in given.items() if is_given)
-            raise OptionError(f"{given}: expected with target cuda, got it with cpu")
-        if target == "cuda":
-            check_chip(chip)
-            check_tier(tier, chip)
-        self._tier = tier
-        self._schedule = schedule
-        self._chip = chip
-        self._emulate = emulate
+        options.check()
+        self._options = options
         self._fn = fn
-        self._target = target
         self._copy = copy
-        self._fuse = fuse
         self._specs = specs if specs is None else list(specs)
         for number, spec in enumerate(self._specs or ()):
             if not isinstance(spec, ArraySpec):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -497,21 +465,11 @@ class Jit:
         name = "main" if name == "<lambda>" else name
         program = _positional(self._fn, count, names, options)
         module = trace_program(program, specs, name)
-        return Compiled(
-            module,
-            entry_of(module),
-            self._target,
-            self._copy,
-            self._fuse,
-            self._chip,
-            self._emulate,
-            self._tier,
-            self._schedule,
-        )
+        return Compiled(module, entry_of(module), self._copy, self._options)
 
     def _spec(self, number: int, value: Any) -> ArraySpec:
         """The shape and dtype of an argument, which may lie on the device."""
-        if self._target == "cuda" and _is_torch(value):
+        if self._options.is_cuda and _is_torch(value):
             from moa_dialect.lowering.cuda import torch_dtype
 
             return ArraySpec(tuple(value.shape), torch_dtype(number, value))
@@ -620,10 +578,11 @@ def jit(
     copy: bool | None = None,
     specs: Sequence[ArraySpec] | None = None,
     fuse: bool = True,
+    deterministic: bool = False,
     chip: str = CHIP,
     emulate: bool = False,
     tier: str = "",
-    schedule: str = "auto",
+    schedule: str = AUTO,
 ) -> Jit:
     """Compile a program when it is called.
 
@@ -638,14 +597,18 @@ def jit(
         fuse: folds that depend on each other may share a pass over their data, if a
             transport is found. Sums are then
             reassociated, and results are those without up to rounding.
+        deterministic: an element of the result has the same bits however many there
+            are: a row alone and in a batch, in kernels for any shape, on any number of
+            threads. Kernels are chosen as if the extents of the result were not known,
+            and may be slower for it.
         chip: for `cuda`, the chip that kernels are compiled for.
         emulate: for `cuda`, run the kernels on the CPU, thread by thread, on arrays
             that are there: slow, for tests.
         tier: for `cuda`, what products of matrices are made of: `wgmma` for the
             instructions of warp groups (chip sm_90a), `mma` for those of warps, or
             `portable` for multiply-adds; the best of the chip if empty.
-        schedule: for `cuda`, how kernels run; `auto` for what is chosen. See
-            docs/gpu.md.
+        schedule: how kernels run, `auto` for what is chosen; see docs/schedules.md, and
+            docs/gpu.md for `cuda`.
 
     Returns:
         A callable on NumPy arrays, torch tensors and anything with DLPack; keyword
@@ -657,7 +620,10 @@ def jit(
         OptionError: for an option of another target.
         MoaError: if `specs` has anything but `ArraySpec` values.
     """
-    return Jit(fn, target, copy, specs, fuse, chip, emulate, tier, schedule)
+    options = Options(
+        fuse, deterministic, target, schedule, chip, tier=tier, emulate=emulate
+    )
+    return Jit(fn, copy, specs, options)
 
 
 def interpret(fn: Callable[..., Any], *arrays: Any, **static: Any) -> Any:

@@ -13,6 +13,7 @@ from xdsl.dialects.func import FuncOp
 
 from moa_dialect.errors import MoaError
 from moa_dialect.frontend.jit import run_kernel
+from moa_dialect.options import Options
 
 State: TypeAlias = tuple[Any, ...]
 """A partial state: its components, arrays."""
@@ -31,8 +32,15 @@ class Parts:
     tuple of arrays, `components` by name.
     """
 
-    def __init__(self, program: ModuleOp, entry: str, copy: bool | None) -> None:
+    def __init__(
+        self,
+        program: ModuleOp,
+        entry: str,
+        copy: bool | None,
+        deterministic: bool = False,
+    ) -> None:
         self._program = program
+        self._deterministic = deterministic
         self._entry = entry
         self._copy = copy
         self._kernels: dict[str, Any] = {}
@@ -56,7 +64,13 @@ class Parts:
                 f"got {stage}"
             )
         module = self._program.clone()
-        lower_to(module, stage, Context(), parts=True)
+        lower_to(
+            module,
+            stage,
+            Context(),
+            Options(deterministic=self._deterministic),
+            parts=True,
+        )
         return module
 
     def notation(self, ascii: bool = False) -> str:

@@ -52,6 +52,7 @@ from moa_dialect.lowering.engine import compile_for_cuda, kernels_of
 from moa_dialect.lowering.pipelines import FUSING, STAGES
 from moa_dialect.ops.normal_form import AtOp, CascadeOp
 from moa_dialect.ops.structural import CellOp
+from moa_dialect.options import Options
 from moa_dialect.passes.check_dnf import intermediate_arrays
 from moa_dialect.passes.fuse import FuseReductionsPass
 from moa_dialect.passes.infer_shapes import functions_of
@@ -1674,7 +1675,9 @@ def test_programs_mean_the_same_as_kernels_of_a_gpu(first: int) -> None:
             continue  # other chunks are no option of the pipeline
         try:
             kernel = compile_for_cuda(
-                traced([wanted]), "p0", fuse=wanted.is_loose, emulate=True
+                traced([wanted]),
+                "p0",
+                Options(wanted.is_loose, target="cuda", emulate=True),
             )
         except moa.CompileError as error:
             assert "values in arrays" in str(error)  # noqa: PT017

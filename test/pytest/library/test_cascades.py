@@ -593,6 +593,23 @@ def test_the_largest_of_tiny_probabilities_are_in_the_order_of_the_logits() -> N
     assert values.tolist() == [1, 0, 0, 0]
 
 
+@pytest.mark.parametrize("k", [3, 4, 5])
+def test_the_largest_by_maxima_and_by_the_order_of_the_row_are_the_same(k: int) -> None:
+    """Up to 4 are found by maxima: NaN comes first, infinities and ties in order."""
+    nan, inf = math.nan, math.inf
+    x = np.array(
+        [
+            [1.0, nan, 2.0, nan, inf, 2.0, nan],
+            [-inf, -inf, 5.0, -inf, -inf, 5.0, -inf],
+            [3.0, inf, inf, 3.0, 1.0, inf, nan],
+        ]
+    )
+    _, places = moa.jit(library.softmax_top_k)(x, k=k)
+    keys = np.where(np.isnan(x), inf, x), ~np.isnan(x)
+    order = [np.lexsort((keys[1][row], -keys[0][row])) for row in range(3)]
+    np.testing.assert_array_equal(places, np.array(order)[:, :k])
+
+
 # Errors
 
 

@@ -376,7 +376,9 @@ COPY = """
 
 
 def emulated(text: str, *arrays: np.ndarray) -> Any:
-    return compile_for_cuda(parsed(text), "f", emulate=True)(*arrays)
+    return compile_for_cuda(parsed(text), "f", Options(target="cuda", emulate=True))(
+        *arrays
+    )
 
 
 def test_a_launch_is_a_kernel_as_it_is() -> None:

@@ -315,3 +315,20 @@ def test_the_attribute_is_a_schedule() -> None:
         op.attributes[SCHEDULE] for op in module.walk() if SCHEDULE in op.attributes
     ]
     assert "lanes:" in str(text)
+
+
+def test_a_fold_is_in_no_pass_before_one_it_needs() -> None:
+    """Each is of what the one before gives, and not of those before that."""
+
+    def row(x: Any) -> Any:
+        value = moa.reduce("max", x)
+        for _ in range(3):
+            value = moa.reduce("max", moa.where(x < value, x, -np.inf))
+        return value
+
+    def rows(x: Any) -> Any:
+        return moa.omega(row, 1, x)
+
+    x = np.random.default_rng(0).normal(size=(3, 4000))
+    expected = [sorted(set(line))[-4] for line in x]
+    np.testing.assert_array_equal(moa.jit(rows)(x), expected)

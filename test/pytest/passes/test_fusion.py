@@ -555,6 +555,24 @@ def explained(program: Program, capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
+def largest_after_the_first(x: Any) -> Any:
+    place = moa.reduce("min", moa.where(x > 0.0, moa.iota(200), 200))
+    return moa.reduce("max", moa.where(moa.iota(200) > place, x, -math.inf))
+
+
+def test_a_fold_needs_another_pass_by_an_index_too() -> None:
+    x = np.random.default_rng(0).normal(size=(3, 200))
+    x[:, :5] = -1
+
+    def rows(x: Any) -> Any:
+        return moa.omega(largest_after_the_first, 1, x)
+
+    compiled = moa.jit(rows).lower(x)
+    assert cascades(compiled) == (0, 2)
+    expected = [row[np.argmax(row > 0) + 1 :].max() for row in x]
+    np.testing.assert_array_equal(compiled(x), expected)
+
+
 def difference_of_two(x: Any, y: Any, v: Any) -> Any:
     p, q = library.softmax(x), library.softmax(y)
     return moa.inner("add", "mul", p - 0.3 * q, v)

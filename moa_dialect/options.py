@@ -1,0 +1,78 @@
+"""Options of a compilation, one value from the front end to the cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from moa_dialect.errors import CompileError, OptionError
+from moa_dialect.lowering.chips import CHIP, check_chip, check_tier
+
+TARGETS = ("cpu", "cuda")
+"""Where programs run."""
+
+AUTO = "auto"
+"""The schedule that is chosen."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a program is compiled.
+
+    Attributes:
+        fuse: folds that depend on each other may share a pass, which reassociates them.
+        deterministic: the value of an element does not depend on how many there are.
+        target: where it runs, `cpu` or `cuda`.
+        schedule: how kernels run; `auto` if that is chosen.
+        chip: for `cuda`, the chip.
+        features: for `cuda`, features for LLVM, for instance `+ptx83`.
+        tier: for `cuda`, what products of matrices are made of: `wgmma`, `mma` or
+            `portable`; the best of the chip if empty.
+        emulate: for `cuda`, whether the emulator runs it, on NumPy arrays.
+    """
+
+    fuse: bool = True
+    deterministic: bool = False
+    target: str = "cpu"
+    schedule: str = AUTO
+    chip: str = CHIP
+    features: str = ""
+    tier: str = ""
+    emulate: bool = False
+
+    @property
+    def is_cuda(self) -> bool:
+        """Whether it runs on a GPU, or as if on one."""
+        return self.target == "cuda"
+
+    @property
+    def best_tier(self) -> str:
+        """The tier that is asked for, or the best one of the chip."""
+        return check_tier(self.tier, self.chip)
+
+    def check(self) -> None:
+        """Check that the options are some, and fit together.
+
+        Raises:
+            CompileError: for an unknown target, chip or tier.
+            OptionError: for an option of another target.
+        """
+        if self.target not in TARGETS:
+            raise CompileError(
+                f"unknown target: expected {' or '.join(TARGETS)}, got {self.target}"
+            )
+        if self.is_cuda:
+            check_chip(self.chip)
+            check_tier(self.tier, self.chip)
+            return
+        for name in ("emulate", "chip", "tier", "features"):
+            if getattr(self, name) != getattr(DEFAULTS, name):
+                raise OptionError(
+                    f"{name}: expected with target cuda, got it with {self.target}"
+                )
+
+
+DEFAULTS = Options()
+"""What is not asked for otherwise."""
+
+FOR_CUDA = Options(target="cuda")
+"""The same on a GPU."""
