@@ -29,11 +29,13 @@ from moa_dialect.lowering.unregistered import (
     POINTER,
     Builder,
     attribute,
+    bytes_of,
     declaration,
     integer_of,
     make,
     name_of,
     struct_fields,
+    symbol_of,
     words_of,
 )
 from moa_dialect.lowering.warp_groups import Product
@@ -46,9 +48,21 @@ _DECLARED = {
     "moa_emulator_land": "void (ptr, i32)",
     "moa_emulator_mbarrier": "void (ptr, i32)",
     "moa_emulator_arrive": "i64 (ptr, ptr, i32, i32)",
+    "moa_emulator_access": "ptr (ptr, ptr, i32, i32)",
     "moa_emulator_flush": "f32 (f32)",
     "moa_emulator_bf16x2": "i32 (f32, f32)",
 }
+
+
+_ACCESSES = {
+    "llvm.load": 0,
+    "llvm.store": 1,
+    "llvm.atomicrmw": 0,
+    "llvm.cmpxchg": 0,
+}
+"""Operations that access memory, and which operand is the address."""
+
+_SAME_OBJECT = ("llvm.getelementptr", "llvm.addrspacecast", "llvm.bitcast")
 
 
 @dataclass
@@ -79,6 +93,8 @@ class KernelCode:
     """The products of warp groups, by their sites."""
     counts: dict[int, int] = field(default_factory=dict[int, int])
     """How many coordinates a copy of a box, or registers a wait has, by their sites."""
+    ordered: bool = True
+    """Whether barriers of the whole block are all that orders its warps."""
     eager: bool = False
     """Whether products of warp groups are waited for without their registers."""
 
@@ -90,8 +106,11 @@ class Rewriter:
         CompileError: for an operation that is not emulated.
     """
 
-    def __init__(self, function: Operation, shared: Shared, symbol: str) -> None:
+    def __init__(
+        self, function: Operation, shared: Shared, symbol: str, checks: bool
+    ) -> None:
         self.function = function
+        self.checks = checks
         self.shared = shared
         self.library: dict[str, str] = {}
         """The functions of the host's library that are called, and their types."""
@@ -111,7 +130,10 @@ class Rewriter:
     def run(self) -> KernelCode:
         """Rewrite the kernel in place."""
         operations = list(self.region.walk())
+        accesses = [op for op in operations if self.checks and self._is_checked(op)]
         self._enclose()
+        for op in accesses:
+            self._check(op)
         for op in operations:
             name = name_of(op)
             if name == "llvm.mlir.addressof":
@@ -310,8 +332,37 @@ class Rewriter:
 
     # Operations.
 
+    def _is_checked(self, op: Operation) -> bool:
+        """Whether an operation accesses memory that is not the thread's own."""
+        place = _ACCESSES.get(name_of(op))
+        if place is None:
+            return False
+        base = op.operands[place].owner
+        while isinstance(base, Operation) and name_of(base) in _SAME_OBJECT:
+            base = base.operands[0].owner
+        if not isinstance(base, Operation):
+            return True
+        if name_of(base) == "llvm.mlir.addressof":
+            return symbol_of(base, "global_name") in self.shared.offsets
+        return name_of(base) != "llvm.alloca"
+
+    def _check(self, op: Operation) -> None:
+        """Have an access go through the function that checks it."""
+        name = name_of(op)
+        place = _ACCESSES[name]
+        pointer = op.operands[place]
+        values = [each.type for each in op.results] or [op.operands[0].type]
+        build = Builder(op)
+        size = build.constant(bytes_of(str(values[0])))
+        write = build.constant(int(name == "llvm.store"))
+        operands = (self.thread, build.cast(pointer), size, write)
+        (safe,) = build.call("moa_emulator_access", operands, [POINTER])
+        if safe.type != pointer.type:
+            safe = build.value("llvm.addrspacecast", (safe,), pointer.type)
+        op.operands[place] = safe
+
     def _address(self, op: Operation) -> None:
-        name = str(op.properties["global_name"]).removeprefix("@").strip('"')
+        name = symbol_of(op, "global_name")
         if name not in self.shared.offsets:
             return
         build = Builder(op)
@@ -322,7 +373,7 @@ class Rewriter:
         self.replace(op, build.value("llvm.addrspacecast", (pointer,), type_))
 
     def _call(self, op: Operation) -> None:
-        callee = str(op.properties.get("callee", "")).removeprefix("@").strip('"')
+        callee = symbol_of(op, "callee")
         if not callee.startswith("__nv_"):
             return
         # What libdevice has, the host's library of mathematics has too.
@@ -414,18 +465,6 @@ class Rewriter:
         self.replace(op, build.load(base, word + axis, "i32"))
 
 
-_BYTES = {"i8": 1, "i16": 2, "f16": 2, "bf16": 2, "i32": 4, "f32": 4}
-
-
-def bytes_of(type_: str) -> int:
-    """The size of a type of a variable in the memory of a block."""
-    if found := re.fullmatch(r"(?:!llvm\.)?array<(\d+) x (.*)>", type_):
-        return int(found[1]) * bytes_of(found[2])
-    if found := re.fullmatch(r"vector<(\d+)x(.*)>", type_):
-        return int(found[1]) * bytes_of(found[2])
-    return _BYTES.get(type_, 8)
-
-
 def place_shared(operations: Sequence[Operation]) -> Shared:
     """Give the variables in the memory of a block offsets and remove them."""
     shared = Shared({}, [], 0)
@@ -452,7 +491,9 @@ def place_shared(operations: Sequence[Operation]) -> Shared:
     return shared
 
 
-def to_coroutines(module: ModuleOp, prefix: str) -> tuple[list[KernelCode], Shared]:
+def to_coroutines(
+    module: ModuleOp, prefix: str, checks: bool = False
+) -> tuple[list[KernelCode], Shared]:
     """Turn the kernels of a module into coroutines, in place.
 
     The module has one `gpu.module` with content in the llvm and nvvm dialects; that
@@ -461,6 +502,7 @@ def to_coroutines(module: ModuleOp, prefix: str) -> tuple[list[KernelCode], Shar
     Args:
         module: the module.
         prefix: what the symbols of the kernels begin with.
+        checks: whether each access to memory is checked.
 
     Raises:
         CompileError: if there is no kernel, or one has an operation that is not
@@ -486,7 +528,7 @@ def to_coroutines(module: ModuleOp, prefix: str) -> tuple[list[KernelCode], Shar
         op.detach()
         if name == "llvm.func":
             if "nvvm.kernel" in op.attributes:
-                rewriter = Rewriter(op, shared, f"{prefix}_{len(kernels)}")
+                rewriter = Rewriter(op, shared, f"{prefix}_{len(kernels)}", checks)
                 kernels.append(rewriter.run())
                 library |= rewriter.library
             else:

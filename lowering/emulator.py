@@ -12,6 +12,8 @@ import ctypes
 import hashlib
 from collections.abc import Sequence
 from ctypes import c_int32, c_void_p
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -30,8 +32,6 @@ from moa_dialect.lowering.warp_groups import WarpGroup
 
 MOST_SHARED_BYTES = 227 * 1024
 """The memory of a block that the largest GPUs have."""
-
-_ARENA_BYTES = 1 << 18
 
 FROM_GPU = (
     "convert-nvgpu-to-nvvm,"
@@ -57,38 +57,27 @@ class Emulator:
         kernels: what is known of each kernel, by its name.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, checks: bool = False) -> None:
         """Compile kernels.
 
         Args:
             text: a module with one `gpu.module` that holds `gpu.func` kernels or
                 `llvm.func` kernels, in upstream's dialects.
+            checks: whether each access to memory is checked: to lie within the arrays
+                of the launch or the memory of the block, and, if barriers of whole
+                blocks are all that orders their warps, that no two warps access the
+                same bytes of the latter between barriers, one of them to write.
 
         Raises:
             CompileError: if upstream does not take the text, or it has an operation
                 that is not emulated.
         """
-        native = upstream.parse(text, upstream.new_context())
-        # What is in the llvm dialect already, the conversion does not take.
-        names = upstream.operations_beside(native, ("llvm.", "nvvm."))
-        has_gpu = any(name.startswith("gpu.") for name in names if name != "gpu.module")
-        pipeline = (FROM_GPU if has_gpu else "") + TO_LLVM
-        upstream.run_pipeline(native, pipeline, verify_each=False)
-        generic = str(native.operation.get_asm(print_generic_op_form=True))
-        try:
-            module = Parser(bare_context(), generic).parse_module()
-        except ParseError as error:
-            raise CompileError(f"cannot read upstream's text: {error}") from None
-        prefix = f"moa_kernel_{hashlib.sha256(generic.encode()).hexdigest()[:24]}"
-        kernels, self._shared = to_coroutines(module, prefix)
-        self.kernels: dict[str, KernelCode] = {each.name: each for each in kernels}
+        found = _compiled(text, checks)
+        self.kernels: dict[str, KernelCode] = {each.name: each for each in found.codes}
+        self.checks = checks
+        self._static_bytes = found.static_bytes
+        self._code = found.addresses
         self._runtime = runtime.functions()
-        symbols = [each.symbol for each in kernels]
-        entries = loader.loaded(_object_code(module, symbols), symbols)
-        self._code = {
-            each.name: _address(entry)
-            for each, entry in zip(kernels, entries, strict=True)
-        }
 
     def launch(
         self,
@@ -99,6 +88,7 @@ class Emulator:
         shared_bytes: int = 0,
         order: str = "forward",
         seed: int = 0,
+        memory: Sequence[tuple[int, int]] | None = None,
     ) -> None:
         """Run a kernel, block after block.
 
@@ -112,15 +102,18 @@ class Emulator:
             order: in which order threads go on: `forward`, `reverse`, or `random`,
                 which takes another one for each block.
             seed: what random orders are drawn from.
+            memory: the addresses and the sizes in bytes of all that the kernel may
+                access, if that is to be checked.
 
         Raises:
             KernelError: for a launch that does not fit the kernel, threads that wait
                 for each other, a warp-wide operation without the warp, an address
-                that is not aligned, or a write beyond the memory of the block.
+                that is not aligned, or a write beyond the memory of the block; with
+                checks, for any access beyond the arrays or that memory, and races.
         """
         code = self._checked(kernel, grid, block, words, shared_bytes, order)
-        size = self._shared.static_bytes + shared_bytes
-        run = _Launch(self, code, block, words, size)
+        size = self._static_bytes + shared_bytes
+        run = _Launch(self, code, block, words, size, memory)
         generator = np.random.default_rng(seed)
         for z in range(grid[2]):
             for y in range(grid[1]):
@@ -167,13 +160,47 @@ class Emulator:
                 f"kernel '{kernel}': expected no negative number of blocks, "
                 f"got {'x'.join(map(str, grid))}"
             )
-        size = self._shared.static_bytes + shared_bytes
+        size = self._static_bytes + shared_bytes
         if size > MOST_SHARED_BYTES:
             raise KernelError(
                 f"kernel '{kernel}': expected at most {MOST_SHARED_BYTES} bytes of "
                 f"shared memory, got {size}"
             )
         return code
+
+
+@dataclass(frozen=True)
+class _Compiled:
+    """The kernels of a module, where they are, and the memory their blocks have."""
+
+    codes: list[KernelCode]
+    addresses: dict[str, int]
+    static_bytes: int
+
+
+@lru_cache(maxsize=256)
+def _compiled(text: str, checks: bool) -> _Compiled:
+    """Compile and load the kernels of a module."""
+    native = upstream.parse(text, upstream.new_context())
+    # What is in the llvm dialect already, the conversion does not take.
+    names = upstream.operations_beside(native, ("llvm.", "nvvm."))
+    has_gpu = any(name.startswith("gpu.") for name in names if name != "gpu.module")
+    pipeline = (FROM_GPU if has_gpu else "") + TO_LLVM
+    upstream.run_pipeline(native, pipeline, verify_each=False)
+    generic = str(native.operation.get_asm(print_generic_op_form=True))
+    try:
+        module = Parser(bare_context(), generic).parse_module()
+    except ParseError as error:
+        raise CompileError(f"cannot read upstream's text: {error}") from None
+    key = hashlib.sha256(f"{checks}{generic}".encode()).hexdigest()
+    kernels, shared = to_coroutines(module, f"moa_kernel_{key[:24]}", checks)
+    runtime.functions()
+    symbols = [each.symbol for each in kernels]
+    entries = loader.loaded(_object_code(module, symbols), symbols)
+    addresses = {
+        each.name: _address(entry) for each, entry in zip(kernels, entries, strict=True)
+    }
+    return _Compiled(kernels, addresses, shared.static_bytes)
 
 
 def _object_code(module: ModuleOp, symbols: Sequence[str]) -> bytes:
@@ -207,6 +234,16 @@ def _aligned(count: int, alignment: int) -> npt.NDArray[np.uint8]:
     return memory[start : start + count]
 
 
+@dataclass
+class _Background:
+    """What is under way beside the threads of a block."""
+
+    engine: CopyEngine
+    groups: dict[int, WarpGroup] = field(default_factory=dict[int, WarpGroup])
+    held: list[int] = field(default_factory=list[int])
+    """The threads, or first threads of groups, that wait for what is under way."""
+
+
 class _Launch:
     """The state of one launch, used for one block after the other."""
 
@@ -217,14 +254,22 @@ class _Launch:
         block: tuple[int, int, int],
         words: Sequence[int],
         shared_bytes: int,
+        memory: Sequence[tuple[int, int]] | None,
     ) -> None:
         self.code = code
+        self.checks = 0
+        if emulator.checks:
+            bounds = runtime.BOUNDS * (memory is not None)
+            self.checks = runtime.CHECKED | bounds | runtime.RACES * code.ordered
+        ranges = [(first, first + size) for first, size in memory or ()]
+        self.ranges = np.array(ranges, np.uint64).reshape(-1, 2)
+        self.shadow = np.zeros((2, shared_bytes), np.int32)
         self.block_size = block
         self.threads = block[0] * block[1] * block[2]
         self.rows = -(-self.threads // 32) * 32
         self.words = np.array([word & (1 << 64) - 1 for word in words], np.uint64)
         self.shared_bytes = shared_bytes
-        self.arena = _aligned(_ARENA_BYTES, _ARENA_BYTES)
+        self.arena = _aligned(runtime.ARENA_BYTES, runtime.ARENA_BYTES)
         size = self.rows * code.row_words
         self.state = _aligned(4 * size, 64).view(np.int32).reshape(self.rows, -1)
         self.record = np.zeros(runtime.BLOCK_WORDS, np.int32)
@@ -262,8 +307,17 @@ class _Launch:
         record[runtime.NCTAID : runtime.NCTAID + 3] = grid
         record[runtime.NTID : runtime.NTID + 3] = self.block_size
         record[runtime.THREADS] = self.threads
-        shared = record[runtime.SHARED : runtime.SHARED + 2].view(np.int64)
-        shared[0] = self.arena.ctypes.data
+        for word, array in (
+            (runtime.SHARED, self.arena),
+            (runtime.RANGES_AT, self.ranges),
+            (runtime.SHADOW, self.shadow),
+        ):
+            record[word : word + 2].view(np.int64)[0] = array.ctypes.data
+        record[runtime.CHECKS] = self.checks
+        record[runtime.EPOCH] = 1
+        record[runtime.SIZE] = self.shared_bytes
+        record[runtime.RANGES] = len(self.ranges)
+        self.shadow.fill(0)
         is_plain = bool(np.all(np.diff(order) == 1) or np.all(np.diff(order) == -1))
         record[runtime.RANDOM] = 0 if is_plain else int(order[0]) * 2 + 1
         rows, handles = _memref(self.state), _memref(self.handles)
@@ -291,47 +345,86 @@ class _Launch:
     ) -> None:
         """Run the threads to their ends.
 
-        What one operation needs of Python is done between runs of the scheduler.
+        What needs Python is done between runs of the scheduler. Waits for what is done
+        in the background are held, and copies land, when no thread can go on.
         """
         record = self.record
-        engine = CopyEngine(self.arena, self.shared_bytes)
-        groups: dict[int, WarpGroup] = {}
+        background = _Background(CopyEngine(self.arena, self.shared_bytes))
         generator = np.random.default_rng(int(record[runtime.RANDOM]))
+        is_random = bool(record[runtime.RANDOM])
         while True:
             end = self._call("run", *rows, *handles, *_memref(order), *_memref(record))
             thread = int(record[runtime.CURRENT])
             if record[runtime.ERROR]:
-                reason = runtime.FAILURES[int(record[runtime.ERROR])]
-                raise KernelError(f", thread {thread}: {reason}")
+                raise KernelError(f", thread {thread}: {self._failure()}")
             if end == runtime.FINISHED:
                 break
-            if end == runtime.STUCK:
-                if not engine.land():
+            if end == runtime.CALLS:
+                self._attempt(background, thread, True)
+            # In a random order, what is under way may end at any time, in any order.
+            early = is_random and generator.random() < 0.3
+            if end == runtime.STUCK or early:
+                held, loads = background.held, background.engine.loads
+                number = int(generator.integers(1 << 30)) if is_random else 0
+                if held and (not is_random or not loads or number & 1):
+                    self._attempt(background, held.pop(number % len(held)), False)
+                elif loads:
+                    self._land(background, number % len(loads))
+                elif not early:
                     raise KernelError(f": {self._standstill()}")
-                continue
-            try:
-                if self.state[thread, runtime.KIND] >= runtime.FIRST_CALL:
-                    self._thread_call(engine, thread)
-                    count = 1
-                else:
-                    group = groups.setdefault(
-                        thread, WarpGroup(self.arena, self.code.eager)
-                    )
-                    self._group_call(group, self.state[thread : thread + 128])
-                    count = 128
-                # In a random order copies land early, too, and not in theirs.
-                loads = len(engine.loads)
-                if record[runtime.RANDOM] and loads and generator.random() < 0.3:
-                    engine.land(int(generator.integers(loads)))
-            except KernelError as error:
-                raise KernelError(
-                    f", thread {thread}, {self._site(thread)}: {error}"
-                ) from None
-            self.state[thread : thread + count, runtime.STATUS] = runtime.READY
         try:
-            engine.end()
+            background.engine.end()
         except KernelError as error:
             raise KernelError(f": {error}") from None
+
+    def _failure(self) -> str:
+        record = self.record
+        code = int(record[runtime.ERROR])
+        place = int(record[runtime.PLACE : runtime.PLACE + 2].view(np.int64)[0])
+        reason = runtime.FAILURES[code]
+        if code == runtime.RACE:
+            return f"{reason}: byte {place}, after thread {int(record[runtime.OTHER])}"
+        if code == runtime.OUT_OF_BOUNDS:
+            at = place - self.arena.ctypes.data
+            if 0 <= at < self.arena.size:
+                return f"{reason}: byte {at} of {self.shared_bytes} shared bytes"
+            # The array that begins next before the address is meant, most likely.
+            before = [
+                (place - int(first), int(last - first), number)
+                for number, (first, last) in enumerate(self.ranges)
+                if int(first) <= place
+            ]
+            if before:
+                offset, size, number = min(before)
+                return f"{reason}: byte {offset} of the {size} of array {number}"
+        return reason
+
+    def _land(self, background: _Background, number: int) -> None:
+        try:
+            background.engine.land(number)
+        except KernelError as error:
+            raise KernelError(f": {error}") from None
+
+    def _attempt(self, background: _Background, thread: int, may_hold: bool) -> None:
+        """Carry out an operation, or hold it; a group is named by its first thread."""
+        kind = int(self.state[thread, runtime.KIND])
+        count = 1 if kind >= runtime.FIRST_CALL else 128
+        status = self.state[thread : thread + count, runtime.STATUS]
+        if may_hold and kind in (runtime.WGMMA_WAIT, runtime.STORE_WAIT):
+            background.held.append(thread)
+            status[:] = runtime.HELD
+            return
+        try:
+            if count == 1:
+                self._thread_call(background.engine, thread)
+            else:
+                new = WarpGroup(self.arena, self.code.eager)
+                group = background.groups.setdefault(thread, new)
+                self._group_call(group, self.state[thread : thread + 128])
+        except KernelError as error:
+            place = f", thread {thread}, {self._site(thread)}"
+            raise KernelError(f"{place}: {error}") from None
+        status[:] = runtime.READY
 
     def _thread_call(self, engine: CopyEngine, thread: int) -> None:
         """Carry out an operation of one thread."""

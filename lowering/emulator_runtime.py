@@ -26,10 +26,15 @@ INPUTS, OUTPUTS, BULK = 32, 48, 64
 # The words of a block's record.
 CTAID, NCTAID, NTID, THREADS, CURRENT, ERROR = 0, 3, 6, 9, 10, 11
 SHARED, RANDOM, ARRIVED, EXPECTED = 12, 14, 16, 32
-BLOCK_WORDS = 48
+CHECKS, EPOCH, SIZE, RANGES, OTHER = 48, 49, 50, 51, 56
+RANGES_AT, SHADOW, PLACE = 52, 54, 58
+BLOCK_WORDS = 64
+
+# What is checked: accesses to the arrays of the launch, races, shared memory.
+BOUNDS, RACES, CHECKED = 1, 2, 4
 
 # Where a thread stands.
-READY, WAITING, AT_BARRIER, ENDED, CALLING = range(5)
+READY, WAITING, AT_BARRIER, ENDED, CALLING, HELD = range(6)
 
 # What a thread waits for: warp-wide operations, then those done in Python.
 START, SHUFFLE, BARRIER, ARRIVAL, WARP_BARRIER, VOTE, REDUX, ELECT = range(8)
@@ -52,7 +57,9 @@ FINISHED, GOES_ON, STUCK, CALLS, FAILED = range(5)
     TOO_MANY_ARRIVALS,
     NO_MBARRIER,
     NEEDS_GROUP,
-) = range(1, 9)
+    OUT_OF_BOUNDS,
+    RACE,
+) = range(1, 11)
 FAILURES = {
     NEEDS_WARP: "a warp-wide operation without all 32 lanes",
     MISALIGNED_MATRIX: "an address of ldmatrix or stmatrix that is no multiple of 16",
@@ -61,8 +68,13 @@ FAILURES = {
     COUNTS_DIFFER: "a barrier that is given different numbers of threads",
     TOO_MANY_ARRIVALS: "more arrivals at an mbarrier than it expects",
     NO_MBARRIER: "an mbarrier that is not initialised",
+    OUT_OF_BOUNDS: "an access beyond the arrays of the launch or the shared memory",
+    RACE: "a race: bytes of shared memory that two warps access without a barrier",
     NEEDS_GROUP: "an operation of warp groups without all 128 threads",
 }
+
+ARENA_BYTES = 1 << 18
+"""The memory of a block and what lies behind it; it is aligned to its size."""
 
 QUEUE_CAPACITY = 1024
 """How many copies of a thread may be under way; each takes four 64-bit words."""
@@ -474,6 +486,13 @@ func.func private @barrier(
   memref.store %left, %B[%ia] : !words
   scf.if %full {
     memref.store %i0, %B[%ie] : !words
+    %epoch = memref.load %B[%c{EPOCH}] : !words
+    %following = arith.addi %epoch, %i1 : i32
+    %first = arith.cmpi eq, %id, %i0 : i32
+    %everyone = arith.cmpi eq, %n, %threads : i32
+    %parts = arith.andi %first, %everyone : i1
+    %after = arith.select %parts, %following, %epoch : i32
+    memref.store %after, %B[%c{EPOCH}] : !words
     %all = memref.dim %T, %c0 : !rows
     scf.for %u = %c0 to %all step %c1 {
       %s = memref.load %T[%u, %c{STATUS}] : !rows
@@ -630,7 +649,8 @@ func.func private @matrices(
         %m8 = arith.muli %m, %c8 : index
         %l = arith.addi %m8, %r : index
         %t = arith.addi %base, %l : index
-        %p = func.call @row(%T, %B, %t) : (!rows, !words, index) -> !llvm.ptr
+        %p = func.call @row(%T, %B, %t, %i0)
+          : (!rows, !words, index, i32) -> !llvm.ptr
         %x = llvm.load %p {alignment = 2 : i64} : !llvm.ptr -> vector<8xi16>
         vector.store %x, %tile[%r, %c0] : memref<8x8xi16>, vector<8xi16>
       }
@@ -692,7 +712,8 @@ func.func private @store_matrices(
         %m8 = arith.muli %m, %c8 : index
         %l = arith.addi %m8, %r : index
         %t = arith.addi %base, %l : index
-        %p = func.call @row(%T, %B, %t) : (!rows, !words, index) -> !llvm.ptr
+        %p = func.call @row(%T, %B, %t, %i1)
+          : (!rows, !words, index, i32) -> !llvm.ptr
         %x = vector.load %tile[%r, %c0] : memref<8x8xi16>, vector<8xi16>
         llvm.store %x, %p {alignment = 2 : i64} : vector<8xi16>, !llvm.ptr
       }
@@ -704,7 +725,8 @@ func.func private @store_matrices(
 }
 
 // The address that a lane gives of a row of a matrix.
-func.func private @row(%T: !rows, %B: !words, %t: index) -> !llvm.ptr {
+func.func private @row(
+    %T: !rows, %B: !words, %t: index, %write: i32) -> !llvm.ptr {
   %lo = memref.load %T[%t, %c{ADDRESS}] : !rows
   %hi = memref.load %T[%t, %c{ADDRESS + 1}] : !rows
   %p = func.call @pointer(%lo, %hi) : (i32, i32) -> !llvm.ptr
@@ -713,7 +735,16 @@ func.func private @row(%T: !rows, %B: !words, %t: index) -> !llvm.ptr {
   scf.if %skew {
     func.call @fail(%B, %t, %i{MISALIGNED_MATRIX}) : (!words, index, i32) -> ()
   }
-  return %p : !llvm.ptr
+  %x = memref.extract_aligned_pointer_as_index %T : !rows -> index
+  %d = memref.dim %T, %c1 : !rows
+  %stride = arith.muli %d, %c4 : index
+  %o = arith.muli %t, %stride : index
+  %a = arith.addi %x, %o : index
+  %a64 = arith.index_cast %a : index to i64
+  %thread = llvm.inttoptr %a64 : i64 to !llvm.ptr
+  %safe = func.call @moa_emulator_access(%thread, %p, %i16, %write)
+    : (!llvm.ptr, !llvm.ptr, i32, i32) -> !llvm.ptr
+  return %safe : !llvm.ptr
 }
 
 // The two numbers of 16 bits in a word: bf16 if %brain, else f16.
@@ -945,15 +976,22 @@ func.func @moa_emulator_copy(
       func.call @failure(%thread, %i{TOO_MANY_COPIES}) : (!llvm.ptr, i32) -> ()
     } else {
       %size64 = arith.extui %size : i32 to i64
-      "llvm.intr.memset"(%to, %b255, %size64) <{{isVolatile = false}}>
+      %safe_to = func.call @moa_emulator_access(%thread, %to, %size, %i1)
+        : (!llvm.ptr, !llvm.ptr, i32, i32) -> !llvm.ptr
+      %read = arith.minui %bytes, %size : i32
+      %safe_from = func.call @moa_emulator_access(%thread, %from, %read, %i0)
+        : (!llvm.ptr, !llvm.ptr, i32, i32) -> !llvm.ptr
+      %safe_to64 = llvm.ptrtoint %safe_to : !llvm.ptr to i64
+      %safe_from64 = llvm.ptrtoint %safe_from : !llvm.ptr to i64
+      "llvm.intr.memset"(%safe_to, %b255, %size64) <{{isVolatile = false}}>
         : (!llvm.ptr, i8, i64) -> ()
       %e = func.call @entry(%thread, %n) : (!llvm.ptr, i32) -> !llvm.ptr
       %e1 = llvm.getelementptr %e[1] : (!llvm.ptr) -> !llvm.ptr, i64
       %e2 = llvm.getelementptr %e[2] : (!llvm.ptr) -> !llvm.ptr, i64
       %e3 = llvm.getelementptr %e[3] : (!llvm.ptr) -> !llvm.ptr, i64
       %e25 = llvm.getelementptr %e[5] : (!llvm.ptr) -> !llvm.ptr, i32
-      llvm.store %to64, %e : i64, !llvm.ptr
-      llvm.store %from64, %e1 : i64, !llvm.ptr
+      llvm.store %safe_to64, %e : i64, !llvm.ptr
+      llvm.store %safe_from64, %e1 : i64, !llvm.ptr
       llvm.store %size, %e2 : i32, !llvm.ptr
       llvm.store %bytes, %e25 : i32, !llvm.ptr
       %group_p = func.call @word(%thread, %i{COMMITTED}) : (!llvm.ptr, i32) -> !llvm.ptr
@@ -1033,6 +1071,8 @@ func.func @moa_emulator_land(%thread: !llvm.ptr, %pending: i32) {
     %bytes0 = llvm.load %e25 : !llvm.ptr -> i32
     %bytes = arith.minui %bytes0, %size : i32
     %bytes64 = arith.extui %bytes : i32 to i64
+    %again = func.call @moa_emulator_access(%thread, %to, %size, %i1)
+      : (!llvm.ptr, !llvm.ptr, i32, i32) -> !llvm.ptr
     "llvm.intr.memcpy"(%to, %from, %bytes64) <{{isVolatile = false}}>
       : (!llvm.ptr, !llvm.ptr, i64) -> ()
     %rest = arith.subi %size, %bytes : i32
@@ -1129,9 +1169,153 @@ func.func private @bf16(%x: f32) -> i32 {
 }
 """
 
+_CHECKS = """
+// An access of a thread: gives the address, or that of the thread's row if the access
+// is not within what the kernel may touch. Records who reads and writes each byte of
+// shared memory between barriers.
+func.func @moa_emulator_access(
+    %thread: !llvm.ptr, %p: !llvm.ptr, %size: i32, %write: i32) -> !llvm.ptr {
+  %bp = func.call @word(%thread, %i{BLOCK}) : (!llvm.ptr, i32) -> !llvm.ptr
+  %block = llvm.load %bp : !llvm.ptr -> !llvm.ptr
+  %cp = func.call @word(%block, %i{CHECKS}) : (!llvm.ptr, i32) -> !llvm.ptr
+  %checks = llvm.load %cp : !llvm.ptr -> i32
+  %on = arith.cmpi ne, %checks, %i0 : i32
+  %r = scf.if %on -> (!llvm.ptr) {
+    %sp = func.call @word(%block, %i{SHARED}) : (!llvm.ptr, i32) -> !llvm.ptr
+    %shared = llvm.load %sp : !llvm.ptr -> i64
+    %a = llvm.ptrtoint %p : !llvm.ptr to i64
+    %at = arith.subi %a, %shared : i64
+    %inside = arith.cmpi ult, %at, %l{ARENA_BYTES} : i64
+    %ok = scf.if %inside -> (i1) {
+      %zp = func.call @word(%block, %i{SIZE}) : (!llvm.ptr, i32) -> !llvm.ptr
+      %all = llvm.load %zp : !llvm.ptr -> i32
+      %at32 = arith.trunci %at : i64 to i32
+      %end = arith.addi %at32, %size : i32
+      %fits = arith.cmpi ule, %end, %all : i32
+      %bit = arith.andi %checks, %i{RACES} : i32
+      %races = arith.cmpi ne, %bit, %i0 : i32
+      %track = arith.andi %fits, %races : i1
+      scf.if %track {
+        func.call @track(%thread, %block, %at32, %size, %all, %write)
+          : (!llvm.ptr, !llvm.ptr, i32, i32, i32, i32) -> ()
+      }
+      scf.yield %fits : i1
+    } else {
+      %x = func.call @in_range(%block, %a, %size, %checks)
+        : (!llvm.ptr, i64, i32, i32) -> i1
+      scf.yield %x : i1
+    }
+    %safe = scf.if %ok -> (!llvm.ptr) {
+      scf.yield %p : !llvm.ptr
+    } else {
+      func.call @failure(%thread, %i{OUT_OF_BOUNDS}) : (!llvm.ptr, i32) -> ()
+      %ap = func.call @word(%block, %i{PLACE}) : (!llvm.ptr, i32) -> !llvm.ptr
+      llvm.store %a, %ap : i64, !llvm.ptr
+      %row = func.call @word(%thread, %i{INPUTS}) : (!llvm.ptr, i32) -> !llvm.ptr
+      scf.yield %row : !llvm.ptr
+    }
+    scf.yield %safe : !llvm.ptr
+  } else {
+    scf.yield %p : !llvm.ptr
+  }
+  return %r : !llvm.ptr
+}
+
+// Whether bytes are within one of the arrays of the launch.
+func.func private @in_range(
+    %block: !llvm.ptr, %a: i64, %size: i32, %checks: i32) -> i1 {
+  %bit = arith.andi %checks, %i{BOUNDS} : i32
+  %unchecked = arith.cmpi eq, %bit, %i0 : i32
+  %np = func.call @word(%block, %i{RANGES}) : (!llvm.ptr, i32) -> !llvm.ptr
+  %n = llvm.load %np : !llvm.ptr -> i32
+  %rp = func.call @word(%block, %i{RANGES_AT}) : (!llvm.ptr, i32) -> !llvm.ptr
+  %ranges = llvm.load %rp : !llvm.ptr -> !llvm.ptr
+  %size64 = arith.extui %size : i32 to i64
+  %end = arith.addi %a, %size64 : i64
+  %found = scf.for %i = %i0 to %n step %i1 iter_args(%any = %unchecked) -> (i1) : i32 {
+    %k = arith.muli %i, %i2 : i32
+    %fp = llvm.getelementptr %ranges[%k] : (!llvm.ptr, i32) -> !llvm.ptr, i64
+    %lp = llvm.getelementptr %fp[1] : (!llvm.ptr) -> !llvm.ptr, i64
+    %first = llvm.load %fp : !llvm.ptr -> i64
+    %last = llvm.load %lp : !llvm.ptr -> i64
+    %after = arith.cmpi uge, %a, %first : i64
+    %before = arith.cmpi ule, %end, %last : i64
+    %in = arith.andi %after, %before : i1
+    %or = arith.ori %any, %in : i1
+    scf.yield %or : i1
+  }
+  // What is not read at all may be anywhere.
+  %empty = arith.cmpi eq, %size, %i0 : i32
+  %r = arith.ori %found, %empty : i1
+  return %r : i1
+}
+
+// Who has written each byte last, and who has read it: the number of the barriers
+// before, whether warps differ (only of readers), and the thread.
+func.func private @track(
+    %thread: !llvm.ptr, %block: !llvm.ptr, %at: i32, %size: i32, %all: i32,
+    %write: i32) {
+  %sp = func.call @word(%block, %i{SHADOW}) : (!llvm.ptr, i32) -> !llvm.ptr
+  %writers = llvm.load %sp : !llvm.ptr -> !llvm.ptr
+  %readers = llvm.getelementptr %writers[%all] : (!llvm.ptr, i32) -> !llvm.ptr, i32
+  %ep = func.call @word(%block, %i{EPOCH}) : (!llvm.ptr, i32) -> !llvm.ptr
+  %epoch = llvm.load %ep : !llvm.ptr -> i32
+  %lp = func.call @word(%thread, %i{LINEAR}) : (!llvm.ptr, i32) -> !llvm.ptr
+  %linear = llvm.load %lp : !llvm.ptr -> i32
+  %warp = arith.shrui %linear, %i5 : i32
+  %high = arith.shli %epoch, %i11 : i32
+  %mine = arith.ori %high, %linear : i32
+  %writes = arith.cmpi ne, %write, %i0 : i32
+  scf.for %k = %i0 to %size step %i1 : i32 {
+    %b = arith.addi %at, %k : i32
+    %wp = llvm.getelementptr %writers[%b] : (!llvm.ptr, i32) -> !llvm.ptr, i32
+    %rp = llvm.getelementptr %readers[%b] : (!llvm.ptr, i32) -> !llvm.ptr, i32
+    %w = llvm.load %wp : !llvm.ptr -> i32
+    %r = llvm.load %rp : !llvm.ptr -> i32
+    %wo = func.call @differs(%w, %epoch, %warp) : (i32, i32, i32) -> i1
+    %ro = func.call @differs(%r, %epoch, %warp) : (i32, i32, i32) -> i1
+    %rw = arith.andi %ro, %writes : i1
+    %race = arith.ori %wo, %rw : i1
+    scf.if %race {
+      func.call @failure(%thread, %i{RACE}) : (!llvm.ptr, i32) -> ()
+      %o0 = arith.select %wo, %w, %r : i32
+      %o = arith.andi %o0, %i1023 : i32
+      %op = func.call @word(%block, %i{OTHER}) : (!llvm.ptr, i32) -> !llvm.ptr
+      %ap = func.call @word(%block, %i{PLACE}) : (!llvm.ptr, i32) -> !llvm.ptr
+      %b64 = arith.extui %b : i32 to i64
+      llvm.store %o, %op : i32, !llvm.ptr
+      llvm.store %b64, %ap : i64, !llvm.ptr
+    }
+    scf.if %writes {
+      llvm.store %mine, %wp : i32, !llvm.ptr
+    } else {
+      // Readers of several warps are all kept by one bit.
+      %many = arith.ori %r, %i1024 : i32
+      %new = arith.select %ro, %many, %mine : i32
+      llvm.store %new, %rp : i32, !llvm.ptr
+    }
+  }
+  return
+}
+
+// Whether a record is of this time between barriers and of another warp.
+func.func private @differs(%record: i32, %epoch: i32, %warp: i32) -> i1 {
+  %e = arith.shrui %record, %i11 : i32
+  %now = arith.cmpi eq, %e, %epoch : i32
+  %t = arith.andi %record, %i1023 : i32
+  %w = arith.shrui %t, %i5 : i32
+  %other = arith.cmpi ne, %w, %warp : i32
+  %m = arith.andi %record, %i1024 : i32
+  %many = arith.cmpi ne, %m, %i0 : i32
+  %o = arith.ori %other, %many : i1
+  %r = arith.andi %now, %o : i1
+  return %r : i1
+}
+"""
+
 _EXPORTED = (
     *("run", "start", "end"),
-    *("copy", "commit", "land", "mbarrier", "arrive", "flush", "bf16x2"),
+    *("copy", "commit", "land", "mbarrier", "arrive", "flush", "bf16x2", "access"),
 )
 
 _TYPES = """
@@ -1176,7 +1360,7 @@ def _function_with_constants(text: str) -> str:
 def text() -> str:
     """The runtime in upstream's dialects."""
     names = {name: value for name, value in globals().items() if name.isupper()}
-    parts = (_RUN, _TOGETHER, _MATRICES, _COPIES)
+    parts = (_RUN, _TOGETHER, _MATRICES, _COPIES, _CHECKS)
 
     def number(found: re.Match[str]) -> str:
         name, _, offset = found[1].partition(" + ")

@@ -95,6 +95,9 @@ def _barrier(rewriter: Rewriter, op: Operation) -> None:
             (number,) = numbers
         if counts:
             (count,) = counts
+    # Threads that a barrier does not hold up may race in ways not tracked.
+    if op.operands:
+        rewriter.code.ordered = False
     rewriter.wait(op, kind, argument=number, count=count)
     rewriter.replace(op)
 
@@ -245,6 +248,7 @@ def _convert(rewriter: Rewriter, op: Operation) -> None:
 
 
 def _init_mbarrier(rewriter: Rewriter, op: Operation) -> None:
+    rewriter.code.ordered = False
     build = Builder(op)
     pointer, count = op.operands[:2]
     build.call("moa_emulator_mbarrier", (build.cast(pointer), count))

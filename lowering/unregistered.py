@@ -223,6 +223,11 @@ def word_of(op: Operation, name: str) -> str:
     return re.findall(r"\w+", str(value))[-1] if value is not None else ""
 
 
+def symbol_of(op: Operation, name: str) -> str:
+    """The name of the symbol in an attribute, empty if there is none."""
+    return str(op.properties.get(name, "")).removeprefix("@").strip('"')
+
+
 def segments_of(op: Operation) -> list[list[SSAValue]]:
     """The operands by groups."""
     sizes = op.properties["operandSegmentSizes"]
@@ -233,3 +238,15 @@ def segments_of(op: Operation) -> list[list[SSAValue]]:
         groups.append(list(op.operands[start : start + int(size)]))
         start += int(size)
     return groups
+
+
+_BYTES = {"i1": 1, "i8": 1, "i16": 2, "f16": 2, "bf16": 2, "i32": 4, "f32": 4}
+
+
+def bytes_of(type_: str) -> int:
+    """The size of a type in memory."""
+    if found := re.fullmatch(r"(?:!llvm\.)?array<(\d+) x (.*)>", type_):
+        return int(found[1]) * bytes_of(found[2])
+    if found := re.fullmatch(r"vector<(\d+)x(.*)>", type_):
+        return int(found[1]) * bytes_of(found[2])
+    return _BYTES.get(type_, 8)

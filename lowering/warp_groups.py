@@ -180,12 +180,11 @@ class WarpGroup:
             fenced: whether `wgmma.fence` was executed since the last wait.
 
         Raises:
-            KernelError: if registers are read without a fence.
+            KernelError: if registers come to it, or A, without a fence.
         """
         number = self._accumulator(registers) if keeps else 0
-        touched = product.a_in_registers or (keeps and not number)
-        if touched and not fenced:
-            raise KernelError("wgmma.mma_async reads registers without wgmma.fence")
+        if (product.a_in_registers or not number) and not fenced:
+            raise KernelError("wgmma.mma_async takes registers without wgmma.fence")
         if not number:
             self._last = number = self._last % (_ACCUMULATORS - 1) + 1
             matrix = np.full((64, product.n), np.nan, np.float32)

@@ -1,5 +1,6 @@
 """The emulator: GPU kernels on the CPU, and what it reports of those that are wrong."""
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,10 @@ WG = "#gpu.address_space<workgroup>"
 
 def module(body: str) -> str:
     return f"module attributes {{gpu.container_module}} {{ gpu.module @kernels {{\n{body}\n}} }}"
+
+
+emulator = cache(Emulator)
+"""Kernels are compiled once for all orders and inputs."""
 
 
 def words(*arguments: Array | int) -> list[int]:
@@ -79,7 +84,7 @@ def multiply(text: str, dtype: str, order: str, k: int = 32) -> tuple[Array, Arr
     a = random.standard_normal((64, k)).astype(dtype)
     b = random.standard_normal((k, 48)).astype(dtype)
     c = np.zeros((64, 48), dtype)
-    Emulator(text).launch("matmul", (3, 4, 1), (16, 16, 1), words(a, b, c), order=order)
+    emulator(text).launch("matmul", (3, 4, 1), (16, 16, 1), words(a, b, c), order=order)
     return c, a @ b
 
 
@@ -145,7 +150,7 @@ def rows_text(offsets: tuple[int, ...] = (16, 8, 4, 2, 1)) -> str:
 def row_sums(text: str, order: str = "forward") -> tuple[Array, Array]:
     a = np.random.default_rng(1).standard_normal((8, 128)).astype("f")
     sums = np.zeros(8, "f")
-    Emulator(text).launch("rows", (4, 1, 1), (64, 1, 1), words(a, sums), order=order)
+    emulator(text).launch("rows", (4, 1, 1), (64, 1, 1), words(a, sums), order=order)
     return sums, a.sum(1)
 
 
@@ -176,7 +181,7 @@ def shuffled(mode: str, offset: int, dtype: str = "f32") -> tuple[Array, Array]:
   }}""")
     values = np.arange(32).astype({"f32": "f", "f64": "d", "i32": "i"}[dtype])
     flags = np.zeros(32, np.int32)
-    Emulator(text).launch("f", (1, 1, 1), (32, 1, 1), words(values, flags))
+    emulator(text).launch("f", (1, 1, 1), (32, 1, 1), words(values, flags))
     return values, flags
 
 
@@ -293,7 +298,7 @@ def test_threads_that_end_before_a_barrier_are_reported():
         r"wait at nvvm.barrier0, number 1 in the kernel \(barrier 0\); "
         r"24 threads from 40 on ended",
     ):
-        Emulator(text).launch(
+        emulator(text).launch(
             "divergent", (1, 1, 1), (64, 1, 1), words(np.zeros(1, "f"))
         )
 
@@ -305,7 +310,7 @@ def test_lanes_of_a_warp_at_two_barriers_are_reported():
         )
     )
     with pytest.raises(KernelError, match=r"deadlock: .*number 1 .*number 2"):
-        Emulator(text).launch(
+        emulator(text).launch(
             "divergent", (1, 1, 1), (64, 1, 1), words(np.zeros(1, "f"))
         )
 
@@ -350,9 +355,9 @@ def test_a_block_of_another_size_than_the_kernel_says():
     text = module(
         "llvm.func @f() attributes {nvvm.kernel, nvvm.reqntid = array<i32: 64>} { llvm.return }"
     )
-    Emulator(text).launch("f", (1, 1, 1), (64, 1, 1), [])
+    emulator(text).launch("f", (1, 1, 1), (64, 1, 1), [])
     with pytest.raises(KernelError, match="expected blocks of 64 threads, got 32x1x1"):
-        Emulator(text).launch("f", (1, 1, 1), (32, 1, 1), [])
+        emulator(text).launch("f", (1, 1, 1), (32, 1, 1), [])
 
 
 def test_an_operation_that_is_not_emulated():
@@ -374,6 +379,90 @@ def test_a_module_without_a_kernel():
 def test_a_module_without_a_gpu_module():
     with pytest.raises(CompileError, match=r"expected one gpu.module, got 0 of them"):
         Emulator("module {}")
+
+
+# Checks of each access.
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(
+    ("first", "second"), [("", "gpu.barrier"), ("gpu.barrier", "")]
+)
+def test_races_are_reported_in_every_order(first: str, second: str, order: str):
+    checked = Emulator(matmul("f32", first, second), checks=True)
+    a, b, c = np.ones((16, 32), "f"), np.ones((32, 16), "f"), np.ones((16, 16), "f")
+    with pytest.raises(
+        KernelError,
+        match=r"'matmul', block \(0, 0, 0\), thread \d+: a race: bytes of shared "
+        r"memory that two warps access without a barrier: byte \d+, after thread \d+",
+    ):
+        checked.launch("matmul", (1, 1, 1), (16, 16, 1), words(a, b, c), order=order)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_no_race_is_seen_where_there_is_none(order: str):
+    checked = Emulator(matmul("f32"), checks=True)
+    a, b, c = np.ones((32, 32), "f"), np.ones((32, 32), "f"), np.ones((32, 32), "f")
+    memory = [(x.ctypes.data, x.nbytes) for x in (a, b, c)]
+    checked.launch(
+        "matmul", (2, 2, 1), (16, 16, 1), words(a, b, c), order=order, memory=memory
+    )
+    np.testing.assert_array_equal(c, 32)
+
+
+@pytest.mark.parametrize(("rows", "at", "number"), [(31, 3968, 0), (30, 3840, 0)])
+def test_accesses_beyond_an_array_are_reported(rows: int, at: int, number: int):
+    checked = Emulator(matmul("f32"), checks=True)
+    # The arrays lie in one, so that what is read beyond the first is there.
+    whole = np.ones((3, 32, 32), "f")
+    a, b, c = whole
+    memory = [(a.ctypes.data, 128 * rows)]
+    memory += [(x.ctypes.data, x.nbytes) for x in (b, c)]
+    with pytest.raises(
+        KernelError,
+        match=rf"block \(0, 1, 0\), thread \d+: an access beyond the arrays of the "
+        rf"launch or the shared memory: byte {at} of the {at} of array {number}",
+    ):
+        checked.launch("matmul", (2, 2, 1), (16, 16, 1), words(a, b, c), memory=memory)
+    assert (c[:16] == 32).all()
+    assert (c[16:] == 1).all()
+
+
+def test_accesses_beyond_shared_memory_are_reported_where_they_are():
+    checked = Emulator(module(DYNAMIC), checks=True)
+    with pytest.raises(
+        KernelError, match=r"thread 99: an access beyond .*: byte 396 of 396 shared"
+    ):
+        checked.launch(
+            "reversed",
+            (1, 1, 1),
+            (100, 1, 1),
+            words(np.zeros(100, "f")),
+            shared_bytes=396,
+        )
+
+
+def test_memory_of_a_thread_is_its_own():
+    text = module("""
+  gpu.func @f(%a: memref<?xf32>) kernel {
+    %t = gpu.thread_id x
+    %own = memref.alloca() : memref<4xf32>
+    %c4 = arith.constant 4 : index
+    %i = arith.remui %t, %c4 : index
+    %x = memref.load %a[%t] : memref<?xf32>
+    memref.store %x, %own[%i] : memref<4xf32>
+    gpu.barrier
+    %y = memref.load %own[%i] : memref<4xf32>
+    %z = arith.addf %y, %y : f32
+    memref.store %z, %a[%t] : memref<?xf32>
+    gpu.return
+  }""")
+    a = np.arange(64, dtype="f")
+    memory = [(a.ctypes.data, a.nbytes)]
+    Emulator(text, checks=True).launch(
+        "f", (1, 1, 1), (64, 1, 1), words(a), memory=memory
+    )
+    np.testing.assert_array_equal(a, 2 * np.arange(64))
 
 
 MATH = """
