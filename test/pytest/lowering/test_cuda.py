@@ -38,6 +38,7 @@ from moa_dialect.lowering.engine import compile_for_cuda
 from moa_dialect.lowering.nvvm import nvvm_dialect, ptx
 from moa_dialect.lowering.outline_kernels import OutlineKernelsPass
 from moa_dialect.lowering.plan_launches import PlanLaunchesPass
+from moa_dialect.options import Options
 from moa_dialect.parsing import ModuleParser
 from moa_dialect.tools import gpu_check
 from moa_dialect.universe import register_dialects
