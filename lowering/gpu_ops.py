@@ -38,6 +38,7 @@ from xdsl.irdl import (
     result_def,
     var_operand_def,
 )
+from xdsl.utils.hints import isa
 
 
 def upstream_attribute(name: str, value: str) -> Attribute:
@@ -176,7 +177,7 @@ class LdMatrixOp(IRDLOperation):
     def __init__(
         self, src: SSAValue, indices: Sequence[SSAValue], tiles: int, transpose: bool
     ):
-        assert isinstance(src.type, MemRefType)
+        assert isa(src.type, MemRefType)
         super().__init__(
             operands=[src, indices],
             properties={

@@ -14,6 +14,7 @@ from xdsl.dialects.builtin import (
     Float16Type,
     IntegerAttr,
     i1,
+    i8,
     i32,
 )
 from xdsl.ir import Attribute, Block, Region, SSAValue
@@ -711,7 +712,8 @@ class GroupPass:
         for values, (_, _, axis) in zip(new, self._states(), strict=True):
             ready = code.finished(values) if isinstance(values, Pending) else values
             for row, column in self._places(axis):
-                results.append(ready.get((row, column), ready.get((0, column))))
+                place = (row, column) if (row, column) in ready else (0, column)
+                results.append(ready[place])
         return results
 
     def _begin_early(self) -> None:
@@ -730,11 +732,12 @@ class GroupPass:
             if not any(self.differs):
                 code.states[held] = {(0, 0): code.sub(at, self.first)}
                 continue
-            code.states[held] = {}
+            counts: Values = {}
             for row in range(len(code.rows)):
                 low, high = (code.value(b, row) for b in (pass_.lower, pass_.upper))
                 count = code.max(code.sub(code.min(high, at), low), 0)
-                code.states[held][row, 0] = count
+                counts[row, 0] = count
+            code.states[held] = counts
 
     def _chunk_columns(self, index: SSAValue, is_masked: bool) -> Columns:
         code, layout, pass_ = self.code, self.code.layout, self.pass_
@@ -827,7 +830,7 @@ class GroupOutputs:
     def _store(self, output: Output, value: SSAValue, address: SSAValue) -> None:
         memory, _ = self.kernel.outputs[output.number]
         if value.type == i1:
-            value = self.code.emit(arith.ExtUIOp(value, memory_element(i1)))
+            value = self.code.emit(arith.ExtUIOp(value, i8))
         self.code.builder.insert(memref.StoreOp.get(value, memory, [address]))
 
     def _when(self, conditions: Sequence[SSAValue | None], body: Callable[[], None]):

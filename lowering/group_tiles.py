@@ -10,6 +10,7 @@ from xdsl.dialects import arith, memref, scf
 from xdsl.dialects.builtin import IndexType, MemRefType, VectorType
 from xdsl.dialects.memref import ViewOp
 from xdsl.ir import Attribute, Block, Region, SSAValue
+from xdsl.utils.hints import isa
 
 from moa_dialect.lowering.emitter import NotLifted
 from moa_dialect.lowering.gpu_ops import (
@@ -86,7 +87,7 @@ class Tile:
     @property
     def element(self) -> Attribute:
         """The element type."""
-        assert isinstance(self.memory.type, MemRefType)
+        assert isa(self.memory.type, MemRefType)
         return self.memory.type.element_type
 
     @property

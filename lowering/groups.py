@@ -30,6 +30,7 @@ from xdsl.dialects.builtin import (
 )
 from xdsl.dialects.utils import FastMathFlag
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
+from xdsl.utils.hints import isa
 
 from moa_dialect.lowering.emitter import INDEX, Emitter, NotLifted, neutral
 from moa_dialect.lowering.gpu_ops import (
@@ -590,13 +591,13 @@ class GroupCode(Emitter):
         self, value: SSAValue, memory: SSAValue, indices: Sequence[SSAValue]
     ) -> None:
         """Store a vector that is aligned to its size."""
-        assert isinstance(value.type, VectorType)
+        assert isa(value.type, VectorType)
         size = vector_bytes(value.type)
         self.builder.insert(AlignedStoreOp(value, memory, indices, size))
 
     def extracted(self, value: SSAValue, position: int) -> SSAValue:
         """An element of a vector."""
-        assert isinstance(value.type, VectorType)
+        assert isa(value.type, VectorType)
         op = vector.ExtractOp.create(
             operands=[value],
             result_types=[value.type.element_type],

@@ -18,6 +18,7 @@ import moa_dialect as moa
 from moa_dialect import library
 from moa_dialect.lowering.engine import compile_module, kernel_of
 from moa_dialect.lowering.pipelines import FUSING
+from moa_dialect.options import Options
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.kernels import read_kernel
 from moa_dialect.passes.lift import SCHEDULE, LiftPass, choose
@@ -212,9 +213,10 @@ def test_aligned_chunks_do_not_depend_on_other_lanes(name: str) -> None:
 def test_it_makes_another_kernel() -> None:
     """The option is a part of what kernels are kept by."""
     module = moa.jit(library.softmax).lower(np.ones((4, 8))).module("moa")
-    one, other = (compile_module(module, None, True, d) for d in (False, True))
+    exact = Options(deterministic=True)
+    one, other = compile_module(module), compile_module(module, options=exact)
     assert one is not other
-    assert compile_module(module, None, True, True) is other
+    assert compile_module(module, options=exact) is other
 
 
 def test_the_schedule_says_so() -> None:

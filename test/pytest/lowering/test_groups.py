@@ -103,23 +103,29 @@ def test_bounds_that_differ_between_rows(tier: str, dtype: Any):
     check(library.attention, arrays, weighted(s, v), tier=tier, is_causal=True)
 
 
+def in_a_window(s: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+    return hidden(s, (j <= i) & (i - j < 30))
+
+
+def capped(s: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+    return 2.0 * np.tanh(s / 2.0)
+
+
+def sloping(s: Any, i: Any, j: Any) -> Any:
+    return s - 0.1 * (i - j)
+
+
+def sloping_score(s: Any, b: Any, h: Any, i: Any, j: Any) -> Any:
+    return sloping(s, i, j)
+
+
 @pytest.mark.parametrize(
     ("tier", "options", "change"),
     [
-        *(
-            (
-                tier,
-                {"window": 30, "is_causal": True},
-                lambda s, i, j: hidden(s, (j <= i) & (i - j < 30)),
-            )
-            for tier in ("portable", "wgmma")
-        ),
-        ("mma", {"softcap": 2.0}, lambda s, i, j: 2.0 * np.tanh(s / 2.0)),
-        (
-            "wgmma",
-            {"score_mod": lambda s, b, h, i, j: s - 0.1 * (i - j)},
-            lambda s, i, j: s - 0.1 * (i - j),
-        ),
+        ("portable", {"window": 30, "is_causal": True}, in_a_window),
+        ("wgmma", {"window": 30, "is_causal": True}, in_a_window),
+        ("mma", {"softcap": 2.0}, capped),
+        ("wgmma", {"score_mod": sloping_score}, sloping),
     ],
 )
 def test_changed_scores(tier: str, options: dict[str, Any], change: Callable[..., Any]):
