@@ -65,6 +65,12 @@ def _fuse_reductions() -> type[ModulePass]:
     return FuseReductionsPass
 
 
+def _split_cascades() -> type[ModulePass]:
+    from moa_dialect.passes.split_cascades import SplitCascadesPass
+
+    return SplitCascadesPass
+
+
 def _sink() -> type[ModulePass]:
     from moa_dialect.passes.sink import SinkPass
 
@@ -172,6 +178,7 @@ MOA_UNIVERSE = Universe(
         "moa-restrict-domains": _restrict_domains,
         "moa-fuse-reductions": _fuse_reductions,
         "moa-sink": _sink,
+        "moa-split-cascades": _split_cascades,
         "moa-to-onf": _to_onf,
         "moa-split-loops": _split_loops,
         "moa-fold-addresses": _fold_addresses,
