@@ -16,6 +16,36 @@ CHIPS = (
 """The chips that LLVM knows and kernels can be compiled for."""
 
 
+TIERS = ("portable", "mma", "wgmma")
+"""What products of matrices are made of, from the oldest chips to the newest ones."""
+
+
+def tier_of(chip: str) -> str:
+    """The best tier of a chip: `wgmma` exists on sm_90a alone."""
+    if chip == "sm_90a":
+        return "wgmma"
+    number = int("".join(filter(str.isdigit, chip)))
+    return "mma" if number >= 80 else "portable"
+
+
+def check_tier(tier: str, chip: str) -> str:
+    """The tier that is asked for, or the best one of a chip if that is empty.
+
+    Raises:
+        CompileError: if there is no such tier, or the chip does not have it.
+    """
+    best = tier_of(chip)
+    if not tier:
+        return best
+    if tier not in TIERS:
+        raise CompileError(
+            f"unknown tier: expected one of {', '.join(TIERS)}, got '{tier}'"
+        )
+    if TIERS.index(tier) > TIERS.index(best):
+        raise CompileError(f"tier {tier}: expected at most {best} for chip {chip}")
+    return tier
+
+
 def check_chip(chip: str) -> None:
     """Check that there is such a chip.
 

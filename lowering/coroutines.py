@@ -23,6 +23,7 @@ from moa_dialect.lowering.nvvm_operations import (
     IGNORED,
     OF_F32,
     OPERATIONS,
+    warp_group_assembly,
 )
 from moa_dialect.lowering.unregistered import (
     POINTER,
@@ -35,6 +36,7 @@ from moa_dialect.lowering.unregistered import (
     struct_fields,
     words_of,
 )
+from moa_dialect.lowering.warp_groups import Product
 
 _DECLARED = {
     "aligned_alloc": "ptr (i64, i64)",
@@ -42,6 +44,8 @@ _DECLARED = {
     "moa_emulator_copy": "void (ptr, ptr, ptr, i32, i32)",
     "moa_emulator_commit": "void (ptr)",
     "moa_emulator_land": "void (ptr, i32)",
+    "moa_emulator_mbarrier": "void (ptr, i32)",
+    "moa_emulator_arrive": "i64 (ptr, ptr, i32, i32)",
     "moa_emulator_flush": "f32 (f32)",
     "moa_emulator_bf16x2": "i32 (f32, f32)",
 }
@@ -70,6 +74,13 @@ class KernelCode:
     """What threads wait at, for messages."""
     row_words: int = runtime.BULK
     copies: bool = False
+    """Whether threads copy in the background."""
+    products: dict[int, Product] = field(default_factory=dict[int, Product])
+    """The products of warp groups, by their sites."""
+    counts: dict[int, int] = field(default_factory=dict[int, int])
+    """How many coordinates a copy of a box, or registers a wait has, by their sites."""
+    eager: bool = False
+    """Whether products of warp groups are waited for without their registers."""
 
 
 class Rewriter:
@@ -226,8 +237,21 @@ class Rewriter:
         count: SSAValue | None = None,
         address: SSAValue | None = None,
         at: int = runtime.INPUTS,
+        more: dict[int, SSAValue] | None = None,
     ) -> Builder:
-        """Suspend before an operation; gives where its results may be read."""
+        """Suspend before an operation; gives where its results may be read.
+
+        Args:
+            op: the operation.
+            kind: what it is.
+            inputs: operands, written into the row one after the other.
+            mask: the lanes that take part; all without.
+            argument: a number that says more.
+            count: how many threads a barrier has.
+            address: where matrices or an mbarrier are.
+            at: the word of the row where the inputs begin.
+            more: other operands by their words.
+        """
         build = Builder(op)
         thread = self.thread
         sites = self.code.sites
@@ -246,6 +270,8 @@ class Rewriter:
             build.store(value, thread, word)
         if address is not None:
             build.store(address, thread, runtime.ADDRESS)
+        for word, value in (more or {}).items():
+            build.store(value, thread, word)
         for value in inputs:
             build.store(value, thread, at)
             at += words_of(value.type)
@@ -330,7 +356,11 @@ class Rewriter:
         self._approximate(op, found[1], found[2] is not None)
 
     def _assembly(self, op: Operation, text: str) -> None:
-        name = text.strip('"').split()[0].rstrip(";")
+        text = text.strip('"')
+        name = text.split()[0].rstrip(";")
+        if "wgmma." in text:
+            warp_group_assembly(self, op, text)
+            return
         parts = name.split(".")
         if parts[0] not in APPROXIMATE or parts[1:] not in OF_F32:
             raise CompileError(

@@ -14,6 +14,7 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from struct import Struct
 from threading import Lock
 from typing import Any
 
@@ -23,7 +24,7 @@ from moa_dialect.arguments import check_arguments
 from moa_dialect.errors import DTypeError, LayoutError
 from moa_dialect.lowering.cache import Compilation
 from moa_dialect.lowering.cuda_driver import UNASKED_SHARED, Driver, driver
-from moa_dialect.lowering.kernel import STATUS_WORDS, Kernel, Signature, address_of
+from moa_dialect.lowering.kernel import STATUS_WORDS, Kernel, address_of
 
 MAGIC = b"moa gpu kernel 1\n"
 
@@ -134,8 +135,8 @@ class PlannedKernel(Kernel):
         super().__init__(replace(host, outputs=host.outputs[:-1]), entries)
         self._plans: list[_Plan] = []
         self._extents_at += 1
-        self._words += 1
-        self._pack_plan = ctypes_packer(self._words)
+        self._size: int = self._words + 1
+        self._pack_plan = Struct(f"={self._size}q").pack_into
 
     def planned(
         self,
@@ -162,7 +163,7 @@ class PlannedKernel(Kernel):
         try:
             frame = self._plans.pop()
         except IndexError:
-            frame = _Plan(self._words, self.launches)
+            frame = _Plan(self._size, self.launches)
         words, plan, pack = frame.words, frame.plan, self._pack_plan
         plan[WORKSPACE] = 0
         shapes: Sequence[Sequence[int]] = self._shapes
@@ -208,13 +209,6 @@ class PlannedKernel(Kernel):
 
     def run(self, pointers: Sequence[int], extents: Sequence[int]) -> list[np.ndarray]:
         raise NotImplementedError
-
-
-def ctypes_packer(words: int) -> Callable[..., None]:
-    """A function that stores so many signed words into a buffer, from an offset."""
-    from struct import Struct
-
-    return Struct(f"={words}q").pack_into
 
 
 class EmulatedKernel(PlannedKernel):
@@ -480,7 +474,8 @@ class CudaKernel(PlannedKernel):
         device = found.current_device()
         known = iter(extents)
         with ExitStack() as stack:
-            stack.enter_context(found.current(device))
+            found.enter(found.context(device))
+            stack.callback(found.leave)
 
             def allocate(size: int) -> int:
                 address = found.allocate(size)
@@ -574,9 +569,3 @@ def _module(
         if key not in _MODULES:
             _MODULES[key] = found.load(compilation.code)
         return _MODULES[key]
-
-
-def public_signature(compilation: DeviceCompilation) -> Signature:
-    """What a caller must know of a kernel: the plan is no result."""
-    host = compilation.host.signature
-    return replace(host, outputs=host.outputs[:-1])

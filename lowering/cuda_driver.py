@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from ctypes import POINTER, byref, c_char_p, c_int, c_size_t, c_uint, c_void_p
 from functools import cache
 from threading import Lock
@@ -113,15 +112,6 @@ class Driver:
             self._call("cuDevicePrimaryCtxRetain", byref(context), handle)
             self._contexts[device] = context
         return self._contexts[device]
-
-    @contextmanager
-    def current(self, device: int) -> Iterator[None]:
-        """Have the context of a device as the current one of this thread."""
-        self.enter(self.context(device))
-        try:
-            yield
-        finally:
-            self.leave()
 
     def enter(self, context: c_void_p) -> None:
         """Make a context the current one of this thread, until `leave`."""

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from xdsl.context import Context
 from xdsl.dialects import gpu
-from xdsl.dialects.builtin import ArrayAttr, IntegerAttr, ModuleOp, SymbolRefAttr
+from xdsl.dialects.builtin import (
+    ArrayAttr,
+    DictionaryAttr,
+    IntegerAttr,
+    ModuleOp,
+    SymbolRefAttr,
+)
 from xdsl.dialects.func import FuncOp
 from xdsl.rewriter import Rewriter
 from xdsl.utils.hints import isa
@@ -65,11 +71,11 @@ def compilation_of(
 def _launches(function: FuncOp) -> tuple[Launch, ...]:
     """What a function plans."""
     listed = function.attributes.get(LAUNCHES)
-    if not isinstance(listed, ArrayAttr):
+    if not isa(listed, ArrayAttr[DictionaryAttr]):
         raise CompileError(f"@{function.sym_name.data} has no plan")
     found: list[Launch] = []
     for entry in listed.data:
-        kernel, arguments = entry.data["kernel"], entry.data["arguments"]  # pyright: ignore
+        kernel, arguments = entry.data["kernel"], entry.data["arguments"]
         assert isinstance(kernel, SymbolRefAttr)
         assert isa(arguments, ArrayAttr[IntegerAttr])
         words = tuple(size.value.data for size in arguments.data)

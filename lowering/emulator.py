@@ -12,6 +12,7 @@ import ctypes
 import hashlib
 from collections.abc import Sequence
 from ctypes import c_int32, c_void_p
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,10 @@ from xdsl.utils.exceptions import ParseError
 from moa_dialect.errors import CompileError, KernelError
 from moa_dialect.lowering import emulator_runtime as runtime
 from moa_dialect.lowering import host, loader, upstream
+from moa_dialect.lowering.copy_engine import CopyEngine
 from moa_dialect.lowering.coroutines import KernelCode, to_coroutines
 from moa_dialect.lowering.unregistered import bare_context
+from moa_dialect.lowering.warp_groups import WarpGroup
 
 MOST_SHARED_BYTES = 227 * 1024
 """The memory of a block that the largest GPUs have."""
@@ -205,6 +208,16 @@ def _aligned(count: int, alignment: int) -> npt.NDArray[np.uint8]:
     return memory[start : start + count]
 
 
+@dataclass
+class _Background:
+    """What is under way beside the threads of a block."""
+
+    engine: CopyEngine
+    groups: dict[int, WarpGroup] = field(default_factory=dict[int, WarpGroup])
+    held: list[int] = field(default_factory=list[int])
+    """The threads, or first threads of groups, that wait for what is under way."""
+
+
 class _Launch:
     """The state of one launch, used for one block after the other."""
 
@@ -269,11 +282,10 @@ class _Launch:
             "start", self.address, self.words.ctypes.data, *rows, *handles, self.threads
         )
         try:
-            end = self._call("run", *rows, *handles, *_memref(order), *_memref(record))
-            if record[runtime.ERROR]:
-                self._fail(at)
-            if end == runtime.STUCK:
-                raise KernelError(f"{self._where(at)}: {self._standstill()}")
+            try:
+                self._run(rows, handles, order)
+            except KernelError as error:
+                raise KernelError(f"{self._where(at)}{error}") from None
         finally:
             self._call("end", *handles, self.threads)
         if np.any(self.arena[self.shared_bytes :] != 0xFF):
@@ -281,6 +293,124 @@ class _Launch:
                 f"{self._where(at)}: a write beyond the {self.shared_bytes} bytes of "
                 f"its shared memory"
             )
+
+    def _run(
+        self,
+        rows: tuple[int, ...],
+        handles: tuple[int, ...],
+        order: npt.NDArray[np.int32],
+    ) -> None:
+        """Run the threads to their ends.
+
+        What needs Python is done between runs of the scheduler. Waits for what is done
+        in the background are held, and copies land, when no thread can go on.
+        """
+        record = self.record
+        background = _Background(CopyEngine(self.arena, self.shared_bytes))
+        generator = np.random.default_rng(int(record[runtime.RANDOM]))
+        is_random = bool(record[runtime.RANDOM])
+        while True:
+            end = self._call("run", *rows, *handles, *_memref(order), *_memref(record))
+            thread = int(record[runtime.CURRENT])
+            if record[runtime.ERROR]:
+                reason = runtime.FAILURES[int(record[runtime.ERROR])]
+                raise KernelError(f", thread {thread}: {reason}")
+            if end == runtime.FINISHED:
+                break
+            if end == runtime.CALLS:
+                self._attempt(background, thread, True)
+            # In a random order, what is under way may end at any time, in any order.
+            early = is_random and generator.random() < 0.3
+            if end == runtime.STUCK or early:
+                held, loads = background.held, background.engine.loads
+                number = int(generator.integers(1 << 30)) if is_random else 0
+                if held and (not is_random or not loads or number & 1):
+                    self._attempt(background, held.pop(number % len(held)), False)
+                elif loads:
+                    self._land(background, number % len(loads))
+                elif not early:
+                    raise KernelError(f": {self._standstill()}")
+        try:
+            background.engine.end()
+        except KernelError as error:
+            raise KernelError(f": {error}") from None
+
+    def _land(self, background: _Background, number: int) -> None:
+        try:
+            background.engine.land(number)
+        except KernelError as error:
+            raise KernelError(f": {error}") from None
+
+    def _attempt(self, background: _Background, thread: int, may_hold: bool) -> None:
+        """Carry out an operation, or hold it; a group is named by its first thread."""
+        kind = int(self.state[thread, runtime.KIND])
+        count = 1 if kind >= runtime.FIRST_CALL else 128
+        status = self.state[thread : thread + count, runtime.STATUS]
+        if may_hold and kind in (runtime.WGMMA_WAIT, runtime.STORE_WAIT):
+            background.held.append(thread)
+            status[:] = runtime.HELD
+            return
+        try:
+            if count == 1:
+                self._thread_call(background.engine, thread)
+            else:
+                new = WarpGroup(self.arena, self.code.eager)
+                group = background.groups.setdefault(thread, new)
+                self._group_call(group, self.state[thread : thread + 128])
+        except KernelError as error:
+            place = f", thread {thread}, {self._site(thread)}"
+            raise KernelError(f"{place}: {error}") from None
+        status[:] = runtime.READY
+
+    def _thread_call(self, engine: CopyEngine, thread: int) -> None:
+        """Carry out an operation of one thread."""
+        row = self.state[thread]
+        kind = int(row[runtime.KIND])
+        base = self.arena.ctypes.data
+        inputs = row[runtime.INPUTS : runtime.OUTPUTS]
+        pointers = inputs.view(np.int64)
+        rank = self.code.counts.get(int(row[runtime.SITE]), 0)
+        if kind == runtime.LOAD:
+            to, descriptor, barrier = map(int, pointers[:3])
+            at = tuple(map(int, inputs[6 : 6 + rank]))
+            engine.load(descriptor, at, to - base, barrier - base)
+        elif kind == runtime.STORE:
+            source, descriptor = map(int, pointers[:2])
+            at = tuple(map(int, inputs[4 : 4 + rank]))
+            engine.store(thread, descriptor, at, source - base)
+        elif kind == runtime.STORE_COMMIT:
+            engine.commit(thread)
+        else:
+            engine.wait(thread, int(row[runtime.ARGUMENT]))
+
+    def _group_call(self, group: WarpGroup, rows: npt.NDArray[np.int32]) -> None:
+        """Carry out an operation of the threads of a warp group."""
+        words = rows.view(np.uint32)
+        committed = int(rows[0, runtime.PRODUCTS])
+        bulk = words[:, runtime.BULK :]
+        if rows[0, runtime.KIND] == runtime.WGMMA_WAIT:
+            last = committed - int(rows[0, runtime.ARGUMENT])
+            size = self.code.counts.get(int(rows[0, runtime.SITE]), 0)
+            bulk[:, :size] = group.wait(bulk[:, :size], last)
+            rows[:, runtime.FENCED] = 0
+            return
+        product = self.code.products[int(rows[0, runtime.SITE])]
+        inputs = words[:, runtime.INPUTS :]
+        descriptors = inputs[:, :6].copy().view(np.uint64)
+        same = descriptors[:, [2] if product.a_in_registers else [0, 2]]
+        keeps = inputs[:, 6] != 0
+        if np.any(same != same[0]) or np.any(keeps != keeps[0]):
+            raise KernelError("operands that differ between the threads of the group")
+        size = product.n // 2
+        bulk[:, :size] = group.issue(
+            product,
+            bulk[:, :size],
+            inputs[:, :4],
+            (int(descriptors[0, 0]), int(descriptors[0, 2])),
+            bool(keeps[0]),
+            committed,
+            bool(rows[:, runtime.FENCED].all()),
+        )
 
     def _call(self, name: str, *arguments: Any) -> int:
         kinds = [ctypes.c_int64] * len(arguments)
@@ -292,11 +422,6 @@ class _Launch:
 
     def _site(self, thread: int) -> str:
         return self.code.sites[int(self.state[thread, runtime.SITE])]
-
-    def _fail(self, at: tuple[int, int, int]) -> None:
-        thread = int(self.record[runtime.CURRENT])
-        reason = runtime.FAILURES[int(self.record[runtime.ERROR])]
-        raise KernelError(f"{self._where(at)}, thread {thread}: {reason}")
 
     def _standstill(self) -> str:
         """Who waits where."""

@@ -19,7 +19,7 @@ from moa_dialect.lowering import host, loader, upstream
 # The words of a thread's row.
 KIND, SITE, STATUS, TID, LINEAR, MASK = 0, 1, 2, 3, 6, 7
 ARGUMENT, COUNT, ADDRESS, BLOCK, QUEUE = 8, 9, 10, 12, 14
-QUEUED, COMMITTED, LANDED = 16, 17, 18
+QUEUED, COMMITTED, LANDED, FENCED, PRODUCTS = 16, 17, 18, 19, 20
 INPUTS, OUTPUTS, BULK = 32, 48, 64
 """Operands and results of warp-wide operations, then of those of warp groups."""
 
@@ -29,12 +29,15 @@ SHARED, RANDOM, ARRIVED, EXPECTED = 12, 14, 16, 32
 BLOCK_WORDS = 48
 
 # Where a thread stands.
-READY, WAITING, AT_BARRIER, ENDED, CALLING = range(5)
+READY, WAITING, AT_BARRIER, ENDED, CALLING, HELD = range(6)
 
 # What a thread waits for: warp-wide operations, then those done in Python.
 START, SHUFFLE, BARRIER, ARRIVAL, WARP_BARRIER, VOTE, REDUX, ELECT = range(8)
 MATRICES, MMA, MBARRIER, STORED_MATRICES = range(8, 12)
-FIRST_CALL = 64
+FIRST_GROUP, FIRST_CALL = 32, 64
+WGMMA, WGMMA_WAIT = FIRST_GROUP, FIRST_GROUP + 1
+LOAD, STORE, STORE_COMMIT, STORE_WAIT = range(FIRST_CALL, FIRST_CALL + 4)
+"""Warp groups' operations, then those of one thread."""
 
 # What a round of the scheduler ends with.
 FINISHED, GOES_ON, STUCK, CALLS, FAILED = range(5)
@@ -47,7 +50,9 @@ FINISHED, GOES_ON, STUCK, CALLS, FAILED = range(5)
     TOO_MANY_COPIES,
     COUNTS_DIFFER,
     TOO_MANY_ARRIVALS,
-) = range(1, 7)
+    NO_MBARRIER,
+    NEEDS_GROUP,
+) = range(1, 9)
 FAILURES = {
     NEEDS_WARP: "a warp-wide operation without all 32 lanes",
     MISALIGNED_MATRIX: "an address of ldmatrix or stmatrix that is no multiple of 16",
@@ -55,6 +60,8 @@ FAILURES = {
     TOO_MANY_COPIES: "more copies under way than the emulator keeps",
     COUNTS_DIFFER: "a barrier that is given different numbers of threads",
     TOO_MANY_ARRIVALS: "more arrivals at an mbarrier than it expects",
+    NO_MBARRIER: "an mbarrier that is not initialised",
+    NEEDS_GROUP: "an operation of warp groups without all 128 threads",
 }
 
 QUEUE_CAPACITY = 1024
@@ -393,8 +400,42 @@ func.func private @execute(
     func.call @set(%T, %base, %need, %s) : (!rows, index, i32, i32) -> ()
     func.call @barrier(%T, %B, %t, %arg, %need) : (!rows, !words, index, i32, i32) -> ()
   }
+  %group0 = arith.cmpi sge, %kind32, %i{FIRST_GROUP} : i32
+  %group1 = arith.cmpi slt, %kind32, %i{FIRST_CALL} : i32
+  %group = arith.andi %group0, %group1 : i1
+  scf.if %group {
+    func.call @group(%T, %B, %base, %t) : (!rows, !words, index, index) -> ()
+  }
   %r = arith.ori %went, %barrier : i1
   return %r : i1
+}
+
+// An operation of a warp group is done in Python when all its threads have come.
+func.func private @group(%T: !rows, %B: !words, %base: index, %t: index) {
+  %g = arith.divui %base, %c128 : index
+  %first = arith.muli %g, %c128 : index
+  %end = arith.addi %first, %c128 : index
+  %rows = memref.dim %T, %c0 : !rows
+  %fits = arith.cmpi ule, %end, %rows : index
+  scf.if %fits {
+    %site = memref.load %T[%t, %c{SITE}] : !rows
+    %all = scf.for %u = %first to %end step %c1 iter_args(%a = %true) -> (i1) {
+      %us = memref.load %T[%u, %c{STATUS}] : !rows
+      %ui = memref.load %T[%u, %c{SITE}] : !rows
+      %e0 = arith.cmpi eq, %us, %i{WAITING} : i32
+      %e1 = arith.cmpi eq, %ui, %site : i32
+      %e = arith.andi %e0, %e1 : i1
+      %b = arith.andi %a, %e : i1
+      scf.yield %b : i1
+    }
+    scf.if %all {
+      %f = arith.index_cast %first : index to i32
+      memref.store %f, %B[%c{CURRENT}] : !words
+    }
+  } else {
+    func.call @fail(%B, %t, %i{NEEDS_GROUP}) : (!words, index, i32) -> ()
+  }
+  return
 }
 
 func.func private @pointer(%lo: i32, %hi: i32) -> !llvm.ptr {
@@ -1006,6 +1047,55 @@ func.func @moa_emulator_land(%thread: !llvm.ptr, %pending: i32) {
   return
 }
 
+// An mbarrier: `moa_dialect.lowering.copy_engine` says what its word holds.
+func.func @moa_emulator_mbarrier(%p: !llvm.ptr, %count: i32) {
+  %c = arith.extui %count : i32 to i64
+  %pending = arith.shli %c, %l1 : i64
+  %expected = arith.shli %c, %l21 : i64
+  %s = arith.ori %pending, %expected : i64
+  llvm.store %s, %p : i64, !llvm.ptr
+  return
+}
+
+// Arrivals at an mbarrier that expect bytes; gives the word before.
+func.func @moa_emulator_arrive(
+    %thread: !llvm.ptr, %p: !llvm.ptr, %count: i32, %bytes: i32) -> i64 {
+  %s = llvm.load %p : !llvm.ptr -> i64
+  %n = arith.extui %count : i32 to i64
+  %pending0 = arith.shrui %s, %l1 : i64
+  %pending = arith.andi %pending0, %l1048575 : i64
+  %expected0 = arith.shrui %s, %l21 : i64
+  %expected = arith.andi %expected0, %l1048575 : i64
+  %wild = arith.cmpi eq, %expected, %l1048575 : i64
+  scf.if %wild {
+    func.call @failure(%thread, %i{NO_MBARRIER}) : (!llvm.ptr, i32) -> ()
+  } else {
+    %many = arith.cmpi ult, %pending, %n : i64
+    scf.if %many {
+      func.call @failure(%thread, %i{TOO_MANY_ARRIVALS}) : (!llvm.ptr, i32) -> ()
+    }
+  }
+  %left = arith.subi %pending, %n : i64
+  %b0 = arith.extsi %bytes : i32 to i64
+  %b1 = arith.shrsi %s, %l41 : i64
+  %b = arith.addi %b0, %b1 : i64
+  %none = arith.cmpi eq, %left, %l0 : i64
+  %nothing = arith.cmpi eq, %b, %l0 : i64
+  %over = arith.andi %none, %nothing : i1
+  %phase = arith.andi %s, %l1 : i64
+  %flipped = arith.xori %phase, %l1 : i64
+  %phase1 = arith.select %over, %flipped, %phase : i64
+  %left1 = arith.select %over, %expected, %left : i64
+  %x0 = arith.shli %left1, %l1 : i64
+  %x1 = arith.shli %expected, %l21 : i64
+  %x2 = arith.shli %b, %l41 : i64
+  %y0 = arith.ori %phase1, %x0 : i64
+  %y1 = arith.ori %x1, %x2 : i64
+  %y = arith.ori %y0, %y1 : i64
+  llvm.store %y, %p : i64, !llvm.ptr
+  return %s : i64
+}
+
 // An f32 whose subnormal values are zero of the same sign.
 func.func @moa_emulator_flush(%x: f32) -> f32 {
   %w = arith.bitcast %x : f32 to i32
@@ -1039,7 +1129,10 @@ func.func private @bf16(%x: f32) -> i32 {
 }
 """
 
-_EXPORTED = ("run", "start", "end", "copy", "commit", "land", "flush", "bf16x2")
+_EXPORTED = (
+    *("run", "start", "end"),
+    *("copy", "commit", "land", "mbarrier", "arrive", "flush", "bf16x2"),
+)
 
 _TYPES = """
 !rows = memref<?x?xi32>

@@ -177,6 +177,8 @@ def compile_for_cuda(
     chip: str = CHIP,
     features: str = "",
     emulate: bool = False,
+    tier: str = "",
+    schedule: str = "auto",
 ) -> PlannedKernel:
     """Compile a function of a module at any stage for a GPU; the module is kept.
 
@@ -189,15 +191,20 @@ def compile_for_cuda(
         chip: the chip.
         features: features for LLVM, for instance `+ptx83`.
         emulate: whether the emulator runs it, on NumPy arrays.
+        tier: what products of matrices are made of; the best of the chip if empty.
+        schedule: how kernels run, `auto` if that is chosen.
 
     Raises:
         MoaError: for an unknown entry, or a program that cannot be lowered.
-        CompileError: for an unknown chip.
+        CompileError: for an unknown chip or tier.
     """
     from moa_dialect.lowering.cuda import DeviceCompilation
 
     find_entry(module, entry)
-    options = f"cuda fuse={fuse} chip={chip} features={features} emulate={emulate}"
+    options = (
+        f"cuda fuse={fuse} chip={chip} features={features} emulate={emulate} "
+        f"tier={tier} schedule={schedule}"
+    )
     key = cache.key((upstream.generic_text(module), entry or "", options))
     with _LOCK:
         if key in _PLANNED:
@@ -208,13 +215,22 @@ def compile_for_cuda(
         with suppress(CompileError):
             kernel = load_for_cuda(compilation, emulate)
     if kernel is None:
-        from moa_dialect.lowering.chips import check_chip
+        from moa_dialect.lowering.chips import check_chip, check_tier
         from moa_dialect.lowering.device_compiler import compilation_of
         from moa_dialect.lowering.pipelines import lower_to
 
         check_chip(chip)
+        tier = check_tier(tier, chip)
         lowered = module.clone()
-        lower_to(lowered, "target", Context(), fuse, target="cuda")
+        lower_to(
+            lowered,
+            "target",
+            Context(),
+            fuse,
+            target="cuda",
+            tier=tier,
+            schedule=schedule,
+        )
         compilation = compilation_of(lowered, entry, chip, features, emulate)
         kernel = load_for_cuda(compilation, emulate)
         cache.write(key, compilation)

@@ -263,6 +263,24 @@ class ConvertToF16x2Op(_ConvertPairOp):
 
 
 @irdl_op_definition
+class FenceProxyOp(IRDLOperation):
+    """Lets instructions that read shared memory by themselves see what threads wrote."""
+
+    name = "nvvm.fence.proxy"
+
+    kind = prop_def(AnyAttr())
+    space = prop_def(AnyAttr())
+
+    def __init__(self) -> None:
+        super().__init__(
+            properties={
+                "kind": upstream_attribute("nvvm.proxy_kind", "async.shared"),
+                "space": upstream_attribute("nvvm.shared_space", "cta"),
+            }
+        )
+
+
+@irdl_op_definition
 class FromElementsOp(IRDLOperation):
     """A vector of scalars."""
 

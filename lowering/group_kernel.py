@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from xdsl.builder import Builder
 from xdsl.dialects import arith, gpu, memref, scf
@@ -11,6 +12,7 @@ from xdsl.dialects.builtin import (
     AnyFloat,
     BFloat16Type,
     Float16Type,
+    IntegerAttr,
     i1,
     i32,
 )
@@ -21,7 +23,6 @@ from moa_dialect.lowering.emitter import INDEX, NotLifted, neutral
 from moa_dialect.lowering.group_products import (
     Product,
     Products,
-    Values,
     is_stored,
     read_product,
 )
@@ -37,12 +38,21 @@ from moa_dialect.lowering.groups import (
     Fragments,
     GroupCode,
     Layout,
+    Pending,
+    Values,
 )
 from moa_dialect.lowering.tiles import Chunk
 from moa_dialect.ops.normal_form import AtOp
 from moa_dialect.passes.grid import Grid
-from moa_dialect.passes.kernels import AFTER, BEFORE, Kernel, Output, Pass, all_terms
-from moa_dialect.passes.lift import static_extent
+from moa_dialect.passes.kernels import (
+    AFTER,
+    BEFORE,
+    Kernel,
+    Output,
+    Pass,
+    all_terms,
+    static_extent,
+)
 from moa_dialect.passes.terms import (
     ChunkFold,
     Computed,
@@ -134,20 +144,24 @@ class GroupKernel:
         self.builder = builder
         one, threads = entry(1), entry(32 * self.grid.warps)
         bytes_ = builder.insert(constant(self.shared.bytes, i32)).result
-        builder.insert(
-            gpu.LaunchOp(
-                Region(body),
-                (groups, one, one),
-                (threads, one, one),
-                dynamicSharedMemorySize=bytes_,
-            )
+        launch = gpu.LaunchOp(
+            Region(body),
+            (groups, one, one),
+            (threads, one, one),
+            dynamicSharedMemorySize=bytes_,
         )
+        if self.grid.groups:
+            number = IntegerAttr(self.grid.groups, i32)
+            launch.attributes["nvvm.minctasm"] = number
+        builder.insert(launch)
 
     def _group(
         self, group: SSAValue, thread: SSAValue, sizes: dict[str, SSAValue]
     ) -> None:
         """What one group of threads does."""
         layout: Layout
+        if self.grid.tier == "wgmma" and (self.grid.blocks != 2 or self.grid.warps % 4):
+            raise NotLifted("warp groups of four warps with 16 rows each")
         if self.row_axis:
             layout = Fragments(self.grid.blocks, self.grid.warps)
         else:
@@ -163,7 +177,9 @@ class GroupKernel:
             self._exchange,
             is_fast=self._is_narrow(),
         )
-        self.shared = SharedMemory(code, self.grid.matrices)
+        self.shared = SharedMemory(
+            code, bool(self.grid.tier), has_groups=self.grid.tier == "wgmma"
+        )
         self._decode(group, sizes)
         for pass_ in self.kernel.passes:
             GroupPass(self, pass_).emit()
@@ -294,6 +310,8 @@ class GroupPass:
         self.pass_ = pass_
         self.number = kernel.number
         self.size = kernel.grid.chunk
+        self.block = kernel.grid.block or self.size
+        self.offset = 0
         self.products: dict[Term, Product | None] = {}
         self.tiles: dict[Term, Tile] = {}
         self.spilled: dict[Term, Tile] = {}
@@ -437,7 +455,12 @@ class GroupPass:
         is_chunk = self.pass_.index in term.free
         stages = self.kernel.grid.stages if is_chunk else 1
         tile = self.kernel.shared.tile(
-            term, axes, (padded[0], padded[1]), element, stages
+            term,
+            axes,
+            (padded[0], padded[1]),
+            element,
+            stages,
+            self.kernel.grid.tier == "wgmma" and product.is_narrow,
         )
         self.tiles[term] = tile
         if is_chunk:
@@ -493,23 +516,28 @@ class GroupPass:
                     product.axis: code.layout.column(code, column),
                 }
                 code.builder.insert(
-                    memref.StoreOp.get(value, tile.memory, tile.indices(place))
+                    memref.StoreOp.get(value, tile.memory, tile.indices(code, place))
                 )
         code.barrier()
         return tile
 
-    def _contraction(self, fold: Term, start: Term | None) -> Values:
-        code = self.code
+    def _contraction(self, fold: Term, start: Term | None) -> Values | Pending:
+        code, grid = self.code, self.kernel.grid
+        product = self.products.get(fold)
+        emitter = Products(
+            code,
+            grid.tier,
+            self.tiles,
+            self._spill,
+            self.pass_.index,
+            self.block,
+            self.offset,
+        )
+        if product is not None:
+            return emitter.emit(product, start)
         values: Values | None = None
         if start is not None:
-            values = {
-                (row, column): code.value(start, row, column)
-                for row, column in code.every(fold)
-            }
-        product = self.products.get(fold)
-        emitter = Products(code, self.kernel.grid.matrices, self.tiles, self._spill)
-        if product is not None:
-            return emitter.emit(product, values)
+            values = {place: code.value(start, *place) for place in code.every(fold)}
         return emitter.loop(fold, values)
 
     # States.
@@ -640,30 +668,65 @@ class GroupPass:
     def _new(
         self, index: SSAValue, states: Sequence[SSAValue], is_masked: bool
     ) -> list[SSAValue]:
+        """The states after a chunk, which is taken block by block.
+
+        Products that need no state begin before all else.
+        """
         code, pass_ = self.code, self.pass_
+        code.in_flight = []
         self._hold("old", states)
-        for name, _, _ in self._states():
-            code.states.pop(Held(name, "new"), None)
-        self._counts(index, is_masked)
-        code.columns[pass_.index] = self._chunk_columns(index, is_masked)
         before = code.vectors
         if not is_masked:
             code.vectors = before | {pass_.index}
-        new: list[SSAValue] = []
-        for name, _, axis in self._states():
-            value = code.given[name]
-            new += [
-                code.value(value, row, column) for row, column in self._places(axis)
-            ]
+        blocks = range(0, self.size, self.block)
+        scopes: list[dict[Hashable, Any]] = [{} for _ in blocks]
+        columns: list[Columns] = []
+        for self.offset, scope in zip(blocks, scopes, strict=True):
+            code.scopes.append(scope)
+            start = code.add(index, self.offset)
+            columns.append(self._chunk_columns(start, is_masked))
+            code.columns[pass_.index] = columns[-1]
+            if len(blocks) > 1:
+                self._begin_early()
+            code.scopes.pop()
+        new: list[Values | Pending] = []
+        for number, (self.offset, scope) in enumerate(zip(blocks, scopes, strict=True)):
+            if number:
+                for (name, _, _), values in zip(self._states(), new, strict=True):
+                    code.states[Held(name, "old")] = values
+            code.scopes.append(scope)
+            code.columns[pass_.index] = columns[number]
+            self._counts(code.add(index, self.offset), is_masked)
+            new = []
+            for name, _, axis in self._states():
+                value = code.given[name]
+                found = code.begin(value)
+                if found is None:
+                    places = self._places(axis)
+                    found = {place: code.value(value, *place) for place in places}
+                new.append(found)
+            code.scopes.pop()
+        self.offset = 0
         code.vectors = before
-        return new
+        results: list[SSAValue] = []
+        for values, (_, _, axis) in zip(new, self._states(), strict=True):
+            ready = code.finished(values) if isinstance(values, Pending) else values
+            for row, column in self._places(axis):
+                results.append(ready.get((row, column), ready.get((0, column))))
+        return results
+
+    def _begin_early(self) -> None:
+        """Begin the products in the background that depend on no states."""
+        for fold, product in self.products.items():
+            if product is not None and isinstance(fold.kind, Folded):
+                self.code.begin(fold)
 
     def _counts(self, index: SSAValue, is_masked: bool) -> None:
         """How many indices are accounted for before and after a chunk."""
         code, pass_ = self.code, self.pass_
-        end = code.add(index, self.size)
+        end = code.add(index, self.block)
         if is_masked:
-            end = code.min(end, self.last)
+            index, end = code.min(index, self.last), code.min(end, self.last)
         for held, at in ((BEFORE, index), (AFTER, end)):
             if not any(self.differs):
                 code.states[held] = {(0, 0): code.sub(at, self.first)}
@@ -678,7 +741,7 @@ class GroupPass:
         code, layout, pass_ = self.code, self.code.layout, self.pass_
         found: list[SSAValue] = []
         plain: list[SSAValue] = []
-        for number in range(layout.count(self.size)):
+        for number in range(layout.count(self.block)):
             column = code.add(index, layout.column(code, number))
             plain.append(column)
             if is_masked:

@@ -17,11 +17,13 @@ from xdsl.dialects.builtin import (
     BFloat16Type,
     Float16Type,
     Float64Type,
+    MemRefType,
     StringAttr,
     VectorType,
     f32,
     f64,
     i32,
+    i64,
 )
 from xdsl.ir import Attribute, SSAValue
 
@@ -35,12 +37,9 @@ from moa_dialect.lowering.gpu_ops import (
     MmaOp,
     static_position,
 )
-from moa_dialect.lowering.group_tiles import Tile
-from moa_dialect.lowering.groups import GroupCode, vector_bytes
+from moa_dialect.lowering.group_tiles import PANEL_BYTES, SWIZZLE_BYTES, Tile
+from moa_dialect.lowering.groups import GroupCode, Pending, Values, vector_bytes
 from moa_dialect.passes.terms import ChunkFold, Folded, Held, Term, Terms, walk
-
-Values = dict[tuple[int, int], SSAValue]
-"""A value for each row and column."""
 
 STEP = 4
 """How many terms of a sum are read at a time for fused multiply-adds."""
@@ -131,21 +130,34 @@ class Products:
 
     Attributes:
         code: the emitter.
-        uses_matrices: whether there are matrix instructions.
+        tier: the instructions for products of matrices (see `Grid`).
         tiles: the tiles of factors.
+        index: the index of the pass.
+        block: how many of its indices are taken at a time.
+        offset: where in the tiles of a chunk they begin.
         spill: puts the values of a term that is computed into a tile.
     """
 
     code: GroupCode
-    uses_matrices: bool
+    tier: str
     tiles: dict[Term, Tile]
     spill: Callable[[Product], Tile]
+    index: str
+    block: int
+    offset: int = 0
 
-    def emit(self, product: Product, start: Values | None) -> Values:
-        """Emit a product, added to the values of `start` if there are any."""
+    def emit(self, product: Product, first: Term | None) -> Values | Pending:
+        """Emit a product, added to the values of a term if there is one."""
         code = self.code
         every = code.every(product.fold)
-        if start is None:
+        if product.is_narrow and self.tier == "wgmma":
+            # What is added to may be computed in the background meanwhile.
+            factors = self._fragments(product)
+            sums = [code.value(first, *place) for place in every] if first else []
+            return self._of_group(product, every, sums, factors)
+        if first is not None:
+            start = {place: code.value(first, *place) for place in every}
+        else:
             unit = 0.0 if self._has_matrices(product) else -0.0
             zero = code.constant(unit, product.fold.type)
             start = dict.fromkeys(every, zero)
@@ -156,14 +168,23 @@ class Products:
         return self._double(product, start)
 
     def _has_matrices(self, product: Product) -> bool:
-        return self.uses_matrices and (
+        return bool(self.tier) and (
             product.is_narrow or isinstance(product.element, Float64Type)
         )
 
     def _size(self, product: Product) -> int:
         """How many terms the sum has, with zeros to fill it up."""
+        if product.axis == self.index:
+            return self.block
         tile = self.tiles[product.right]
         return tile.sizes[tile.axes.index(product.axis)]
+
+    def _indices(self, tile: Tile, places: dict[str, SSAValue]) -> list[SSAValue]:
+        """The indices of an element in the memory of a tile."""
+        if self.offset and tile.is_loaded and self.index in places:
+            shifted = self.code.add(places[self.index], self.offset)
+            places = places | {self.index: shifted}
+        return tile.indices(self.code, places)
 
     # 16x8x16, f16 and bf16.
 
@@ -251,7 +272,7 @@ class Products:
         self, tile: Tile, places: dict[str, SSAValue], count: int, is_turned: bool
     ) -> list[SSAValue]:
         code = self.code
-        op = LdMatrixOp(tile.memory, tile.indices(places), count, is_turned)
+        op = LdMatrixOp(tile.memory, self._indices(tile, places), count, is_turned)
         found = code.emit(op)
         pair = VectorType(tile.element, [2])
         pairs = [
@@ -298,6 +319,132 @@ class Products:
                 code.emit(convert(values[1], values[0], product.element))
             )
         return self._operand(code.emit(FromElementsOp(values)))
+
+    # 64xNx16 of four warps, f16 and bf16.
+
+    def _fragments(self, product: Product) -> list[tuple[SSAValue, ...]]:
+        """The first factor in registers, if it is computed."""
+        if product.left in self.tiles:
+            return []
+        steps = self._size(product) // 16
+        return [self._left_fragment(product, step, 0) for step in range(steps)]
+
+    def _of_group(
+        self,
+        product: Product,
+        every: Sequence[tuple[int, int]],
+        start: Sequence[SSAValue],
+        factors: Sequence[tuple[SSAValue, ...]],
+    ) -> Pending:
+        """A product by an instruction of four warps, which have 64 rows.
+
+        Args:
+            product: the product.
+            every: the rows and columns of a thread.
+            start: for each of them what the product is added to; or nothing.
+            factors: the fragments of the first factor, if it is computed.
+        """
+        code = self.code
+        places = sorted(every, key=lambda place: (place[1] // 2, place))
+        count = len(places)
+        values = dict(zip(every, start, strict=False))
+        sums = [values[place] for place in places if start]
+        right = self.tiles[product.right]
+        left = self.tiles.get(product.left)
+        steps = self._size(product) // 16
+        code.assembly("wgmma.fence.sync.aligned;")
+        type_ = llvm.LLVMStructType.from_type_list([f32] * count)
+        results = ", ".join(f"${number}" for number in range(count))
+        tied = [str(number) for number in range(count)]
+        name = "bf16" if isinstance(product.element, BFloat16Type) else "f16"
+        b_turned = int(right.axes[1] != product.axis)
+        head = (
+            f"wgmma.mma_async.sync.aligned.m64n{2 * count}k16.f32.{name}.{name} "
+            f"{{{results}}}"
+        )
+        for step in range(steps):
+            keeps = int(bool(start) or step > 0)
+            b = self._descriptor(right, product, step)
+            if left is None:
+                a = ", ".join(f"${count + k}" for k in range(4))
+                text = f"{head}, {{{a}}}, ${count + 4}, {keeps}, 1, 1, {b_turned};"
+                operands = [*factors[step], b]
+                kinds = ["r"] * 4
+                if isinstance(product.element, Float16Type):
+                    operands = [*map(self._as_word, factors[step]), b]
+            else:
+                a_turned = int(left.axes[1] != product.axis)
+                row = code.mul(code.div(code.warp, 4), 64)
+                operands = [self._descriptor(left, product, step, row), b]
+                turned = f"{a_turned}, {b_turned}"
+                text = f"{head}, ${count}, ${count + 1}, {keeps}, 1, 1, {turned};"
+                kinds = ["l"]
+            # An instruction that does not add to them does not read them.
+            inputs = [*kinds, "l", *(tied if keeps else [])]
+            constraints = ",".join(["=f"] * count + inputs)
+            found = code.assembly(text, constraints, [*operands, *sums], type_)
+            assert found is not None
+            sums = [self._member(found, number, f32) for number in range(count)]
+        code.assembly("wgmma.commit_group.sync.aligned;")
+
+        def finish(later: int) -> Values:
+            constraints = ",".join(["=f"] * count + tied + ["~{memory}"])
+            text = f"wgmma.wait_group.sync.aligned {later};"
+            found = code.assembly(text, constraints, sums, type_)
+            assert found is not None
+            return {
+                place: self._member(found, number, f32)
+                for number, place in enumerate(places)
+            }
+
+        pending = Pending(finish)
+        code.in_flight.append(pending)
+        return pending
+
+    def _as_word(self, pair: SSAValue) -> SSAValue:
+        return self.code.emit(llvm.BitcastOp(pair, i32))
+
+    def _descriptor(
+        self, tile: Tile, product: Product, step: int, row: SSAValue | None = None
+    ) -> SSAValue:
+        """Where 16 terms of a factor lie, as the instruction reads it.
+
+        The fields of the "matrix descriptor" of the PTX ISA: the address, the offset
+        from one panel to the next where these are beside each other in rows or columns,
+        the offset from eight rows to the next eight, and the 128-byte swizzle.
+        """
+        code = self.code
+        assert isinstance(tile.memory.type, MemRefType)
+        rows = tile.memory.type.get_shape()[-2]
+        panel_bytes = rows * PANEL_BYTES
+        places = {product.axis: 16 * step, product.columns: 0}
+        if self.index in places:
+            places[self.index] += self.offset
+        across, along = (places.get(axis, 0) for axis in tile.axes)
+        panel, rest = divmod(along, tile.panel)
+        offset = panel * panel_bytes + rest * PANEL_BYTES // tile.panel
+        offset += across * PANEL_BYTES
+        fields = (panel_bytes >> 4) << 16 | (SWIZZLE_BYTES >> 4) << 32 | 1 << 62
+        key = ("descriptor", tile.memory, tile.stage, row)
+        base = code.once(key, lambda: self._base(tile, fields, row))
+        if not offset:
+            return base
+        number = code.constant(offset >> 4, i64)
+        return code.emit(arith.AddiOp(base, number))
+
+    def _base(self, tile: Tile, fields: int, row: SSAValue | None) -> SSAValue:
+        code = self.code
+        pointer = memref.ExtractAlignedPointerAsIndexOp.get(tile.memory)
+        address = code.emit(pointer)
+        if tile.stages > 1:
+            assert tile.stage is not None
+            address = code.add(address, code.mul(tile.stage, tile.stage_bytes))
+        if row is not None:
+            address = code.add(address, code.mul(row, PANEL_BYTES))
+        word = code.emit(arith.IndexCastOp(address, i64))
+        word = code.emit(arith.AndIOp(word, code.constant(0x3FFFF, i64)))
+        word = code.emit(arith.ShRUIOp(word, code.constant(4, i64)))
+        return code.emit(arith.OrIOp(word, code.constant(fields, i64)))
 
     # 8x8x4, f64.
 
@@ -346,8 +493,9 @@ class Products:
         return code.select(mask(row, column), value, code.constant(0.0, value.type))
 
     def _element(self, tile: Tile, places: dict[str, SSAValue]) -> SSAValue:
-        load = memref.LoadOp.get(tile.memory, tile.indices(places))
-        return self.code.emit(load)
+        code = self.code
+        load = memref.LoadOp.get(tile.memory, self._indices(tile, places))
+        return code.emit(load)
 
     # Fused multiply-adds.
 
@@ -416,7 +564,7 @@ class Products:
         self, tile: Tile, places: dict[str, SSAValue], count: int
     ) -> list[SSAValue]:
         code = self.code
-        indices = tile.indices(places)
+        indices = self._indices(tile, places)
         if count == 1:
             return [self._wide(code.emit(memref.LoadOp.get(tile.memory, indices)))]
         type_ = VectorType(tile.element, [count])

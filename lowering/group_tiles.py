@@ -19,17 +19,24 @@ from moa_dialect.lowering.gpu_ops import (
     AsyncCopyOp,
     CreateGroupOp,
     DynamicSharedMemoryOp,
+    FenceProxyOp,
     WaitOp,
 )
 from moa_dialect.lowering.groups import GroupCode, vector_bytes
 from moa_dialect.ops.normal_form import AtOp
-from moa_dialect.passes.lift import static_extent
+from moa_dialect.passes.kernels import static_extent
 from moa_dialect.passes.terms import Term
 from moa_dialect.scalar_code import constant
 from moa_dialect.types import dtype_of, memory_element
 
 COPY_BYTES = 16
 """How much a thread copies at a time; arrays of kernels are aligned to that."""
+
+PANEL_BYTES = 128
+"""The length of the rows of a panel of a swizzled tile."""
+
+SWIZZLE_BYTES = 1024
+"""What the address of a swizzled tile is a multiple of."""
 
 SHARED_BYTES = 227 << 10
 """The most shared memory that a group may have, as on compute capability 9."""
@@ -60,6 +67,11 @@ class Tile:
         sizes: how many indices it has of each.
         memory: where it is: by stage, if it has several, then by both axes.
         stages: how many copies there are, for chunks that are loaded ahead.
+        stage: the copy that is filled or read.
+        is_swizzled: whether it lies as instructions of warp groups want it: by panels
+            of 128 bytes along the second axis, in whose rows the pieces of 16 bytes
+            are permuted so that eight rows have theirs in different banks.
+        is_loaded: whether a whole chunk is loaded; else it has the values of a block.
     """
 
     term: Term
@@ -68,6 +80,8 @@ class Tile:
     memory: SSAValue
     stages: int = 1
     stage: SSAValue | None = None
+    is_swizzled: bool = False
+    is_loaded: bool = True
 
     @property
     def element(self) -> Attribute:
@@ -75,9 +89,34 @@ class Tile:
         assert isinstance(self.memory.type, MemRefType)
         return self.memory.type.element_type
 
-    def indices(self, places: Mapping[str, SSAValue]) -> list[SSAValue]:
+    @property
+    def panel(self) -> int:
+        """How many elements a row of a panel has."""
+        return PANEL_BYTES // dtype_of(self.element).itemsize
+
+    @property
+    def stage_bytes(self) -> int:
+        """The size of one copy."""
+        assert isinstance(self.memory.type, MemRefType)
+        count = prod(self.memory.type.get_shape()) // self.stages
+        return count * dtype_of(self.element).itemsize
+
+    def indices(
+        self, code: GroupCode, places: Mapping[str, SSAValue]
+    ) -> list[SSAValue]:
         """The indices in its memory of an element."""
         found = [places[axis] for axis in self.axes]
+        if self.is_swizzled:
+            row, place = found
+            piece = COPY_BYTES // dtype_of(self.element).itemsize
+            within = code.rem(place, self.panel)
+            number = code.make(
+                arith.XOrIOp,
+                (code.div(within, piece), code.rem(row, PANEL_BYTES // COPY_BYTES)),
+                IndexType(),
+            )
+            permuted = code.add(code.mul(number, piece), code.rem(within, piece))
+            found = [code.div(place, self.panel), row, permuted]
         if self.stages == 1:
             return found
         assert self.stage is not None
@@ -91,11 +130,13 @@ class SharedMemory:
     Attributes:
         code: the emitter.
         is_async: whether copies run in the background.
+        has_groups: whether instructions of warp groups read tiles.
         bytes: how much memory is taken.
     """
 
     code: GroupCode
     is_async: bool
+    has_groups: bool = False
     bytes: int = 0
     base: DynamicSharedMemoryOp = field(init=False)
 
@@ -103,13 +144,17 @@ class SharedMemory:
         self.base = DynamicSharedMemoryOp()
         self.code.builder.insert(self.base)
 
-    def allocate(self, dims: Sequence[int], element: Attribute) -> SSAValue:
-        """Memory for so many elements, aligned to what a thread copies."""
+    def allocate(
+        self, dims: Sequence[int], element: Attribute, alignment: int = COPY_BYTES
+    ) -> SSAValue:
+        """Memory for so many elements, at a multiple of so many bytes."""
         element = memory_element(element)
         size = prod(dims) * dtype_of(element).itemsize
         type_ = MemRefType(element, dims, memory_space=WORKGROUP)
+        self.bytes = -(-self.bytes // alignment) * alignment
         view = ViewOp.create(
-            operands=[self.base.result, self.code.number(self.bytes)], result_types=[type_]
+            operands=[self.base.result, self.code.number(self.bytes)],
+            result_types=[type_],
         )
         self.bytes += -(-size // COPY_BYTES) * COPY_BYTES
         if self.bytes > SHARED_BYTES:
@@ -127,9 +172,18 @@ class SharedMemory:
         sizes: tuple[int, int],
         element: Attribute,
         stages: int = 1,
+        is_swizzled: bool = False,
     ) -> Tile:
         """Memory for a tile, with rows that begin in different banks."""
-        pad = COPY_BYTES // dtype_of(memory_element(element)).itemsize
+        size = dtype_of(memory_element(element)).itemsize
+        if is_swizzled:
+            panel = PANEL_BYTES // size
+            shape = [-(-sizes[1] // panel), sizes[0], panel]
+            if stages > 1:
+                shape.insert(0, stages)
+            memory = self.allocate(shape, element, SWIZZLE_BYTES)
+            return Tile(term, axes, sizes, memory, stages, is_swizzled=True)
+        pad = COPY_BYTES // size
         dims = [sizes[0], sizes[1] + pad]
         if stages > 1:
             dims.insert(0, stages)
@@ -224,7 +278,7 @@ class SharedMemory:
                 last = code.max(code.sub(extent.limit, step), 0)
                 index = code.min(index, last)
             indices[axis] = index
-        target = tile.indices(places)
+        target = tile.indices(code, places)
         with code.at(indices):
             if count == 1:
                 value = code.value(tile.term)
@@ -260,6 +314,8 @@ class SharedMemory:
         if self.is_async:
             token = code.emit(CreateGroupOp())
             code.builder.insert(WaitOp(token, 0))
+        if self.has_groups:
+            code.builder.insert(FenceProxyOp())
         code.barrier()
 
 

@@ -188,7 +188,24 @@ class Columns:
     valid: Callable[[int, int], SSAValue] | None = None
 
 
-def _no_fold(fold: Term, start: Term | None) -> dict[tuple[int, int], SSAValue]:
+@dataclass
+class Pending:
+    """Values that an instruction computes in the background.
+
+    Attributes:
+        finish: waits for them, given how many later instructions may still run.
+        values: the values, once they were waited for.
+    """
+
+    finish: Callable[[int], dict[tuple[int, int], SSAValue]]
+    values: dict[tuple[int, int], SSAValue] | None = None
+
+
+Values = dict[tuple[int, int], SSAValue]
+"""A value for each row and column."""
+
+
+def _no_fold(fold: Term, start: Term | None) -> Values | Pending:
     raise NotLifted("a fold in a value that is stored")
 
 
@@ -212,6 +229,7 @@ class GroupCode(Emitter):
         states: the values of what is held, for each row and column.
         given: the terms of the new values of states, and of tiles.
         contraction: emits the folds that the layout does not reduce.
+        in_flight: what is computed in the background, in order.
     """
 
     terms: Terms
@@ -227,13 +245,12 @@ class GroupCode(Emitter):
     rows: list[SSAValue] = field(default_factory=list[SSAValue])
     columns: dict[str, Columns] = field(default_factory=dict[str, Columns])
     index: dict[str, SSAValue] = field(default_factory=dict[str, SSAValue])
-    states: dict[Held, dict[tuple[int, int], SSAValue]] = field(
-        default_factory=dict[Held, dict[tuple[int, int], SSAValue]]
+    states: dict[Held, Values | Pending] = field(
+        default_factory=dict[Held, Values | Pending]
     )
     given: dict[str, Term] = field(default_factory=dict[str, Term])
-    contraction: Callable[[Term, Term | None], dict[tuple[int, int], SSAValue]] = (
-        _no_fold
-    )
+    contraction: Callable[[Term, Term | None], Values | Pending] = _no_fold
+    in_flight: list[Pending] = field(default_factory=list[Pending])
     scopes: list[dict[Hashable, Any]] = field(
         default_factory=lambda: list[dict[Hashable, Any]]([{}])
     )
@@ -299,6 +316,25 @@ class GroupCode(Emitter):
     def _xor(self, value: SSAValue, offset: SSAValue) -> SSAValue:
         return self.emit(ShuffleOp(value, offset, self.constant(WARP, i32), "xor"))
 
+    def assembly(
+        self,
+        text: str,
+        constraints: str = "~{memory}",
+        operands: Sequence[SSAValue] = (),
+        result: Attribute | None = None,
+    ) -> SSAValue | None:
+        """Insert PTX that has effects; gives its result if it has one."""
+        op = llvm.InlineAsmOp(
+            text,
+            constraints,
+            operands,
+            None if result is None else [result],
+            asm_dialect=0,
+            has_side_effects=True,
+        )
+        self.builder.insert(op)
+        return op.res
+
     def barrier(self) -> None:
         """Wait until all threads of the group are here, and see what they stored."""
         from xdsl.dialects.gpu import BarrierOp
@@ -358,16 +394,45 @@ class GroupCode(Emitter):
         """The value of a term at a row and column."""
         key = self.key(term, row, column)
         if (known := self.find(key)) is None:
+            if isinstance(term.kind, Combination | ChunkFold | Folded):
+                self.begin(term)
+            known = self.find(key)
+        if known is None:
             known = self._value(term, row, column)
             self.scopes[-1][key] = known
+        if isinstance(known, Pending):
+            return self.finished(known)[row, column]
         return known
 
-    def know(
-        self, term: Term, values: dict[tuple[int, int], SSAValue], scope: int = -1
-    ) -> None:
-        """Let the values of a term be known."""
-        for (row, column), value in values.items():
-            self.scopes[scope][self.key(term, row, column)] = value
+    def begin(self, term: Term) -> Values | Pending | None:
+        """Emit all values of a fold with columns, or begin to compute them.
+
+        Returns:
+            What is known then of all rows and columns; None for any other term.
+        """
+        fold, start = term, None
+        if isinstance(term.kind, Combination):
+            fold, start = term.args
+        if not isinstance(fold.kind, Folded) and not self._is_contraction(fold):
+            return None
+        places = self.every(term)
+        known = self.find(self.key(term, *places[0]))
+        if isinstance(known, Pending):
+            return known
+        if known is None:
+            found = self.contraction(fold, start)
+            for row, column in places:
+                value = found if isinstance(found, Pending) else found[row, column]
+                self.scopes[-1][self.key(term, row, column)] = value
+            return found
+        return {place: self.value(term, *place) for place in places}
+
+    def finished(self, pending: Pending) -> Values:
+        """Wait for what is computed in the background."""
+        if pending.values is None:
+            later = len(self.in_flight) - 1 - self.in_flight.index(pending)
+            pending.values = pending.finish(later)
+        return pending.values
 
     def _value(self, term: Term, row: int, column: int) -> SSAValue:
         kind = term.kind
@@ -393,20 +458,12 @@ class GroupCode(Emitter):
                     raise NotLifted(operation.name)
                 return self._computed(term, operation, dict(properties), row, column)
             case Combination(function):
-                fold, start = term.args
-                if self._is_contraction(fold):
-                    self.know(term, self.contraction(fold, start))
-                    found = self.find(self.key(term, row, column))
-                    assert found is not None
-                    return found
                 args = [self.value(arg, row, column) for arg in term.args]
                 return self.apply(function, args[0], args[1])
             case ChunkFold():
-                if self._is_contraction(term):
-                    return self._all(term, row, column)
                 return self._reduction(term, kind, row)
             case Folded():
-                return self._all(term, row, column)
+                raise AssertionError("a fold is emitted for all rows and columns")
             case Choice():
                 return self._choice(term, row, column)
             case InPairs():
@@ -415,13 +472,6 @@ class GroupCode(Emitter):
     def _is_contraction(self, term: Term) -> bool:
         """Whether a fold over a chunk has a result for each column of another axis."""
         return isinstance(term.kind, ChunkFold) and bool(self.column_axis(term))
-
-    def _all(self, term: Term, row: int, column: int) -> SSAValue:
-        """The value of a fold, of which all are emitted at once."""
-        self.know(term, self.contraction(term, None))
-        found = self.find(self.key(term, row, column))
-        assert found is not None
-        return found
 
     def _computed(
         self,
@@ -479,6 +529,8 @@ class GroupCode(Emitter):
 
     def _held(self, term: Term, kind: Held, row: int, column: int) -> SSAValue:
         values = self.states.get(kind)
+        if isinstance(values, Pending):
+            values = self.finished(values)
         if values is None:
             if kind.name not in self.given or kind.version not in ("new", ""):
                 raise NotLifted(f"{kind.name} {kind.version}")

@@ -17,6 +17,7 @@ from xdsl.rewriter import InsertPoint, Rewriter
 from moa_dialect.errors import CompileError
 from moa_dialect.lowering import upstream
 from moa_dialect.lowering.chips import CHIP, check_chip
+from moa_dialect.lowering.group_tiles import SWIZZLE_BYTES
 from moa_dialect.scalar_code import constant
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def _share_externally(native: ir.Module) -> None:
     from mlir import ir
 
     external = ir.Attribute.parse("#llvm.linkage<external>", native.context)
+    alignment = ir.Attribute.parse(f"{SWIZZLE_BYTES} : i64", native.context)
     for module in native.body.operations:
         for op in module.operation.regions[0].blocks[0].operations:
             found = op.operation
@@ -89,6 +91,7 @@ def _share_externally(native: ir.Module) -> None:
                 found.attributes["sym_name"]
             ):
                 found.attributes["linkage"] = external
+                found.attributes["alignment"] = alignment
 
 
 def replace_kernels(module: ModuleOp, chip: str = CHIP, features: str = "") -> None:
@@ -120,12 +123,13 @@ def ptx(native: ir.Module) -> str:
     Raises:
         CompileError: if upstream fails.
     """
+    from mlir import ir
     from mlir.dialects import gpu as upstream_gpu
 
     upstream.run_pipeline(native, "gpu-module-to-binary{format=isa}")
     for op in native.body.operations:
         if op.operation.name == "gpu.binary":
-            (found,) = op.attributes["objects"]
+            (found,) = ir.ArrayAttr(op.attributes["objects"])
             content: bytes = upstream_gpu.ObjectAttr(found).object
             return content.rstrip(b"\0").decode()
     raise CompileError("there are no kernels")

@@ -19,8 +19,10 @@ from moa_dialect.lowering.unregistered import (
     integer_of,
     name_of,
     segments_of,
+    struct_fields,
     word_of,
 )
+from moa_dialect.lowering.warp_groups import Product
 
 if TYPE_CHECKING:
     from moa_dialect.lowering.coroutines import Rewriter
@@ -70,6 +72,7 @@ IGNORED = {
     "nvvm.griddepcontrol.wait",
     "nvvm.memory.barrier",
     "nvvm.prefetch",
+    "nvvm.mbarrier.inval",
     "nvvm.setmaxregister",
 }
 """Operations that have no effect where memory is in order."""
@@ -238,6 +241,249 @@ def _convert(rewriter: Rewriter, op: Operation) -> None:
     rewriter.replace(op, word)
 
 
+# Barriers in memory and the copy engine.
+
+
+def _init_mbarrier(rewriter: Rewriter, op: Operation) -> None:
+    build = Builder(op)
+    pointer, count = op.operands[:2]
+    build.call("moa_emulator_mbarrier", (build.cast(pointer), count))
+    rewriter.replace(op)
+
+
+def _arrive(rewriter: Rewriter, op: Operation) -> None:
+    build = Builder(op)
+    pointer, *numbers = op.operands
+    count, expected = build.constant(1), build.constant(0)
+    if name_of(op).endswith("expect_tx"):
+        expected = numbers[0]
+        if name_of(op) == "nvvm.mbarrier.expect_tx":
+            count = build.constant(0)
+    elif numbers:
+        count = numbers[0]
+    operands = (rewriter.thread, build.cast(pointer), count, expected)
+    (state,) = build.call("moa_emulator_arrive", operands, ["i64"])
+    rewriter.replace(op, state)
+
+
+def _wait_mbarrier(rewriter: Rewriter, op: Operation) -> None:
+    if op.results:
+        raise CompileError(f"emulator: {name_of(op)} that gives a result")
+    build = Builder(op)
+    pointer, parity = op.operands[:2]
+    linear = build.load(rewriter.thread, runtime.LINEAR, "i32")
+    lane = build.value("llvm.and", (linear, build.constant(31)), "i32")
+    mask = build.value("llvm.shl", (build.constant(1), lane), "i32")
+    address = build.cast(pointer)
+    rewriter.wait(op, runtime.MBARRIER, (), mask, parity, address=address)
+    rewriter.replace(op)
+
+
+def _load_box(rewriter: Rewriter, op: Operation) -> None:
+    to, descriptor, at, barrier, *others = segments_of(op)
+    # A hint about caches is the third of the others.
+    if "tile" not in str(op.properties["mode"]) or any(others[:2] + others[3:]):
+        raise CompileError(f"emulator: {name_of(op)} other than of a tile")
+    pointers = [Builder(op).cast(each[0]) for each in (to, descriptor, barrier)]
+    rewriter.wait(op, runtime.LOAD, [*pointers, *at])
+    rewriter.code.counts[len(rewriter.code.sites) - 1] = len(at)
+    rewriter.replace(op)
+
+
+def _store_box(rewriter: Rewriter, op: Operation) -> None:
+    descriptor, source, at, *others = segments_of(op)
+    if "tile" not in str(op.properties["mode"]) or any(others[1:]):
+        raise CompileError(f"emulator: {name_of(op)} other than of a tile")
+    pointers = [Builder(op).cast(each[0]) for each in (source, descriptor)]
+    rewriter.wait(op, runtime.STORE, [*pointers, *at])
+    rewriter.code.counts[len(rewriter.code.sites) - 1] = len(at)
+    rewriter.replace(op)
+
+
+def _commit_stores(rewriter: Rewriter, op: Operation) -> None:
+    rewriter.wait(op, runtime.STORE_COMMIT)
+    rewriter.replace(op)
+
+
+def _wait_for_stores(rewriter: Rewriter, op: Operation) -> None:
+    rewriter.wait(op, runtime.STORE_WAIT, argument=integer_of(op, "group"))
+    rewriter.replace(op)
+
+
+# Products of warp groups.
+
+
+def _fence_products(rewriter: Rewriter, op: Operation) -> None:
+    build = Builder(op)
+    build.store(build.constant(1), rewriter.thread, runtime.FENCED)
+    rewriter.replace(op)
+
+
+def _commit_products(rewriter: Rewriter, op: Operation) -> None:
+    build = Builder(op)
+    count = build.load(rewriter.thread, runtime.PRODUCTS, "i32")
+    count = build.value("llvm.add", (count, build.constant(1)), "i32")
+    build.store(count, rewriter.thread, runtime.PRODUCTS)
+    rewriter.replace(op)
+
+
+def _wait_for_products(rewriter: Rewriter, op: Operation) -> None:
+    rewriter.code.eager = True
+    rewriter.wait(op, runtime.WGMMA_WAIT, argument=integer_of(op, "group"))
+    rewriter.replace(op)
+
+
+def _check_product(rewriter: Rewriter, product: Product) -> None:
+    k = {"bf16": 16, "f16": 16, "tf32": 8}.get(product.kind)
+    transposed = product.a_transposed or product.b_transposed
+    if k != product.k or product.n % 8 or (k == 8 and transposed):
+        raise CompileError(
+            f"kernel '{rewriter.code.name}': the emulator does not know wgmma "
+            f"m64n{product.n}k{product.k} of {product.kind}"
+        )
+
+
+def _issue_product(
+    rewriter: Rewriter,
+    op: Operation,
+    product: Product,
+    a: list[SSAValue],
+    b: SSAValue,
+    accumulator: list[SSAValue],
+    keeps: SSAValue | None = None,
+) -> None:
+    _check_product(rewriter, product)
+    build = Builder(op)
+    more = {runtime.INPUTS + place: value for place, value in enumerate(a)}
+    more[runtime.INPUTS + 4] = b
+    more[runtime.INPUTS + 6] = keeps or build.constant(int(product.keeps is not False))
+    inputs = accumulator if product.keeps is not False else []
+    code = rewriter.code
+    code.row_words = max(code.row_words, runtime.BULK + -(-product.n // 32) * 16)
+    build = rewriter.wait(op, runtime.WGMMA, inputs, at=runtime.BULK, more=more)
+    code.products[len(code.sites) - 1] = product
+    rewriter.replace(op, *rewriter.results(build, op, runtime.BULK))
+
+
+def _product(rewriter: Rewriter, op: Operation) -> None:
+    struct, a, b = op.operands
+    fields = struct_fields(struct.type)
+    _, n, k = map(int, re.findall(r"\d+", str(op.properties["shape"])))
+    signs = [word_of(op, name) for name in ("scaleA", "scaleB")]
+    kinds = {word_of(op, name) for name in ("typeA", "typeB")}
+    if len(kinds) > 1 or set(fields) != {"f32"}:
+        raise CompileError(
+            f"kernel '{rewriter.code.name}': the emulator does not know wgmma of "
+            f"{' and '.join(sorted(kinds))} into {fields[0]}"
+        )
+    product = Product(
+        n,
+        k,
+        kinds.pop(),
+        a_in_registers=False,
+        a_transposed=word_of(op, "layoutA") == "col",
+        b_transposed=word_of(op, "layoutB") == "row",
+        keeps=word_of(op, "scaleD") == "one",
+        negative=signs[0] != signs[1],
+    )
+    accumulator = Builder(op).unpack(struct, fields) if product.keeps else []
+    _issue_product(rewriter, op, product, [a], b, accumulator)
+
+
+_WGMMA = re.compile(
+    r"wgmma\.mma_async\.sync\.aligned\.m64n(\d+)k(\d+)\.f32\.(\w+)\.(\w+)\s*"
+    r"\{([^}]*)\},\s*(\{[^}]*\}|\$\d+),\s*(\$\d+),\s*([^;]*);"
+)
+_SETS_PREDICATE = re.compile(r"setp\.ne\.b32\s+(\w+),\s*\$(\d+),\s*0\s*;")
+
+
+def warp_group_assembly(rewriter: Rewriter, op: Operation, text: str) -> None:
+    """Handle inline assembly with an operation of warp groups.
+
+    Raises:
+        CompileError: if the text is not one of those that are known.
+    """
+    if text.startswith("wgmma.fence.sync.aligned"):
+        _fence_products(rewriter, op)
+        return
+    if text.startswith("wgmma.commit_group.sync.aligned"):
+        _commit_products(rewriter, op)
+        return
+    if found := re.match(r"wgmma\.wait_group\.sync\.aligned\s+(\d+);", text):
+        code = rewriter.code
+        if not op.results:
+            code.eager = True
+        build = rewriter.wait(
+            op,
+            runtime.WGMMA_WAIT,
+            list(op.operands),
+            argument=int(found[1]),
+            at=runtime.BULK,
+        )
+        code.counts[len(code.sites) - 1] = len(op.operands)
+        if op.results:
+            rewriter.replace(op, *rewriter.results(build, op, runtime.BULK))
+        else:
+            rewriter.replace(op)
+        return
+    found = _WGMMA.search(text)
+    outputs = len(struct_fields(op.results[0].type)) if op.results else 0
+    if found is None or found[3] != found[4] or outputs != int(found[1]) // 2:
+        raise CompileError(
+            f"kernel '{rewriter.code.name}': the emulator does not know the "
+            f"instruction {text}"
+        )
+    operands = list(op.operands)
+
+    def value(name: str) -> SSAValue:
+        return operands[int(name.removeprefix("$")) - outputs]
+
+    registers = found[6].startswith("{")
+    names = re.findall(r"\$\d+", found[6])
+    scale, *rest = (each.strip() for each in found[8].split(","))
+    numbers = list(map(int, rest))
+    keep = None
+    keeps = {"0": False, "1": True}.get(scale)
+    if keeps is None:
+        predicates = dict(_SETS_PREDICATE.findall(text))
+        keep = value(f"${predicates.get(scale, scale.removeprefix('$'))}")
+    # Signs of A and B, then whether A and B are transposed: A only from memory.
+    transposed = [*numbers[2:], 0, 0]
+    product = Product(
+        int(found[1]),
+        int(found[2]),
+        found[3],
+        a_in_registers=registers,
+        a_transposed=not registers and bool(transposed[0]),
+        b_transposed=bool(transposed[0 if registers else 1]),
+        keeps=keeps,
+        negative=numbers[0] != numbers[1],
+    )
+    _issue_product(
+        rewriter,
+        op,
+        product,
+        [value(name) for name in names],
+        value(found[7]),
+        [] if keeps is False else _tied(op, outputs),
+        keep,
+    )
+
+
+def _tied(op: Operation, outputs: int) -> list[SSAValue]:
+    """The operands that are tied to the outputs, in their order."""
+    constraints = str(op.properties["constraints"]).strip('"').split(",")
+    inputs = [each for each in constraints if each[0] not in "=~"]
+    tied = {
+        int(constraint): value
+        for constraint, value in zip(inputs, op.operands, strict=True)
+        if constraint.isdigit()
+    }
+    if sorted(tied) != list(range(outputs)):
+        raise CompileError("emulator: wgmma whose accumulator is not tied")
+    return [tied[number] for number in range(outputs)]
+
+
 OPERATIONS: dict[str, Callable[[Rewriter, Operation], None]] = {
     "nvvm.bar.warp.sync": _warp_barrier,
     "nvvm.barrier": _barrier,
@@ -245,14 +491,27 @@ OPERATIONS: dict[str, Callable[[Rewriter, Operation], None]] = {
     "nvvm.barrier0": _barrier,
     "nvvm.convert.f32x2.to.bf16x2": _convert,
     "nvvm.convert.f32x2.to.f16x2": _convert,
+    "nvvm.cp.async.bulk.commit.group": _commit_stores,
+    "nvvm.cp.async.bulk.tensor.global.shared.cta": _store_box,
+    "nvvm.cp.async.bulk.tensor.shared.cluster.global": _load_box,
+    "nvvm.cp.async.bulk.wait_group": _wait_for_stores,
     "nvvm.cp.async.commit.group": _commit,
     "nvvm.cp.async.shared.global": _copy,
     "nvvm.cp.async.wait.group": _land,
     "nvvm.elect.sync": _elect,
     "nvvm.ldmatrix": _ldmatrix,
+    "nvvm.mbarrier.arrive": _arrive,
+    "nvvm.mbarrier.arrive.expect_tx": _arrive,
+    "nvvm.mbarrier.expect_tx": _arrive,
+    "nvvm.mbarrier.init": _init_mbarrier,
+    "nvvm.mbarrier.try_wait.parity": _wait_mbarrier,
     "nvvm.mma.sync": _mma,
     "nvvm.redux.sync": _redux,
     "nvvm.shfl.sync": _shuffle,
     "nvvm.stmatrix": _stmatrix,
     "nvvm.vote.sync": _vote,
+    "nvvm.wgmma.commit.group.sync.aligned": _commit_products,
+    "nvvm.wgmma.fence.aligned": _fence_products,
+    "nvvm.wgmma.mma_async": _product,
+    "nvvm.wgmma.wait.group.sync.aligned": _wait_for_products,
 }

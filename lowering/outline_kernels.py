@@ -9,7 +9,7 @@ kernels that are written already (`gpu.launch`), and what is left. Each becomes 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
@@ -60,33 +60,31 @@ def _dimension(axis: int) -> gpu.DimensionAttr:
     return gpu.DimensionAttr(_AXES[axis])
 
 
+def _ceil_divided(a: int, b: int) -> int | None:
+    return -(-a // b) if b else None
+
+
+_ARITHMETIC: dict[type[Operation], Callable[[int, int], int | None]] = {
+    arith.AddiOp: int.__add__,
+    arith.SubiOp: int.__sub__,
+    arith.MuliOp: int.__mul__,
+    arith.MaxSIOp: max,
+    arith.MinSIOp: min,
+    arith.CeilDivSIOp: _ceil_divided,
+}
+
+
 def number_of(value: SSAValue) -> int | None:
     """The number that an integer is, if it follows from constants."""
-    match value.owner:
-        case arith.ConstantOp(value=IntegerAttr() as number):
-            return number.value.data
-        case arith.AddiOp(lhs=left, rhs=right):
-            return _combined(left, right, lambda a, b: a + b)
-        case arith.SubiOp(lhs=left, rhs=right):
-            return _combined(left, right, lambda a, b: a - b)
-        case arith.MuliOp(lhs=left, rhs=right):
-            return _combined(left, right, lambda a, b: a * b)
-        case arith.CeilDivSIOp(lhs=left, rhs=right):
-            return _combined(left, right, lambda a, b: -(-a // b) if b else None)
-        case arith.MaxSIOp(lhs=left, rhs=right):
-            return _combined(left, right, max)
-        case arith.MinSIOp(lhs=left, rhs=right):
-            return _combined(left, right, min)
-        case _:
-            return None
-
-
-def _combined(left: SSAValue, right: SSAValue, function: object) -> int | None:
-    a, b = number_of(left), number_of(right)
-    if a is None or b is None:
+    op = value.owner
+    if isinstance(op, arith.ConstantOp):
+        return op.value.value.data if isa(op.value, IntegerAttr) else None
+    if not isinstance(op, Operation) or type(op) not in _ARITHMETIC:
         return None
-    assert callable(function)
-    return function(a, b)
+    left, right = map(number_of, op.operands)
+    if left is None or right is None:
+        return None
+    return _ARITHMETIC[type(op)](left, right)
 
 
 def _is_pure(op: Operation) -> bool:
@@ -190,6 +188,11 @@ class _Outlining:
             match op:
                 case ReturnOp() | scf.YieldOp():
                     flush()
+                    if not is_host:
+                        raise CompileError(
+                            f"@{self.name}: a shape that depends on values in arrays "
+                            f"is not known without the device"
+                        )
                 case memref.AllocOp() | memref.AllocaOp():
                     self.temporaries.append(op)
                 case memref.DeallocOp():
@@ -252,14 +255,20 @@ class _Outlining:
         """The kernels that a value is used in."""
         found: set[_Group] = set()
         for use in value.uses:
-            op: Operation | None = use.operation
-            while op is not None and op not in self.group_of:
-                op = op.parent_op()
-            if op is not None:
-                found.add(self.group_of[op])
-            for result in use.operation.results if op is None else ():
+            group = self._group_around(use.operation)
+            if group is not None:
+                found.add(group)
+                continue
+            for result in use.operation.results:
                 found |= self._groups_using(result)
         return found
+
+    def _group_around(self, op: Operation | None) -> _Group | None:
+        while op is not None:
+            if op in self.group_of:
+                return self.group_of[op]
+            op = op.parent_op()
+        return None
 
     # Memory that kernels share.
 
@@ -396,8 +405,9 @@ def _only_inner(loop: scf.ParallelOp) -> scf.ParallelOp | None:
     if len(found) != 1:
         return None
     (inner,) = found
-    is_inner = isinstance(inner, scf.ParallelOp) and not inner.res
-    return inner if is_inner and not loop.res else None
+    if not isinstance(inner, scf.ParallelOp) or inner.res or loop.res:
+        return None
+    return inner
 
 
 def serialize(op: Operation) -> None:
@@ -857,7 +867,8 @@ class OutlineKernelsPass(ModulePass):
     (`gpu.alloc`), as does scratch memory of a task that is too large, or of a size too
     uncertain, to be local. `block` is the number of threads of a block.
 
-    The host does not read elements of arrays: a check of them is an error here.
+    The host does not read elements of arrays: a check of them is an error here, as is
+    a shape that depends on them.
     """
 
     name = "moa-outline-kernels"

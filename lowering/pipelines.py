@@ -8,12 +8,12 @@ from xdsl.context import Context
 from xdsl.dialects.builtin import Builtin, ModuleOp
 from xdsl.passes import ModulePass
 
-from moa_dialect.lowering.chips import CHIP, check_chip
+from moa_dialect.lowering.chips import CHIP, check_chip, check_tier
 from moa_dialect.lowering.expand_math import ExpandMathPass
 from moa_dialect.lowering.mlir_pipeline import run_upstream
 from moa_dialect.lowering.outline_kernels import OutlineKernelsPass
 from moa_dialect.lowering.threads import OutlineTasksPass
-from moa_dialect.lowering.to_gpu import LiftToGridPass, ToGpuPass
+from moa_dialect.lowering.to_gpu import ToGpuPass
 from moa_dialect.lowering.to_scf import ToScfPass
 from moa_dialect.lowering.to_vector import ToVectorPass
 from moa_dialect.passes.check_storage import CheckStoragePass
@@ -65,16 +65,28 @@ Vector code for several threads is made from the fused form, not from the loops 
 `onf`, which say the same one scalar at a time.
 """
 
-CUDA_TARGET: tuple[ModulePass, ...] = (
-    LiftToGridPass(),
-    ToGpuPass(),
+TO_KERNELS: tuple[ModulePass, ...] = (
     SplitLoopsPass(),
     FoldAddressesPass(),
     CheckStoragePass(),
     ToScfPass(),
     OutlineKernelsPass(),
 )
-"""The passes from the fused form to the stage `target` for a GPU."""
+"""The passes from loops and launches to the stage `target` for a GPU."""
+
+
+def cuda_target(
+    fuse: bool, tier: str = "wgmma", schedule: str = "auto"
+) -> tuple[ModulePass, ...]:
+    """The passes from the fused form to the stage `target` for a GPU.
+
+    Without `fuse`, which forbids to reassociate, an element is one thread's.
+    """
+    if not fuse:
+        return ToOnfPass(parallel=True), *TO_KERNELS
+    lift = LiftPass(schedule, target="nvptx", tier=tier)
+    return lift, ToGpuPass(), *TO_KERNELS
+
 
 TO_LLVM = (
     "builtin.module(func.func(llvm-request-c-wrappers),canonicalize,cse,"
@@ -96,6 +108,8 @@ def lower_to(
     certify: bool = False,
     parts: bool = False,
     target: str = "cpu",
+    tier: str = "wgmma",
+    schedule: str = "auto",
 ) -> None:
     """Lower a module in place from the algebra up to a stage before `llvm`.
 
@@ -103,14 +117,16 @@ def lower_to(
     With `certify` the functions say how they were derived, up to the stage `onf`, and
     cascades why their accumulators may move.
     With `parts`, which takes `fuse`, functions for partial states are added.
-    The `target` is `cpu` or `cuda`: it decides what the stage of that name is.
+    The `target` is `cpu` or `cuda`: it decides what the stage of that name is. For
+    `cuda`, products of matrices are made of what the `tier` has, and kernels run by a
+    `schedule` (see `moa_dialect.passes.grid`).
     """
     is_cuda = target == "cuda"
     for name, passes in (FUSING if fuse else STAGES).items():
         if (fuse or is_cuda) and name == "onf" and stage == "target":
             continue
         if is_cuda and name == "target":
-            passes = CUDA_TARGET
+            passes = cuda_target(fuse, tier, schedule)
         for pass_ in passes:
             if certify and isinstance(pass_, ToDnfPass | FuseReductionsPass):
                 pass_ = replace(pass_, certify=True)
@@ -151,10 +167,14 @@ class NvvmPipelinePass(ModulePass):
     """The pipeline from the algebra to the NVVM dialect, for a GPU.
 
     moa-infer-shapes, moa-to-dnf, moa-share, moa-restrict-domains, moa-fuse-reductions,
-    moa-sink, moa-to-onf{parallel=true}, moa-split-loops, moa-fold-addresses,
+    moa-sink, moa-lift{target=nvptx}, moa-to-gpu, moa-split-loops, moa-fold-addresses,
     moa-check-storage, moa-to-scf, moa-outline-kernels, then upstream's conversions of
     the kernels. Modules at a later stage may enter too. Without `fuse`,
-    moa-restrict-domains and moa-fuse-reductions are left out.
+    moa-restrict-domains and moa-fuse-reductions are left out, and
+    moa-to-onf{parallel=true} is in the place of moa-lift and moa-to-gpu.
+
+    `tier` says what products of matrices are made of: `wgmma`, `mma` or `portable`;
+    the best of the chip if empty.
 
     The result has `gpu.module @kernels` in the dialects llvm and nvvm, for `chip` and
     with LLVM's `features` such as `+ptx83`, beside the functions of the host, which
@@ -166,15 +186,17 @@ class NvvmPipelinePass(ModulePass):
     chip: str = CHIP
     features: str = ""
     fuse: bool = True
+    tier: str = ""
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         """Lower a module.
 
         Raises:
-            CompileError: for an unknown chip, or what has no code for a GPU.
+            CompileError: for an unknown chip or tier, or what has no code for a GPU.
         """
         from moa_dialect.lowering import nvvm
 
         check_chip(self.chip)
-        lower_to(op, "target", ctx, self.fuse, target="cuda")
+        tier = check_tier(self.tier, self.chip)
+        lower_to(op, "target", ctx, self.fuse, target="cuda", tier=tier)
         nvvm.replace_kernels(op, self.chip, self.features)

@@ -21,11 +21,8 @@ from moa_dialect.algebra.layout import Order
 from moa_dialect.lowering.emitter import NotLifted
 from moa_dialect.lowering.group_kernel import GroupKernel
 from moa_dialect.ops.normal_form import ComprehensionOp
-from moa_dialect.passes.grid import Grid, choose_grid, parse_grid
-from moa_dialect.passes.infer_shapes import functions_of
-from moa_dialect.passes.kernels import Kernel, read_kernel, split_folds
-from moa_dialect.passes.lift import AUTO, SCHEDULE
-from moa_dialect.passes.rebuild import comprehensions
+from moa_dialect.passes.grid import Grid, parse_grid
+from moa_dialect.passes.kernels import SCHEDULE, Kernel, read_kernel, split_folds
 from moa_dialect.passes.terms import NotATerm
 from moa_dialect.passes.to_onf import Lowering, lower_functions
 
@@ -90,37 +87,13 @@ def _emit(lowering: Lowering, kernel: Kernel, grid: Grid) -> None:
 
 
 @dataclass(frozen=True)
-class LiftToGridPass(ModulePass):
-    """Chooses how the comprehensions at the top of functions run on a GPU.
-
-    `schedule` is a schedule in text, or `auto` for one that is chosen. `tier` is
-    `portable` for code of any GPU, or `mma` for matrix instructions and background
-    copies, as NVIDIA's GPUs have them since compute capability 8.0.
-    """
-
-    name = "moa-lift-to-grid"
-
-    schedule: str = AUTO
-    tier: str = "mma"
-
-    def apply(self, ctx: Context, op: ModuleOp) -> None:
-        for function in functions_of(op):
-            for comprehension in comprehensions(function):
-                try:
-                    kernel = read_kernel(comprehension, function)
-                except NotATerm:
-                    continue  # Left to moa-to-onf.
-                if self.schedule != AUTO:
-                    grid = parse_grid(self.schedule, list(kernel.hints.values()))
-                else:
-                    grid = choose_grid(kernel, self.tier == "mma")
-                if grid is not None:
-                    comprehension.attributes[SCHEDULE] = StringAttr(str(grid))
-
-
-@dataclass(frozen=True)
 class ToGpuPass(ModulePass):
-    """Lowers functions with schedules to launches, the rest as moa-to-onf."""
+    """Lowers functions with schedules for a GPU to launches, the rest as moa-to-onf.
+
+    A comprehension that has a schedule (moa-lift{target=nvptx}) becomes a `gpu.launch`
+    of groups of threads; one that has none, or for which there is no such code, becomes
+    a nest of loops over flat addresses, parallel over its elements.
+    """
 
     name = "moa-to-gpu"
 

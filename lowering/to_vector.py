@@ -28,16 +28,13 @@ from moa_dialect.lowering.vector_outputs import Outputs
 from moa_dialect.lowering.vector_passes import PassCode, SplitPass
 from moa_dialect.ops.normal_form import ComprehensionOp
 from moa_dialect.passes.kernels import (
+    SCHEDULE,
     Kernel,
     read_kernel,
     split_folds,
-)
-from moa_dialect.passes.lift import (
-    SCHEDULE,
-    Schedule,
-    schedule_of,
     static_extent,
 )
+from moa_dialect.passes.lift import Schedule, schedule_of
 from moa_dialect.passes.terms import (
     NotATerm,
 )

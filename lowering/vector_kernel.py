@@ -35,11 +35,9 @@ from moa_dialect.ops.normal_form import AtOp
 from moa_dialect.passes.kernels import (
     Kernel,
     Output,
-)
-from moa_dialect.passes.lift import (
-    Schedule,
     static_extent,
 )
+from moa_dialect.passes.lift import Schedule
 from moa_dialect.passes.terms import (
     ChunkFold,
     Computed,

@@ -12,7 +12,8 @@ index but on folds of the pass. In this order:
 2. *Transport*: see `transport`.
 3. *Splitting*: a sum in the body that separates pivots from the data becomes two folds:
    `sum of g(p) (a(p) + h) = sum of g(p) a(p) + h (sum of g(p))`. Only when there is no
-   transport: it cancels digits.
+   transport: it cancels digits. So is a sum of terms that have pivots of their own:
+   `sum of (a(p) + b(p)) h = sum of a(p) h + sum of b(p) h`, if both then move.
 
 Otherwise the fold stays in a later pass, and the reason is noted.
 """
@@ -90,6 +91,9 @@ class Group:
         rules: for each accumulator the rule its move comes from.
         means: for each pivot that is the mean of a sum in the pass: the sum, and the
             sum of the distances from the mean, which is an accumulator here.
+        seen: for accumulators that a condition leaves elements out of, and whose
+            factors may be infinite: an accumulator that is 0 as long as nothing else
+            has been met.
     """
 
     pivots: list[Term] = field(default_factory=list[Term])
@@ -100,6 +104,7 @@ class Group:
     means: dict[Term, tuple[Term, Term]] = field(
         default_factory=dict[Term, tuple[Term, Term]]
     )
+    seen: dict[Term, Term] = field(default_factory=dict[Term, Term])
 
 
 @dataclass
@@ -143,6 +148,7 @@ class Derivation:
         in_scope: whether a fold is to be placed.
         strict: keep the value of every fold as it is, bit by bit.
         largest_rank: how many accumulators one fold may become.
+        flags: the terms that are 1 or 0 for a choice in a body.
     """
 
     terms: Terms
@@ -153,6 +159,7 @@ class Derivation:
     passes: list[Pass] = field(default_factory=list[Pass])
     notes: dict[str, None] = field(default_factory=dict[str, None])
     refusals: dict[str, None] = field(default_factory=dict[str, None])
+    flags: set[Term] = field(default_factory=set[Term])
 
     def run(self) -> None:
         """Place all folds; `passes` and `outputs` are the result."""
@@ -246,6 +253,7 @@ class Derivation:
         except (NoTransport, NotReal) as reason:
             if fold.function == ADD and is_real(fold):
                 self._split(fold, index, body, one)
+                self._part(fold, index, body, one)
             self._refuse(fold, str(reason))
             return False
         return True
@@ -351,6 +359,51 @@ class Derivation:
             self._note("splitting: a sum in a fold that separates pivots from the data")
             self._rewrite(fold, new)
 
+    def _part(self, fold: Term, index: str, body: Term, one: Pass) -> None:
+        """`sum of g (a + b) = sum of g a + sum of g b`, a and b with other pivots.
+
+        Only if each of the sums then has a transport.
+        """
+        above, below, negative = factors(body)
+        for position, factor in enumerate(above):
+            found: dict[frozenset[Term], list[tuple[bool, Term]]] = {}
+            for part in summands(factor):
+                pivots = frozenset(pivots_of(part[1], index, one.folds))
+                found.setdefault(pivots, []).append(part)
+            if len(found) < 2:
+                continue
+            others = [*above[:position], *above[position + 1 :]]
+            bodies = [
+                product(self.terms, [total(self.terms, parts), *others], below)
+                for parts in found.values()
+            ]
+            if not all(self._is_moved(fold, index, b, one) for b in bodies):
+                continue
+            sums = [self.terms.fold(ADD, *_bounds(fold), index, b) for b in bodies]
+            new = chain(self.terms, arith.AddfOp, sums)
+            assert new is not None
+            if negative:
+                new = real(self.terms, arith.NegfOp, new)
+            self._note("splitting: a sum in a fold of parts that have other pivots")
+            self._rewrite(fold, new)
+
+    def _is_moved(self, fold: Term, index: str, body: Term, one: Pass) -> bool:
+        """Whether there is a transport for a sum once factors have left it."""
+        above, below, _ = factors(body)
+        above, below = (
+            [f for f in side if index in f.free or not contains(f, one.folds)]
+            for side in (above, below)
+        )
+        if not above and not below:
+            return True
+        body = product(self.terms, above, below)
+        pivots = pivots_of(body, index, one.folds)
+        try:
+            transport, symbols, _ = self._transport(fold, index, body, pivots)
+        except (NoTransport, NotReal):
+            return False
+        return quotient_of(transport, list(symbols.values())) is None
+
     # Transport.
 
     def _transport(
@@ -412,6 +465,7 @@ class Derivation:
             for side, flags in ((then, (one, zero)), (otherwise, (zero, one))):
                 if side.number != 0:
                     flag = terms.select(condition, *flags)
+                    self.flags.add(flag)
                     parts.append(real(terms, arith.MulfOp, flag, side))
             return chain(terms, arith.AddfOp, parts) or zero
 
@@ -442,7 +496,7 @@ class Derivation:
             ):
                 folds.append(fold)
             else:
-                element = from_sympy(basis, known, self.terms, fold.type)
+                element = self._element(basis, known, fold)
                 folds.append(
                     self.terms.fold(ADD, fold.args[0], fold.args[1], index, element)
                 )
@@ -480,6 +534,22 @@ class Derivation:
                     added.subs(renamed, simultaneous=True),
                 )
                 group.rules[accumulator] = transport.rule
+
+    def _element(
+        self, basis: Expression, known: dict[Expression, Term], fold: Term
+    ) -> Term:
+        """What an accumulator folds: what a choice leaves out is not multiplied."""
+        for name in sorted(basis.free_symbols, key=str):
+            term = known.get(name)
+            if term is None or term not in self.flags:
+                continue
+            rest, power = basis.as_coeff_exponent(name)
+            if power.is_Integer and power > 0 and not rest.has(name):
+                value = self._element(rest, known, fold)
+                condition, then, otherwise = term.args
+                chosen = (value, otherwise) if then.number == 1 else (then, value)
+                return self.terms.select(condition, *chosen)
+        return from_sympy(basis, known, self.terms, fold.type)
 
     def _combined(
         self,
@@ -573,6 +643,10 @@ class Derivation:
         group.means[pivot] = (of, distances)
 
 
+def _bounds(fold: Term) -> tuple[Term, Term]:
+    return fold.args[0], fold.args[1]
+
+
 def as_float(terms: Terms, count: Term, like: Term) -> Term:
     """A number of indices as a float of the type of another term."""
     whole = terms.compute(arith.IndexCastOp, (count,), i64)
@@ -636,5 +710,51 @@ def is_nonnegative(term: Term) -> bool:
         return any(map(is_nonnegative, term.args))
     return term.computes("arith.extf") and is_nonnegative(term.args[0])
 
+
+def direction_of(pivot: Term, one: Pass) -> int:
+    """How a pivot moves during a pass: 1 if it never falls, -1 if it never rises.
+
+    It is 0 if neither is known. What the pass does not change has both: 0 too, and is
+    looked for only as a part of something that moves.
+    """
+    folds = one.folds
+    free = {fold for g in one.groups if not g.pivots for fold in g.moves}
+
+    def visit(term: Term) -> int | None:
+        if not contains(term, folds):
+            return 0
+        if term in folds:
+            name = term.function
+            if term not in free or name not in _ENDS:
+                return None
+            return _ENDS[name]
+        if term.computes(*_RISING):
+            found = {visit(arg) for arg in term.args} - {0}
+            return found.pop() if len(found) == 1 else None
+        if term.computes("arith.negf"):
+            found = visit(term.args[0])
+            return None if found is None else -found
+        if term.computes("arith.subf"):
+            left, right = map(visit, term.args)
+            if left is None or right is None or left == right:
+                return None
+            return left or -right
+        if term.computes("arith.mulf", "arith.divf"):
+            left, right = term.args
+            if term.computes("arith.mulf") and contains(right, folds):
+                left, right = right, left
+            if contains(right, folds) or not is_nonnegative(right):
+                return None
+            return visit(left)
+        return None
+
+    return visit(pivot) or 0
+
+
+_ENDS = {StringAttr("max"): 1, StringAttr("min"): -1}
+_RISING = (
+    *("arith.addf", "arith.maximumf", "arith.minimumf", "arith.extf"),
+    *("math.exp", "math.exp2", "math.log", "math.sqrt"),
+)
 
 _SIGNLESS = tuple(StringAttr(name) for name in ("add", "max", "min", "mul"))

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from math import inf, isfinite
 from typing import Any
 
 import ml_dtypes
+import sympy as sp
 from xdsl.builder import Builder
 from xdsl.context import Context
 from xdsl.dialects import arith, math
@@ -40,16 +42,19 @@ from moa_dialect.ops.normal_form import (
 from moa_dialect.passes.cascades import (
     Derivation,
     Group,
+    Move,
     Pass,
     as_float,
     direct_folds,
+    direction_of,
     is_nonnegative,
 )
 from moa_dialect.passes.derivation import record
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.parts import emit_parts
 from moa_dialect.passes.rebuild import Body, comprehensions, read_body, tidy
-from moa_dialect.passes.simplify import chain
+from moa_dialect.passes.restrict import conditions
+from moa_dialect.passes.simplify import assume, chain, compare, is_identity
 from moa_dialect.passes.sink import sink_axes
 from moa_dialect.passes.symbolic import evaluate, from_sympy, real
 from moa_dialect.passes.terms import (
@@ -61,6 +66,7 @@ from moa_dialect.passes.terms import (
     contains,
     walk,
 )
+from moa_dialect.passes.transport import Expression, is_bounded
 from moa_dialect.passes.verify_cascades import certify_cascades
 from moa_dialect.passes.work import weight
 from moa_dialect.scalar_code import identity_of
@@ -144,6 +150,8 @@ class CascadeWriter(Writer):
             self.options.largest_rank,
         )
         derivation.run()
+        for one in derivation.passes:
+            _note_what_is_seen(self.terms, one)
         if any(one.is_cascade for one in derivation.passes):
             self.notes.update(derivation.notes)
             self.passes(derivation.passes, _Axes({}))
@@ -481,13 +489,101 @@ class _Cascade:
             value = as_float(terms, count, fold) if other is None else other
             if factor != 1:
                 weight = from_sympy(factor, known, terms, fold.type)
-                value = real(terms, arith.MulfOp, weight, value)
+                moved = real(terms, arith.MulfOp, weight, value)
+                if other in group.seen and _may_overflow(self.one, group, factor):
+                    moved = self._unless_nothing(group, value, moved, known)
+                value = moved
             parts.append(value)
         if move.added != 0:
             parts.append(from_sympy(move.added, known, terms, fold.type))
         result = chain(terms, arith.AddfOp, parts)
         assert result is not None
         return result
+
+    def _unless_nothing(
+        self, group: Group, value: Term, moved: Term, known: dict[Any, Term]
+    ) -> Term:
+        """An accumulator of nothing as it is, unless a new pivot is NaN.
+
+        By infinity 0 must not be multiplied. But a sum that is too small for a float
+        is 0 as well, and is not kept.
+        """
+        terms = self.writer.terms
+        sums = dict.fromkeys([value, group.seen[value]])
+        guards = [
+            compare(terms, "oeq", each, terms.number(0.0, each.type)) for each in sums
+        ]
+        for pivot in group.pivots:
+            new = known[group.symbols[pivot].new]
+            guards.append(compare(terms, "ord", new, new))
+        guard = reduce(lambda a, b: terms.compute(arith.AndIOp, (a, b)), guards)
+        return terms.select(guard, value, moved)
+
+
+def _may_overflow(one: Pass, group: Group, factor: Expression) -> bool:
+    """Whether a factor of a move may be infinite though the fold is not.
+
+    A power of the distance between means is infinite only where distances from the mean
+    are. Where there are means, parts are merged relative to the pivots of one of them,
+    be they larger or smaller.
+    """
+    pairs = [group.symbols[pivot] for pivot in group.pivots]
+    apart = [group.symbols[p] for p in group.pivots if p not in group.means]
+    symbols = [s for pair in pairs for s in (pair.old, pair.new)]
+    others = [s for pair in apart for s in (pair.old, pair.new)]
+    if factor.is_polynomial(*symbols) and not factor.has(*others):
+        return False
+    signed = {
+        name: sp.Symbol(name.name, nonnegative=True)
+        for name, term in group.parameters.items()
+        if is_nonnegative(term)
+    }
+    ways = [0 if group.means else direction_of(pivot, one) for pivot in group.pivots]
+    return not is_bounded(factor.subs(signed), pairs, ways)
+
+
+def _note_what_is_seen(terms: Terms, one: Pass) -> None:
+    """Let a pass count what conditions leave in sums whose factors may be infinite.
+
+    As long as that is nothing the sum is 0 and stays so, however far the pivots move.
+    """
+    for group in one.groups:
+        for move in list(group.moves.values()):
+            for factor, other in () if move is None else move.factors:
+                if (
+                    other is None
+                    or other in group.seen
+                    or not _may_overflow(one, group, factor)
+                ):
+                    continue
+                index, body = terms.open(other)
+                present = _presence(terms, other, index, body, one.folds)
+                if present is None:
+                    continue
+                lower, upper = other.args[:2]
+                seen = terms.fold(other.function, lower, upper, index, present)
+                group.seen[other] = seen
+                if seen not in group.moves:
+                    itself = Move(((sp.Integer(1), seen),), sp.Integer(0))
+                    group.moves[seen] = itself
+                    group.rules[seen] = "none"
+
+
+def _presence(
+    terms: Terms, fold: Term, index: str, body: Term, folds: set[Term]
+) -> Term | None:
+    """1 where no condition makes the body of a sum 0, else 0; None without any."""
+    one, zero = terms.number(1.0, fold.type), terms.number(0.0, fold.type)
+    present = one
+    for condition in conditions(body, index):
+        if contains(condition, folds):
+            continue
+        for holds in (True, False):
+            if is_identity(assume(terms, body, condition, not holds), fold.function):
+                sides = (present, zero) if holds else (zero, present)
+                present = terms.select(condition, *sides)
+                break
+    return None if present is one else present
 
 
 def _static(extent: Term) -> int | None:
@@ -578,6 +674,8 @@ def fuse(body: Body, options: Options, explain: Callable[[str], None] | None) ->
     before = derivation.chain_length()
     derivation.run()
     passes = derivation.passes
+    for one in passes:
+        _note_what_is_seen(terms, one)
     notes = dict(derivation.notes)
     storage = ""
     sunk = _sunk_axes(body, passes)

@@ -15,8 +15,7 @@ from xdsl.dialects.builtin import (
 from xdsl.ir import SSAValue
 
 from moa_dialect.errors import CompileError
-from moa_dialect.passes.kernels import Kernel, Pass, split_folds
-from moa_dialect.passes.lift import static_extent
+from moa_dialect.passes.kernels import Kernel, Pass, split_folds, static_extent
 from moa_dialect.passes.terms import Term, walk
 from moa_dialect.passes.work import NOMINAL_EXTENT
 
@@ -38,10 +37,14 @@ class Grid:
         warps: the warps of a group.
         blocks: how many times 8 rows a warp has.
         chunk: how many indices of a folded axis are taken at a time.
+        block: how many of those are in registers at a time, the next ones' products
+            being computed in the background; 0 for all.
         stages: how many chunks are in shared memory.
         columns: an axis of the kernel of which a group has several indices; or empty.
         width: how many.
-        matrices: whether matrix instructions and background copies are used.
+        groups: how many groups a multiprocessor should have room for; 0 for any.
+        tier: what products of matrices are made of: `mma` for instructions of a warp
+            and background copies, `wgmma` for those of four warps; else multiply-adds.
     """
 
     rows: str
@@ -51,22 +54,40 @@ class Grid:
     stages: int = 2
     columns: str = ""
     width: int = 1
-    matrices: bool = True
+    tier: str = "mma"
+    block: int = 0
+    groups: int = 0
 
     def __str__(self) -> str:
-        tier = ",mma" if self.matrices else ""
+        tier = f",{self.tier}" if self.tier else ""
         if not self.rows:
             return f"p=chunk:{self.chunk},threads:{32 * self.warps}{tier}"
         columns = f"{self.columns}=grid,block:{self.width};" if self.columns else ""
+        block = f",block:{self.block}" if self.block else ""
+        groups = f",groups:{self.groups}" if self.groups else ""
         return (
-            f"{columns}{self.rows}=grid,warps:{self.warps},regs:{self.blocks};"
-            f"p=chunk:{self.chunk},stages:{self.stages}{tier}"
+            f"{columns}{self.rows}=grid{groups},warps:{self.warps},"
+            f"regs:{self.blocks};"
+            f"p=chunk:{self.chunk}{block},stages:{self.stages}{tier}"
         )
 
 
+TIERS = ("mma", "wgmma")
+"""Instructions for products of matrices."""
+
 _ITEM = re.compile(r"(?P<name>[a-z]+)(:(?P<number>[0-9]+))?$")
 
-_RESOURCES = ("grid", "warps", "regs", "block", "chunk", "stages", "threads", "mma")
+_RESOURCES = (
+    "grid",
+    "groups",
+    "warps",
+    "regs",
+    "block",
+    "chunk",
+    "stages",
+    "threads",
+    *TIERS,
+)
 
 
 def parse_grid(text: str, axes: Sequence[str]) -> Grid:
@@ -94,6 +115,8 @@ def parse_grid(text: str, axes: Sequence[str]) -> Grid:
                 )
             if number < 1:
                 raise CompileError(f"schedule: {name} of at least 1, got {number}")
+            if name == "block" and axis not in axes:
+                name = "part"
             found[name] = number
             names.add(name)
         if axis in axes and "warps" in names:
@@ -116,11 +139,13 @@ def parse_grid(text: str, axes: Sequence[str]) -> Grid:
         found["stages"],
         columns,
         found["block"],
-        "mma" in found,
+        block=found.get("part", 0),
+        groups=found.get("groups", 0),
+        tier=next((tier for tier in reversed(TIERS) if tier in found), ""),
     )
 
 
-def choose_grid(kernel: Kernel, matrices: bool = True) -> Grid | None:
+def choose_grid(kernel: Kernel, tier: str) -> Grid | None:
     """The schedule of a kernel in closed form, None if one thread an element is best.
 
     Rows are along an axis that the first factors of its sums of products have and the
@@ -129,18 +154,19 @@ def choose_grid(kernel: Kernel, matrices: bool = True) -> Grid | None:
 
     Args:
         kernel: the kernel; its outputs' folds may become passes.
-        matrices: whether matrix instructions may be used.
+        tier: the best instructions for products of matrices that there are: `wgmma`,
+            `mma`, or none with `portable`.
     """
     for rows in reversed(kernel.axes):
         types = _products(kernel, rows)
         if types:
-            return _for_rows(kernel, rows, types, matrices)
+            return _for_rows(kernel, rows, types, tier)
     if not kernel.passes:
         for rows in reversed(kernel.axes[:-1]):
             columns = kernel.axes[-1]
             types = _products_of_outputs(kernel, rows, columns)
             if types:
-                return _for_rows(kernel, rows, types, matrices, columns)
+                return _for_rows(kernel, rows, types, tier, columns)
         split_folds(kernel)
     longest = max(map(_length, kernel.passes), default=0)
     if longest < _SHORT or any(
@@ -150,7 +176,7 @@ def choose_grid(kernel: Kernel, matrices: bool = True) -> Grid | None:
     warps = 8 if longest >= 4096 else 4 if longest >= 1024 else 1
     most = 32 * warps * 16
     chunk = min(most, -(-longest // (128 * warps)) * 128 * warps)
-    return Grid("", warps, chunk=chunk, stages=1, matrices=False)
+    return Grid("", warps, chunk=chunk, stages=1, tier="")
 
 
 _SHORT = 64
@@ -158,9 +184,9 @@ _SHORT = 64
 
 
 def _for_rows(
-    kernel: Kernel, rows: str, types: set[str], matrices: bool, columns: str = ""
+    kernel: Kernel, rows: str, types: set[str], tier: str, columns: str = ""
 ) -> Grid:
-    is_narrow = types <= {"f16", "bf16"} and matrices
+    is_narrow = types <= {"f16", "bf16"} and tier != "portable"
     is_double = "f64" in types
     extent = static_extent(kernel.extents[rows]) or NOMINAL_EXTENT
     widths = [
@@ -177,9 +203,11 @@ def _for_rows(
         else:
             warps //= 2
     chunk = 64 if is_narrow else 32
-    uses = matrices and (is_narrow or is_double)
+    uses = "mma" if tier != "portable" and (is_narrow or is_double) else ""
+    if is_narrow and tier == "wgmma" and not columns and extent > 32:
+        return _for_warp_groups(kernel.hints[rows], extent, widest)
     if not columns:
-        return Grid(kernel.hints[rows], warps, blocks, chunk, 2, matrices=uses)
+        return Grid(kernel.hints[rows], warps, blocks, chunk, 2, tier=uses)
     number = static_extent(kernel.extents[columns]) or NOMINAL_EXTENT
     width = min(128 if is_narrow else 64, -(-number // 8) * 8)
     return Grid(
@@ -192,6 +220,20 @@ def _for_rows(
         width,
         uses,
     )
+
+
+def _for_warp_groups(rows: str, extent: int, widest: int) -> Grid:
+    """The schedule with instructions of four warps, which have 64 rows.
+
+    With rows of up to 64 elements two groups fit a multiprocessor, in 128 registers a
+    thread: one multiplies while the other one does all else. Wider ones take chunks
+    that still leave room for two of them.
+    """
+    warps = 8 if extent > 64 else 4
+    if widest <= 64:
+        return Grid(rows, warps, 2, 128, 2, tier="wgmma", groups=2)
+    chunk = 128 if widest <= 128 else 64
+    return Grid(rows, warps, 2, chunk, 2, tier="wgmma")
 
 
 def _length(pass_: Pass) -> int:

@@ -22,6 +22,8 @@ from moa_dialect.ops.normal_form import (
     CascadeOp,
     CascadeView,
     ComprehensionOp,
+    ExtentOp,
+    FixedExtentOp,
     FoldOp,
     body_of,
     cell_element,
@@ -29,6 +31,9 @@ from moa_dialect.ops.normal_form import (
 from moa_dialect.passes.rebuild import LONGEST_CHAIN, longest_chain
 from moa_dialect.passes.terms import Computed, Held, NotATerm, Reader, Term, Terms, walk
 from moa_dialect.types import element_of
+
+SCHEDULE = "moa.schedule"
+"""The attribute of a comprehension that says how it runs."""
 
 AFTER = Held("count", "after")
 """How many indices are accounted for, those that are being added included."""
@@ -416,6 +421,13 @@ def _named(function: FunctionAttr) -> str:
     if not isinstance(function, StringAttr) or not has_identity(function):
         raise NotATerm(f"a fold with {print_name(function)}")
     return function.data
+
+
+def static_extent(value: SSAValue) -> int | None:
+    """An extent as a number, None if types do not give it."""
+    if isinstance(value.owner, ExtentOp | FixedExtentOp):
+        return value.owner.static_value
+    return None
 
 
 def all_terms(kernel: Kernel) -> list[Term]:

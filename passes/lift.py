@@ -20,9 +20,18 @@ from xdsl.ir import SSAValue
 from xdsl.passes import ModulePass
 
 from moa_dialect.errors import CompileError, DTypeError
-from moa_dialect.ops.normal_form import AtOp, ComprehensionOp, ExtentOp, FixedExtentOp
+from moa_dialect.ops.normal_form import AtOp, ComprehensionOp
+from moa_dialect.passes.grid import Grid, choose_grid, parse_grid
 from moa_dialect.passes.infer_shapes import functions_of
-from moa_dialect.passes.kernels import Kernel, Pass, all_terms, read_kernel, split_folds
+from moa_dialect.passes.kernels import (
+    SCHEDULE,
+    Kernel,
+    Pass,
+    all_terms,
+    read_kernel,
+    split_folds,
+    static_extent,
+)
 from moa_dialect.passes.machine import Machine, machine_named
 from moa_dialect.passes.rebuild import comprehensions
 from moa_dialect.passes.terms import (
@@ -36,10 +45,8 @@ from moa_dialect.passes.terms import (
 from moa_dialect.passes.work import NOMINAL_EXTENT
 from moa_dialect.types import dtype_of
 
-SCHEDULE = "moa.schedule"
-"""The attribute of a comprehension that says how it runs."""
-
 AUTO = "auto"
+"""The schedule that is chosen."""
 
 
 @dataclass(frozen=True)
@@ -149,13 +156,6 @@ def parse_schedule(text: str, axes: Sequence[str]) -> Schedule:
     vectors, chunk = lanes.get("regs", 1), fold.get("chunk", 1)
     pairs = "pairs" in fold
     return Schedule(lane, count, vectors, registers, chunk, blocked, block, pairs)
-
-
-def static_extent(value: SSAValue) -> int | None:
-    """An extent as a number, None if types do not give it."""
-    if isinstance(value.owner, ExtentOp | FixedExtentOp):
-        return value.owner.static_value
-    return None
 
 
 def _nominal(value: SSAValue) -> int:
@@ -437,14 +437,35 @@ class LiftPass(ModulePass):
 
     `schedule` is a schedule in text, or `auto` for one that is chosen for the machine:
     `avx512bf16`, `avx512`, `avx2`, `neon`, or `host` for the one this runs on.
+
+    With the `target` nvptx it is a schedule for a GPU (see moa_dialect.passes.grid),
+    whose products of matrices are made of what the `tier` has: `wgmma`, `mma` or
+    `portable`.
     """
 
     name = "moa-lift"
 
     schedule: str = AUTO
     machine: str = "host"
+    target: str = "cpu"
+    tier: str = "wgmma"
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
+        """Give comprehensions schedules.
+
+        Raises:
+            CompileError: for a schedule that is none, or an unknown target or tier.
+            MoaError: for an unknown machine.
+        """
+        if self.target not in ("cpu", "nvptx"):
+            raise CompileError(
+                f"moa-lift: unknown target: expected cpu or nvptx, got {self.target}"
+            )
+        if self.tier not in ("portable", "mma", "wgmma"):
+            raise CompileError(
+                "moa-lift: unknown tier: expected portable, mma or wgmma, "
+                f"got {self.tier}"
+            )
         machine = machine_named(self.machine)
         for function in functions_of(op):
             for comprehension in comprehensions(function):
@@ -456,9 +477,13 @@ class LiftPass(ModulePass):
                 if schedule is not None:
                     comprehension.attributes[SCHEDULE] = StringAttr(str(schedule))
 
-    def _schedule(self, kernel: Kernel, machine: Machine) -> Schedule | None:
+    def _schedule(self, kernel: Kernel, machine: Machine) -> Schedule | Grid | None:
+        axes = [kernel.hints[axis] for axis in kernel.axes]
+        if self.target == "nvptx":
+            if self.schedule != AUTO:
+                return parse_grid(self.schedule, axes)
+            return choose_grid(kernel, self.tier)
         if self.schedule != AUTO:
-            axes = [kernel.hints[axis] for axis in kernel.axes]
             return parse_schedule(self.schedule, axes)
         return choose(kernel, machine)
 

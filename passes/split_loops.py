@@ -284,6 +284,7 @@ def _split_fold(fold: FoldOp, choice: Choice) -> tuple[FoldOp, FoldOp]:
         lower.domain_arguments,
         upper.result,
     )
+    lower.erase()
     Rewriter.replace_op(fold, seeded)
     return upper, seeded
 

@@ -104,6 +104,55 @@ def quotient_of(transport: Transport, pivots: Sequence[Pivot]) -> Expression | N
     return None
 
 
+def is_bounded(
+    factor: Expression, pivots: Sequence[Pivot], directions: Sequence[int]
+) -> bool:
+    """Whether a factor of a move is known not to overflow while pivots are finite.
+
+    It is at most 1, as exponentials are that fall as the pivots move; these also times
+    a difference of pivots, which is taken to have a value itself.
+
+    Args:
+        factor: the factor.
+        pivots: the pivots that may be in it.
+        directions: for each of them 1 if it never falls as it moves, -1 if it never
+            rises, 0 if neither is known.
+    """
+    later = {
+        pivot.new: pivot.old + way * sp.Symbol(f"t{number}", nonnegative=True)
+        for number, (pivot, way) in enumerate(zip(pivots, directions, strict=True))
+        if way
+    }
+    above, below = sp.fraction(sp.together(factor))
+    exponent: Expression = sp.Integer(0)
+    rest: Expression = sp.Integer(1)
+    part: Expression
+    for part in sp.Mul.make_args(above):
+        base, power = part.as_base_exp()
+        if isinstance(part, sp.exp):
+            exponent += part.args[0]
+        elif base.is_number and base > 1 and not power.is_number:
+            exponent += power * sp.log(base)
+        elif not isinstance(part, sp.sin | sp.cos):
+            rest *= part
+    if exponent != 0:
+        if not sp.expand(exponent.subs(later)).is_nonpositive:
+            return False
+        rest = sp.expand(rest)
+        parts = sp.Add.make_args(rest)
+        symbols = {s for pivot in pivots for s in (pivot.old, pivot.new)}
+        if below == 1 and all(part in symbols or -part in symbols for part in parts):
+            return True
+    larger, smaller = (sp.expand(e.subs(later)) for e in (below, rest))
+    if smaller.is_number and larger.is_number:
+        return bool(abs(smaller) <= larger)
+    return bool(
+        larger.is_positive
+        and smaller.is_nonnegative
+        and sp.expand(larger - smaller).is_nonnegative
+    )
+
+
 def _single(rule: str, body: Expression, factor: Any, added: Any) -> Transport:
     one = sp.Integer(1)
     return Transport(rule, (one,), (body,), ((factor,),), (added,))

@@ -64,6 +64,7 @@ from moa_dialect.passes.identities import (
     prove_nonzero,
     prove_positive,
 )
+from moa_dialect.passes.simplify import factors, predicate_of
 from moa_dialect.passes.symbolic import (
     ROUNDED,
     NotReal,
@@ -578,6 +579,8 @@ class _Names:
                 return N
             if term.computes(AtOp.name) and term.args[0] in self.arrays:
                 return self.accumulator(self.arrays[term.args[0]], term.args[1:])
+            if _keeps_zero(term):
+                return visit(term.args[2])
             if _is_choice(term):
                 condition, then, otherwise = term.args
                 if truths is None:
@@ -616,6 +619,8 @@ class _Names:
             found[condition] = None
 
         for term in walk(*terms):
+            if _keeps_zero(term):
+                continue
             if _is_choice(term) and (is_fine or self.moves(term)):
                 visit(term.args[0])
         if len(found) > _MOST_CONDITIONS:
@@ -646,6 +651,25 @@ def _named(index: Term) -> str:
 def _is_choice(term: Term) -> bool:
     is_choice = isinstance(term.kind, Choice) or term.computes("arith.select")
     return is_choice and is_real(term)
+
+
+def _keeps_zero(term: Term) -> bool:
+    """Whether a term is `where(a = 0 and ..., a, t a)`, which is `t a`."""
+    if not _is_choice(term):
+        return False
+    condition, then, otherwise = term.args
+    if not any(then is factor for factor in factors(otherwise)[0]):
+        return False
+    conditions = [condition]
+    for each in conditions:  # grows
+        if each.computes("arith.andi"):
+            conditions += each.args
+    return any(
+        predicate_of(each) == "oeq"
+        and each.args[0] is then
+        and each.args[1].number == 0
+        for each in conditions
+    )
 
 
 def _is_open(term: Term) -> bool:

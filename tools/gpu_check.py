@@ -9,6 +9,7 @@ The first writes for each case its PTX and its plan, for fixed shapes, in which
 arguments stand for their addresses. The second, for which this file is enough, runs the
 plans.
 """
+# pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false
 
 from __future__ import annotations
 

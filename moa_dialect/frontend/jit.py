@@ -30,7 +30,7 @@ from moa_dialect.frontend.trace import (
     argument_names,
     trace_program,
 )
-from moa_dialect.lowering.chips import CHIP, check_chip
+from moa_dialect.lowering.chips import CHIP, check_chip, check_tier
 
 if TYPE_CHECKING:
     from moa_dialect.frontend.parts import Parts
@@ -162,7 +162,11 @@ class Compiled:
         fuse: bool = True,
         chip: str = CHIP,
         emulate: bool = False,
+        tier: str = "",
+        schedule: str = "auto",
     ) -> None:
+        self._tier = tier
+        self._schedule = schedule
         self._program = program
         self._entry = entry
         self._copy = copy
@@ -190,7 +194,16 @@ class Compiled:
                 f"unknown stage: expected one of {', '.join(STAGES)}, got {stage}"
             )
         module = self._program.clone()
-        lower_to(module, stage, Context(), self._fuse, certify, target=self.target)
+        lower_to(
+            module,
+            stage,
+            Context(),
+            self._fuse,
+            certify,
+            target=self.target,
+            tier=check_tier(self._tier, self._chip),
+            schedule=self._schedule,
+        )
         return module
 
     def text(self, stage: str, certify: bool = False) -> str:
@@ -318,6 +331,8 @@ class Compiled:
                 self._fuse,
                 self._chip,
                 emulate=self._emulate,
+                tier=self._tier,
+                schedule=self._schedule,
             )
         return compile_module(self._program, self._entry, self._fuse)
 
@@ -423,16 +438,22 @@ class Jit:
         fuse: bool = True,
         chip: str = CHIP,
         emulate: bool = False,
+        tier: str = "",
+        schedule: str = "auto",
     ) -> None:
         if target not in TARGETS:
             raise CompileError(
                 f"unknown target: expected {' or '.join(TARGETS)}, got {target}"
             )
-        if target != "cuda" and (emulate or chip != CHIP):
-            given = "emulate" if emulate else "chip"
+        given = {"emulate": emulate, "chip": chip != CHIP, "tier": tier != ""}
+        if target != "cuda" and any(given.values()):
+            given = next(name for name, is_given in given.items() if is_given)
             raise OptionError(f"{given}: expected with target cuda, got it with cpu")
         if target == "cuda":
             check_chip(chip)
+            check_tier(tier, chip)
+        self._tier = tier
+        self._schedule = schedule
         self._chip = chip
         self._emulate = emulate
         self._fn = fn
@@ -484,6 +505,8 @@ class Jit:
             self._fuse,
             self._chip,
             self._emulate,
+            self._tier,
+            self._schedule,
         )
 
     def _spec(self, number: int, value: Any) -> ArraySpec:
@@ -599,6 +622,8 @@ def jit(
     fuse: bool = True,
     chip: str = CHIP,
     emulate: bool = False,
+    tier: str = "",
+    schedule: str = "auto",
 ) -> Jit:
     """Compile a program when it is called.
 
@@ -616,6 +641,11 @@ def jit(
         chip: for `cuda`, the chip that kernels are compiled for.
         emulate: for `cuda`, run the kernels on the CPU, thread by thread, on arrays
             that are there: slow, for tests.
+        tier: for `cuda`, what products of matrices are made of: `wgmma` for the
+            instructions of warp groups (chip sm_90a), `mma` for those of warps, or
+            `portable` for multiply-adds; the best of the chip if empty.
+        schedule: for `cuda`, how kernels run; `auto` for what is chosen. See
+            docs/gpu.md.
 
     Returns:
         A callable on NumPy arrays, torch tensors and anything with DLPack; keyword
@@ -623,11 +653,11 @@ def jit(
         `.lower(...)` gives the stages.
 
     Raises:
-        CompileError: for an unknown target or chip.
+        CompileError: for an unknown target, chip, tier or schedule.
         OptionError: for an option of another target.
         MoaError: if `specs` has anything but `ArraySpec` values.
     """
-    return Jit(fn, target, copy, specs, fuse, chip, emulate)
+    return Jit(fn, target, copy, specs, fuse, chip, emulate, tier, schedule)
 
 
 def interpret(fn: Callable[..., Any], *arrays: Any, **static: Any) -> Any:

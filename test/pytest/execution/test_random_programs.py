@@ -48,7 +48,7 @@ from moa_dialect.algebra.scalar import names as scalar_names
 from moa_dialect.dialect import ALGEBRA
 from moa_dialect.frontend.trace import as_array, trace_programs
 from moa_dialect.interpreter import interpret_module
-from moa_dialect.lowering.engine import kernels_of
+from moa_dialect.lowering.engine import compile_for_cuda, kernels_of
 from moa_dialect.lowering.pipelines import FUSING, STAGES
 from moa_dialect.ops.normal_form import AtOp, CascadeOp
 from moa_dialect.ops.structural import CellOp
@@ -1662,6 +1662,29 @@ def check_programs(numbers: Sequence[int]) -> None:
 @pytest.mark.parametrize("first", range(FIRST, FIRST + PROGRAMS, BATCH))
 def test_programs_mean_the_same_everywhere(first: int) -> None:
     check_programs(range(first, min(first + BATCH, FIRST + PROGRAMS)))
+
+
+@pytest.mark.parametrize("first", range(0, 60, 20))
+def test_programs_mean_the_same_as_kernels_of_a_gpu(first: int) -> None:
+    """In the emulator; those are refused that would have the host look at data."""
+    compared = 0
+    for number in range(first, first + 20):
+        wanted = program(number)
+        if wanted.chunk not in (None, 64):
+            continue  # other chunks are no option of the pipeline
+        try:
+            kernel = compile_for_cuda(
+                traced([wanted]), "p0", fuse=wanted.is_loose, emulate=True
+            )
+        except moa.CompileError as error:
+            assert "values in arrays" in str(error)  # noqa: PT017
+            continue
+        results = kernel(*wanted.arrays)
+        results = results if isinstance(results, tuple) else (results,)
+        for actual, expected in zip(results, wanted.results, strict=True):
+            compare(actual, expected, f"kernel of {number}", wanted.is_loose)
+        compared += 1
+    assert compared >= 8
 
 
 # The generator

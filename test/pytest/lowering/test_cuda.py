@@ -1,4 +1,6 @@
 """Target cuda: kernels in the emulator, PTX, plans, and calls against a stub driver."""
+# pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownVariableType=false, reportUnknownMemberType=false
 
 import ctypes
 import json
@@ -27,7 +29,7 @@ from moa_dialect.errors import (
     ShapeError,
 )
 from moa_dialect.frontend.jit import Jit
-from moa_dialect.lowering import cuda_driver, host, loader
+from moa_dialect.lowering import cuda_driver, host, loader, ptxas
 from moa_dialect.lowering.cuda import CudaKernel, DeviceCompilation
 from moa_dialect.lowering.cuda_driver import FUNCTIONS, Driver
 from moa_dialect.lowering.emulator import Emulator
@@ -189,6 +191,47 @@ def test_code_is_kept_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert kept == first.compilation
 
 
+def test_the_assembler_takes_the_code() -> None:
+    if ptxas.find() is None:
+        pytest.skip("there is no ptxas")
+    text = lowered(moa.attention, *[moa.ArraySpec((2, 64, 32), np.float32)] * 3)
+    made = ptxas.assemble(text.text("asm"), "sm_90a")
+    assert made.cubin.startswith(b"\x7fELF")
+    assert "0 bytes spill stores, 0 bytes spill loads" in made.log
+    with pytest.raises(CompileError, match="ptxas does not take the kernels: "):
+        ptxas.assemble(".version 0.0", "sm_90a")
+
+
+def test_no_assembler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ptxas, "find", lambda: None)
+    with pytest.raises(CompileError, match="no ptxas found"):
+        ptxas.assemble("", "sm_90a")
+
+
+def test_where_the_assembler_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "bin" / "ptxas"
+    own.parent.mkdir()
+    own.write_text("")
+    own.chmod(0o755)
+    search = ptxas.find.__wrapped__
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    assert search() == str(own)
+    monkeypatch.delenv("CUDA_HOME")
+    monkeypatch.setenv("PATH", str(own.parent))
+    assert search() == str(own)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    folder = tmp_path / "nvidia"
+    wheel = folder / "cu13" / "bin" / "ptxas"
+    wheel.parent.mkdir(parents=True)
+    spec = SimpleNamespace(submodule_search_locations=[str(folder)])
+    monkeypatch.setattr(ptxas, "find_spec", lambda name: spec)
+    assert search() is None
+    wheel.write_text("")
+    assert search() == str(wheel)
+
+
 # Errors.
 
 
@@ -218,6 +261,13 @@ def test_a_check_that_needs_data() -> None:
     program = moa.jit(moa.psi, target="cuda", emulate=True)
     with pytest.raises(CompileError, match="@psi: a check of values in arrays"):
         program(np.array([1]), normal(3))
+
+
+def test_a_shape_that_data_give() -> None:
+    program = moa.jit(moa.compress, target="cuda", emulate=True)
+    message = "@compress.extents: a shape that depends on values in arrays"
+    with pytest.raises(CompileError, match=message):
+        program(np.array([True, False]), normal(2))
 
 
 def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """The emulator: GPU kernels on the CPU, and what it reports of those that are wrong."""
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,10 @@ WG = "#gpu.address_space<workgroup>"
 
 def module(body: str) -> str:
     return f"module attributes {{gpu.container_module}} {{ gpu.module @kernels {{\n{body}\n}} }}"
+
+
+emulator = cache(Emulator)
+"""Kernels are compiled once for all orders and inputs."""
 
 
 def words(*arguments: Array | int) -> list[int]:
@@ -79,7 +84,7 @@ def multiply(text: str, dtype: str, order: str, k: int = 32) -> tuple[Array, Arr
     a = random.standard_normal((64, k)).astype(dtype)
     b = random.standard_normal((k, 48)).astype(dtype)
     c = np.zeros((64, 48), dtype)
-    Emulator(text).launch("matmul", (3, 4, 1), (16, 16, 1), words(a, b, c), order=order)
+    emulator(text).launch("matmul", (3, 4, 1), (16, 16, 1), words(a, b, c), order=order)
     return c, a @ b
 
 
@@ -145,7 +150,7 @@ def rows_text(offsets: tuple[int, ...] = (16, 8, 4, 2, 1)) -> str:
 def row_sums(text: str, order: str = "forward") -> tuple[Array, Array]:
     a = np.random.default_rng(1).standard_normal((8, 128)).astype("f")
     sums = np.zeros(8, "f")
-    Emulator(text).launch("rows", (4, 1, 1), (64, 1, 1), words(a, sums), order=order)
+    emulator(text).launch("rows", (4, 1, 1), (64, 1, 1), words(a, sums), order=order)
     return sums, a.sum(1)
 
 
@@ -176,7 +181,7 @@ def shuffled(mode: str, offset: int, dtype: str = "f32") -> tuple[Array, Array]:
   }}""")
     values = np.arange(32).astype({"f32": "f", "f64": "d", "i32": "i"}[dtype])
     flags = np.zeros(32, np.int32)
-    Emulator(text).launch("f", (1, 1, 1), (32, 1, 1), words(values, flags))
+    emulator(text).launch("f", (1, 1, 1), (32, 1, 1), words(values, flags))
     return values, flags
 
 
@@ -293,7 +298,7 @@ def test_threads_that_end_before_a_barrier_are_reported():
         r"wait at nvvm.barrier0, number 1 in the kernel \(barrier 0\); "
         r"24 threads from 40 on ended",
     ):
-        Emulator(text).launch(
+        emulator(text).launch(
             "divergent", (1, 1, 1), (64, 1, 1), words(np.zeros(1, "f"))
         )
 
@@ -305,7 +310,7 @@ def test_lanes_of_a_warp_at_two_barriers_are_reported():
         )
     )
     with pytest.raises(KernelError, match=r"deadlock: .*number 1 .*number 2"):
-        Emulator(text).launch(
+        emulator(text).launch(
             "divergent", (1, 1, 1), (64, 1, 1), words(np.zeros(1, "f"))
         )
 
@@ -350,9 +355,9 @@ def test_a_block_of_another_size_than_the_kernel_says():
     text = module(
         "llvm.func @f() attributes {nvvm.kernel, nvvm.reqntid = array<i32: 64>} { llvm.return }"
     )
-    Emulator(text).launch("f", (1, 1, 1), (64, 1, 1), [])
+    emulator(text).launch("f", (1, 1, 1), (64, 1, 1), [])
     with pytest.raises(KernelError, match="expected blocks of 64 threads, got 32x1x1"):
-        Emulator(text).launch("f", (1, 1, 1), (32, 1, 1), [])
+        emulator(text).launch("f", (1, 1, 1), (32, 1, 1), [])
 
 
 def test_an_operation_that_is_not_emulated():

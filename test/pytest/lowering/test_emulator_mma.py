@@ -1,5 +1,6 @@
 """The emulator: tensor cores, matrices from shared memory, copies that are under way."""
 
+from functools import cache
 from typing import Any
 
 import ml_dtypes
@@ -20,6 +21,10 @@ GROUP, IN_GROUP = LANE // 4, LANE % 4
 
 def module(body: str) -> str:
     return f"module attributes {{gpu.container_module}} {{ gpu.module @kernels {{\n{body}\n}} }}"
+
+
+emulator = cache(Emulator)
+"""Kernels are compiled once for all orders and inputs."""
 
 
 def words(*arguments: Array | int) -> list[int]:
@@ -136,7 +141,7 @@ def operands(kind: str, k: int) -> tuple[Array, Array, Array]:
 
 def result_of(text: str, kind: str, k: int, a: Array, b: Array, c: Array) -> Array:
     rows = registers(kind, k, a, b, c)
-    Emulator(text).launch("product", (1, 1, 1), (32, 1, 1), bare(rows))
+    emulator(text).launch("product", (1, 1, 1), (32, 1, 1), bare(rows))
     d = np.zeros((16, 8), np.float32)
     for r in range(4):
         values = np.ascontiguousarray(rows[:, r - 4]).view(np.float32)
@@ -201,7 +206,7 @@ def test_product_of_f64():
     g, t = GROUP, IN_GROUP
     rows = np.stack([a[g, t], b[t, g], c[g, 2 * t], c[g, 2 * t + 1]], axis=1)
     rows = np.ascontiguousarray(rows)
-    Emulator(text).launch("product", (1, 1, 1), (32, 1, 1), bare(rows))
+    emulator(text).launch("product", (1, 1, 1), (32, 1, 1), bare(rows))
     d = np.zeros((8, 8))
     d[g, 2 * t], d[g, 2 * t + 1] = rows[:, 2], rows[:, 3]
     np.testing.assert_allclose(d, a @ b + c, rtol=1e-14, atol=1e-14)
@@ -363,7 +368,7 @@ def copied(
 ) -> tuple[Array, Array]:
     a = np.random.default_rng(0).standard_normal(count).astype("f")
     b = np.zeros(count, "f")
-    Emulator(text).launch("copy", (1, 1, 1), (64, 1, 1), words(a, b, read), order=order)
+    emulator(text).launch("copy", (1, 1, 1), (64, 1, 1), words(a, b, read), order=order)
     return a, b
 
 
@@ -547,7 +552,7 @@ def gemm(text: str, order: str) -> tuple[Array, Array]:
     a = random.standard_normal((16, K)).astype(ml_dtypes.bfloat16)
     b = random.standard_normal((K, 32)).astype(ml_dtypes.bfloat16)
     c = np.zeros((16, 32), np.float32)
-    Emulator(text).launch(
+    emulator(text).launch(
         "gemm",
         (1, 1, 1),
         (128, 1, 1),
@@ -598,7 +603,7 @@ SCALARS = """
 def scalars(body: str, x: Array, type_: str = "f32") -> Array:
     y = np.zeros(32, np.float32)
     text = module(SCALARS.replace("BODY", body).replace("TYPE", type_))
-    Emulator(text).launch("f", (1, 1, 1), (32, 1, 1), bare(x, y))
+    emulator(text).launch("f", (1, 1, 1), (32, 1, 1), bare(x, y))
     return y
 
 

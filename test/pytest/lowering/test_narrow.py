@@ -25,7 +25,8 @@ from moa_dialect.library.softmax import row_maximum
 from moa_dialect.lowering.engine import kernel_of
 from moa_dialect.lowering.pairs import DOT
 from moa_dialect.lowering.pipelines import FUSING
-from moa_dialect.passes.lift import SCHEDULE, LiftPass, parse_schedule
+from moa_dialect.passes.kernels import SCHEDULE
+from moa_dialect.passes.lift import LiftPass, parse_schedule
 from moa_dialect.passes.machine import Machine, host_machine, machine_named
 
 BF16, F16, F32 = np.dtype(ml_dtypes.bfloat16), np.dtype("f2"), np.dtype("f4")

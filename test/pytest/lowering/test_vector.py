@@ -20,8 +20,8 @@ from moa_dialect.errors import CompileError
 from moa_dialect.lowering.engine import entries, kernel_of
 from moa_dialect.lowering.pipelines import FUSING
 from moa_dialect.passes.infer_shapes import functions_of
-from moa_dialect.passes.kernels import ignores_nan, read_kernel
-from moa_dialect.passes.lift import SCHEDULE, LiftPass, Schedule, choose, parse_schedule
+from moa_dialect.passes.kernels import SCHEDULE, ignores_nan, read_kernel
+from moa_dialect.passes.lift import LiftPass, Schedule, choose, parse_schedule
 from moa_dialect.passes.machine import MACHINES
 from moa_dialect.passes.rebuild import comprehensions
 

@@ -478,6 +478,59 @@ def test_a_pivot_may_be_zero_on_the_way(program: Program) -> None:
     np.testing.assert_allclose(moa.jit(program)(x), expected, rtol=1e-13)
 
 
+def weights_by_least(x: Any, seen: Any) -> Any:
+    e = moa.exp(x - moa.reduce("min", x))
+    return moa.reduce("add", moa.where(seen, e, 0.0))
+
+
+def squares_by_least(x: Any, seen: Any) -> Any:
+    u = x - moa.reduce("min", x)
+    return moa.reduce("add", moa.where(seen, u * u, 0.0))
+
+
+def rows_by_least(x: Any, seen: Any) -> Any:
+    e = moa.where(seen, moa.exp(x - moa.reduce("min", x)), 0.0)
+    return moa.inner(
+        "add", "mul", e, moa.outer("mul", moa.where(seen, x, 0.0), [1.0, -2.0])
+    )
+
+
+@pytest.mark.parametrize(
+    ("program", "huge"),
+    [
+        (weights_by_least, math.inf),
+        (weights_by_least, 1e300),
+        (weights_by_least, 1e4),
+        (squares_by_least, math.inf),
+        (squares_by_least, 1e300),
+        (rows_by_least, math.inf),
+    ],
+)
+def test_nothing_is_not_multiplied_by_infinity(program: Program, huge: float) -> None:
+    """The first indices, those from the last down, are left out; their pivot is far."""
+    x = np.random.default_rng(0).normal(size=200)
+    x[136:] = huge
+    seen = np.abs(x) < 10
+    compiled = moa.jit(program).lower(x, seen)
+    assert cascades(compiled) == (1, 0)
+    assert is_certified(compiled)
+    expected = moa.jit(program, fuse=False)(x, seen)
+    assert np.all(np.isfinite(expected))
+    name = program.__name__
+    interpreted = interpret_module(compiled.module("fused"), name, [x, seen])
+    results = [compiled(x, seen), interpreted[0]]
+    if np.ndim(expected) == 0:
+        parts = compiled.parts()
+        whole = parts.identity(x, seen)
+        for low, high in ((150, 200), (100, 150), (0, 100)):
+            whole = parts.merge(whole, parts.state(x[low:high], seen[low:high]))
+        results.append(parts.finish(whole))
+    for result in results:
+        np.testing.assert_allclose(result, expected, rtol=1e-9)
+    x[70] = math.nan
+    assert np.all(np.isnan(compiled(x, seen)))
+
+
 @pytest.mark.parametrize("scale", [1e200, 1e-200])
 def test_a_norm_keeps_its_scale(scale: float) -> None:
     x = np.zeros(200)
@@ -500,6 +553,33 @@ def explained(program: Program, capsys: pytest.CaptureFixture[str]) -> str:
     for pass_ in (SharePass(), FuseReductionsPass(chunk=64, explain=True)):
         pass_.apply(Context(), module)
     return capsys.readouterr().out
+
+
+def difference_of_two(x: Any, y: Any, v: Any) -> Any:
+    p, q = library.softmax(x), library.softmax(y)
+    return moa.inner("add", "mul", p - 0.3 * q, v)
+
+
+def difference_of_tanh(x: Any, y: Any) -> Any:
+    u = moa.tanh(x - moa.reduce("max", x))
+    return moa.reduce("add", u - moa.exp(y - moa.reduce("max", y)))
+
+
+def test_a_sum_of_parts_with_other_pivots_is_split() -> None:
+    random = np.random.default_rng(0)
+    x, y = 30 * random.normal(size=(2, 5, 200))
+    v = random.normal(size=(200, 3))
+    compiled = moa.jit(difference_of_two).lower(x, y, v)
+    assert cascades(compiled) == (1, 0)
+    assert is_certified(compiled)
+    expected = moa.jit(difference_of_two, fuse=False)(x, y, v)
+    np.testing.assert_allclose(compiled(x, y, v), expected, rtol=1e-12)
+
+
+def test_a_sum_is_not_split_if_a_part_does_not_move() -> None:
+    spec = moa.ArraySpec(("n",))
+    module = moa.jit(difference_of_tanh).lower(spec, spec).module("fused")
+    assert sum(isinstance(op, FoldOp) for op in module.walk()) == 1
 
 
 def prefixes_beside_a_total(x: Any) -> Any:

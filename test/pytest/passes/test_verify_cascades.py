@@ -361,6 +361,15 @@ UNPROVED: dict[str, tuple[str, str]] = {
         cascade(
             f"{EXPONENTIAL} moa.yield %v : f64",
             f"{SHIFT} %e = math.exp %d : f64\n %q = arith.mulf %e, %s : f64\n"
+            "%b = arith.cmpf oeq, %s, %one : f64\n"
+            f"%z = arith.select %b, %s, %q : f64\n {YIELD}",
+        ),
+        "C1 of a1: a choice depends on what moves",
+    ),
+    "a move where the sum is 0": (
+        cascade(
+            f"{EXPONENTIAL} moa.yield %v : f64",
+            f"{SHIFT} %e = math.exp %d : f64\n %q = arith.addf %e, %s : f64\n"
             "%b = arith.cmpf oeq, %s, %zero : f64\n"
             f"%z = arith.select %b, %s, %q : f64\n {YIELD}",
         ),
@@ -409,6 +418,18 @@ PROVED: dict[str, tuple[str, str, str, str]] = {
         ),
         "added",
         BY_Z3,
+        BY_SYMPY,
+    ),
+    "what is 0 is not multiplied": (
+        cascade(
+            f"{EXPONENTIAL} moa.yield %v : f64",
+            f"{SHIFT} %e = math.exp %d : f64\n %q = arith.mulf %e, %s : f64\n"
+            "%b = arith.cmpf oeq, %s, %zero : f64\n"
+            "%o = arith.cmpf ord, %new, %new : f64\n %k = arith.andi %b, %o : i1\n"
+            f"%z = arith.select %k, %s, %q : f64\n {YIELD}",
+        ),
+        "rank one",
+        BY_SYMPY,
         BY_SYMPY,
     ),
     "case by case": (

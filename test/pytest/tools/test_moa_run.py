@@ -54,7 +54,10 @@ def run(
 PRODUCT = ("program.mlir", "--entry", "product", "--input", "A.npy", "--input", "B.npy")
 
 
-@pytest.mark.parametrize("mode", [[], ["--interpret"]])
+EMULATED = ["--target", "cuda", "--emulate"]
+
+
+@pytest.mark.parametrize("mode", [[], ["--interpret"], EMULATED])
 def test_saves_the_result(run: Run, mode: list[str]):
     assert run(*PRODUCT, "--output", "C", *mode) == ""
     np.testing.assert_allclose(np.load("C"), A @ B, rtol=1e-15)
@@ -165,3 +168,29 @@ def test_bad_input(
     first, *rest = capsys.readouterr().err.splitlines()
     assert re.fullmatch(f"moa-run: {message}", first), first
     assert len(rest) == (2 if arguments[0] == "broken.mlir" else 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--emulate"], "--emulate needs --target cuda"),
+        (["--chip", "sm_80"], "--chip needs --target cuda"),
+        (
+            ["--target", "cuda", "--interpret"],
+            "--interpret and --target cuda exclude each other",
+        ),
+    ],
+)
+def test_options_that_do_not_fit(
+    run: Run, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+):
+    with pytest.raises(SystemExit) as stopped:
+        run(*PRODUCT, *options)
+    assert stopped.value.code == 2
+    assert f"moa-run: error: {message}" in capsys.readouterr().err
+
+
+def test_an_unknown_chip(run: Run, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        run(*PRODUCT, *EMULATED, "--chip", "sm_1")
+    assert "moa-run: unknown chip: expected one of" in capsys.readouterr().err
