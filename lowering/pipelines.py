@@ -20,10 +20,11 @@ from moa_dialect.passes.check_storage import CheckStoragePass
 from moa_dialect.passes.fold_addresses import FoldAddressesPass
 from moa_dialect.passes.fuse import FuseReductionsPass
 from moa_dialect.passes.infer_shapes import InferShapesPass
-from moa_dialect.passes.lift import LiftPass
+from moa_dialect.passes.lift import AUTO, LiftPass
 from moa_dialect.passes.restrict import RestrictDomainsPass
 from moa_dialect.passes.share import SharePass
 from moa_dialect.passes.sink import SinkPass
+from moa_dialect.passes.split_cascades import SplitCascadesPass
 from moa_dialect.passes.split_loops import SplitLoopsPass
 from moa_dialect.passes.to_dnf import ToDnfPass
 from moa_dialect.passes.to_onf import ToOnfPass
@@ -75,17 +76,24 @@ TO_KERNELS: tuple[ModulePass, ...] = (
 """The passes from loops and launches to the stage `target` for a GPU."""
 
 
+PLACES = 2 * 132
+"""How many groups of threads occupy a large GPU: two for each multiprocessor."""
+
+
 def cuda_target(
     fuse: bool, tier: str = "wgmma", schedule: str = "auto"
 ) -> tuple[ModulePass, ...]:
     """The passes from the fused form to the stage `target` for a GPU.
 
-    Without `fuse`, which forbids to reassociate, an element is one thread's.
+    Without `fuse`, which forbids to reassociate, an element is one thread's. Cascades
+    are split where there are few groups of threads, unless a schedule is given.
     """
     if not fuse:
         return ToOnfPass(parallel=True), *TO_KERNELS
     lift = LiftPass(schedule, target="nvptx", tier=tier)
-    return lift, ToGpuPass(), *TO_KERNELS
+    if schedule != AUTO:
+        return lift, ToGpuPass(), *TO_KERNELS
+    return SplitCascadesPass(places=PLACES), lift, ToGpuPass(), *TO_KERNELS
 
 
 TO_LLVM = (

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from xdsl.builder import Builder
 from xdsl.context import Context
+from xdsl.dialects import arith
 from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.ir import Block, SSAValue
 from xdsl.passes import ModulePass
@@ -21,8 +22,15 @@ from moa_dialect.algebra.layout import Order
 from moa_dialect.lowering.emitter import NotLifted
 from moa_dialect.lowering.group_kernel import GroupKernel
 from moa_dialect.ops.normal_form import ComprehensionOp
-from moa_dialect.passes.grid import Grid, parse_grid
-from moa_dialect.passes.kernels import SCHEDULE, Kernel, read_kernel, split_folds
+from moa_dialect.passes.grid import Grid, read_grid
+from moa_dialect.passes.kernels import (
+    SCHEDULE,
+    Kernel,
+    read_kernel,
+    split_folds,
+    static_extent,
+)
+from moa_dialect.passes.share_rows import strides_along
 from moa_dialect.passes.terms import NotATerm
 from moa_dialect.passes.to_onf import Lowering, lower_functions
 
@@ -38,16 +46,17 @@ def to_groups(lowering: Lowering, op: ComprehensionOp) -> bool:
         return False
     try:
         kernel = read_kernel(op, lowering.function)
-        grid = parse_grid(text.data, list(kernel.hints.values()))
-        _emit(lowering, kernel, grid)
+        axes = list(kernel.axes)
+        grid = read_grid(text.data, kernel)
+        _emit(lowering, kernel, grid, axes)
     except (NotATerm, NotLifted) as error:
         op.attributes["moa.not_lifted"] = StringAttr(str(error))
         return False
     return True
 
 
-def _emit(lowering: Lowering, kernel: Kernel, grid: Grid) -> None:
-    """Emit a kernel; nothing is emitted if that fails.
+def _emit(lowering: Lowering, kernel: Kernel, grid: Grid, axes: list[str]) -> None:
+    """Emit a kernel, which had these axes; nothing is emitted if that fails.
 
     Raises:
         NotLifted: if there is no code for it.
@@ -57,13 +66,27 @@ def _emit(lowering: Lowering, kernel: Kernel, grid: Grid) -> None:
         split_folds(kernel, (kernel.named(grid.columns),))
     elif not grid.rows:
         split_folds(kernel)
+    for axis in kernel.axes:
+        if (
+            axis in kernel.origins
+            and (size := kernel.extents[axis]).owner.parent is None
+        ):
+            number = static_extent(size)
+            assert number is not None
+            lowering.values[size] = lowering.number(number)
+
+    def times(stride: SSAValue, number: int) -> SSAValue:
+        factor = lowering.number(number)
+        return lowering.entry.insert(arith.MuliOp(stride, factor)).result
+
     outputs: list[tuple[SSAValue, Sequence[SSAValue]]] = []
     for array in op.arrays:
         place, *copies = lowering.targets[array]
         if copies:
             raise NotLifted("a result in two places")
         place = place.permuted(op.positions(len(place.free)))
-        outputs.append((place.buffer, place.free))
+        strides = strides_along(kernel, axes, list(place.free), times)
+        outputs.append((place.buffer, strides))
 
     def place_of(array: SSAValue) -> tuple[SSAValue, Sequence[SSAValue]]:
         place = lowering.places[array]

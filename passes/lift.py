@@ -21,7 +21,7 @@ from xdsl.passes import ModulePass
 
 from moa_dialect.errors import CompileError, DTypeError
 from moa_dialect.ops.normal_form import AtOp, ComprehensionOp
-from moa_dialect.passes.grid import Grid, choose_grid, parse_grid
+from moa_dialect.passes.grid import Grid, choose_grid, read_grid
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.kernels import (
     SCHEDULE,
@@ -481,7 +481,7 @@ class LiftPass(ModulePass):
         axes = [kernel.hints[axis] for axis in kernel.axes]
         if self.target == "nvptx":
             if self.schedule != AUTO:
-                return parse_grid(self.schedule, axes)
+                return read_grid(self.schedule, kernel)
             return choose_grid(kernel, self.tier)
         if self.schedule != AUTO:
             return parse_schedule(self.schedule, axes)

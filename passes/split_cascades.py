@@ -70,6 +70,9 @@ ROWS = 128
 SHORTEST = 128
 """How many indices of the range a part has at least, where the number is chosen."""
 
+MOST = 64
+"""The most parts of a range whose length types do not give."""
+
 
 class _NotSplit(Exception):
     """What a cascade counts cannot be an accumulator."""
@@ -750,8 +753,11 @@ def _shared(indices: Sequence[SSAValue], axis: SSAValue, extent: int) -> int:
 def chosen_parts(host: ComprehensionOp, cascade: CascadeOp, places: int) -> int:
     """How many parts occupy so many places; 1 if there are tasks enough without.
 
-    A task has up to `ROWS` indices that read the same.
+    A task has up to `ROWS` indices that read the same. How many tasks there are must
+    follow from types.
     """
+    if any(static(extent) is None for extent in host.extents):
+        return 1
     count = prod(map(extent_of, host.extents))
     rows = max(1, min(shared_rows(host, cascade), ROWS))
     tasks = max(1, -(-count // rows))
@@ -759,9 +765,7 @@ def chosen_parts(host: ComprehensionOp, cascade: CascadeOp, places: int) -> int:
         return 1
     parts = -(-places // tasks)
     span = _range(host, cascade, 1).span
-    if span is not None:
-        parts = min(parts, span // SHORTEST)
-    return max(parts, 1)
+    return max(min(parts, MOST if span is None else span // SHORTEST), 1)
 
 
 def split(function: FuncOp, parts: Callable[[ComprehensionOp, CascadeOp], int]) -> bool:
