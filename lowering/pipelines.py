@@ -175,11 +175,12 @@ class NvvmPipelinePass(ModulePass):
     """The pipeline from the algebra to the NVVM dialect, for a GPU.
 
     moa-infer-shapes, moa-to-dnf, moa-share, moa-restrict-domains, moa-fuse-reductions,
-    moa-sink, moa-lift{target=nvptx}, moa-to-gpu, moa-split-loops, moa-fold-addresses,
-    moa-check-storage, moa-to-scf, moa-outline-kernels, then upstream's conversions of
-    the kernels. Modules at a later stage may enter too. Without `fuse`,
+    moa-sink, moa-split-cascades{places=264}, moa-lift{target=nvptx}, moa-to-gpu,
+    moa-split-loops, moa-fold-addresses, moa-check-storage, moa-to-scf,
+    moa-outline-kernels, then upstream's conversions of the kernels. Modules at a later stage may enter too. Without `fuse`,
     moa-restrict-domains and moa-fuse-reductions are left out, and
-    moa-to-onf{parallel=true} is in the place of moa-lift and moa-to-gpu.
+    moa-to-onf{parallel=true} is in the place of moa-split-cascades, moa-lift and
+    moa-to-gpu.
 
     `tier` says what products of matrices are made of: `wgmma`, `mma` or `portable`;
     the best of the chip if empty.

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from xdsl.builder import Builder
 from xdsl.context import Context
-from xdsl.dialects import arith
 from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.ir import Block, SSAValue
 from xdsl.passes import ModulePass
@@ -21,6 +20,7 @@ from xdsl.rewriter import InsertPoint
 from moa_dialect.algebra.layout import Order
 from moa_dialect.lowering.emitter import NotLifted
 from moa_dialect.lowering.group_kernel import GroupKernel
+from moa_dialect.lowering.kernel_axes import let_extents_be_known, strides_along
 from moa_dialect.ops.normal_form import ComprehensionOp
 from moa_dialect.passes.grid import Grid, read_grid
 from moa_dialect.passes.kernels import (
@@ -28,9 +28,7 @@ from moa_dialect.passes.kernels import (
     Kernel,
     read_kernel,
     split_folds,
-    static_extent,
 )
-from moa_dialect.passes.share_rows import strides_along
 from moa_dialect.passes.terms import NotATerm
 from moa_dialect.passes.to_onf import Lowering, lower_functions
 
@@ -55,37 +53,25 @@ def to_groups(lowering: Lowering, op: ComprehensionOp) -> bool:
     return True
 
 
-def _emit(lowering: Lowering, kernel: Kernel, grid: Grid, axes: list[str]) -> None:
+def _emit(lowering: Lowering, kernel: Kernel, grid: Grid, axes: Sequence[str]) -> None:
     """Emit a kernel, which had these axes; nothing is emitted if that fails.
 
     Raises:
         NotLifted: if there is no code for it.
     """
     op = kernel.op
+    let_extents_be_known(lowering, kernel)
     if grid.columns:
         split_folds(kernel, (kernel.named(grid.columns),))
     elif not grid.rows:
         split_folds(kernel)
-    for axis in kernel.axes:
-        if (
-            axis in kernel.origins
-            and (size := kernel.extents[axis]).owner.parent is None
-        ):
-            number = static_extent(size)
-            assert number is not None
-            lowering.values[size] = lowering.number(number)
-
-    def times(stride: SSAValue, number: int) -> SSAValue:
-        factor = lowering.number(number)
-        return lowering.entry.insert(arith.MuliOp(stride, factor)).result
-
     outputs: list[tuple[SSAValue, Sequence[SSAValue]]] = []
     for array in op.arrays:
         place, *copies = lowering.targets[array]
         if copies:
             raise NotLifted("a result in two places")
         place = place.permuted(op.positions(len(place.free)))
-        strides = strides_along(kernel, axes, list(place.free), times)
+        strides = strides_along(lowering, kernel, axes, place.free)
         outputs.append((place.buffer, strides))
 
     def place_of(array: SSAValue) -> tuple[SSAValue, Sequence[SSAValue]]:

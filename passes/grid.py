@@ -321,14 +321,20 @@ def _factors(body: Term, rows: str, columns: str) -> set[str]:
     return set()
 
 
+
 def read_grid(text: str, kernel: Kernel) -> Grid:
     """Read a schedule for a kernel; its rows may be such as read the same.
 
     Raises:
         CompileError: if it is none.
     """
+    share_named(kernel, text)
+    return parse_grid(text, [kernel.hints[axis] for axis in kernel.axes])
+
+
+def share_named(kernel: Kernel, text: str) -> None:
+    """Let indices that read the same be an axis, if a schedule names it."""
     shared = find_shared(kernel, rows_of(kernel))
     names = {part.partition("=")[0].strip() for part in text.split(";")}
     if shared is not None and shared.hint in names:
         share_rows(kernel, shared)
-    return parse_grid(text, [kernel.hints[axis] for axis in kernel.axes])

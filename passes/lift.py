@@ -21,7 +21,7 @@ from xdsl.passes import ModulePass
 
 from moa_dialect.errors import CompileError, DTypeError
 from moa_dialect.ops.normal_form import AtOp, ComprehensionOp
-from moa_dialect.passes.grid import Grid, choose_grid, read_grid
+from moa_dialect.passes.grid import Grid, choose_grid, read_grid, share_named
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.kernels import (
     SCHEDULE,
@@ -484,6 +484,8 @@ class LiftPass(ModulePass):
                 return read_grid(self.schedule, kernel)
             return choose_grid(kernel, self.tier)
         if self.schedule != AUTO:
+            share_named(kernel, self.schedule)
+            axes = [kernel.hints[axis] for axis in kernel.axes]
             return parse_schedule(self.schedule, axes)
         return choose(kernel, machine)
 
@@ -493,4 +495,5 @@ def schedule_of(op: ComprehensionOp, kernel: Kernel) -> Schedule | None:
     text = op.attributes.get(SCHEDULE)
     if not isinstance(text, StringAttr):
         return None
+    share_named(kernel, text.data)
     return parse_schedule(text.data, [kernel.hints[axis] for axis in kernel.axes])

@@ -210,25 +210,3 @@ def _substitute(
             r.start, r.value = changed(r.start), changed(r.value)
     for output in kernel.outputs:
         output.value = changed(output.value)
-
-
-def strides_along(
-    kernel: Kernel,
-    old: list[str],
-    strides: list[SSAValue],
-    times: Callable[[SSAValue, int], SSAValue],
-) -> list[SSAValue]:
-    """The strides of a result along the axes that a kernel has now.
-
-    Args:
-        kernel: the kernel.
-        old: the axes it had.
-        strides: the strides along those, then along what comes after them.
-        times: multiplies a stride.
-    """
-    known = dict(zip(old, strides, strict=False))
-    found: list[SSAValue] = []
-    for axis in kernel.axes:
-        origin, steps = kernel.origins.get(axis, (axis, 1))
-        found.append(times(known[origin], steps) if steps > 1 else known[origin])
-    return [*found, *strides[len(old) :]]
