@@ -31,7 +31,7 @@ class SharedRows:
 
     Attributes:
         axis: the axis that is read in groups.
-        group: how many indices read the same.
+        group: how many indices read the same; 0 for all.
         rows: the axis of rows that the index in a group is put together with; or empty.
         hint: the name in the text of the axis of rows that there is then.
     """
@@ -58,7 +58,9 @@ def find_shared(kernel: Kernel, rows: str) -> SharedRows | None:
     for axis in kernel.axes:
         group = _group(kernel, axis)
         size = static_extent(kernel.extents[axis])
-        if group is None or size is None or size % group or axis in bounds:
+        if group is None or size is None or axis == rows or axis in bounds:
+            continue
+        if size < 2 or (group and size % group):
             continue
         together = (
             extent is not None
@@ -67,16 +69,22 @@ def find_shared(kernel: Kernel, rows: str) -> SharedRows | None:
             and _are_adjacent(kernel, axis, rows)
         )
         hint = kernel.hints[axis] + (kernel.hints[rows] if together else "")
-        hint += "_g"
-        while hint in kernel.hints.values():
-            hint += "_"
+        if group or together:
+            hint += "_g"
+            while hint in kernel.hints.values():
+                hint += "_"
         return SharedRows(axis, group, rows if together else "", hint)
     return None
 
 
 def _group(kernel: Kernel, axis: str) -> int | None:
-    """How many indices of an axis read the same along a pass, None if not several."""
+    """How many indices of an axis read the same along a pass, None if not several.
+
+    It is 0 if all do, though what they fold depends on the axis.
+    """
     groups: set[int] = set()
+    if not any(axis in a.part.free for p in kernel.passes for a in p.accumulators):
+        return None
     for pass_ in kernel.passes:
         for term in all_terms(kernel):
             if not term.computes(AtOp.name) or pass_.index not in term.free:
@@ -88,9 +96,9 @@ def _group(kernel: Kernel, axis: str) -> int | None:
                 if number is None or index.args[0].kind != axis:
                     return None
                 groups.add(number)
-    if len(groups) != 1 or (found := groups.pop()) < 2:
-        return None
-    return found
+    if not groups:
+        return 0
+    return found if len(groups) == 1 and (found := groups.pop()) > 1 else None
 
 
 def _number(term: Term) -> int | None:
@@ -112,7 +120,9 @@ def _are_adjacent(kernel: Kernel, first: str, second: str) -> bool:
 
 def share_rows(kernel: Kernel, shared: SharedRows) -> str:
     """Let indices that read the same be rows; returns the axis of rows."""
-    _, inner = split_axis(kernel, shared.axis, shared.group)
+    inner = shared.axis
+    if shared.group:
+        _, inner = split_axis(kernel, shared.axis, shared.group)
     if shared.rows:
         inner = join_axes(kernel, inner, shared.rows)
     kernel.hints[inner] = shared.hint
