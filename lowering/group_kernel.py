@@ -28,6 +28,7 @@ from moa_dialect.lowering.group_products import (
     read_product,
 )
 from moa_dialect.lowering.group_tiles import (
+    COPY_BYTES,
     Extent,
     SharedMemory,
     Tile,
@@ -52,6 +53,7 @@ from moa_dialect.passes.kernels import (
     Output,
     Pass,
     all_terms,
+    is_multiple,
     static_extent,
 )
 from moa_dialect.passes.terms import (
@@ -207,15 +209,11 @@ class GroupKernel:
         ]
         count = 16 // max(sizes, default=4)
         rows = [self.static(axis) for o in self.kernel.outputs for axis in o.axes[-1:]]
-        for pass_ in self.kernel.passes:
-            upper = pass_.upper.kind
-            known = pass_.upper.number
-            if known is None and isinstance(upper, SSAValue):
-                known = static_extent(upper)
-            rows.append(None if known is None else int(known))
-            if pass_.lower.number != 0:
-                return 1
-        while count > 1 and any(size is None or size % count for size in rows):
+        bounds = [b for pass_ in self.kernel.passes for b in (pass_.lower, pass_.upper)]
+        while count > 1 and (
+            any(size is None or size % count for size in rows)
+            or not all(is_multiple(bound, count) for bound in bounds)
+        ):
             count //= 2
         return count
 
@@ -378,13 +376,10 @@ class GroupPass:
 
     def _is_whole(self) -> bool:
         """Whether every chunk is complete."""
-        if any(self.differs) or self.pass_.lower.number != 0:
-            return False
-        upper = self.pass_.upper
-        known = upper.number
-        if known is None and isinstance(upper.kind, SSAValue):
-            known = static_extent(upper.kind)
-        return known is not None and int(known) % self.size == 0
+        return not any(self.differs) and all(
+            is_multiple(bound, self.size)
+            for bound in (self.pass_.lower, self.pass_.upper)
+        )
 
     # Tiles.
 
@@ -471,7 +466,7 @@ class GroupPass:
         for axis in tile.axes:
             if axis == self.pass_.index:
                 limit = None if self._is_whole() else self.last
-                is_aligned = self.pass_.lower.number == 0
+                is_aligned = is_multiple(self.pass_.lower, COPY_BYTES)
                 found[axis] = Extent(start, limit, is_aligned)
             elif axis.startswith("k"):
                 fold = next(

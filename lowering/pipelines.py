@@ -16,7 +16,7 @@ from moa_dialect.lowering.threads import OutlineTasksPass
 from moa_dialect.lowering.to_gpu import ToGpuPass
 from moa_dialect.lowering.to_scf import ToScfPass
 from moa_dialect.lowering.to_vector import ToVectorPass
-from moa_dialect.options import DEFAULTS, Options
+from moa_dialect.options import AUTO, DEFAULTS, Options
 from moa_dialect.passes.check_storage import CheckStoragePass
 from moa_dialect.passes.fold_addresses import FoldAddressesPass
 from moa_dialect.passes.fuse import FuseReductionsPass
@@ -26,6 +26,7 @@ from moa_dialect.passes.lift import LiftPass
 from moa_dialect.passes.restrict import RestrictDomainsPass
 from moa_dialect.passes.share import SharePass
 from moa_dialect.passes.sink import SinkPass
+from moa_dialect.passes.split_cascades import SplitCascadesPass
 from moa_dialect.passes.split_loops import SplitLoopsPass
 from moa_dialect.passes.to_dnf import ToDnfPass
 from moa_dialect.passes.to_onf import ToOnfPass
@@ -77,15 +78,22 @@ TO_KERNELS: tuple[ModulePass, ...] = (
 """The passes from loops and launches to the stage `target` for a GPU."""
 
 
+PLACES = 2 * 132
+"""How many groups of threads occupy a large GPU: two for each multiprocessor."""
+
+
 def cuda_target(options: Options) -> tuple[ModulePass, ...]:
     """The passes from the fused form to the stage `target` for a GPU.
 
-    Without fusion, which may not reassociate, an element is one thread's.
+    Without fusion, which may not reassociate, an element is one thread's. Cascades are
+    split where there are few groups of threads, unless a schedule is given.
     """
     if not options.fuse:
         return ToOnfPass(parallel=True), *TO_KERNELS
     lift = LiftPass(target="nvptx", tier=options.best_tier)
-    return lift, ToGpuPass(), *TO_KERNELS
+    if options.schedule != AUTO:
+        return lift, ToGpuPass(), *TO_KERNELS
+    return SplitCascadesPass(places=PLACES), lift, ToGpuPass(), *TO_KERNELS
 
 
 TO_LLVM = (
@@ -179,11 +187,12 @@ class NvvmPipelinePass(ModulePass):
     """The pipeline from the algebra to the NVVM dialect, for a GPU.
 
     moa-infer-shapes, moa-to-dnf, moa-share, moa-restrict-domains, moa-fuse-reductions,
-    moa-sink, moa-lift{target=nvptx}, moa-to-gpu, moa-split-loops, moa-fold-addresses,
-    moa-check-storage, moa-to-scf, moa-outline-kernels, then upstream's conversions of
-    the kernels. Modules at a later stage may enter too. Without `fuse`,
-    moa-restrict-domains and moa-fuse-reductions are left out, and
-    moa-to-onf{parallel=true} is in the place of moa-lift and moa-to-gpu.
+    moa-sink, moa-split-cascades{places=264}, moa-lift{target=nvptx}, moa-to-gpu,
+    moa-split-loops, moa-fold-addresses, moa-check-storage, moa-to-scf,
+    moa-outline-kernels, then upstream's conversions of the kernels. Modules at a later
+    stage may enter too. Without `fuse`, moa-restrict-domains and moa-fuse-reductions
+    are left out, and moa-to-onf{parallel=true} is in the place of moa-split-cascades,
+    moa-lift and moa-to-gpu.
 
     `tier` says what products of matrices are made of: `wgmma`, `mma` or `portable`;
     the best of the chip if empty.

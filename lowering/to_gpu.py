@@ -20,9 +20,15 @@ from xdsl.rewriter import InsertPoint
 from moa_dialect.algebra.layout import Order
 from moa_dialect.lowering.emitter import NotLifted
 from moa_dialect.lowering.group_kernel import GroupKernel
+from moa_dialect.lowering.kernel_axes import let_extents_be_known, strides_along
 from moa_dialect.ops.normal_form import ComprehensionOp
-from moa_dialect.passes.grid import Grid, parse_grid
-from moa_dialect.passes.kernels import SCHEDULE, Kernel, read_kernel, split_folds
+from moa_dialect.passes.grid import Grid, read_grid
+from moa_dialect.passes.kernels import (
+    SCHEDULE,
+    Kernel,
+    read_kernel,
+    split_folds,
+)
 from moa_dialect.passes.terms import NotATerm
 from moa_dialect.passes.to_onf import Lowering, lower_functions
 
@@ -38,21 +44,23 @@ def to_groups(lowering: Lowering, op: ComprehensionOp) -> bool:
         return False
     try:
         kernel = read_kernel(op, lowering.function)
-        grid = parse_grid(text.data, list(kernel.hints.values()))
-        _emit(lowering, kernel, grid)
+        axes = list(kernel.axes)
+        grid = read_grid(text.data, kernel)
+        _emit(lowering, kernel, grid, axes)
     except (NotATerm, NotLifted) as error:
         op.attributes["moa.not_lifted"] = StringAttr(str(error))
         return False
     return True
 
 
-def _emit(lowering: Lowering, kernel: Kernel, grid: Grid) -> None:
-    """Emit a kernel; nothing is emitted if that fails.
+def _emit(lowering: Lowering, kernel: Kernel, grid: Grid, axes: Sequence[str]) -> None:
+    """Emit a kernel, which had these axes; nothing is emitted if that fails.
 
     Raises:
         NotLifted: if there is no code for it.
     """
     op = kernel.op
+    let_extents_be_known(lowering, kernel)
     if grid.columns:
         split_folds(kernel, (kernel.named(grid.columns),))
     elif not grid.rows:
@@ -63,7 +71,8 @@ def _emit(lowering: Lowering, kernel: Kernel, grid: Grid) -> None:
         if copies:
             raise NotLifted("a result in two places")
         place = place.permuted(op.positions(len(place.free)))
-        outputs.append((place.buffer, place.free))
+        strides = strides_along(lowering, kernel, axes, place.free)
+        outputs.append((place.buffer, strides))
 
     def place_of(array: SSAValue) -> tuple[SSAValue, Sequence[SSAValue]]:
         place = lowering.places[array]

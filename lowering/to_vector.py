@@ -20,6 +20,7 @@ from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint
 
 from moa_dialect.algebra.layout import Order
+from moa_dialect.lowering.kernel_axes import let_extents_be_known, strides_along
 from moa_dialect.lowering.vector_code import (
     NotLifted,
 )
@@ -51,22 +52,26 @@ def vectorize(lowering: Lowering, op: ComprehensionOp) -> bool:
         return False
     try:
         kernel = read_kernel(op, lowering.function)
+        axes = list(kernel.axes)
         schedule = schedule_of(op, kernel)
         if schedule is None:
             return False
-        _emit(lowering, kernel, schedule)
+        _emit(lowering, kernel, schedule, axes)
     except (NotATerm, NotLifted):
         return False
     return True
 
 
-def _emit(lowering: Lowering, kernel: Kernel, schedule: Schedule) -> None:
-    """Emit a kernel; nothing is emitted if that fails.
+def _emit(
+    lowering: Lowering, kernel: Kernel, schedule: Schedule, axes: Sequence[str]
+) -> None:
+    """Emit a kernel, which had these axes; nothing is emitted if that fails.
 
     Raises:
         NotLifted: if there is no vector code for it.
     """
     op = kernel.op
+    let_extents_be_known(lowering, kernel)
     blocked = kernel.named(schedule.blocked)
     if blocked:
         size = static_extent(kernel.extents[blocked])
@@ -82,7 +87,8 @@ def _emit(lowering: Lowering, kernel: Kernel, schedule: Schedule) -> None:
         if copies:
             raise NotLifted("a result in two places")
         place = place.permuted(op.positions(len(place.free)))
-        outputs.append((place.buffer, place.free))
+        strides = strides_along(lowering, kernel, axes, place.free)
+        outputs.append((place.buffer, strides))
 
     def place_of(array: SSAValue) -> tuple[SSAValue, Sequence[SSAValue]]:
         place = lowering.places[array]

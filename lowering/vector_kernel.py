@@ -37,7 +37,7 @@ from moa_dialect.passes.kernels import (
     Output,
     static_extent,
 )
-from moa_dialect.passes.lift import Schedule
+from moa_dialect.passes.lift import TILE_BYTES, Schedule
 from moa_dialect.passes.terms import (
     ChunkFold,
     Computed,
@@ -50,9 +50,6 @@ from moa_dialect.passes.terms import (
 from moa_dialect.types import dtype_of, memory_element
 
 INDEX = IndexType()
-
-TILE_BYTES = 1 << 18
-"""A tile that is larger than this is none."""
 
 
 @dataclass

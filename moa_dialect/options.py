@@ -63,6 +63,10 @@ class Options:
         if self.is_cuda:
             check_chip(self.chip)
             check_tier(self.tier, self.chip)
+            if self.deterministic:
+                raise OptionError(
+                    "deterministic: expected with target cpu, got it with cuda"
+                )
             return
         for name in ("emulate", "chip", "tier", "features"):
             if getattr(self, name) != getattr(DEFAULTS, name):

@@ -65,6 +65,12 @@ def _fuse_reductions() -> type[ModulePass]:
     return FuseReductionsPass
 
 
+def _split_cascades() -> type[ModulePass]:
+    from moa_dialect.passes.split_cascades import SplitCascadesPass
+
+    return SplitCascadesPass
+
+
 def _sink() -> type[ModulePass]:
     from moa_dialect.passes.sink import SinkPass
 
@@ -111,6 +117,12 @@ def _to_vector() -> type[ModulePass]:
     from moa_dialect.lowering.to_vector import ToVectorPass
 
     return ToVectorPass
+
+
+def _to_gpu() -> type[ModulePass]:
+    from moa_dialect.lowering.to_gpu import ToGpuPass
+
+    return ToGpuPass
 
 
 def _expand_math() -> type[ModulePass]:
@@ -172,12 +184,14 @@ MOA_UNIVERSE = Universe(
         "moa-restrict-domains": _restrict_domains,
         "moa-fuse-reductions": _fuse_reductions,
         "moa-sink": _sink,
+        "moa-split-cascades": _split_cascades,
         "moa-to-onf": _to_onf,
         "moa-split-loops": _split_loops,
         "moa-fold-addresses": _fold_addresses,
         "moa-check-storage": _check_storage,
         "moa-lift": _lift,
         "moa-to-vector": _to_vector,
+        "moa-to-gpu": _to_gpu,
         "moa-to-scf": _to_scf,
         "moa-expand-math": _expand_math,
         "moa-outline-tasks": _outline_tasks,

@@ -18,7 +18,7 @@ from moa_dialect.errors import CompileError
 from moa_dialect.ops.normal_form import ExtentOp, FixedExtentOp, FoldOp
 from moa_dialect.ops.operational import BufferOp, LoopOp, RavOp, StoreOp
 from moa_dialect.passes.infer_shapes import functions_of
-from moa_dialect.passes.to_onf import RESULT
+from moa_dialect.passes.to_onf import PARTS, RESULT
 from moa_dialect.types import dtype_of, element_of, shape_of
 
 
@@ -116,6 +116,8 @@ class CheckStoragePass(ModulePass):
 
     Allowed are sizes that are numbers, up to `tile_bytes`, and accumulators of a fold
     over an output axis, one axis each and inside a loop: a row of the result at a time.
+    So is, outside of loops, memory for the states of parts that moa-split-cascades
+    makes: as many elements as so many results, whatever the folded axis is.
     """
 
     name = "moa-check-storage"
@@ -138,6 +140,8 @@ class CheckStoragePass(ModulePass):
         """Why an allocation is not allowed; None if it is, or is no allocation."""
         if isinstance(op, BufferOp):
             sizes = [size for size in op.extents if _grows(size)]
+            if PARTS in op.attributes and not any(_enclosing_loops(op)):
+                return None
             if not sizes:
                 return self._too_large(op.extents, element_of(op.result.type))
             if op.accumulator is None:

@@ -12,10 +12,17 @@ from xdsl.dialects.builtin import (
     Float64Type,
     StringAttr,
 )
-from xdsl.ir import SSAValue
 
 from moa_dialect.errors import CompileError
-from moa_dialect.passes.kernels import Kernel, Pass, split_folds, static_extent
+from moa_dialect.ops.normal_form import AtOp
+from moa_dialect.passes.kernels import (
+    Kernel,
+    Pass,
+    length_of,
+    split_folds,
+    static_extent,
+)
+from moa_dialect.passes.share_rows import find_shared, share_rows
 from moa_dialect.passes.terms import Term, walk
 from moa_dialect.passes.work import NOMINAL_EXTENT
 
@@ -29,7 +36,8 @@ class Grid:
     a time and loads those ahead, and multiplies matrices by instructions for that. With
     `j=grid,block:128` besides, a group has 128 indices of j as columns. In
     `p=chunk:4096,threads:256` a group of 256 threads has one index of every axis, and
-    4096 of the folded axes at a time.
+    4096 of the folded axes at a time. The rows may be an axis that is put together of
+    others (see moa_dialect.passes.share_rows).
 
     Attributes:
         rows: the axis of rows, by its name in the text; empty if folded axes are over
@@ -157,7 +165,10 @@ def choose_grid(kernel: Kernel, tier: str) -> Grid | None:
         tier: the best instructions for products of matrices that there are: `wgmma`,
             `mma`, or none with `portable`.
     """
-    for rows in reversed(kernel.axes):
+    rows = rows_of(kernel)
+    if (shared := find_shared(kernel, rows)) is not None:
+        rows = share_rows(kernel, shared)
+    if rows:
         types = _products(kernel, rows)
         if types:
             return _for_rows(kernel, rows, types, tier)
@@ -169,8 +180,10 @@ def choose_grid(kernel: Kernel, tier: str) -> Grid | None:
                 return _for_rows(kernel, rows, types, tier, columns)
         split_folds(kernel)
     longest = max(map(_length, kernel.passes), default=0)
-    if longest < _SHORT or any(
-        a.axes for pass_ in kernel.passes for a in pass_.accumulators
+    if (
+        longest < _SHORT
+        or any(a.axes for pass_ in kernel.passes for a in pass_.accumulators)
+        or any(_is_across(kernel, pass_) for pass_ in kernel.passes)
     ):
         return None
     warps = 8 if longest >= 4096 else 4 if longest >= 1024 else 1
@@ -238,12 +251,26 @@ def _for_warp_groups(rows: str, extent: int, widest: int) -> Grid:
 
 def _length(pass_: Pass) -> int:
     """How many indices a pass has, about."""
-    number = pass_.upper.number
-    if number is not None:
-        return int(number)
-    kind = pass_.upper.kind
-    known = static_extent(kind) if isinstance(kind, SSAValue) else None
+    known = length_of(pass_)
     return NOMINAL_EXTENT if known is None else known
+
+
+def _is_across(kernel: Kernel, pass_: Pass) -> bool:
+    """Whether elements that lie next to each other are those of the last axis."""
+    last = kernel.axes[-1] if kernel.axes else ""
+    return any(
+        term.computes(AtOp.name)
+        and len(term.args) > 1
+        and term.args[-1].kind == last
+        and pass_.index in term.free
+        for a in pass_.accumulators
+        for term in walk(a.part)
+    )
+
+
+def rows_of(kernel: Kernel) -> str:
+    """The last axis that is rows of a product of matrices; empty if there is none."""
+    return next((axis for axis in reversed(kernel.axes) if _products(kernel, axis)), "")
 
 
 def _products(kernel: Kernel, rows: str) -> set[str]:
@@ -292,3 +319,21 @@ def _factors(body: Term, rows: str, columns: str) -> set[str]:
                 types.add(f"{inner.type}" if is_known else "f32")
             return types
     return set()
+
+
+def read_grid(text: str, kernel: Kernel) -> Grid:
+    """Read a schedule for a kernel; its rows may be such as read the same.
+
+    Raises:
+        CompileError: if it is none.
+    """
+    share_named(kernel, text)
+    return parse_grid(text, [kernel.hints[axis] for axis in kernel.axes])
+
+
+def share_named(kernel: Kernel, text: str) -> None:
+    """Let indices that read the same be an axis, if a schedule names it."""
+    shared = find_shared(kernel, rows_of(kernel))
+    names = {part.partition("=")[0].strip() for part in text.split(";")}
+    if shared is not None and shared.hint in names:
+        share_rows(kernel, shared)

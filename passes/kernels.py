@@ -123,6 +123,8 @@ class Kernel:
         hints: for each axis the name it has in the text.
         passes: the passes, in the order in which they must run.
         outputs: the results.
+        origins: for an axis made of others the one along which results go, and how many
+            of its indices one of the axis is.
     """
 
     op: ComprehensionOp
@@ -132,6 +134,9 @@ class Kernel:
     hints: dict[str, str]
     passes: list[Pass] = field(default_factory=list[Pass])
     outputs: list[Output] = field(default_factory=list[Output])
+    origins: dict[str, tuple[str, int]] = field(
+        default_factory=dict[str, tuple[str, int]]
+    )
 
     def named(self, hint: str) -> str:
         """The axis that has a name in the text; empty if there is none."""
@@ -428,6 +433,38 @@ def static_extent(value: SSAValue) -> int | None:
     if isinstance(value.owner, ExtentOp | FixedExtentOp):
         return value.owner.static_value
     return None
+
+
+def is_multiple(term: Term, number: int) -> bool:
+    """Whether an index is a multiple of a number, as far as its factors tell."""
+    known = term.number
+    if known is None and isinstance(term.kind, SSAValue):
+        known = static_extent(term.kind)
+    if known is not None:
+        return int(known) % number == 0
+    if term.computes("arith.muli"):
+        return any(is_multiple(arg, number) for arg in term.args)
+    if term.computes("arith.addi", "arith.subi", "arith.minsi", "arith.maxsi"):
+        return all(is_multiple(arg, number) for arg in term.args)
+    return False
+
+
+def length_of(pass_: Pass) -> int | None:
+    """How many indices a pass has at most, None if types do not give it."""
+
+    def length(upper: Term) -> int | None:
+        if upper.computes("arith.minsi"):
+            found = [n for arg in upper.args if (n := length(arg)) is not None]
+            return min(found, default=None)
+        if upper.computes("arith.addi") and pass_.lower in upper.args:
+            rest = upper.args[1 - upper.args.index(pass_.lower)]
+            return None if rest.number is None else int(rest.number)
+        known = upper.number
+        if known is None and isinstance(upper.kind, SSAValue):
+            known = static_extent(upper.kind)
+        return None if known is None else int(known)
+
+    return length(pass_.upper)
 
 
 def all_terms(kernel: Kernel) -> list[Term]:

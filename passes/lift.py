@@ -22,7 +22,7 @@ from xdsl.passes import ModulePass
 from moa_dialect.errors import CompileError, DTypeError
 from moa_dialect.ops.normal_form import AtOp, ComprehensionOp
 from moa_dialect.options import AUTO
-from moa_dialect.passes.grid import Grid, choose_grid, parse_grid
+from moa_dialect.passes.grid import Grid, choose_grid, read_grid, rows_of, share_named
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.kernels import (
     SCHEDULE,
@@ -35,6 +35,7 @@ from moa_dialect.passes.kernels import (
 )
 from moa_dialect.passes.machine import Machine, machine_named
 from moa_dialect.passes.rebuild import comprehensions
+from moa_dialect.passes.share_rows import find_shared, share_rows
 from moa_dialect.passes.terms import (
     Computed,
     Folded,
@@ -45,6 +46,9 @@ from moa_dialect.passes.terms import (
 )
 from moa_dialect.passes.work import NOMINAL_EXTENT
 from moa_dialect.types import dtype_of
+
+TILE_BYTES = 1 << 18
+"""A tile that is larger than this is none."""
 
 
 @dataclass(frozen=True)
@@ -221,12 +225,8 @@ class _Count:
             return
         self.seen.add(term)
         if isinstance(term.kind, Folded):
-            upper = term.args[1].kind
-            number = term.args[1].number
-            if number is None:
-                number = _nominal(upper) if isinstance(upper, SSAValue) else None
             before = dict(self.extents)
-            self.extents[term.kind.index] = int(number or NOMINAL_EXTENT)
+            self.extents[term.kind.index] = _length_of_fold(term)
             self.add(term.args[2])
             # An accumulation waits for the one before, unless there are others.
             waiting = max(1.0, 8 / (self.vectors * self.registers))
@@ -259,6 +259,14 @@ class _Count:
         if name.startswith("math."):
             return _OPERATIONS.get(name, _FUNCTION)
         return 1.0
+
+
+def _length_of_fold(term: Term) -> int:
+    """How many indices a fold has, about."""
+    upper, number = term.args[1].kind, term.args[1].number
+    if number is None and isinstance(upper, SSAValue):
+        number = _nominal(upper)
+    return int(number or NOMINAL_EXTENT)
 
 
 def advances(load: Term, lane: str) -> bool:
@@ -422,6 +430,11 @@ def _schedule(
         chunk = min(chunk, max(longest, 1))
     else:
         chunk = max(1, min(machine.l1_bytes // 4 // width, 32))
+        # What is read over a row axis has a tile for each of its elements.
+        accumulators = [a for pass_ in kernel.passes for a in pass_.accumulators]
+        axes = {axis for a in accumulators for axis in a.axes}
+        rows = prod(_nominal(kernel.extents[axis]) for axis in axes)
+        chunk = max(1, min(chunk, TILE_BYTES // width // max(rows, 1)))
         registers = min(registers, 4)
     pairs = machine.has_bf16_dot and multiplies_bf16(kernel)
     return Schedule(lane, lanes, vectors, registers, chunk, pairs=pairs)
@@ -473,6 +486,58 @@ def narrowed(kernel: Kernel, schedule: Schedule) -> Schedule:
     return replace(schedule, lanes=lanes, vectors=vectors)
 
 
+def choose_shared(kernel: Kernel, machine: Machine) -> Schedule | None:
+    """A schedule with indices in the lanes that read the same, None if none is better.
+
+    Then what they share is read once for all of them, and broadcast. That is better
+    than folded axes in the lanes where it fills four lanes at least; or where memory
+    sets the pace, since what a task reads does not fit the second-level cache.
+
+    Args:
+        kernel: the kernel; those indices are an axis of it afterwards.
+        machine: the machine.
+    """
+    rows = rows_of(kernel)
+    lanes = machine.vector_bytes // element_bytes(kernel)
+    if not kernel.passes or (rows and _nominal(kernel.extents[rows]) >= lanes):
+        return None
+    shared = find_shared(kernel, rows)
+    if shared is None:
+        return None
+    axis = share_rows(kernel, shared)
+    count = _nominal(kernel.extents[axis])
+    if count < 4 and _bytes_read(kernel) <= machine.l2_bytes:
+        return None
+    lanes = min(lanes, 2 * _power_below(count - 1))
+    vectors = min(4, ceil(count / lanes))
+    schedule = _schedule(kernel, kernel.hints[axis], lanes, vectors, machine)
+    return replace(schedule, registers=_STREAMS, chunk=_LONG)
+
+
+_STREAMS = 8
+"""How many rows of an array are read side by side where all is read once."""
+
+_LONG = 128
+"""How many of them a chunk has then."""
+
+
+def _bytes_read(kernel: Kernel) -> int:
+    """How many bytes a task reads along the passes, about."""
+    total = 0
+    extents = {axis: _nominal(extent) for axis, extent in kernel.extents.items()}
+    for pass_ in kernel.passes:
+        extents[pass_.index] = _range_of(pass_)
+        for term in walk(*(a.part for a in pass_.accumulators)):
+            if term.is_fold:
+                extents[term.kind.index] = _length_of_fold(term)  # pyright: ignore
+        for term in walk(*(a.part for a in pass_.accumulators)):
+            if term.computes(AtOp.name) and pass_.index in term.free:
+                axes = term.free - set(kernel.axes)
+                many = prod(extents.get(axis, 1) for axis in axes)
+                total += many * dtype_of(term.type).itemsize
+    return total
+
+
 @dataclass(frozen=True)
 class LiftPass(ModulePass):
     """Chooses how the comprehensions at the top of functions run.
@@ -517,9 +582,15 @@ class LiftPass(ModulePass):
             for comprehension in comprehensions(function):
                 try:
                     kernel = read_kernel(comprehension, function)
+                    other = read_kernel(comprehension, function)
                 except NotATerm:
                     continue  # Left to moa-to-onf.
-                schedule = self._schedule(kernel, machine)
+                schedule = None
+                is_free = self.schedule == AUTO and not self.deterministic
+                if self.target == "cpu" and is_free:
+                    schedule = choose_shared(other, machine)
+                if schedule is None:
+                    schedule = self._schedule(kernel, machine)
                 if schedule is not None:
                     comprehension.attributes[SCHEDULE] = StringAttr(str(schedule))
 
@@ -527,9 +598,11 @@ class LiftPass(ModulePass):
         axes = [kernel.hints[axis] for axis in kernel.axes]
         if self.target == "nvptx":
             if self.schedule != AUTO:
-                return parse_grid(self.schedule, axes)
+                return read_grid(self.schedule, kernel)
             return choose_grid(kernel, self.tier)
         if self.schedule != AUTO:
+            share_named(kernel, self.schedule)
+            axes = [kernel.hints[axis] for axis in kernel.axes]
             return parse_schedule(self.schedule, axes)
         found = choose(kernel, machine, self.deterministic)
         if found is None or not self.deterministic:
@@ -542,4 +615,5 @@ def schedule_of(op: ComprehensionOp, kernel: Kernel) -> Schedule | None:
     text = op.attributes.get(SCHEDULE)
     if not isinstance(text, StringAttr):
         return None
+    share_named(kernel, text.data)
     return parse_schedule(text.data, [kernel.hints[axis] for axis in kernel.axes])

@@ -87,6 +87,10 @@ STATUS = "moa.status"
 """The attribute of the function argument that receives a failed check's number."""
 
 
+PARTS = "moa.parts"
+"""The attribute of a comprehension whose arrays are states of parts, and of memory for
+those: it is so many results, which stays until they are merged."""
+
 PARALLEL = "moa.parallel"
 """The attribute of a loop whose iterations are independent of each other."""
 
@@ -386,6 +390,8 @@ class Lowering:
         extents = [self.get(extent) for extent in result_extents(value)]
         element = memory_element(element_of(value.type))
         buffer = BufferOp(extents, element, accumulator=True)
+        if isinstance(value.owner, Operation) and PARTS in value.owner.attributes:
+            buffer.attributes[PARTS] = UnitAttr()
         flat = self.builder.insert(buffer).result
         return Place(flat, (), tuple(self._strides(extents, Order.ROW)))
 
