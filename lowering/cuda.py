@@ -221,6 +221,10 @@ class PlannedKernel(Kernel):
         raise NotImplementedError
 
 
+ALIGNMENT = 16
+"""What the addresses of arrays are multiples of: kernels copy as many bytes at once."""
+
+
 class EmulatedKernel(PlannedKernel):
     """A kernel for a GPU that the emulator runs, on NumPy arrays."""
 
@@ -233,6 +237,18 @@ class EmulatedKernel(PlannedKernel):
         from moa_dialect.lowering.emulator import Emulator
 
         self._emulator: Any = Emulator(compilation.code.decode())
+
+    def __call__(
+        self, *arrays: np.ndarray, copy: bool | None = None
+    ) -> np.ndarray | tuple[np.ndarray, ...]:
+        """Run the kernel, as `Kernel.__call__` does, on copies if need be."""
+        ready = [
+            array.copy()
+            if type(array) is np.ndarray and address_of(array) % ALIGNMENT
+            else array
+            for array in arrays
+        ]
+        return super().__call__(*ready, copy=copy)
 
     def run(self, pointers: Sequence[int], extents: Sequence[int]) -> list[np.ndarray]:
         """Run the kernel on arrays that are known to fit, as `Kernel.run` does."""
@@ -375,8 +391,8 @@ class CudaKernel(PlannedKernel):
         if self._types is None:
             self._types = (
                 [
-                    (getattr(torch, memory.dtype, None), dtype.itemsize - 1, shape)
-                    for memory, (dtype, shape) in zip(
+                    (getattr(torch, memory.dtype, None), shape)
+                    for memory, (_, shape) in zip(
                         self.signature.inputs, self._expected, strict=True
                     )
                 ],
@@ -387,7 +403,7 @@ class CudaKernel(PlannedKernel):
             return None
         kind, strided, pointers = torch.Tensor, torch.strided, list[int]()
         device = -1
-        for tensor, (dtype, mask, shape) in zip(tensors, types):  # noqa: B905
+        for tensor, (dtype, shape) in zip(tensors, types):  # noqa: B905
             if (
                 type(tensor) is not kind
                 or tensor.dtype is not dtype
@@ -400,7 +416,7 @@ class CudaKernel(PlannedKernel):
             ):
                 return None
             pointer = tensor.data_ptr()
-            if pointer & mask or tensor.get_device() != device >= 0:
+            if pointer % ALIGNMENT or tensor.get_device() != device >= 0:
                 return None
             device = tensor.get_device()
             pointers.append(pointer)
@@ -464,12 +480,13 @@ class CudaKernel(PlannedKernel):
             ready.append(tensor)
         check_arguments(self.name, self.names, self._expected, stand_ins)
         for number, tensor in enumerate(ready):
-            mask = self._expected[number][0].itemsize - 1
-            if not tensor.is_contiguous() or tensor.data_ptr() & mask:
+            is_aligned = tensor.data_ptr() % ALIGNMENT == 0
+            if not tensor.is_contiguous() or not is_aligned:
                 if copy is False:
                     raise LayoutError(
                         f"argument {number} '{self.names[number]}': expected a "
-                        f"contiguous tensor, got strides {tuple(tensor.stride())} for "
+                        f"contiguous tensor at a multiple of {ALIGNMENT} bytes, got "
+                        f"strides {tuple(tensor.stride())} for "
                         f"shape {tuple(tensor.shape)}"
                     )
                 ready[number] = tensor.clone(memory_format=torch.contiguous_format)

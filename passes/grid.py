@@ -238,15 +238,14 @@ def _for_rows(
 def _for_warp_groups(rows: str, extent: int, widest: int) -> Grid:
     """The schedule with instructions of four warps, which have 64 rows.
 
-    With rows of up to 64 elements two groups fit a multiprocessor, in 128 registers a
-    thread: one multiplies while the other one does all else. Wider ones take chunks
-    that still leave room for two of them.
+    Two groups should fit a multiprocessor, in 128 registers a thread: while one of them
+    multiplies the other one does all else. So rows of more than 64 elements take fewer
+    folded indices at a time.
     """
     warps = 8 if extent > 64 else 4
-    if widest <= 64:
-        return Grid(rows, warps, 2, 128, 2, tier="wgmma", groups=2)
-    chunk = 128 if widest <= 128 else 64
-    return Grid(rows, warps, 2, chunk, 2, tier="wgmma")
+    chunk = 128 if widest <= 64 else 64
+    groups = 2 if widest <= 128 else 0
+    return Grid(rows, warps, 2, chunk, 2, tier="wgmma", groups=groups)
 
 
 def _length(pass_: Pass) -> int:

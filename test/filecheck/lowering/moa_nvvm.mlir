@@ -14,10 +14,9 @@ func.func @rows(%a: tensor<64x32xf32>, %b: tensor<32x16xf32>) -> tensor<64x16xf3
 // CHECK-NOT:   moa.inner
 // CHECK:       "gpu.module"
 // CHECK:         "llvm.func"{{.*}}"rows_kernel"
-// CHECK:           "nvvm.read.ptx.sreg.ctaid.x"
 // CHECK:           "nvvm.read.ptx.sreg.tid.x"
-// CHECK:           "llvm.fmul"
-// CHECK:           "llvm.fadd"
+// CHECK:           "nvvm.barrier0"
+// CHECK:           callee = @__nv_fmaf
 // CHECK-NOT:   memref.load
 // CHECK:       gpu.kernel
 // CHECK-SAME:      nvvm.reqntid = array<i32: 128, 1, 1>
@@ -28,5 +27,7 @@ func.func @rows(%a: tensor<64x32xf32>, %b: tensor<32x16xf32>) -> tensor<64x16xf3
 // PTX-SAME:      .target sm_90a
 // PTX-SAME:      .visible .entry rows_kernel(
 // PTX-SAME:      .reqntid 128
-// PTX-SAME:      ld.global.b32
-// PTX-SAME:      st.global.b32
+// PTX-SAME:      ld.global.v4.b32
+// PTX-SAME:      bar.sync
+// PTX-SAME:      fma.rn.f32
+// PTX-SAME:      st.global
