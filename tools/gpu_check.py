@@ -2,7 +2,7 @@
 
 Two steps, since a machine with a GPU may have nothing but PyTorch:
 
-    python -m moa_dialect.tools.gpu_check --export DIR     # compiles, needs no GPU
+    python -m moa_dialect.tools.gpu_check DIR --export     # compiles, needs no GPU
     python gpu_check.py DIR                                # runs, needs PyTorch alone
 
 The first writes for each case its PTX and its plan, for fixed shapes, in which
@@ -19,17 +19,45 @@ import json
 import statistics
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-Case = tuple[str, Any, list[tuple[int, ...]], str, Any]
-"""A name, the program (of the module moa), shapes, the dtype, and what PyTorch does."""
 
 PLACE = 40
 """Addresses in an exported plan are `(1 + number of the argument) << PLACE`."""
 
 TOLERANCES = {"float64": 1e-12, "float32": 2e-5, "float16": 2e-3, "bfloat16": 1.6e-2}
 """The largest difference allowed, relative to the largest magnitude of the result."""
+
+BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A program for given arguments.
+
+    Attributes:
+        name: its name; those of measured cases begin with `fast`.
+        program: the program, of the module moa.
+        shapes: the arguments' shapes.
+        dtype: their dtype.
+        reference: what PyTorch does, of its module and the arguments.
+        operations: how many multiplications and additions it takes, 0 if memory sets
+            the pace.
+        bytes: how many bytes it has to read and write, 0 if arithmetic sets the pace.
+        checked: how many indices of the first axis are compared.
+    """
+
+    name: str
+    program: Callable[[Any], Callable[..., Any]]
+    shapes: Sequence[Shape]
+    dtype: str
+    reference: Callable[..., Any]
+    operations: float = 0.0
+    bytes: float = 0.0
+    checked: int | None = None
 
 
 def _attention(**options: Any) -> Callable[[Any], Callable[..., Any]]:
@@ -38,6 +66,8 @@ def _attention(**options: Any) -> Callable[[Any], Callable[..., Any]]:
 
 def _sdpa(torch: Any, q: Any, k: Any, v: Any, **options: Any) -> Any:
     attention = torch.nn.functional.scaled_dot_product_attention
+    if q.shape[0] != k.shape[0]:
+        options["enable_gqa"] = True
     return attention(q[None], k[None], v[None], **options)[0]
 
 
@@ -45,29 +75,76 @@ def _causal(torch: Any, q: Any, k: Any, v: Any) -> Any:
     return _sdpa(torch, q, k, v, is_causal=True)
 
 
+def _product(moa: Any) -> Callable[..., Any]:
+    def product(a: Any, b: Any) -> Any:
+        return moa.inner("add", "mul", a, b)
+
+    return product
+
+
+def _fast_attention(
+    heads: int,
+    queries: int,
+    depth: int,
+    dtype: str,
+    keys: int = 0,
+    of_keys: int = 0,
+    is_causal: bool = False,
+) -> Case:
+    """Attention, of a name such as `fast_causal_bfloat16_64x4096x128`."""
+    keys, of_keys = keys or queries, of_keys or heads
+    kind = "causal" if is_causal else "attention"
+    size = f"{heads}x{queries}x{depth}"
+    if keys != queries:
+        size += f"_{of_keys}x{keys}"
+    operations = 4.0 * heads * queries * keys * depth * (0.5 if is_causal else 1)
+    moved = 2.0 * of_keys * keys * depth * BYTES[dtype]
+    is_decode = queries <= 16
+    return Case(
+        f"fast_{kind}_{dtype}_{size}",
+        _attention(is_causal=is_causal),
+        [(heads, queries, depth)] + [(of_keys, keys, depth)] * 2,
+        dtype,
+        _causal if is_causal else _sdpa,
+        0 if is_decode else operations,
+        moved if is_decode else 0,
+        None if heads != of_keys else 2,
+    )
+
+
+def _fast_rows(
+    name: str, program: Callable[[Any], Any], reference: Any, times: int
+) -> Case:
+    shape = (8192, 4096)
+    moved = 4.0 * times * shape[0] * shape[1]
+    return Case(
+        f"fast_{name}", program, [shape], "float32", reference, bytes=moved, checked=64
+    )
+
+
 CASES: list[Case] = [
-    (
+    Case(
         "add",
         lambda moa: lambda a, b: a + b,
         [(1000, 70)] * 2,
         "float32",
         lambda torch, a, b: a + b,
     ),
-    (
+    Case(
         "softmax",
         lambda moa: moa.library.softmax,
         [(300, 1000)],
         "float32",
         lambda torch, x: torch.softmax(x, -1),
     ),
-    (
+    Case(
         "layernorm",
         lambda moa: lambda x: moa.library.layernorm(x),
         [(300, 1000)],
         "float32",
         lambda torch, x: torch.nn.functional.layer_norm(x, x.shape[-1:]),
     ),
-    (
+    Case(
         "total",
         lambda moa: lambda x: x - moa.reduce("add", moa.ravel(x)),
         [(30, 20)],
@@ -75,9 +152,9 @@ CASES: list[Case] = [
         lambda torch, x: x - x.sum(),
     ),
     *(
-        (
+        Case(
             f"matmul_{dtype}",
-            lambda moa: lambda a, b: a @ b,
+            _product,
             [(200, 96), (96, 150)],
             dtype,
             lambda torch, a, b: a @ b,
@@ -85,18 +162,94 @@ CASES: list[Case] = [
         for dtype in ("float32", "float64")
     ),
     *(
-        (f"attention_{dtype}", _attention(), [(4, 130, 64)] * 3, dtype, _sdpa)
+        Case(f"attention_{dtype}", _attention(), [(4, 130, 64)] * 3, dtype, _sdpa)
         for dtype in TOLERANCES
     ),
     *(
-        (
+        Case(
             f"causal_{dtype}",
             _attention(is_causal=True),
             [(4, 130, 64)] * 3,
             dtype,
             _causal,
         )
-        for dtype in ("float32", "bfloat16")
+        for dtype in ("float32", "bfloat16", "float64")
+    ),
+    Case(
+        "window",
+        _attention(is_causal=True, window=50),
+        [(4, 300, 64)] * 3,
+        "bfloat16",
+        lambda torch, q, k, v: _sdpa(
+            torch,
+            q,
+            k,
+            v,
+            attn_mask=torch.ones(300, 300, dtype=torch.bool, device="cuda")
+            .tril()
+            .triu(-49),
+        ),
+    ),
+    Case(
+        "wide",
+        _attention(),
+        [(2, 200, 96), (2, 150, 96), (2, 150, 256)],
+        "bfloat16",
+        _sdpa,
+    ),
+    Case(
+        "grouped",
+        _attention(),
+        [(8, 3, 128), (2, 700, 128), (2, 700, 128)],
+        "bfloat16",
+        _sdpa,
+    ),
+    *(
+        _fast_attention(64, 4096, depth, "bfloat16", is_causal=is_causal)
+        for depth in (64, 128)
+        for is_causal in (False, True)
+    ),
+    _fast_attention(32, 8192, 128, "bfloat16"),
+    _fast_attention(16, 16384, 128, "bfloat16"),
+    _fast_attention(32, 2048, 64, "float32"),
+    _fast_attention(2, 8192, 64, "float64"),
+    *(
+        _fast_attention(32, 1, 128, dtype, keys, 8)
+        for dtype, keys in (
+            ("bfloat16", 8192),
+            ("bfloat16", 131072),
+            ("float32", 8192),
+        )
+    ),
+    *(_fast_attention(4, rows, 128, "bfloat16", 131072) for rows in (8, 16)),
+    *(
+        Case(
+            f"fast_matmul_{dtype}",
+            _product,
+            [(4096, 4096)] * 2,
+            dtype,
+            lambda torch, a, b: a @ b,
+            2.0 * 4096**3,
+        )
+        for dtype in ("float32", "float64")
+    ),
+    _fast_rows(
+        "softmax",
+        lambda moa: moa.library.softmax,
+        lambda torch, x: torch.softmax(x, -1),
+        2,
+    ),
+    _fast_rows(
+        "layernorm",
+        lambda moa: lambda x: moa.library.layernorm(x),
+        lambda torch, x: torch.nn.functional.layer_norm(x, x.shape[-1:]),
+        2,
+    ),
+    _fast_rows(
+        "logsumexp",
+        lambda moa: moa.library.logsumexp,
+        lambda torch, x: torch.logsumexp(x, -1),
+        1,
     ),
 ]
 
@@ -119,9 +272,9 @@ def _exported(folder: Path, case: Case, chip: str, features: str) -> dict[str, A
     from moa_dialect.lowering.engine import compile_for_cuda
     from moa_dialect.options import Options
 
-    name, program, shapes, dtype, _ = case
+    name, shapes, dtype = case.name, case.shapes, case.dtype
     specs = [moa.ArraySpec(shape, dtype) for shape in shapes]
-    compiled = moa.jit(program(moa), target="cuda", chip=chip).lower(*specs)
+    compiled = moa.jit(case.program(moa), target="cuda", chip=chip).lower(*specs)
     options = Options(target="cuda", chip=chip, features=features)
     kernel = compile_for_cuda(compiled.module("moa"), options=options)
     outputs: list[dict[str, Any]] = []
@@ -160,6 +313,7 @@ def _exported(folder: Path, case: Case, chip: str, features: str) -> dict[str, A
         "outputs": outputs,
         "scratch": needed,
         "launches": launches,
+        "schedules": compiled.schedules,
     }
 
 
@@ -240,13 +394,13 @@ def check(
     torch: Any, driver: ctypes.CDLL, folder: Path, entry: dict[str, Any], count: int
 ) -> dict[str, Any]:
     """Run one case: its error relative to PyTorch in float64, and times."""
-    reference = next(case[4] for case in CASES if case[0] == entry["name"])
+    case = next(case for case in CASES if case.name == entry["name"])
 
     def tensors(side: str) -> list[Any]:
         return [
-            torch.empty(array["shape"], dtype=getattr(torch, array["dtype"]))
-            .normal_()
-            .to("cuda")
+            torch.randn(array["shape"], device="cuda").to(
+                getattr(torch, array["dtype"])
+            )
             for array in entry[side]
         ]
 
@@ -260,17 +414,62 @@ def check(
     launch = Launcher(driver, code, entry, [*inputs, *outputs, memory], stream)
     launch()
     torch.cuda.synchronize()
-    wanted = reference(torch, *(tensor.double() for tensor in inputs))
-    error = float((outputs[0].double() - wanted).abs().max() / wanted.abs().max())
+    part = slice(case.checked)
+    wanted = case.reference(torch, *(tensor[part].double() for tensor in inputs))
+    found = outputs[0][part].double()
+    error = float((found - wanted).abs().max() / wanted.abs().max())
     limit = TOLERANCES[entry["outputs"][0]["dtype"]]
+    peers = {"torch": lambda: case.reference(torch, *inputs)}
+    if case.reference in (_sdpa, _causal) and case.dtype == "bfloat16":
+        peers |= _backends(torch, case.reference, inputs)
+    times = {"moa": seconds(torch, launch, count)}
+    for name, call in peers.items():
+        try:
+            times[name] = seconds(torch, call, count)
+        except RuntimeError:  # It does not do this.
+            continue
     return {
         "name": entry["name"],
         "error": error,
         "limit": limit,
         "correct": error <= limit,  # a NaN is not
-        "moa_us": 1e6 * seconds(torch, launch, count),
-        "torch_us": 1e6 * seconds(torch, lambda: reference(torch, *inputs), count),
+        "seconds": times,
+        "operations": case.operations,
+        "bytes": case.bytes,
+        "schedules": entry["schedules"],
     }
+
+
+def _backends(
+    torch: Any, reference: Callable[..., Any], inputs: Sequence[Any]
+) -> dict[str, Callable[[], Any]]:
+    """PyTorch's implementations of attention, by name."""
+    from torch.nn.attention import (  # pyright: ignore
+        SDPBackend,  # pyright: ignore[reportUnknownVariableType]
+        sdpa_kernel,  # pyright: ignore[reportUnknownVariableType]
+    )
+
+    def of(backend: Any) -> Callable[[], Any]:
+        def call() -> Any:
+            with sdpa_kernel(backend):
+                return reference(torch, *inputs)
+
+        return call
+
+    return {
+        "cudnn": of(SDPBackend.CUDNN_ATTENTION),
+        "flash": of(SDPBackend.FLASH_ATTENTION),
+    }
+
+
+def rate(result: dict[str, Any], time: float) -> str:
+    """A time, and operations or bytes in it."""
+    text = f"{1e6 * time:.1f} us"
+    if result["operations"]:
+        text += f" ({result['operations'] / time / 1e12:.1f} TFLOP/s)"
+    if result["bytes"]:
+        text += f" ({result['bytes'] / time / 1e9:.0f} GB/s)"
+    return text
 
 
 def run(folder: Path, only: str, count: int) -> list[dict[str, Any]]:
@@ -278,6 +477,7 @@ def run(folder: Path, only: str, count: int) -> list[dict[str, Any]]:
     import torch
 
     torch.cuda.init()
+    torch.zeros(1, device="cuda")  # makes the context
     driver = ctypes.CDLL("libcuda.so.1")
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
     results: list[dict[str, Any]] = []
@@ -287,10 +487,11 @@ def run(folder: Path, only: str, count: int) -> list[dict[str, Any]]:
         result = check(torch, driver, folder, entry, count)
         results.append(result)
         verdict = "ok  " if result["correct"] else "FAIL"
+        times = result["seconds"].items()
         print(
-            f"{verdict} {result['name']:24} error {result['error']:.1e} of "
-            f"{result['limit']:.1e}, moa {result['moa_us']:10.1f} us, "
-            f"torch {result['torch_us']:10.1f} us",
+            f"{verdict} {result['name']} error {result['error']:.1e} of "
+            f"{result['limit']:.1e}; "
+            + ", ".join(f"{name} {rate(result, time)}" for name, time in times),
             flush=True,
         )
     return results
@@ -308,7 +509,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="where to write results")
     options = parser.parse_args(arguments)
     if options.export:
-        cases = [case for case in CASES if options.only in case[0]]
+        cases = [case for case in CASES if options.only in case.name]
         export(options.folder, cases, options.chip, options.features)
         return 0
     results = run(options.folder, options.only, options.count)
