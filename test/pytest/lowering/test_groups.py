@@ -10,7 +10,8 @@ import pytest
 
 import moa_dialect as moa
 from moa_dialect import library
-from moa_dialect.errors import CompileError
+from moa_dialect.errors import CompileError, KernelError
+from moa_dialect.lowering import emulator, engine
 from moa_dialect.passes.grid import Grid, parse_grid
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
@@ -209,6 +210,55 @@ def test_large_scores_do_not_overflow():
     arrays = [array.astype(BF16) for array in arrays]
     wanted = weighted(scores(*arrays[:2]), arrays[2])
     check(library.attention, arrays, wanted)
+
+
+def checked(
+    monkeypatch: pytest.MonkeyPatch, change: Callable[[str], str], order: str
+) -> None:
+    """Let the emulator look for races, in kernels whose text is changed."""
+
+    class Checked(emulator.Emulator):
+        def __init__(self, text: str) -> None:
+            super().__init__(change(text), checks=True)
+
+        def launch(self, *arguments: Any) -> None:  # pyright: ignore
+            super().launch(*arguments, order=order)
+
+    monkeypatch.setattr(emulator, "Emulator", Checked)
+    engine._PLANNED.clear()
+
+
+RACES = [
+    ("j=grid,warps:2,regs:2;p=chunk:32,stages:2,mma", BF16),
+    ("j=grid,warps:4,regs:2;p=chunk:32,stages:2,wgmma", BF16),
+    ("j=grid,warps:2,regs:2;p=chunk:16,stages:2", np.float32),
+    ("j=grid,warps:2,regs:2;p=chunk:16,stages:1", np.float32),
+]
+
+
+@pytest.mark.parametrize(("schedule", "dtype"), RACES)
+def test_there_are_no_races(
+    schedule: str, dtype: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked(monkeypatch, lambda text: text, "random")
+    arrays = [random(n, 1, 70, 32, dtype=dtype) for n in range(3)]
+    s = hidden(scores(*arrays[:2]), np.tri(70, dtype=bool))
+    wanted = weighted(s, arrays[2])
+    check(library.attention, arrays, wanted, schedule, is_causal=True)
+
+
+def test_a_missing_barrier_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_the_first(text: str) -> str:
+        barrier = '"gpu.barrier"() : () -> ()'
+        assert barrier in text
+        return text.replace(barrier, "", 1)
+
+    checked(monkeypatch, without_the_first, "reverse")
+    arrays = [random(n, 1, 70, 32) for n in range(3)]
+    schedule = "j=grid,warps:2,regs:2;p=chunk:16,stages:2"
+    jit = moa.jit(library.attention, target="cuda", emulate=True, schedule=schedule)
+    with pytest.raises(KernelError, match="race"):
+        jit(*arrays)
 
 
 def test_a_schedule_reads_as_it_prints():
