@@ -59,7 +59,7 @@ def nvvm_dialect(module: ModuleOp, chip: str = CHIP, features: str = "") -> ir.M
     """
     check_chip(chip)
     device = device_module(module)
-    _expand_divisions(device)
+    expand_divisions(device)
     for op in device.walk():
         if isinstance(op, gpu.FuncOp) and op.known_block_size is not None:
             op.attributes["nvvm.reqntid"] = op.known_block_size
@@ -102,7 +102,11 @@ def replace_kernels(module: ModuleOp, chip: str = CHIP, features: str = "") -> N
     """
     if not any(isinstance(op, gpu.ModuleOp) for op in module.ops):
         return
-    native = nvvm_dialect(module, chip, features)
+    replace_by(module, nvvm_dialect(module, chip, features))
+
+
+def replace_by(module: ModuleOp, native: ir.Module) -> None:
+    """Put upstream's kernels into a module, in the place of its own."""
     # xDSL's own llvm dialect does not read all that upstream writes.
     bare = Context(allow_unregistered=True)
     bare.load_dialect(Builtin)
@@ -135,7 +139,7 @@ def ptx(native: ir.Module) -> str:
     raise CompileError("there are no kernels")
 
 
-def _expand_divisions(module: ModuleOp) -> None:
+def expand_divisions(module: ModuleOp) -> None:
     """Expand divisions that round up or down, which upstream has no code for.
 
     (Its pass that does also expands minima and maxima, for which a GPU has

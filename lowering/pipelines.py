@@ -221,3 +221,30 @@ class NvvmPipelinePass(ModulePass):
         options.check()
         lower_to(op, "target", ctx, options)
         nvvm.replace_kernels(op, self.chip, self.features)
+
+
+@dataclass(frozen=True)
+class RocdlPipelinePass(ModulePass):
+    """The pipeline from the algebra to the ROCDL dialect, for AMD's GPUs.
+
+    As moa-nvvm with the tier `portable`, but for the conversions of the kernels. The
+    result has `gpu.module @kernels` in the dialects llvm and rocdl, for `chip`. It is
+    compiled no further here, and has run on no device.
+    """
+
+    name = "moa-rocdl"
+
+    chip: str = "gfx942"
+    fuse: bool = True
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        """Lower a module.
+
+        Raises:
+            CompileError: for an unknown chip, or what has no code for it.
+        """
+        from moa_dialect.lowering import rocdl
+
+        rocdl.check_chip(self.chip)
+        lower_to(op, "target", ctx, Options(self.fuse, target="cuda", tier="portable"))
+        rocdl.replace_kernels(op, self.chip)

@@ -167,6 +167,12 @@ def _nvvm() -> type[ModulePass]:
     return NvvmPipelinePass
 
 
+def _rocdl() -> type[ModulePass]:
+    from moa_dialect.lowering.pipelines import RocdlPipelinePass
+
+    return RocdlPipelinePass
+
+
 def _notation() -> type[Target]:
     from moa_dialect.notation_target import NotationTarget
 
@@ -200,6 +206,7 @@ MOA_UNIVERSE = Universe(
         "mlir-pipeline": _mlir_pipeline,
         "moa-cpu": _cpu,
         "moa-nvvm": _nvvm,
+        "moa-rocdl": _rocdl,
     },
     all_targets={"moa": _notation},
 )
