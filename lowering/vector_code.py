@@ -488,8 +488,8 @@ class VectorCode:
     def extended(self, value: SSAValue, buffer: Buffer) -> SSAValue:
         """A float as a tile has it: in a wider type, if the tile's is one."""
         element = element_of(buffer.memory.type)
-        if element_of_vector(value.type) == element:
-            return value
+        if memory_element(element_of_vector(value.type)) == element:
+            return value  # Truth values are extended when they are stored.
         type_: Attribute = element
         if isa(value.type, VectorType):
             type_ = VectorType(element, value.type.get_shape())
