@@ -10,6 +10,7 @@ import numpy as np
 
 import moa_dialect as moa
 from moa_dialect.frontend.trace import as_array
+from moa_dialect.interpreter import interpret_module
 
 VECTOR = moa.ArraySpec((None,))
 
@@ -103,3 +104,27 @@ def test_nothing_is_left_of_an_array_that_no_element_is_of() -> None:
     arrays = [np.array(6, np.int32), np.ones(3)]
     check(program, None, arrays, [2])
     assert moa.jit(program).lower(*arrays).intermediates == 0
+
+
+def test_an_element_that_is_not_there_is_not_read_early() -> None:
+    """Of an array without elements none is read in front of a loop over nothing."""
+
+    def program(places: Any) -> Any:
+        indices = moa.gamma_inverse(places, as_array(np.zeros(0, np.int64)))
+        return moa.recycle([0], indices)
+
+    places = np.zeros((0, 4, 1), np.int32)
+    check(program, None, [places], np.zeros(0, np.int64))
+    module = moa.jit(program).lower(places).module("fused")
+    (result,) = interpret_module(module, "program", [places])
+    assert result.shape == (0,)
+
+
+def test_a_number_beyond_a_constant_is_of_no_element() -> None:
+    """Nothing of the one element is expanded; where it would be is behind its end."""
+
+    def program() -> Any:
+        nothing = moa.drop(1, as_array(np.array([5])))
+        return moa.expand(as_array(np.array([False])), nothing)
+
+    check(program, None, [], [0])
