@@ -224,7 +224,7 @@ class Derivation:
             bounds = set(walk(*fold.args[:2]))
             if (one.lower, one.upper) != fold.args[:2] or bounds & one.folds:
                 continue
-            if not has_identity(fold.function):
+            if not all(has_identity(f.function) for f in (fold, *one.folds)):
                 continue
             if not inside & one.folds:
                 one.free_group().moves[fold] = None

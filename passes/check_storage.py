@@ -61,8 +61,8 @@ def _grows(value: SSAValue) -> bool:
         return True
     if isinstance(owner, arith.ConstantOp | FixedExtentOp):
         return False
-    if isinstance(owner, ExtentOp):
-        return True
+    if isinstance(owner, ExtentOp) or owner.regions:
+        return True  # A fold reads what its operands do not show.
     return not owner.operands or any(map(_grows, owner.operands))
 
 

@@ -168,7 +168,12 @@ class PsiOfConstant(PsiLaw[ConstantOp]):
         values = array_of(op.value)
         numbers = [number_of(entry) for entry in index]
         position = tuple(0 if n is None else n for n in numbers)
-        element = values[position] if None not in numbers else values.flat[0]
+        is_there = all(
+            n < extent for n, extent in zip(position, values.shape, strict=True)
+        )
+        # An element that is not there is one that no result is made of.
+        is_known = None not in numbers and is_there
+        element = values[position] if is_known else values.flat[0]
         return r.builder.insert(constant(element, op.result_element())).result
 
 

@@ -34,6 +34,7 @@ from moa_dialect.ops.normal_form import (
 )
 from moa_dialect.passes.derivation import record
 from moa_dialect.passes.infer_shapes import functions_of
+from moa_dialect.types import shape_of
 
 _DIVISIONS = (
     arith.DivSIOp,
@@ -64,11 +65,26 @@ def may_move(op: Operation) -> bool:
 
     A fold that reads memory may not: what it reads may have changed.
     """
+    if isinstance(op, AtOp) and not _has_element(op):
+        return False
     return not isinstance(op, YieldOp) and not any(
         # xDSL does not know that the unsigned remainder has no effect.
         not (is_side_effect_free(inner) or isinstance(inner, arith.RemUIOp))
         or (isinstance(inner, _DIVISIONS) and not _is_positive(inner.operands[1]))
         for inner in op.walk()
+    )
+
+
+def _has_element(op: AtOp) -> bool:
+    """Whether the numbers among the indices of an element are in range, by the types.
+
+    A loop over nothing may hold elements of an array that has none.
+    """
+    return all(
+        index.owner.value.value.data < extent
+        for index, extent in zip(op.indices, shape_of(op.array.type), strict=True)
+        if isinstance(index.owner, arith.ConstantOp)
+        and isinstance(index.owner.value, IntegerAttr)
     )
 
 

@@ -445,7 +445,9 @@ class PsiReduction:
         self._reduce_pending()
         self._marker.detach()
         self._marker.erase()
-        erase_dead(block)
+        # What preconditions read may stand before the array that it is an element of.
+        while erase_dead(block):
+            pass
 
     def _comprehension(self, value: SSAValue, terminator: Operation) -> SSAValue:
         extents = [self.extent(value, axis) for axis in range(rank(value))]
@@ -547,17 +549,20 @@ def _static(root: Root) -> int | None:
             return None
 
 
-def erase_dead(block: Block) -> None:
-    """Erase operations without effects whose results nobody uses."""
+def erase_dead(block: Block) -> bool:
+    """Erase operations without effects whose results nobody uses; whether there are."""
+    found = False
     for op in reversed(list(block.ops)):
         for region in op.regions:
             for inner in region.blocks:
-                erase_dead(inner)
+                found |= erase_dead(inner)
         # xDSL does not know that the unsigned remainder has no effect.
         is_remainder = isinstance(op, arith.RemUIOp) and not op.result.uses
         if is_remainder or is_trivially_dead(op):
             op.detach()
             op.erase()
+            found = True
+    return found
 
 
 def _has_arrays(function: FuncOp) -> bool:

@@ -24,6 +24,7 @@ from moa_dialect.passes.kernels import read_kernel
 from moa_dialect.passes.lift import SCHEDULE, LiftPass, choose
 from moa_dialect.passes.machine import host_machine
 from moa_dialect.passes.rebuild import comprehensions
+from moa_dialect.tools import derived
 
 DTYPES = {"f64": np.float64, "f32": np.float32, "bf16": ml_dtypes.bfloat16}
 MOST = 5
@@ -111,6 +112,13 @@ CASES = {
 }
 
 
+OF_THE_LIBRARY = (
+    *("KL divergence", "covariance", "cross-entropy of a linear layer"),
+    *("softmax, then top 3", "differential attention", "absmax-scaled product"),
+)
+"""Rows of the table of derived programs whose results do not depend on their places."""
+
+
 def results(kernel: Any, arrays: Sequence[Any]) -> tuple[Any, ...]:
     found = kernel(*arrays)
     return found if isinstance(found, tuple) else (found,)
@@ -131,6 +139,28 @@ def test_a_row_is_the_same_alone_and_in_any_batch(name: str, dtype: str) -> None
             alone = results(program, case.part(arrays, first + row, 1))
             for one, many in zip(alone, whole, strict=True):
                 assert one[0].tobytes() == many[row].tobytes()
+
+
+@pytest.mark.parametrize(
+    "row",
+    [row for row in derived.ROWS if row.name in OF_THE_LIBRARY],
+    ids=lambda row: row.name,
+)
+def test_a_row_of_the_library_is_the_same_alone(row: derived.Row) -> None:
+    program = moa.jit(row.program, deterministic=True)
+    data = row.data(0)
+    whole = results(program, data)
+    for number in (0, 17, 36):
+        one = slice(number, number + 1)
+        alone = results(
+            program,
+            [
+                array[one] if shape[0] == "n" else array
+                for array, shape in zip(data, row.shapes, strict=True)
+            ],
+        )
+        for few, many in zip(alone, whole, strict=True):
+            assert few[0].tobytes() == many[number].tobytes()
 
 
 def test_without_it_a_row_may_differ() -> None:

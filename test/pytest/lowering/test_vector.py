@@ -259,7 +259,10 @@ def test_a_sum_of_minus_zeros_is_one() -> None:
     [
         ("", "no axis has lanes"),
         ("i", "expected axis=resource:extent"),
-        ("i=cores:2", "expected procs, chunk, block, regs, lanes or pairs, got cores"),
+        (
+            "i=cores:2",
+            "expected procs, chunk, block, regs, lanes, pairs or aligned, got cores",
+        ),
         ("i=lanes:0", "lanes of at least 1, got 0"),
         ("i=lanes:3", "lanes are a power of 2, got 3"),
         ("i=lanes:4,chunk:2", "i is not folded and has no chunks"),

@@ -1,6 +1,7 @@
 """Where values stand: in front of what uses them, and arrays where memory holds them."""
 
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownLambdaType=false
 
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 
 import moa_dialect as moa
 from moa_dialect.frontend.trace import as_array
+from moa_dialect.interpreter import interpret_module
 
 VECTOR = moa.ArraySpec((None,))
 
@@ -68,3 +70,61 @@ def test_an_array_that_another_fold_reads_is_not_in_the_result() -> None:
     mask = np.array([True, False, True, True])
     order = np.argsort(-np.argsort(-v))
     check(program, specs, [v, mask], [np.roll(order[mask], -1)] * 2)
+
+
+def test_rows_may_have_a_length_that_is_counted() -> None:
+    """How many rows are kept is a fold of constants, known only at the call."""
+
+    def program(x: Any) -> Any:
+        kept = as_array(np.array([-3, 4, 4])) > 0
+        scale = moa.reduce("add", x) / 3.0
+        return moa.compress(kept, moa.omega("mul", (1, 1), x, scale))
+
+    x = np.array([[1.0], [3.0], [5.0]])
+    check(program, None, [x], x[1:] * 3)
+    moa.jit(program).lower(x).module("onf")
+
+
+def test_a_fold_without_an_identity_element_shares_no_pass() -> None:
+    def program(x: Any) -> Any:
+        above = moa.omega("max", (1, 1), x, moa.reduce("min", x))
+        return moa.reduce("sub", x), moa.reduce("max", above)
+
+    x = np.array([[1.0], [3.0], [5.0]])
+    check(program, None, [x], [[3.0], [5.0]])
+
+
+def test_nothing_is_left_of_an_array_that_no_element_is_of() -> None:
+    """The function of the cells does not use it; a precondition has the cells."""
+
+    def program(s: Any, v: Any) -> Any:
+        first = moa.omega(lambda x, y: x, (0, 0), s, moa.dim(moa.reverse(v)))
+        return moa.gamma_inverse(first % 4, as_array(np.array([4])))
+
+    arrays = [np.array(6, np.int32), np.ones(3)]
+    check(program, None, arrays, [2])
+    assert moa.jit(program).lower(*arrays).intermediates == 0
+
+
+def test_an_element_that_is_not_there_is_not_read_early() -> None:
+    """Of an array without elements none is read in front of a loop over nothing."""
+
+    def program(places: Any) -> Any:
+        indices = moa.gamma_inverse(places, as_array(np.zeros(0, np.int64)))
+        return moa.recycle([0], indices)
+
+    places = np.zeros((0, 4, 1), np.int32)
+    check(program, None, [places], np.zeros(0, np.int64))
+    module = moa.jit(program).lower(places).module("fused")
+    (result,) = interpret_module(module, "program", [places])
+    assert result.shape == (0,)
+
+
+def test_a_number_beyond_a_constant_is_of_no_element() -> None:
+    """Nothing of the one element is expanded; where it would be is behind its end."""
+
+    def program() -> Any:
+        nothing = moa.drop(1, as_array(np.array([5])))
+        return moa.expand(as_array(np.array([False])), nothing)
+
+    check(program, None, [], [0])
