@@ -321,7 +321,6 @@ def _factors(body: Term, rows: str, columns: str) -> set[str]:
     return set()
 
 
-
 def read_grid(text: str, kernel: Kernel) -> Grid:
     """Read a schedule for a kernel; its rows may be such as read the same.
 

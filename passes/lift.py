@@ -61,7 +61,7 @@ class Schedule:
     axis i in the lanes, `p=chunk:16,block:4,regs:2,lanes:16` the folded axes. With
     `j=procs,block:96` besides, a task has 96 indices of j, several in registers. With
     `pairs` among the resources of p, as in `p=chunk:96,regs:12,pairs`, products of bf16
-    are summed two at a time.
+    are summed two at a time; with `ahead` what p goes along is asked for early.
 
     Attributes:
         lane: the axis in the lanes, by its name in the text; empty if folded axes are.
@@ -73,6 +73,7 @@ class Schedule:
         blocked: an axis of which a task has several indices, by its name; or empty.
         block: how many.
         pairs: whether sums of products of bf16 take two indices at a time.
+        ahead: whether rows that a pass reads are asked for early.
     """
 
     lane: str
@@ -83,6 +84,7 @@ class Schedule:
     blocked: str = ""
     block: int = 1
     pairs: bool = False
+    ahead: bool = False
 
     @property
     def width(self) -> int:
@@ -100,12 +102,15 @@ class Schedule:
     def __str__(self) -> str:
         lanes = f"regs:{self.vectors},lanes:{self.lanes}"
         pairs = ",pairs" if self.pairs else ""
+        pairs += ",ahead" if self.ahead else ""
         if self.lane:
             fold = f"chunk:{self.chunk},regs:{self.registers}{pairs}"
             block = f"{self.blocked}=procs,block:{self.block};" if self.blocked else ""
             return f"{block}{self.lane}=procs,{lanes};p={fold}"
         return f"p=chunk:{self.chunk},block:{self.registers},{lanes}{pairs}"
 
+
+_RESOURCES = ("procs", "chunk", "block", "regs", "lanes", "pairs", "ahead")
 
 _ITEM = re.compile(r"(?P<name>[a-z]+)(:(?P<number>[0-9]+))?$")
 
@@ -131,10 +136,10 @@ def parse_schedule(text: str, axes: Sequence[str]) -> Schedule:
                     f"semicolons, got {part!r}"
                 )
             name = match["name"]
-            if name not in ("procs", "chunk", "block", "regs", "lanes", "pairs"):
+            if name not in _RESOURCES:
                 raise CompileError(
-                    f"schedule: expected procs, chunk, block, regs, lanes or pairs, "
-                    f"got {name}"
+                    f"schedule: expected {', '.join(_RESOURCES[:-1])} or "
+                    f"{_RESOURCES[-1]}, got {name}"
                 )
             number = int(match["number"] or 1)
             if number < 1:
@@ -158,8 +163,17 @@ def parse_schedule(text: str, axes: Sequence[str]) -> Schedule:
         raise CompileError(f"schedule: lanes are a power of 2, got {count}")
     registers = fold.get("block" if not lane else "regs", 1)
     vectors, chunk = lanes.get("regs", 1), fold.get("chunk", 1)
-    pairs = "pairs" in fold
-    return Schedule(lane, count, vectors, registers, chunk, blocked, block, pairs)
+    return Schedule(
+        lane,
+        count,
+        vectors,
+        registers,
+        chunk,
+        blocked,
+        block,
+        "pairs" in fold,
+        "ahead" in fold,
+    )
 
 
 def _nominal(value: SSAValue) -> int:
@@ -447,9 +461,9 @@ def choose(kernel: Kernel, machine: Machine) -> Schedule | None:
 def choose_shared(kernel: Kernel, machine: Machine) -> Schedule | None:
     """A schedule with indices in the lanes that read the same, None if none is better.
 
-    Then what they share is read once for all of them, and broadcast. That is better
-    than folded axes in the lanes where it fills four lanes at least; or where memory
-    sets the pace, since what a task reads does not fit the second-level cache.
+    Then what they share is read once for all of them, and broadcast. With folded axes
+    in the lanes it would be read, and turned, for each of them. The axis that is rows
+    without goes to the lanes alone if it fills them.
 
     Args:
         kernel: the kernel; those indices are an axis of it afterwards.
@@ -464,36 +478,22 @@ def choose_shared(kernel: Kernel, machine: Machine) -> Schedule | None:
         return None
     axis = share_rows(kernel, shared)
     count = _nominal(kernel.extents[axis])
-    if count < 4 and _bytes_read(kernel) <= machine.l2_bytes:
-        return None
     lanes = min(lanes, 2 * _power_below(count - 1))
     vectors = min(4, ceil(count / lanes))
     schedule = _schedule(kernel, kernel.hints[axis], lanes, vectors, machine)
-    return replace(schedule, registers=_STREAMS, chunk=_LONG)
+    registers = 2 * _STREAMS if schedule.pairs else _STREAMS
+    return replace(schedule, registers=registers, chunk=_LONG, ahead=True)
 
 
 _STREAMS = 8
-"""How many rows of an array are read side by side where all is read once."""
+"""How many rows of an array are read side by side where all is read once.
+
+At each step each gives four bytes, which pairs of bf16 are as well; so a step asks for
+half a line, and for a whole one with pairs, of which there are half as many steps.
+"""
 
 _LONG = 128
 """How many of them a chunk has then."""
-
-
-def _bytes_read(kernel: Kernel) -> int:
-    """How many bytes a task reads along the passes, about."""
-    total = 0
-    extents = {axis: _nominal(extent) for axis, extent in kernel.extents.items()}
-    for pass_ in kernel.passes:
-        extents[pass_.index] = _range_of(pass_)
-        for term in walk(*(a.part for a in pass_.accumulators)):
-            if term.is_fold:
-                extents[term.kind.index] = _length_of_fold(term)  # pyright: ignore
-        for term in walk(*(a.part for a in pass_.accumulators)):
-            if term.computes(AtOp.name) and pass_.index in term.free:
-                axes = term.free - set(kernel.axes)
-                many = prod(extents.get(axis, 1) for axis in axes)
-                total += many * dtype_of(term.type).itemsize
-    return total
 
 
 @dataclass(frozen=True)

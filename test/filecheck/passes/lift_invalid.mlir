@@ -6,7 +6,7 @@
 
 // LANES:    schedule: no axis has lanes
 // POWER:    schedule: lanes are a power of 2, got 3
-// RESOURCE: schedule: expected procs, chunk, block, regs, lanes or pairs, got cores
+// RESOURCE: schedule: expected procs, chunk, block, regs, lanes, pairs or ahead, got cores
 // SYNTAX:   schedule: expected axis=resource:extent,..., separated by semicolons, got 'i'
 // MACHINE:  unknown machine: expected one of host, avx512, avx512bf16, avx2, neon, got z80
 func.func @copy(%a: tensor<64xf32>) -> tensor<64xf32> {
