@@ -66,6 +66,9 @@ Vector code for several threads is made from the fused form, not from the loops 
 `onf`, which say the same one scalar at a time.
 """
 
+FOR_CORES = SplitCascadesPass(places=0, work=1 << 18)
+"""Splits cascades where there are fewer tasks than cores, but work for 50 us each."""
+
 TO_KERNELS: tuple[ModulePass, ...] = (
     SplitLoopsPass(),
     FoldAddressesPass(),
@@ -135,6 +138,8 @@ def lower_to(
             continue
         if is_cuda and name == "target":
             passes = cuda_target(fuse, tier, schedule)
+        elif fuse and name == "target":
+            passes = (FOR_CORES, *passes)
         for pass_ in passes:
             if certify and isinstance(pass_, ToDnfPass | FuseReductionsPass):
                 pass_ = replace(pass_, certify=True)
@@ -150,11 +155,11 @@ class CpuPipelinePass(ModulePass):
     """The pipeline from the algebra to the LLVM dialect, for the CPU.
 
     moa-infer-shapes, moa-to-dnf, moa-share, moa-restrict-domains, moa-fuse-reductions,
-    moa-sink, moa-lift, moa-to-vector, moa-split-loops, moa-fold-addresses,
-    moa-check-storage, moa-to-scf, moa-expand-math, moa-outline-tasks, then upstream's
-    conversions. Modules at a later stage may enter too. Without `fuse`,
-    moa-restrict-domains and moa-fuse-reductions are left out, and moa-to-onf is in the
-    place of moa-lift and moa-to-vector.
+    moa-sink, moa-split-cascades, moa-lift, moa-to-vector, moa-split-loops,
+    moa-fold-addresses, moa-check-storage, moa-to-scf, moa-expand-math,
+    moa-outline-tasks, then upstream's conversions. Modules at a later stage may enter
+    too. Without `fuse`, moa-restrict-domains and moa-fuse-reductions are left out, and
+    moa-to-onf is in the place of moa-split-cascades, moa-lift and moa-to-vector.
     """
 
     name = "moa-cpu"
@@ -177,10 +182,10 @@ class NvvmPipelinePass(ModulePass):
     moa-infer-shapes, moa-to-dnf, moa-share, moa-restrict-domains, moa-fuse-reductions,
     moa-sink, moa-split-cascades{places=264}, moa-lift{target=nvptx}, moa-to-gpu,
     moa-split-loops, moa-fold-addresses, moa-check-storage, moa-to-scf,
-    moa-outline-kernels, then upstream's conversions of the kernels. Modules at a later stage may enter too. Without `fuse`,
-    moa-restrict-domains and moa-fuse-reductions are left out, and
-    moa-to-onf{parallel=true} is in the place of moa-split-cascades, moa-lift and
-    moa-to-gpu.
+    moa-outline-kernels, then upstream's conversions of the kernels. Modules at a later
+    stage may enter too. Without `fuse`, moa-restrict-domains and moa-fuse-reductions
+    are left out, and moa-to-onf{parallel=true} is in the place of moa-split-cascades,
+    moa-lift and moa-to-gpu.
 
     `tier` says what products of matrices are made of: `wgmma`, `mma` or `portable`;
     the best of the chip if empty.
