@@ -67,9 +67,9 @@ def sums(
     upper: SSAValue,
 ) -> list[SSAValue]:
     """A sum of products of pairs as a loop, an accumulator for each copy and vector."""
-    kind, body = fold.kind, fold.args[-1]
+    kind, body_ = fold.kind, fold.args[-1]
     assert isinstance(kind, Folded | ChunkFold)
-    factors = factors_of(body)
+    factors = factors_of(body_)
     assert factors is not None
     lanes, other = factors
     is_masked = code.mask is not None and isinstance(kind, ChunkFold)
@@ -83,6 +83,8 @@ def sums(
                 assert code.start is not None
                 first = code.add(code.start, first)
             with code.bound(kind.index, first, count):
+                if not is_last:
+                    code.ask_ahead(body_, kind.index)
                 after: list[SSAValue] = []
                 masks = _masks(code, kind.index, first) if is_masked else []
                 for before, (copy, number) in zip(carried, every, strict=True):

@@ -68,6 +68,9 @@ Vector code for several threads is made from the fused form, not from the loops 
 `onf`, which say the same one scalar at a time.
 """
 
+FOR_CORES = SplitCascadesPass(places=0, work=1 << 18)
+"""Splits cascades where there are fewer tasks than cores, but work for 50 us each."""
+
 TO_KERNELS: tuple[ModulePass, ...] = (
     SplitLoopsPass(),
     FoldAddressesPass(),
@@ -128,6 +131,8 @@ def lower_to(
             continue
         if is_cuda and name == "target":
             passes = cuda_target(options)
+        elif fuse and name == "target" and not options.deterministic:
+            passes = (FOR_CORES, *passes)
         for pass_ in passes:
             if certify and isinstance(pass_, ToDnfPass | FuseReductionsPass):
                 pass_ = replace(pass_, certify=True)
@@ -160,11 +165,12 @@ class CpuPipelinePass(ModulePass):
     """The pipeline from the algebra to the LLVM dialect, for the CPU.
 
     moa-infer-shapes, moa-to-dnf, moa-share, moa-restrict-domains, moa-fuse-reductions,
-    moa-sink, moa-lift, moa-to-vector, moa-split-loops, moa-fold-addresses,
-    moa-check-storage, moa-to-scf, moa-expand-math, moa-outline-tasks, then upstream's
-    conversions. Modules at a later stage may enter too. Without `fuse`,
-    moa-restrict-domains and moa-fuse-reductions are left out, and moa-to-onf is in the
-    place of moa-lift and moa-to-vector. `deterministic` is that of moa-lift.
+    moa-sink, moa-split-cascades, moa-lift, moa-to-vector, moa-split-loops,
+    moa-fold-addresses, moa-check-storage, moa-to-scf, moa-expand-math,
+    moa-outline-tasks, then upstream's conversions. Modules at a later stage may enter
+    too. Without `fuse`, moa-restrict-domains and moa-fuse-reductions are left out, and
+    moa-to-onf is in the place of moa-split-cascades, moa-lift and moa-to-vector.
+    `deterministic` is that of moa-lift, and leaves moa-split-cascades out.
     """
 
     name = "moa-cpu"

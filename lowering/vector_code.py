@@ -31,6 +31,7 @@ from xdsl.utils.hints import isa
 
 from moa_dialect.lowering import pairs
 from moa_dialect.lowering.emitter import COMBINE, INDEX, Emitter, NotLifted, neutral
+from moa_dialect.lowering.prefetch import ask
 from moa_dialect.lowering.tiles import Nest, Reduction, Statement, Target
 from moa_dialect.ops.normal_form import AtOp
 from moa_dialect.passes.terms import (
@@ -43,6 +44,7 @@ from moa_dialect.passes.terms import (
     InPairs,
     Term,
     Terms,
+    walk,
 )
 from moa_dialect.scalar_code import apply_named, constant
 from moa_dialect.types import element_of, kind_of, memory_element
@@ -121,6 +123,7 @@ class VectorCode(Emitter):
         copies: how many.
         scalar_lane: the index of the lane axis where it is one index, not many.
         quiet: the states that may leave out elements that are NaN.
+        ahead: the index of a pass whose contractions ask for what they read early.
     """
 
     terms: Terms
@@ -141,6 +144,7 @@ class VectorCode(Emitter):
     copies: int = 1
     scalar_lane: SSAValue | None = None
     quiet: set[str] = field(default_factory=set[str])
+    ahead: str = ""
     scopes: list[dict[Hashable, Any]] = field(
         default_factory=lambda: list[dict[Hashable, Any]]([{}])
     )
@@ -569,6 +573,7 @@ class VectorCode(Emitter):
                 )
             with self.bound(kind.index, index, count):
                 self.folds(body)
+                self.ask_ahead(body, kind.index)
                 after: list[SSAValue] = []
                 for before, (copy, number) in zip(carried, every, strict=True):
                     value = self.accumulate(function, before, body, copy, number)
@@ -579,6 +584,28 @@ class VectorCode(Emitter):
 
         results = self.loop(lower, upper, 1, start, step)
         return dict(zip(every, results, strict=True))
+
+    def ask_ahead(self, body: Term, index: str) -> None:
+        """Ask for what the loop of a contraction reads of a pass's rows."""
+        if not self.ahead or self.ahead not in (index, self.register):
+            return
+        for load in walk(body):
+            if (
+                not load.computes(AtOp.name)
+                or self.is_vector(load)
+                or len(load.args) < 3
+                or load.args[-2].kind != self.ahead
+                or load.args[-1].kind not in (index, self.register)
+            ):
+                continue
+            array = load.args[0].kind
+            assert isinstance(array, SSAValue)
+            memory, strides = self.place(array)
+            if strides[-1] is not self.number(1):
+                continue
+            along = self.index[index] if load.args[-1].kind == index else None
+            address = self.address(load, 0)
+            ask(self, memory, address, along, strides[-2], self.copies)
 
     def _neutral_start(
         self,

@@ -336,7 +336,10 @@ class PassCode:
             given = {s.name for s in nest.items if isinstance(s, Statement)}
             if given & self.in_pairs.keys():
                 copies += copies % 2
+            if schedule.ahead:
+                code.ahead = self.pass_.index
             code.nest(nest, extents, copies, live, start)
+            code.ahead = ""
 
     # States.
 

@@ -61,6 +61,7 @@ class Schedule:
     `pairs` among the resources of p, as in `p=chunk:96,regs:12,pairs`, products of bf16
     are summed two at a time. With `aligned` chunks begin at multiples of their length,
     so that what a chunk of one lane is does not depend on the bounds of the others.
+    With `ahead` what p goes along is asked for early.
 
     Attributes:
         lane: the axis in the lanes, by its name in the text; empty if folded axes are.
@@ -73,6 +74,7 @@ class Schedule:
         block: how many.
         pairs: whether sums of products of bf16 take two indices at a time.
         aligned: whether chunks begin at multiples of their length, whatever the bounds.
+        ahead: whether rows that a pass reads are asked for early.
     """
 
     lane: str
@@ -84,6 +86,7 @@ class Schedule:
     block: int = 1
     pairs: bool = False
     aligned: bool = False
+    ahead: bool = False
 
     @property
     def width(self) -> int:
@@ -102,6 +105,7 @@ class Schedule:
         lanes = f"regs:{self.vectors},lanes:{self.lanes}"
         pairs = ",pairs" if self.pairs else ""
         pairs += ",aligned" if self.aligned else ""
+        pairs += ",ahead" if self.ahead else ""
         if self.lane:
             fold = f"chunk:{self.chunk},regs:{self.registers}{pairs}"
             block = f"{self.blocked}=procs,block:{self.block};" if self.blocked else ""
@@ -109,7 +113,11 @@ class Schedule:
         return f"p=chunk:{self.chunk},block:{self.registers},{lanes}{pairs}"
 
 
-_RESOURCES = ("procs", "chunk", "block", "regs", "lanes", "pairs", "aligned")
+_RESOURCES = (
+    *("procs", "chunk", "block", "regs", "lanes"),
+    *("pairs", "aligned", "ahead"),
+)
+
 _ITEM = re.compile(r"(?P<name>[a-z]+)(:(?P<number>[0-9]+))?$")
 
 
@@ -161,9 +169,17 @@ def parse_schedule(text: str, axes: Sequence[str]) -> Schedule:
         raise CompileError(f"schedule: lanes are a power of 2, got {count}")
     registers = fold.get("block" if not lane else "regs", 1)
     vectors, chunk = lanes.get("regs", 1), fold.get("chunk", 1)
-    pairs, aligned = "pairs" in fold, "aligned" in fold
     return Schedule(
-        lane, count, vectors, registers, chunk, blocked, block, pairs, aligned
+        lane,
+        count,
+        vectors,
+        registers,
+        chunk,
+        blocked,
+        block,
+        "pairs" in fold,
+        "aligned" in fold,
+        "ahead" in fold,
     )
 
 
@@ -489,9 +505,9 @@ def narrowed(kernel: Kernel, schedule: Schedule) -> Schedule:
 def choose_shared(kernel: Kernel, machine: Machine) -> Schedule | None:
     """A schedule with indices in the lanes that read the same, None if none is better.
 
-    Then what they share is read once for all of them, and broadcast. That is better
-    than folded axes in the lanes where it fills four lanes at least; or where memory
-    sets the pace, since what a task reads does not fit the second-level cache.
+    Then what they share is read once for all of them, and broadcast. With folded axes
+    in the lanes it would be read, and turned, for each of them. The axis that is rows
+    without goes to the lanes alone if it fills them.
 
     Args:
         kernel: the kernel; those indices are an axis of it afterwards.
@@ -506,36 +522,22 @@ def choose_shared(kernel: Kernel, machine: Machine) -> Schedule | None:
         return None
     axis = share_rows(kernel, shared)
     count = _nominal(kernel.extents[axis])
-    if count < 4 and _bytes_read(kernel) <= machine.l2_bytes:
-        return None
     lanes = min(lanes, 2 * _power_below(count - 1))
     vectors = min(4, ceil(count / lanes))
     schedule = _schedule(kernel, kernel.hints[axis], lanes, vectors, machine)
-    return replace(schedule, registers=_STREAMS, chunk=_LONG)
+    registers = 2 * _STREAMS if schedule.pairs else _STREAMS
+    return replace(schedule, registers=registers, chunk=_LONG, ahead=True)
 
 
 _STREAMS = 8
-"""How many rows of an array are read side by side where all is read once."""
+"""How many rows of an array are read side by side where all is read once.
+
+At each step each gives four bytes, which pairs of bf16 are as well; so a step asks for
+half a line, and for a whole one with pairs, of which there are half as many steps.
+"""
 
 _LONG = 128
 """How many of them a chunk has then."""
-
-
-def _bytes_read(kernel: Kernel) -> int:
-    """How many bytes a task reads along the passes, about."""
-    total = 0
-    extents = {axis: _nominal(extent) for axis, extent in kernel.extents.items()}
-    for pass_ in kernel.passes:
-        extents[pass_.index] = _range_of(pass_)
-        for term in walk(*(a.part for a in pass_.accumulators)):
-            if term.is_fold:
-                extents[term.kind.index] = _length_of_fold(term)  # pyright: ignore
-        for term in walk(*(a.part for a in pass_.accumulators)):
-            if term.computes(AtOp.name) and pass_.index in term.free:
-                axes = term.free - set(kernel.axes)
-                many = prod(extents.get(axis, 1) for axis in axes)
-                total += many * dtype_of(term.type).itemsize
-    return total
 
 
 @dataclass(frozen=True)

@@ -54,12 +54,13 @@ from moa_dialect.ops.normal_form import (
 )
 from moa_dialect.passes.derivation import record
 from moa_dialect.passes.infer_shapes import functions_of
+from moa_dialect.passes.machine import host_machine
 from moa_dialect.passes.parts import Copier, static
 from moa_dialect.passes.rebuild import comprehensions, tidy
 from moa_dialect.passes.share import captured
 from moa_dialect.passes.terms import INDEX
 from moa_dialect.passes.to_onf import PARTS, result_extents
-from moa_dialect.passes.work import extent_of
+from moa_dialect.passes.work import extent_of, weight
 from moa_dialect.scalar_code import constant
 
 AUTO = "auto"
@@ -69,6 +70,9 @@ ROWS = 128
 
 SHORTEST = 128
 """How many indices of the range a part has at least, where the number is chosen."""
+
+WORK = 1 << 14
+"""How much work a part is at least then, in additions."""
 
 MOST = 64
 """The most parts of a range whose length types do not give."""
@@ -750,11 +754,13 @@ def _shared(indices: Sequence[SSAValue], axis: SSAValue, extent: int) -> int:
     return min(counts, default=extent)
 
 
-def chosen_parts(host: ComprehensionOp, cascade: CascadeOp, places: int) -> int:
+def chosen_parts(
+    host: ComprehensionOp, cascade: CascadeOp, places: int, work: int = WORK
+) -> int:
     """How many parts occupy so many places; 1 if there are tasks enough without.
 
     A task has up to `ROWS` indices that read the same. How many tasks there are must
-    follow from types.
+    follow from types. A part is so much work at least, for one index of the axes.
     """
     if any(static(extent) is None for extent in host.extents):
         return 1
@@ -765,7 +771,12 @@ def chosen_parts(host: ComprehensionOp, cascade: CascadeOp, places: int) -> int:
         return 1
     parts = -(-places // tasks)
     span = _range(host, cascade, 1).span
-    return max(min(parts, MOST if span is None else span // SHORTEST), 1)
+    if span is None:
+        return max(min(parts, MOST), 1)
+    regions = [cascade.data, *(view.part for view in cascade.views())]
+    each = sum(weight(op) for region in regions for op in region.block.ops)
+    shortest = max(SHORTEST, -(-work // max(each, 1)))
+    return max(min(parts, span // shortest), 1)
 
 
 def split(function: FuncOp, parts: Callable[[ComprehensionOp, CascadeOp], int]) -> bool:
@@ -797,35 +808,39 @@ class SplitCascadesPass(ModulePass):
 
     A cascade in a comprehension at the top of a function is split if it is the only one
     there. `parts` is the number of parts, or `auto` for as many as it takes to occupy
-    `places`, such as the cores of a machine: none where the comprehension has as many
-    tasks, or the range is short. The state of a part lies in an array over the axes and
-    the parts; that is memory for so many results.
+    `places`, or with 0 the cores of this machine: none where the comprehension has as
+    many tasks, or the range is short. A part is as much `work` as so many additions at
+    least. The state of a part lies in an array over the axes and the parts; that is
+    memory for so many results.
     """
 
     name = "moa-split-cascades"
 
     parts: str | int = AUTO
     places: int = 1
+    work: int = WORK
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         """Split the cascades of all functions.
 
         Raises:
-            CompileError: for a number of parts or places that is none.
+            CompileError: for a number of parts, places or work that is none.
         """
         if self.parts != AUTO and (not isinstance(self.parts, int) or self.parts < 1):
             raise CompileError(
                 f"moa-split-cascades: parts is auto or at least 1, got {self.parts}"
             )
-        if self.places < 1:
+        if self.places < 0 or self.work < 1:
             raise CompileError(
-                f"moa-split-cascades: places is at least 1, got {self.places}"
+                "moa-split-cascades: places is at least 0 and work at least 1, "
+                f"got {self.places} and {self.work}"
             )
+        places = self.places or host_machine().cores
 
         def parts(host: ComprehensionOp, cascade: CascadeOp) -> int:
             if isinstance(self.parts, int):
                 return self.parts
-            return chosen_parts(host, cascade, self.places)
+            return chosen_parts(host, cascade, places, self.work)
 
         for function in functions_of(op):
             split(function, parts)

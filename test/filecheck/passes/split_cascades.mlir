@@ -1,7 +1,7 @@
 // RUN: moa-opt %s -p 'moa-split-cascades{parts=4},moa-verify' | filecheck %s
 // RUN: moa-opt %s -p 'moa-split-cascades{parts=4}' | moa-opt | filecheck %s
 // RUN: moa-opt %s -p 'moa-split-cascades{parts=4},moa-to-onf,moa-check-storage' | filecheck %s --check-prefix=ONF
-// RUN: moa-opt %s -p 'moa-split-cascades{places=16}' | filecheck %s --check-prefix=AUTO
+// RUN: moa-opt %s -p 'moa-split-cascades{places=4 work=10000}' | filecheck %s --check-prefix=AUTO
 // RUN: moa-opt %s -p 'moa-split-cascades' | filecheck %s --check-prefix=NONE
 // RUN: not moa-opt %s -p 'moa-split-cascades{parts=0}' 2>&1 | filecheck %s --check-prefix=ZERO
 
@@ -35,7 +35,7 @@
 // ONF: moa.buffer accumulator [%{{.*}}, %{{.*}}] {moa.parts} : memref<?xf64>
 
 // AUTO-LABEL: func.func @logsumexp
-// AUTO: moa.fixed_extent 6
+// AUTO: moa.fixed_extent 2
 
 // NONE-LABEL: func.func @logsumexp
 // NONE-NOT: moa.parts

@@ -261,7 +261,7 @@ def test_a_sum_of_minus_zeros_is_one() -> None:
         ("i", "expected axis=resource:extent"),
         (
             "i=cores:2",
-            "expected procs, chunk, block, regs, lanes, pairs or aligned, got cores",
+            "expected procs, chunk, block, regs, lanes, pairs, aligned or ahead, got cores",
         ),
         ("i=lanes:0", "lanes of at least 1, got 0"),
         ("i=lanes:3", "lanes are a power of 2, got 3"),
@@ -335,3 +335,51 @@ def test_a_fold_is_in_no_pass_before_one_it_needs() -> None:
     x = np.random.default_rng(0).normal(size=(3, 4000))
     expected = [sorted(set(line))[-4] for line in x]
     np.testing.assert_array_equal(moa.jit(rows)(x), expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, ml_dtypes.bfloat16])
+@pytest.mark.parametrize(
+    ("heads", "keys", "n"), [(8, 2, 1), (4, 1, 1), (6, 2, 3), (3, 1, 2), (20, 1, 1)]
+)
+def test_heads_that_share_keys_are_in_the_lanes(
+    heads: int, keys: int, n: int, dtype: Any
+) -> None:
+    """Also together with queries, and where they do not fill the lanes."""
+    arrays = [
+        numbers(*shape, dtype=dtype, seed=k)
+        for k, shape in enumerate([(heads, n, 24), (keys, 77, 24), (keys, 77, 19)])
+    ]
+    agree(under(full, arrays, "auto"), full, arrays)
+
+
+def chosen_for(heads: int, keys: int, n: int, m: int, dtype: str = "float32") -> str:
+    """The schedule of attention of a head dimension of 128."""
+    specs = [
+        moa.ArraySpec(shape, dtype)
+        for shape in ((heads, n, 128), (keys, m, 128), (keys, m, 128))
+    ]
+    module = moa.jit(full).lower(*specs).module("fused")
+    LiftPass(machine="avx512bf16").apply(Context(), module)
+    (op,) = comprehensions(functions_of(module)[0])
+    return cast(Any, op.attributes[SCHEDULE]).data
+
+
+def test_schedules_where_keys_are_shared() -> None:
+    one = "i_g=procs,regs:1,lanes:4;p=chunk:128,regs:8,ahead"
+    assert chosen_for(32, 8, 1, 8192) == one
+    twice = "i_g=procs,regs:1,lanes:4;p=chunk:128,regs:16,pairs,ahead"
+    assert chosen_for(32, 8, 1, 8192, "bfloat16") == twice
+    # Twelve rows in sixteen lanes; all heads, if all share.
+    assert chosen_for(32, 8, 3, 8192).startswith("ij_g=procs,regs:1,lanes:16;")
+    assert chosen_for(32, 1, 1, 8192).startswith("i=procs,regs:2,lanes:16;")
+    # Queries fill the lanes; two heads do not, but are read once.
+    assert chosen_for(32, 8, 16, 8192).startswith("j=procs")
+    assert chosen_for(16, 8, 1, 8192).startswith("i_g=procs,regs:1,lanes:2;")
+
+
+def test_keys_in_the_lanes_have_tiles_that_fit() -> None:
+    """Without heads that share keys chunks are short where values are long."""
+    assert chosen_for(8, 8, 1, 8192).startswith("p=chunk:8,")
+    arrays = [numbers(2, 1, 128), numbers(2, 300, 128, seed=1)]
+    arrays.append(numbers(2, 300, 128, seed=2))
+    agree(under(full, arrays, "auto"), full, arrays)

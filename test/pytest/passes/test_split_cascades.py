@@ -25,6 +25,7 @@ from moa_dialect.interpreter import interpret_module
 from moa_dialect.lowering.engine import entries, kernel_of
 from moa_dialect.lowering.pipelines import FUSING, STAGES
 from moa_dialect.ops.normal_form import CascadeOp, ComprehensionOp, FixedExtentOp
+from moa_dialect.passes.machine import host_machine
 from moa_dialect.passes.split_cascades import SplitCascadesPass
 from moa_dialect.passes.to_onf import PARTS
 from moa_dialect.passes.verify import VerifyPass
@@ -209,10 +210,29 @@ def test_auto_splits_where_tasks_are_few() -> None:
 
 
 def test_auto_leaves_short_ranges() -> None:
-    x = moa.ArraySpec((1, 200), "float32")
+    """Of little work, that is: 128 keys are more than so many numbers."""
+    x = moa.ArraySpec((1, 1000), "float32")
     assert numbers_of_parts(split(library.logsumexp, [x], "auto", 132)) == []
+    q, k = (moa.ArraySpec((1, n, 128), "float32") for n in (1, 1000))
+    assert numbers_of_parts(split(moa.attention, [q, k, k], "auto", 132)) == [6]
     x = moa.ArraySpec((1, 1 << 20), "float32")
     assert numbers_of_parts(split(library.logsumexp, [x], "auto", 132)) == [132]
+
+
+def test_cores_share_a_range() -> None:
+    """One row of much work is that of all cores; rows as many as cores are not split."""
+    cores = host_machine().cores
+
+    def loops(rows: int) -> int:
+        x = moa.ArraySpec((rows, 1 << 18), "float32")
+        module = moa.jit(library.logsumexp).lower(x).module("target")
+        return sum(op.name == "scf.parallel" for op in module.walk())
+
+    assert loops(1) == (2 if cores > 1 else 1)
+    assert loops(cores) == 1
+    row = numbers(1, 1 << 18)
+    expected = np.logaddexp.reduce(row.astype(np.float64), -1)
+    np.testing.assert_allclose(moa.jit(library.logsumexp)(row), expected, 1e-6)
 
 
 def test_blocks_are_whole_chunks() -> None:
@@ -246,7 +266,8 @@ def test_conditions_of_parts_and_merge_are_proved(program: Program) -> None:
     [
         ({"parts": 0}, "moa-split-cascades: parts is auto or at least 1, got 0"),
         ({"parts": "few"}, "moa-split-cascades: parts is auto or at least 1, got few"),
-        ({"places": 0}, "moa-split-cascades: places is at least 1, got 0"),
+        ({"places": -1}, "places is at least 0 and work at least 1, got -1 and 16384"),
+        ({"work": 0}, "places is at least 0 and work at least 1, got 1 and 0"),
     ],
 )
 def test_options_are_checked(options: dict[str, Any], message: str) -> None:
