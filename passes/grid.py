@@ -216,8 +216,9 @@ def _for_rows(
         else:
             warps //= 2
     chunk = 64 if is_narrow else 32
-    # Without instructions for its products f32 still has background copies.
-    uses = "mma" if tier != "portable" else ""
+    # With few rows all is copying: f32 has it in the background, if no instructions.
+    is_read = extent <= 32
+    uses = "mma" if tier != "portable" and (is_narrow or is_double or is_read) else ""
     if is_narrow and tier == "wgmma" and not columns and extent > 32:
         return _for_warp_groups(kernel.hints[rows], extent, widest)
     if not columns:

@@ -1,9 +1,9 @@
 """Axes of kernels that read the same in groups: the index in a group as rows.
 
-An array that is read at `i div g` is the same for g indices of i, as the keys of an
-attention are for a group of heads. Lifted to `i -> <a, b>` with b < g, its elements do
-not depend on b, and so b may be rows of products of matrices, alone or together with
-the axis that is rows already, where that one is short.
+An array that is read at `i div g` is the same for g indices of i, as keys are for a
+group of heads. Lifted to `i -> <a, b>` with b < g, its elements do not depend on b, and
+so b may be rows of products of matrices, or lanes, alone or together with the axis that
+is so already, where that one is short.
 """
 
 from __future__ import annotations
