@@ -622,7 +622,7 @@ def _stand_in(number: int, tensor: Any) -> np.ndarray:
 
 def _to_tensor(torch: Any, number: int, value: Any, place: Any) -> Any:
     """An array of the host as a tensor on a device."""
-    from moa_dialect.frontend.jit import to_numpy
+    from moa_dialect.arrays import to_numpy
 
     array = np.ascontiguousarray(to_numpy(number, value)).reshape(np.shape(value))
     return Kernel.to_tensor(torch, array).to(place)

@@ -17,10 +17,9 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.dialects.func import FuncOp
 from xdsl.printer import Printer
 
+from moa_dialect.arrays import is_torch, to_numpy
 from moa_dialect.errors import (
     CompileError,
-    DTypeError,
-    LayoutError,
     MoaError,
 )
 from moa_dialect.frontend.trace import (
@@ -37,47 +36,6 @@ if TYPE_CHECKING:
 
 STAGES = ("moa", "dnf", "fused", "onf", "target", "llvm", "asm")
 """The stages of a program, in order; see docs/architecture.md."""
-
-
-def _is_torch(value: Any) -> bool:
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.Tensor)
-
-
-def is_on_cuda(value: Any) -> bool:
-    """Whether something is a tensor of PyTorch on a CUDA device."""
-    return _is_torch(value) and value.is_cuda
-
-
-def to_numpy(number: int, value: Any) -> np.ndarray:
-    """An argument as a NumPy array that shares its memory.
-
-    Takes NumPy arrays and numbers, torch tensors on the CPU, and whatever else speaks
-    DLPack.
-
-    Raises:
-        LayoutError: for a tensor on another device, a sparse one, or one that requires
-            grad (kernels are not differentiated).
-        DTypeError: for anything that is no array.
-    """
-    # The module is imported by whoever makes a masked array, and takes a while.
-    if "numpy.ma" in sys.modules and isinstance(value, np.ma.MaskedArray):
-        raise DTypeError(f"argument {number}: expected an array, got a masked array")
-    if isinstance(value, np.ndarray):
-        return cast(np.ndarray, value)
-    if isinstance(value, bool | int | float | np.generic):
-        return np.asarray(value)
-    if _is_torch(value):
-        return _from_torch(number, value)
-    if hasattr(value, "__dlpack__"):
-        try:
-            return np.from_dlpack(value)
-        except (BufferError, RuntimeError, TypeError, ValueError) as error:
-            raise LayoutError(f"argument {number}: {error}") from None
-    raise DTypeError(
-        f"argument {number}: expected an array (NumPy, torch, DLPack), "
-        f"got {type(value).__name__}"
-    )
 
 
 def is_array(value: Any) -> bool:
@@ -114,32 +72,6 @@ def _positional(
                 [Parameter(name, kind) for name in parameters]
             )
     return program
-
-
-def _from_torch(number: int, tensor: Any) -> np.ndarray:
-    torch = sys.modules["torch"]
-    if tensor.device.type != "cpu":
-        raise LayoutError(
-            f"argument {number}: expected a tensor on device cpu, got {tensor.device}"
-        )
-    if tensor.layout != torch.strided:
-        raise LayoutError(
-            f"argument {number}: expected a strided tensor, got {tensor.layout}"
-        )
-    if tensor.requires_grad and torch.is_grad_enabled():
-        raise LayoutError(
-            f"argument {number}: expected a tensor that does not require grad (moa "
-            f"kernels are not differentiated; pass tensor.detach()), got one that does"
-        )
-    tensor = tensor.detach().resolve_neg()
-    if tensor.dtype == torch.bfloat16:
-        import ml_dtypes
-
-        return tensor.view(torch.uint16).numpy().view(ml_dtypes.bfloat16)
-    try:
-        return tensor.numpy()
-    except TypeError as error:
-        raise DTypeError(f"argument {number}: unsupported tensor: {error}") from None
 
 
 def _print(module: ModuleOp) -> str:
@@ -385,7 +317,7 @@ def run_kernel(kernel: Any, arrays: Sequence[Any], copy: bool | None) -> Any:
     else:
         return kernel(*arrays, copy=copy)
     torch = sys.modules.get("torch")
-    if torch is None or not any(map(_is_torch, arrays)):
+    if torch is None or not any(map(is_torch, arrays)):
         converted = [to_numpy(number, value) for number, value in enumerate(arrays)]
         return kernel(*converted, copy=copy)
     result = kernel.call_tensors(torch, arrays)
@@ -402,7 +334,7 @@ def run_kernel(kernel: Any, arrays: Sequence[Any], copy: bool | None) -> Any:
 def run_on_device(kernel: Any, arrays: Sequence[Any], copy: bool | None) -> Any:
     """Run a kernel for a GPU: tensors there in and out, or NumPy arrays in and out."""
     torch = sys.modules.get("torch")
-    if torch is not None and any(map(_is_torch, arrays)):
+    if torch is not None and any(map(is_torch, arrays)):
         result = kernel.call_tensors(torch, arrays)
         if result is None:
             result = kernel.call_any_tensors(torch, arrays, copy)
@@ -469,7 +401,7 @@ class Jit:
 
     def _spec(self, number: int, value: Any) -> ArraySpec:
         """The shape and dtype of an argument, which may lie on the device."""
-        if self._options.is_cuda and _is_torch(value):
+        if self._options.is_cuda and is_torch(value):
             from moa_dialect.lowering.cuda import torch_dtype
 
             return ArraySpec(tuple(value.shape), torch_dtype(number, value))
@@ -539,7 +471,7 @@ class Jit:
                 parts.append((name, kind, value))
             elif kind is float:
                 parts.append((name, kind, value.hex()))
-            elif kind is np.ndarray or _is_torch(value):
+            elif kind is np.ndarray or is_torch(value):
                 of_it = (value.dtype, value.shape) if self._specs is None else None
                 parts.append((name, np.ndarray, of_it))
             else:

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from moa_dialect.arrays import is_on_cuda
 from moa_dialect.errors import DTypeError, OptionError, ShapeError
 from moa_dialect.frontend import functions as moa
-from moa_dialect.frontend.jit import is_array, is_on_cuda, jit
+from moa_dialect.frontend.jit import is_array, jit
 from moa_dialect.frontend.trace import Array, active_trace, as_array
 from moa_dialect.library.broadcasting import extent, repeated_along, stretched
 from moa_dialect.library.linear import matmul

@@ -108,7 +108,12 @@ STATIC = [
     Case(library.nearest_distances, [(20, 3), (30, 3)], {"k": 4}, scratch=4 * 8),
     Case(library.attention, [(6, 40), (70, 40), (70, 50)], {"window": 9, "sink": 0.5}),
     Case(library.attention, [(6, 40), (70, 40), (70, 50)], {"softcap": 3.0}),
-    Case(library.differential_attention, [(6, 4), (7, 4)] * 2 + [(7, 5)], LAMBDA),
+    Case(
+        library.differential_attention,
+        [(6, 4), (7, 4)] * 2 + [(7, 5)],
+        LAMBDA,
+        has_rows=True,
+    ),
     Case(library.sigmoid_attention, [(6, 40), (70, 40), (70, 50)]),
     Case(library.linear_attention, [(3, 4), (5, 4), (5, 2)], has_rows=True),
     Case(library.linear_attention, [(6, 40), (70, 40), (70, 50)], CAUSAL),
