@@ -27,7 +27,7 @@ func.func @rows(%a: tensor<64x32xf32>, %b: tensor<32x16xf32>) -> tensor<64x16xf3
 // PTX-SAME:      .target sm_90a
 // PTX-SAME:      .visible .entry rows_kernel(
 // PTX-SAME:      .reqntid 128
-// PTX-SAME:      cp.async.cg.shared.global
+// PTX-SAME:      ld.global.v4.b32
 // PTX-SAME:      bar.sync
 // PTX-SAME:      fma.rn.f32
 // PTX-SAME:      st.global
