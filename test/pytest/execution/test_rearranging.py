@@ -1338,7 +1338,6 @@ def test_cat_at_an_index_that_is_known(name: str) -> None:
     check(compiled(*arrays), expected, "compiled")
 
 
-@pytest.mark.xfail(reason="the access moves out of a loop that is not executed")
 def test_an_access_that_has_no_index() -> None:
     """The only index of its row would be 0, of an array without rows."""
 

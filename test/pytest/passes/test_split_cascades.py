@@ -167,7 +167,9 @@ def test_any_sizes_and_parts(
     if program in ROWS:
         arrays = [numbers(n, m + 1)]
     else:
-        arrays = [numbers(2, n, 4), numbers(1, m, 4, seed=1), numbers(1, m, 3, seed=2)]
+        heads = 2 if dynamic else 1  # Which heads share keys must be static.
+        arrays = [numbers(2, n, 4)]
+        arrays += [numbers(heads, m, 4, seed=1), numbers(heads, m, 3, seed=2)]
     agree(program, arrays, parts, stage, dynamic)
 
 
