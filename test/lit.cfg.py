@@ -41,7 +41,7 @@ config.suffixes = [".mlir"]
 config.excludes = ["pytest"]
 config.test_source_root = str(test_root)
 config.test_exec_root = str(exec_root)
-config.maxIndividualTestTime = 60  # a rewrite that does not terminate fails
+config.maxIndividualTestTime = 120  # a rewrite that does not terminate fails
 
 # The commands of the environment that runs lit come first; not resolved, since the
 # interpreter of a virtual environment is a link out of it.
