@@ -32,7 +32,6 @@ from moa_dialect.lowering.group_tiles import (
     Extent,
     SharedMemory,
     Tile,
-    divides,
 )
 from moa_dialect.lowering.groups import (
     Across,
@@ -42,6 +41,7 @@ from moa_dialect.lowering.groups import (
     Layout,
     Pending,
     Values,
+    divides,
 )
 from moa_dialect.lowering.tiles import Chunk
 from moa_dialect.ops.normal_form import AtOp
@@ -210,8 +210,10 @@ class GroupKernel:
         count = 16 // max(sizes, default=4)
         rows = [self.static(axis) for o in self.kernel.outputs for axis in o.axes[-1:]]
         bounds = [b for pass_ in self.kernel.passes for b in (pass_.lower, pass_.upper)]
+        threads = 32 * self.grid.warps
         while count > 1 and (
-            any(size is None or size % count for size in rows)
+            self.grid.chunk % (threads * count)
+            or any(size is None or size % count for size in rows)
             or not all(is_multiple(bound, count) for bound in bounds)
         ):
             count //= 2
@@ -671,7 +673,7 @@ class GroupPass:
         code.in_flight = []
         self._hold("old", states)
         before = code.vectors
-        if not is_masked:
+        if not is_masked and is_multiple(pass_.lower, code.layout.vector):
             code.vectors = before | {pass_.index}
         blocks = range(0, self.size, self.block)
         scopes: list[dict[Hashable, Any]] = [{} for _ in blocks]
@@ -906,6 +908,9 @@ class GroupOutputs:
         """An output over a row that all threads share, some columns at a time."""
         kernel, code = self.kernel, self.code
         layout, limit = code.layout, kernel.extent(axis)
+        _, strides = kernel.outputs[output.number]
+        if strides[-1] is not self.number(1):
+            raise NotLifted("rows whose elements do not lie next to each other")
         static, size = kernel.static(axis), kernel.grid.chunk
         count = layout.vector
         has_all = static is not None and static % size == 0

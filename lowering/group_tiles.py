@@ -23,9 +23,8 @@ from moa_dialect.lowering.gpu_ops import (
     FenceProxyOp,
     WaitOp,
 )
-from moa_dialect.lowering.groups import GroupCode, vector_bytes
+from moa_dialect.lowering.groups import GroupCode, divides, vector_bytes
 from moa_dialect.ops.normal_form import AtOp
-from moa_dialect.passes.kernels import static_extent
 from moa_dialect.passes.terms import Term
 from moa_dialect.scalar_code import constant
 from moa_dialect.types import dtype_of, memory_element
@@ -318,21 +317,3 @@ class SharedMemory:
         if self.has_groups:
             code.builder.insert(FenceProxyOp())
         code.barrier()
-
-
-def static_number(value: SSAValue) -> int | None:
-    """A number as an integer, None if types do not give it."""
-    owner = value.owner
-    if isinstance(owner, arith.ConstantOp) and isinstance(value.type, IndexType):
-        return int(owner.value.value.data)  # pyright: ignore
-    return static_extent(value)
-
-
-def divides(value: SSAValue, number: int) -> bool:
-    """Whether a number divides an index, as far as its factors tell."""
-    known = static_number(value)
-    if known is not None:
-        return known % number == 0
-    if isinstance(value.owner, arith.MuliOp):
-        return any(divides(operand, number) for operand in value.owner.operands)
-    return False

@@ -41,6 +41,7 @@ from moa_dialect.lowering.gpu_ops import (
     static_position,
 )
 from moa_dialect.ops.normal_form import AtOp
+from moa_dialect.passes.kernels import static_extent
 from moa_dialect.passes.terms import (
     Choice,
     ChunkFold,
@@ -568,7 +569,13 @@ class GroupCode(Emitter):
     def _is_vector(self, load: Term) -> bool:
         """Whether the columns of a load that lie next to each other are a vector."""
         axis = self.column_axis(load)
-        return axis in self.vectors and self.is_contiguous(load, axis)
+        if axis not in self.vectors or not self.is_contiguous(load, axis):
+            return False
+        array = load.args[0].kind
+        assert isinstance(array, SSAValue)
+        _, strides = self.place(array)
+        # Every row must begin where a vector may.
+        return all(divides(stride, self.layout.vector) for stride in strides[:-1])
 
     def is_contiguous(self, load: Term, axis: str) -> bool:
         """Whether an axis is the last of an array, whose other strides are known."""
@@ -688,3 +695,21 @@ _CONTRACTED: tuple[type[Operation], ...] = (arith.AddfOp, arith.SubfOp, arith.Mu
 def vector_bytes(type_: VectorType) -> int:
     """The size of a vector."""
     return type_.element_count() * dtype_of(type_.element_type).itemsize
+
+
+def static_number(value: SSAValue) -> int | None:
+    """A number as an integer, None if types do not give it."""
+    owner = value.owner
+    if isinstance(owner, arith.ConstantOp) and isinstance(value.type, IndexType):
+        return int(owner.value.value.data)  # pyright: ignore
+    return static_extent(value)
+
+
+def divides(value: SSAValue, number: int) -> bool:
+    """Whether a number divides an index, as far as its factors tell."""
+    known = static_number(value)
+    if known is not None:
+        return known % number == 0
+    if isinstance(value.owner, arith.MuliOp):
+        return any(divides(operand, number) for operand in value.owner.operands)
+    return False

@@ -47,8 +47,7 @@ def to_groups(lowering: Lowering, op: ComprehensionOp) -> bool:
         axes = list(kernel.axes)
         grid = read_grid(text.data, kernel)
         _emit(lowering, kernel, grid, axes)
-    except (NotATerm, NotLifted) as error:
-        op.attributes["moa.not_lifted"] = StringAttr(str(error))
+    except (NotATerm, NotLifted):
         return False
     return True
 

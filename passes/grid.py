@@ -137,8 +137,14 @@ def parse_grid(text: str, axes: Sequence[str]) -> Grid:
                 f"schedule: threads of folded axes in whole warps, got {text!r}"
             )
         found["warps"] = threads // 32
+        if found["chunk"] % threads:
+            raise CompileError(
+                f"schedule: expected a chunk of a multiple of {threads} threads, "
+                f"got {found['chunk']}"
+            )
     elif not rows:
         raise CompileError(f"schedule: no axis has warps or threads in {text!r}")
+    _check(found, rows)
     return Grid(
         rows,
         found["warps"],
@@ -151,6 +157,33 @@ def parse_grid(text: str, axes: Sequence[str]) -> Grid:
         groups=found.get("groups", 0),
         tier=next((tier for tier in reversed(TIERS) if tier in found), ""),
     )
+
+
+def _check(found: dict[str, int], rows: str) -> None:
+    """Check that the numbers of a schedule are such as there is code for.
+
+    Raises:
+        CompileError: if one is not.
+    """
+    part = found.get("part", found["chunk"])
+    multiples = {"chunk": (found["chunk"], 16), "block of folded indices": (part, 16)}
+    if "mma" in found or "wgmma" in found:
+        multiples["regs"] = (found["regs"], 2)
+    if found["block"] != 1:
+        multiples["block of columns"] = (found["block"], 8)
+    for name, (number, unit) in multiples.items() if rows else ():
+        if number % unit:
+            raise CompileError(
+                f"schedule: expected a {name} of a multiple of {unit}, got {number}"
+            )
+    if found["chunk"] % part:
+        raise CompileError(
+            f"schedule: expected a chunk of whole blocks of {part}, "
+            f"got {found['chunk']}"
+        )
+    for name, most in (("stages", 2), ("warps", 32)):
+        if found[name] > most:
+            raise CompileError(f"schedule: {name} of at most {most}, got {found[name]}")
 
 
 def choose_grid(kernel: Kernel, tier: str) -> Grid | None:

@@ -1,14 +1,14 @@
-// RUN: moa-opt %s -p 'moa-to-dnf,moa-sink,moa-lift{target=nvptx schedule="j=grid,block:8;i=grid,warps:1,regs:1;p=chunk:4,stages:1,mma"},moa-to-gpu' | filecheck %s
+// RUN: moa-opt %s -p 'moa-to-dnf,moa-sink,moa-lift{target=nvptx schedule="j=grid,block:8;i=grid,warps:1,regs:2;p=chunk:16,stages:1,mma"},moa-to-gpu' | filecheck %s
 // RUN: moa-opt %s -p 'moa-to-dnf,moa-sink,moa-lift{target=nvptx tier=portable},moa-to-gpu' | filecheck %s --check-prefix=PORTABLE
 
-// A product of matrices: a group of one warp has 8 rows and 8 columns, and takes four of
+// A product of matrices: a group of one warp has 16 rows and 8 columns, and takes 16 of
 // the summed indices at a time into shared memory, one chunk after the other.
 
 // CHECK-LABEL: func.func @product
 // CHECK:       "gpu.launch"([[GROUPS:%[0-9]+]],
 // CHECK:         [[SHARED:%[0-9]+]] = "gpu.dynamic_shared_memory"()
-// CHECK:         [[RIGHT:%[0-9]+]] = memref.view [[SHARED]]{{.*}} to memref<4x10xf64,
-// CHECK:         [[LEFT:%[0-9]+]] = memref.view [[SHARED]]{{.*}} to memref<8x6xf64,
+// CHECK:         [[RIGHT:%[0-9]+]] = memref.view [[SHARED]]{{.*}} to memref<16x10xf64,
+// CHECK:         [[LEFT:%[0-9]+]] = memref.view [[SHARED]]{{.*}} to memref<16x18xf64,
 // CHECK:         "nvgpu.device_async_copy"([[LEFT]],
 // CHECK:         "nvgpu.device_async_copy"([[RIGHT]],
 // CHECK:         scf.for {{.*}} iter_args({{%[0-9]+}} = {{%[0-9]+}}, [[S0:%[0-9]+]] = {{%[0-9]+}}, [[S1:%[0-9]+]] =

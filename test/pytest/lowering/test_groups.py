@@ -194,6 +194,29 @@ def test_rows_over_all_threads(columns: int):
     check(library.variance, [x], wide.var(-1), launches="threads")
 
 
+def test_rows_that_begin_anywhere() -> None:
+    """Their elements are loaded one by one, in part of an array and in a bias."""
+    x = random(0, 3, 513)
+    wide = x[:, :512].astype(np.float64)
+
+    def part(x: moa.Array) -> moa.Array:
+        return library.logsumexp(moa.take([3, 512], x))
+
+    check(part, [x], np.log(np.exp(wide).sum(-1)), launches="threads")
+
+    def turned(x: moa.Array) -> moa.Array:
+        return moa.transpose(library.softmax(moa.take([3, 512], x)))
+
+    exponentials = np.exp(wide - wide.max(-1, keepdims=True))
+    softmax = exponentials / exponentials.sum(-1, keepdims=True)
+    check(turned, [x], softmax.T, launches="threads")
+    q, k, v = random(1, 1, 9, 16), random(2, 1, 77, 16), random(3, 1, 77, 16)
+    bias = random(4, 9, 77)
+    wanted = weighted(scores(q, k) + bias, v)
+    jit = moa.jit(library.attention, target="cuda", emulate=True)
+    np.testing.assert_allclose(jit(q, k, v, bias=bias), wanted, atol=1e-5)
+
+
 def test_rows_without_a_key_are_zero():
     """The first of the keys that a row sees may be none; its sum is of nothing."""
     arrays = [random(n, 1, 70, 16) for n in range(3)]
@@ -282,6 +305,13 @@ def test_a_schedule_reads_as_it_prints():
         ("i=grid,warps:0", "schedule: warps of at least 1, got 0"),
         ("p=chunk:64", "schedule: no axis has warps or threads in 'p=chunk:64'"),
         ("p=chunk:64,threads:40", "schedule: threads of folded axes in whole warps"),
+        ("p=chunk:100,threads:64", "expected a chunk of a multiple of 64 threads"),
+        ("i=grid,warps:1;p=chunk:24", "a chunk of a multiple of 16, got 24"),
+        ("i=grid,warps:1;p=chunk:48,block:32", "whole blocks of 32, got 48"),
+        ("i=grid,warps:1,regs:1;p=chunk:16,mma", "a regs of a multiple of 2, got 1"),
+        ("j=grid,block:9;i=grid,warps:1;p=chunk:16", "multiple of 8, got 9"),
+        ("i=grid,warps:1;p=chunk:16,stages:3", "stages of at most 2, got 3"),
+        ("i=grid,warps:64;p=chunk:16", "warps of at most 32, got 64"),
     ],
 )
 def test_schedules_that_are_none(text: str, message: str):
