@@ -120,9 +120,12 @@ def integer_at(array: SSAValue, index: Index, r: Reduction) -> SSAValue:
     """
     values = constant_array(array)
     if values is not None:
-        numbers = [number for entry in index if (number := number_of(entry)) is not None]
+        numbers = [n for entry in index if (n := number_of(entry)) is not None]
         if len(numbers) == len(index):
-            is_there = all(map(range.__contains__, map(range, values.shape), numbers))
+            extents = map(range, values.shape)
+            is_there = all(
+                n in there for n, there in zip(numbers, extents, strict=True)
+            )
             return r.number(int(values[tuple(numbers)]) if is_there else 0)
     return cast(r.element(array, index), IndexType(), r.builder)
 
