@@ -18,6 +18,7 @@ index but on folds of the pass. In this order:
 Otherwise the fold stays in a later pass, and the reason is noted.
 """
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownLambdaType=false
 
 from __future__ import annotations
 

@@ -659,19 +659,15 @@ def _storage_error(
 
     def is_stored(fold: Term) -> bool:
         inner = axes.of(fold)
+        if outer and outer.isdisjoint(fold.free):
+            return False  # What no axis around it enters does not stay inside of it.
         # A result holds an array for the comprehension, not for another fold.
-        in_result = inner == list(sunk) and (
-            outer
-            or not (
-                body.op.order is not None
-                or any(fold in set(walk(*other.args)) for other in folds)
-            )
-        )
-        if in_result and fold.type in hosts:
+        is_read = any(fold in set(walk(*other.args)) for other in folds)
+        is_in_order = bool(outer) or body.op.order is None
+        if inner == list(sunk) and fold.type in hosts and is_in_order and not is_read:
             hosts.remove(fold.type)
             return True
-        # What no axis around it enters does not stay inside of it.
-        return len(inner) == 1 and not outer.isdisjoint(fold.free)
+        return bool(outer) and len(inner) == 1
 
     for one in passes:
         if not one.is_cascade:
