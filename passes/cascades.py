@@ -55,6 +55,7 @@ from moa_dialect.passes.transport import (
     NoTransport,
     Pivot,
     Transport,
+    exponential_of,
     find,
     is_bounded,
     pivot_symbols,
@@ -496,62 +497,72 @@ class Derivation:
             }
             ways = [direction_of(pivot, one) for pivot in symbols]
             for factor in (factor for row in transport.moves for factor in row):
-                if not is_bounded(factor.subs(signed), list(symbols.values()), ways):
+                power = exponential_of(factor).subs(signed)
+                if not is_bounded(power, list(symbols.values()), ways):
                     raise NoTransport(
                         f"T = {factor} may be infinite where the accumulator is 0"
                     )
+        # First in the symbols of the transport, then in those of plain data.
+        if not any(
+            self._is_relative(index, body, one, symbols, known)
+            for known in (names, {})
+        ):
+            raise NoTransport("a pivot is not the extreme of the data beside it")
+
+    def _is_relative(
+        self,
+        index: str,
+        body: Term,
+        one: Pass,
+        symbols: dict[Term, Pivot],
+        names: dict[Expression, Term],
+    ) -> bool:
+        """Whether a body does not depend on extremes where data are equal to them."""
+        names = dict(names)
+        known = {pivot: pair.old for pivot, pair in symbols.items()}
         extremes = [
             pivot
             for pivot in symbols
             if any(f.function in _ENDS for f in direct_folds(pivot, one.folds))
         ]
-        if not extremes:
-            return
-        known = {pivot: pair.old for pivot, pair in symbols.items()}
-        others = dict(names)
+        ends = [known[pivot] for pivot in extremes]
 
         def atom(term: Term) -> Expression | None:
-            if contains(term, set(symbols)):
-                return None
-            for name, other in others.items():
+            for name, other in names.items():
                 if other is term:
                     return name
-            if is_understood(term):
+            if contains(term, set(symbols)) or is_understood(term):
                 return None
-            name = symbol(f"y{len(others)}")
-            others[name] = term
+            name = symbol(f"x{len(names)}")
+            names[name] = term
             return name
 
         def express(term: Term) -> Expression:
             return to_sympy(self._flags(term, set(symbols)), known, atom, rounded=True)
 
-        def is_relative(value: Expression, pivots: Sequence[Term]) -> bool:
+        def holds(value: Expression, pivots: Sequence[Term]) -> bool:
             if not pivots:
-                rest = [known[pivot] for pivot in extremes]
-                if value.free_symbols.isdisjoint(rest):
-                    return True
-                return sp.simplify(value).free_symbols.isdisjoint(rest)
+                is_free = value.free_symbols.isdisjoint(ends)
+                return is_free or sp.simplify(value).free_symbols.isdisjoint(ends)
             pivot, *further = pivots
             for data in self._data_below(pivot, index, body, one, set(symbols)):
                 try:
                     end = express(data).replace(sp.Abs, lambda a: a)
                 except NotReal:
                     continue
-                for x in [x for x in end.free_symbols if x in names]:
+                for x in sorted(end.free_symbols & names.keys(), key=str):
                     slope = sp.diff(end, x)
                     if index not in names[x].free or slope == 0 or slope.has(x):
                         continue
                     at = x + (known[pivot] - end) / slope
-                    if is_relative(value.subs(x, sp.expand(at)), further):
+                    if holds(value.subs(x, sp.expand(at)), further):
                         return True
             return False
 
         whole = express(body)
-        if not is_relative(whole, extremes) and not all(
-            is_relative(_depending(term, [known[p] for p in extremes]), extremes)
-            for term in sp.Add.make_args(whole)
-        ):
-            raise NoTransport("a pivot is not the extreme of the data beside it")
+        return holds(whole, extremes) or all(
+            holds(_depending(term, ends), extremes) for term in sp.Add.make_args(whole)
+        )
 
     def _data_below(
         self, pivot: Term, index: str, body: Term, one: Pass, pivots: set[Term]

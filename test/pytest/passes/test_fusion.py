@@ -631,9 +631,22 @@ def relative_to_distances(x: Any) -> Any:
     return moa.reduce("add", moa.exp(x - mean - moa.reduce("max", x - mean)))
 
 
+def relative_to_two(x: Any) -> Any:
+    y = moa.reverse(x)
+    return moa.reduce(
+        "add", moa.exp(x + y - moa.reduce("max", x) - moa.reduce("max", y))
+    )
+
+
+def most_of_weights(x: Any) -> Any:
+    return moa.reduce("max", library.softmax(x))
+
+
 @pytest.mark.parametrize(
     "program",
     [
+        relative_to_two,
+        most_of_weights,
         relative_to_scaled,
         relative_to_scaled_top,
         relative_to_clamped,
