@@ -33,7 +33,8 @@ from moa_dialect.lowering import pairs
 from moa_dialect.lowering.emitter import COMBINE, INDEX, Emitter, NotLifted, neutral
 from moa_dialect.lowering.prefetch import ask
 from moa_dialect.lowering.tiles import Nest, Reduction, Statement, Target
-from moa_dialect.ops.normal_form import AtOp
+from moa_dialect.ops.normal_form import AtOp, InBoundsOp
+from moa_dialect.passes.kernels import static_extent
 from moa_dialect.passes.terms import (
     Choice,
     ChunkFold,
@@ -246,6 +247,8 @@ class VectorCode(Emitter):
             case Computed(operation, properties):
                 if operation is AtOp:
                     return self._load(term, copy, number)
+                if operation is InBoundsOp:
+                    return self._checked(term, dict(properties), copy)
                 if not operation.name.startswith(("arith.", "math.")):
                     raise NotLifted(f"{operation.name} in lanes")
                 args = self._operands(term, copy, number)
@@ -270,6 +273,18 @@ class VectorCode(Emitter):
                 raise AssertionError("a factor of a sum of products, by itself")
             case Choice():
                 raise NotLifted("a choice of which one side is evaluated")
+
+    def _checked(
+        self, term: Term, properties: dict[str, Attribute], copy: int
+    ) -> SSAValue:
+        """An index that comes from data and is checked: of one lane at a time.
+
+        What is read there is staged, lane by lane.
+        """
+        if self.is_vector(term):
+            raise NotLifted("an index that is checked, in all lanes at a time")
+        args = [self.value(arg, copy) for arg in term.args]
+        return self.make(InBoundsOp, args, INDEX, properties)
 
     def _operands(self, term: Term, copy: int, number: int) -> list[SSAValue]:
         is_select = term.computes("arith.select")
@@ -547,6 +562,8 @@ class VectorCode(Emitter):
             lower, upper = self.number(0), self.length
         else:
             function, body = _name(kind), fold.args[2]
+            if checks(body) and not is_some(*fold.args[:2]):
+                raise NotLifted("a check in a fold that may have no index")
             for bound in fold.args[:2]:
                 if self.lanes.axis in bound.free or (
                     self.register is not None and self.register in bound.free
@@ -873,6 +890,20 @@ def coefficient(index: Term, axis: str) -> int | None:
             if number is not None and inner is not None:
                 return int(number) * inner
     return None
+
+
+def checks(term: Term) -> bool:
+    """Whether a term checks an index that comes from data."""
+    return any(inner.computes(InBoundsOp.name) for inner in walk(term))
+
+
+def is_some(lower: Term, upper: Term) -> bool:
+    """Whether bounds are known to have an index between them."""
+    first, last = (
+        static_extent(bound.kind) if isinstance(bound.kind, SSAValue) else bound.number
+        for bound in (lower, upper)
+    )
+    return first is not None and last is not None and first < last
 
 
 def _outermost_folds(term: Term) -> list[Term]:
