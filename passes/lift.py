@@ -416,7 +416,7 @@ def _blocked(kernel: Kernel, lane: str, plain: Schedule) -> list[Schedule]:
     return found
 
 
-_BLOCK = 96
+_BLOCK = 384
 """The most indices of an axis that a task has, with the sums in the second cache."""
 
 _DEEP = 256
