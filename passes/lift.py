@@ -380,6 +380,14 @@ def candidates(
             found.append(plain)
             if has_folds and not kernel.passes and not nominal:
                 found += _blocked(kernel, axis, plain)
+        if not kernel.passes and extent is not None and _is_in_rows(kernel, axis):
+            # Where rows are read once, long pieces of them at a time.
+            one = _schedule(kernel, kernel.hints[axis], most, 1, machine)
+            found += [
+                replace(one, vectors=vectors, registers=1)
+                for vectors in _LONGER
+                if most * vectors * machine.cores <= extent
+            ]
     if kernel.passes:
         longest = max(map(_range_of, kernel.passes))
         most = min(lanes, _power_below(longest))
@@ -392,6 +400,16 @@ def candidates(
     # Where a chunk begins otherwise than the one of another lane, so would its pairs.
     is_even = all(pass_.lower.number == 0 for pass_ in kernel.passes)
     return [replace(s, aligned=True, pairs=s.pairs and is_even) for s in found]
+
+
+def _is_in_rows(kernel: Kernel, axis: str) -> bool:
+    """Whether a kernel has folds, and all that it reads lies in rows along an axis."""
+    found = all_terms(kernel)
+    return any(term.is_fold for term in found) and all(
+        advances(term, axis)
+        for term in found
+        if term.computes(AtOp.name) and axis in term.free
+    )
 
 
 def _blocked(kernel: Kernel, lane: str, plain: Schedule) -> list[Schedule]:
@@ -415,6 +433,9 @@ def _blocked(kernel: Kernel, lane: str, plain: Schedule) -> list[Schedule]:
         )
     return found
 
+
+_LONGER = (8, 16)
+"""How many vectors may be in the lanes where there are sums of one row only."""
 
 _BLOCK = 384
 """The most indices of an axis that a task has, with the sums in the second cache."""
@@ -480,6 +501,7 @@ def choose(
 
     found = candidates(kernel, machine, deterministic)
     best = min(found, key=work, default=None)
+    least = 0.0 if best is None else work(best)
     # With folded axes in the lanes every fold is a pass.
     split_folds(kernel)
     others = [s for s in candidates(kernel, machine, deterministic) if not s.lane]
@@ -487,7 +509,7 @@ def choose(
     if inside is None or best is None:
         return inside or best
     # Should there be one element, others would have all lanes but one in vain.
-    most = _MOST_INSIDE * work(best) if deterministic else work(best)
+    most = _MOST_INSIDE * least if deterministic else least
     return inside if work(inside) < most else best
 
 
