@@ -92,17 +92,22 @@ def test_a_fold_of_chosen_elements(rows: int) -> None:
         run(*arrays)
 
 
-def test_nothing_is_checked_where_a_fold_has_no_index() -> None:
-    def column(x: Any, place: Any) -> Any:
-        return moa.reduce("add", moa.psi(moa.reshape([1], place), moa.transpose(x)))
+def test_a_check_is_made_even_where_a_fold_has_no_index() -> None:
+    """What is checked does not depend on the extent of what is folded."""
 
-    specs = [moa.ArraySpec(("n", 4), np.float32), moa.ArraySpec((), np.int64)]
-    run = moa.jit(column).lower(*specs)
-    x = np.ones((3, 4), np.float32)
-    assert run(x, np.array(3)) == 3
-    assert run(x[:0], np.array(7)) == 0
-    with pytest.raises(IndexRangeError):
-        run(x, np.array(7))
+    def columns(x: Any, places: Any) -> Any:
+        return moa.omega(
+            lambda a, k: moa.reduce("add", moa.psi(moa.reshape([1], k), moa.transpose(a))),
+            (2, 0), x, places,
+        )  # fmt: skip
+
+    specs = [moa.ArraySpec((2, "n", 4), np.float32), moa.ArraySpec((2,), np.int64)]
+    run = moa.jit(columns).lower(*specs)
+    for n in (0, 3):
+        x = np.ones((2, n, 4), np.float32)
+        np.testing.assert_array_equal(run(x, np.array([3, 0])), [n, n])
+        with pytest.raises(IndexRangeError, match="expected less than 4, got 7"):
+            run(x, np.array([1, 7]))
 
 
 def test_losses_of_a_linear_classifier() -> None:
