@@ -183,9 +183,13 @@ def parse_schedule(text: str, axes: Sequence[str]) -> Schedule:
     )
 
 
+_UNKNOWN = 1024
+"""What an extent counts as that types do not give: such rows are long as a rule."""
+
+
 def _nominal(value: SSAValue) -> int:
     found = static_extent(value)
-    return NOMINAL_EXTENT if found is None else found
+    return _UNKNOWN if found is None else found
 
 
 def element_bytes(kernel: Kernel) -> int:
