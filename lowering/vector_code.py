@@ -35,6 +35,7 @@ from moa_dialect.lowering.prefetch import ask
 from moa_dialect.lowering.tiles import Nest, Reduction, Statement, Target
 from moa_dialect.ops.normal_form import AtOp, InBoundsOp
 from moa_dialect.passes.kernels import static_extent
+from moa_dialect.passes.strides import coefficient
 from moa_dialect.passes.terms import (
     Choice,
     ChunkFold,
@@ -426,7 +427,7 @@ class VectorCode(Emitter):
         for index, stride in zip(indices, strides, strict=True):
             value = self.value(index, copy)
             product = value
-            if stride is not self.number(1):
+            if not is_unit(stride):
                 product = self.make(arith.MuliOp, (value, stride), INDEX)
             found = product if found is self.number(0) else self.add(found, product)
         return found
@@ -474,7 +475,7 @@ class VectorCode(Emitter):
         _, strides = self.place(array.kind)
         for index, stride in zip(indices, strides, strict=True):
             if self.lanes.axis in index.free and not (
-                stride is self.number(1) and coefficient(index, self.lanes.axis) == 1
+                is_unit(stride) and coefficient(index, self.lanes.axis) == 1
             ):
                 return False
         return True
@@ -618,7 +619,7 @@ class VectorCode(Emitter):
             array = load.args[0].kind
             assert isinstance(array, SSAValue)
             memory, strides = self.place(array)
-            if strides[-1] is not self.number(1):
+            if not is_unit(strides[-1]):
                 continue
             along = self.index[index] if load.args[-1].kind == index else None
             address = self.address(load, 0)
@@ -873,28 +874,19 @@ def element_of_vector(type_: Attribute) -> Attribute:
     return type_.element_type if isa(type_, VectorType) else type_
 
 
-def coefficient(index: Term, axis: str) -> int | None:
-    """How much an index advances when that of an axis does by one; None if not so."""
-    if axis not in index.free:
-        return 0
-    if isinstance(index.kind, str):
-        return 1
-    if index.computes("arith.addi", "arith.subi"):
-        left, right = (coefficient(arg, axis) for arg in index.args)
-        if left is None or right is None:
-            return None
-        return left + right if index.computes("arith.addi") else left - right
-    if index.computes("arith.muli"):
-        for factor, other in (index.args, index.args[::-1]):
-            number, inner = factor.number, coefficient(other, axis)
-            if number is not None and inner is not None:
-                return int(number) * inner
-    return None
-
-
 def checks(term: Term) -> bool:
     """Whether a term checks an index that comes from data."""
     return any(inner.computes(InBoundsOp.name) for inner in walk(term))
+
+
+def is_unit(stride: SSAValue) -> bool:
+    """Whether a stride is 1: all axes after its own are of extent 1, or there is none."""
+    if isinstance(stride.owner, arith.MuliOp):
+        return all(is_unit(factor) for factor in stride.owner.operands)
+    if isinstance(stride.owner, arith.ConstantOp):
+        value = stride.owner.value
+        return isinstance(value, IntegerAttr) and value.value.data == 1
+    return static_extent(stride) == 1
 
 
 def is_some(lower: Term, upper: Term) -> bool:

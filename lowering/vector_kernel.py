@@ -29,7 +29,7 @@ from moa_dialect.lowering.vector_code import (
     Lanes,
     NotLifted,
     VectorCode,
-    coefficient,
+    is_unit,
 )
 from moa_dialect.ops.normal_form import AtOp
 from moa_dialect.passes.kernels import (
@@ -38,6 +38,7 @@ from moa_dialect.passes.kernels import (
     static_extent,
 )
 from moa_dialect.passes.lift import TILE_BYTES, Schedule
+from moa_dialect.passes.strides import coefficient
 from moa_dialect.passes.terms import (
     ChunkFold,
     Computed,
@@ -606,7 +607,7 @@ class KernelCode:
         for index, stride in zip(indices, strides, strict=True):
             if axis not in index.free:
                 continue
-            if stride is not self.number(1) or coefficient(index, axis) != 1:
+            if not is_unit(stride) or coefficient(index, axis) != 1:
                 return False
             found = True
         return found

@@ -25,6 +25,7 @@ from moa_dialect.lowering.vector_code import (
     Buffer,
     Lanes,
     NotLifted,
+    is_unit,
 )
 from moa_dialect.lowering.vector_kernel import KernelCode, Range
 from moa_dialect.lowering.vector_passes import contracts
@@ -63,7 +64,7 @@ class Outputs:
         *others, lane = axes
         for output in outputs:
             _, strides = self.kernel.outputs[output.number]
-            if strides[-1] is not self.number(1):
+            if not is_unit(strides[-1]):
                 raise NotLifted("rows whose elements do not lie next to each other")
         size = self.kernel.static(lane)
         outer = code.lanes
@@ -218,7 +219,7 @@ class Outputs:
         if code.scalar_lane is not None:
             return True
         axes = (*self.kernel.kernel.axes, *output.axes)
-        return strides[axes.index(code.lanes.axis)] is self.number(1)
+        return is_unit(strides[axes.index(code.lanes.axis)])
 
     def _address(
         self, output: Output, lane: SSAValue, copy: int
@@ -246,7 +247,7 @@ class Outputs:
         rank = len(kernel.kernel.axes)
         along = ""
         for axis, stride in zip(output.axes, strides[rank:], strict=True):
-            if stride is self.number(1) and sizes[axis] >= count:
+            if is_unit(stride) and sizes[axis] >= count:
                 along = axis
         others = [axis for axis in buffer.axes if axis != along]
         skip = kernel.skip

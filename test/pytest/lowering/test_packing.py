@@ -19,6 +19,7 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.dialects.memref import AllocaOp
 
 import moa_dialect as moa
+from moa_dialect.errors import CompileError
 from moa_dialect.lowering.engine import entries, kernel_of
 from moa_dialect.lowering.pipelines import FUSING
 from moa_dialect.passes.infer_shapes import functions_of
@@ -37,17 +38,21 @@ def matrices(m: int, k: int, n: int, dtype: Any = np.float64) -> list[np.ndarray
     return [random.standard_normal(shape).astype(dtype) for shape in ((m, k), (k, n))]
 
 
-def lifted(arrays: list[np.ndarray], schedule: str) -> ModuleOp:
-    """A product in vectors under a schedule."""
-    module = moa.jit(product).lower(*arrays).module("fused")
+def lifted(
+    arrays: list[np.ndarray], schedule: str, program: Callable[..., Any] = product
+) -> ModuleOp:
+    """A program of two arrays in vectors under a schedule."""
+    module = moa.jit(program).lower(*arrays).module("fused")
     LiftPass(schedule).apply(Context(), module)
     FUSING["target"][1].apply(Context(), module)
     assert any(op.name == "scf.parallel" for op in module.walk())
     return module
 
 
-def vectorized(arrays: list[np.ndarray], schedule: str) -> Callable[..., Any]:
-    module = lifted(arrays, schedule)
+def vectorized(
+    arrays: list[np.ndarray], schedule: str, program: Callable[..., Any] = product
+) -> Callable[..., Any]:
+    module = lifted(arrays, schedule, program)
     for pass_ in FUSING["target"][2:]:
         pass_.apply(Context(), module)
     return kernel_of(module, entries(module)[0])
@@ -119,3 +124,43 @@ def test_schedules_of_products_with_a_vector(
     (comprehension,) = comprehensions(function)
     kernel = read_kernel(comprehension, function)
     assert str(choose(kernel, MACHINES["avx512"])) == schedule
+
+
+def sum_with_transposed(a: Any, b: Any) -> Any:
+    return a + moa.transpose(b)
+
+
+SQUARES = "i=procs,block:4;j=procs,regs:2,lanes:4"
+
+
+@pytest.mark.parametrize("schedule", ["auto", SQUARES])
+@settings(max_examples=20, deadline=None)
+@given(
+    m=st.sampled_from([4, 5, 7, 8, 9, 16, 17, 33]),
+    n=st.sampled_from([1, 3, 4, 7, 8, 9, 16, 17, 33]),
+    dtype=st.sampled_from([np.float32, np.float64, np.int32]),
+)
+def test_axes_that_change_places(schedule: str, m: int, n: int, dtype: Any) -> None:
+    """Squares are turned in registers, also where the last ones overlap."""
+    a = np.arange(m * n).reshape(m, n).astype(dtype)
+    b = (7 * a.T).copy()
+    found = vectorized([a, b], schedule, sum_with_transposed)(a, b)
+    np.testing.assert_array_equal(found, a + b.T)
+
+
+def test_strided_lanes_are_refused_unless_they_are_allowed() -> None:
+    a, b = np.zeros((64, 80), np.float32), np.zeros((80, 64), np.float32)
+    strided = "j=procs,regs:1,lanes:16"
+    message = r"lanes of %b\[%j, %i\] along j lie 64 apart, not 1.*16 loads"
+    with pytest.raises(CompileError, match=message):
+        lifted([a, b], strided, sum_with_transposed)
+    module = moa.jit(sum_with_transposed).lower(a, b).module("fused")
+    LiftPass(strided, strided=True).apply(Context(), module)
+    lifted([a, b], SQUARES, sum_with_transposed)
+
+
+def test_products_are_not_summed_along_strided_lanes() -> None:
+    """The sum's own index is a row apart in the right operand."""
+    message = r"lanes of %b\[%p, %j\] along p lie 24 apart.*where i=procs,block:"
+    with pytest.raises(CompileError, match=message):
+        lifted(matrices(16, 40, 24), "p=chunk:2,block:1,regs:1,lanes:8")
