@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from xdsl.context import Context
-from xdsl.dialects import memref, vector
-from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects import vector
+from xdsl.dialects.builtin import MemRefType, ModuleOp
 from xdsl.dialects.memref import AllocaOp
 
 import moa_dialect as moa
@@ -103,7 +103,7 @@ def test_rows_are_packed_where_they_are_read_often() -> None:
     assert sorted(
         tuple(d.data for d in tile.memref.type.shape.data)
         for tile in tiles
-        if isinstance(tile.memref.type, memref.MemRefType)
+        if isinstance(tile.memref.type, MemRefType)
     ) == [(8, 8), (9, 8)]
 
 
