@@ -33,7 +33,9 @@ from moa_dialect.lowering import pairs
 from moa_dialect.lowering.emitter import COMBINE, INDEX, Emitter, NotLifted, neutral
 from moa_dialect.lowering.prefetch import ask
 from moa_dialect.lowering.tiles import Nest, Reduction, Statement, Target
-from moa_dialect.ops.normal_form import AtOp
+from moa_dialect.ops.normal_form import AtOp, InBoundsOp
+from moa_dialect.passes.kernels import static_extent
+from moa_dialect.passes.strides import coefficient
 from moa_dialect.passes.terms import (
     Choice,
     ChunkFold,
@@ -246,6 +248,8 @@ class VectorCode(Emitter):
             case Computed(operation, properties):
                 if operation is AtOp:
                     return self._load(term, copy, number)
+                if operation is InBoundsOp:
+                    return self._checked(term, dict(properties), copy)
                 if not operation.name.startswith(("arith.", "math.")):
                     raise NotLifted(f"{operation.name} in lanes")
                 args = self._operands(term, copy, number)
@@ -270,6 +274,18 @@ class VectorCode(Emitter):
                 raise AssertionError("a factor of a sum of products, by itself")
             case Choice():
                 raise NotLifted("a choice of which one side is evaluated")
+
+    def _checked(
+        self, term: Term, properties: dict[str, Attribute], copy: int
+    ) -> SSAValue:
+        """An index that comes from data and is checked: of one lane at a time.
+
+        What is read there is staged, lane by lane.
+        """
+        if self.is_vector(term):
+            raise NotLifted("an index that is checked, in all lanes at a time")
+        args = [self.value(arg, copy) for arg in term.args]
+        return self.make(InBoundsOp, args, INDEX, properties)
 
     def _operands(self, term: Term, copy: int, number: int) -> list[SSAValue]:
         is_select = term.computes("arith.select")
@@ -411,7 +427,7 @@ class VectorCode(Emitter):
         for index, stride in zip(indices, strides, strict=True):
             value = self.value(index, copy)
             product = value
-            if stride is not self.number(1):
+            if not is_unit(stride):
                 product = self.make(arith.MuliOp, (value, stride), INDEX)
             found = product if found is self.number(0) else self.add(found, product)
         return found
@@ -459,7 +475,7 @@ class VectorCode(Emitter):
         _, strides = self.place(array.kind)
         for index, stride in zip(indices, strides, strict=True):
             if self.lanes.axis in index.free and not (
-                stride is self.number(1) and coefficient(index, self.lanes.axis) == 1
+                is_unit(stride) and coefficient(index, self.lanes.axis) == 1
             ):
                 return False
         return True
@@ -547,6 +563,8 @@ class VectorCode(Emitter):
             lower, upper = self.number(0), self.length
         else:
             function, body = _name(kind), fold.args[2]
+            if checks(body) and not is_some(*fold.args[:2]):
+                raise NotLifted("a check in a fold that may have no index")
             for bound in fold.args[:2]:
                 if self.lanes.axis in bound.free or (
                     self.register is not None and self.register in bound.free
@@ -601,7 +619,7 @@ class VectorCode(Emitter):
             array = load.args[0].kind
             assert isinstance(array, SSAValue)
             memory, strides = self.place(array)
-            if strides[-1] is not self.number(1):
+            if not is_unit(strides[-1]):
                 continue
             along = self.index[index] if load.args[-1].kind == index else None
             address = self.address(load, 0)
@@ -859,23 +877,28 @@ def element_of_vector(type_: Attribute) -> Attribute:
     return type_.element_type if isa(type_, VectorType) else type_
 
 
-def coefficient(index: Term, axis: str) -> int | None:
-    """How much an index advances when that of an axis does by one; None if not so."""
-    if axis not in index.free:
-        return 0
-    if isinstance(index.kind, str):
-        return 1
-    if index.computes("arith.addi", "arith.subi"):
-        left, right = (coefficient(arg, axis) for arg in index.args)
-        if left is None or right is None:
-            return None
-        return left + right if index.computes("arith.addi") else left - right
-    if index.computes("arith.muli"):
-        for factor, other in (index.args, index.args[::-1]):
-            number, inner = factor.number, coefficient(other, axis)
-            if number is not None and inner is not None:
-                return int(number) * inner
-    return None
+def checks(term: Term) -> bool:
+    """Whether a term checks an index that comes from data."""
+    return any(inner.computes(InBoundsOp.name) for inner in walk(term))
+
+
+def is_unit(stride: SSAValue) -> bool:
+    """Whether a stride is 1: the axes after its own are of extent 1, or there is none."""
+    if isinstance(stride.owner, arith.MuliOp):
+        return all(is_unit(factor) for factor in stride.owner.operands)
+    if isinstance(stride.owner, arith.ConstantOp):
+        value = stride.owner.value
+        return isinstance(value, IntegerAttr) and value.value.data == 1
+    return static_extent(stride) == 1
+
+
+def is_some(lower: Term, upper: Term) -> bool:
+    """Whether bounds are known to have an index between them."""
+    first, last = (
+        static_extent(bound.kind) if isinstance(bound.kind, SSAValue) else bound.number
+        for bound in (lower, upper)
+    )
+    return first is not None and last is not None and first < last
 
 
 def _outermost_folds(term: Term) -> list[Term]:

@@ -29,7 +29,7 @@ from moa_dialect.lowering.vector_code import (
     Lanes,
     NotLifted,
     VectorCode,
-    coefficient,
+    is_unit,
 )
 from moa_dialect.ops.normal_form import AtOp
 from moa_dialect.passes.kernels import (
@@ -38,6 +38,7 @@ from moa_dialect.passes.kernels import (
     static_extent,
 )
 from moa_dialect.passes.lift import TILE_BYTES, Schedule
+from moa_dialect.passes.strides import coefficient
 from moa_dialect.passes.terms import (
     ChunkFold,
     Computed,
@@ -50,6 +51,10 @@ from moa_dialect.passes.terms import (
 from moa_dialect.types import dtype_of, memory_element
 
 INDEX = IndexType()
+
+
+_OFTEN = 4
+"""So many times rows of lanes must be read to be put next to each other first."""
 
 
 @dataclass
@@ -309,6 +314,7 @@ class KernelCode:
         made: dict[Hashable, Staged] = {}
         known = dict(axes)
         folded: set[str] = set()
+        around: tuple[str, ...] = ()
         done: dict[Hashable, Term] = {}
 
         def visit(term: Term) -> Term:
@@ -318,6 +324,7 @@ class KernelCode:
                 term,
                 frozenset(item for item in known.items() if item[0] in term.free),
                 frozenset(folded & term.free),
+                around,
             )
             if key not in done:
                 done[key] = staged(term)
@@ -346,19 +353,37 @@ class KernelCode:
                 isinstance(kind, Computed)
                 and kind.operation is AtOp
                 and self.code.is_vector(term)
-                and not self.code.is_contiguous(term)
             ):
-                return self._staged(term, known, made, tag)
+                if not self.code.is_contiguous(term):
+                    return self._staged(term, known, made, tag)
+                rows = prod(axes[axis] for axis in around if axis not in term.free)
+                if self._is_packed(term, rows, folded, known):
+                    return self._staged(term, known, made, tag)
             if term.computes(arith.ExtFOp.name) and term.args[0].computes(AtOp.name):
                 found = self._extended(term, folded, known, made, tag)
                 if found is not None:
                     return found
             return self.kernel.terms.remake(term, [visit(arg) for arg in term.args])
 
-        found = [
-            Statement(s.name, s.axes, visit(s.value), s.target) for s in statements
-        ]
+        found: list[Statement] = []
+        for s in statements:
+            around = s.axes
+            found.append(Statement(s.name, s.axes, visit(s.value), s.target))
         return found, list(made.values())
+
+    def _is_packed(
+        self, load: Term, rows: int, folded: set[str], known: Mapping[str, int]
+    ) -> bool:
+        """Whether rows of lanes are put next to each other, since they are read often.
+
+        In the array they are a row apart: in as many pages, and where a row's length is
+        a power of 2, in few sets of the caches.
+        """
+        return (
+            rows >= _OFTEN * self.schedule.registers
+            and bool(load.free & folded)
+            and self._fits(load, known, load.type, "")
+        )
 
     def _fold_size(self, fold: Term) -> int | None:
         """How many indices a fold has, if it starts from 0."""
@@ -522,7 +547,7 @@ class KernelCode:
             fill_extended(self, staged, range_of)
             return
         along = ""
-        if load.type == memory_element(load.type):
+        if load.type == memory_element(load.type) and not code.is_contiguous(load):
             count = code.lanes.lanes
             for axis in staged.axes:
                 if self.advances(load, axis) and range_of(axis).size >= count:
@@ -531,7 +556,10 @@ class KernelCode:
 
         def inner() -> None:
             if not along:
-                self._copy_lanes(load, buffer)
+                if code.is_contiguous(load):
+                    self._copy_vectors(load, buffer)
+                else:
+                    self._copy_lanes(load, buffer)
                 return
             whole = self._turn(load, buffer, along, range_of(along))
             axis = range_of(along)
@@ -579,10 +607,19 @@ class KernelCode:
         for index, stride in zip(indices, strides, strict=True):
             if axis not in index.free:
                 continue
-            if stride is not self.number(1) or coefficient(index, axis) != 1:
+            if not is_unit(stride) or coefficient(index, axis) != 1:
                 return False
             found = True
         return found
+
+    def _copy_vectors(self, load: Term, buffer: Buffer) -> None:
+        """Copy the elements of all lanes, which lie next to each other."""
+        code = self.code
+        indices = [code.local[axis] for axis in buffer.axes]
+        for number in range(code.lanes.vectors):
+            value = code.extended(code.value(load, 0, number), buffer)
+            lane = self.number(number * code.lanes.lanes)
+            code.store(value, buffer.memory, [*indices, lane])
 
     def _copy_lanes(self, load: Term, buffer: Buffer) -> None:
         """Copy the elements of all lanes, one by one."""

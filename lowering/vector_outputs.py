@@ -25,6 +25,7 @@ from moa_dialect.lowering.vector_code import (
     Buffer,
     Lanes,
     NotLifted,
+    is_unit,
 )
 from moa_dialect.lowering.vector_kernel import KernelCode, Range
 from moa_dialect.lowering.vector_passes import contracts
@@ -61,28 +62,64 @@ class Outputs:
                 self._group(axes, outputs)
             return
         *others, lane = axes
-        size = self.kernel.static(lane)
-        if size is None:
-            raise NotLifted("rows of an extent that types do not give")
         for output in outputs:
             _, strides = self.kernel.outputs[output.number]
-            if strides[-1] is not self.number(1):
+            if not is_unit(strides[-1]):
                 raise NotLifted("rows whose elements do not lie next to each other")
-        if not size:
-            return
-        lanes = min(schedule.lanes, 1 << (size.bit_length() - 1))
-        vectors = max(1, min(schedule.vectors, size // lanes))
+        size = self.kernel.static(lane)
+        outer = code.lanes
+        if size is None:
+            extent = self.kernel.extent(lane)
+            for part in self._parts(extent):
+                self._blocks(lane, *part, extent, tuple(others), outputs)
+        elif size:
+            lanes = min(schedule.lanes, 1 << (size.bit_length() - 1))
+            vectors = max(1, min(schedule.vectors, size // lanes))
+            end = self.number(size)
+            self._blocks(
+                lane, self.number(0), end, lanes, vectors, end, tuple(others), outputs
+            )
+        code.lanes = outer
+
+    def _parts(self, extent: SSAValue) -> list[tuple[SSAValue, SSAValue, int, int]]:
+        """How a row of any extent is cut: first, end, lanes and vectors of each part.
+
+        Whole blocks come first, then single vectors, of which the last one is shifted
+        back to end with the row; and where the row has not as many elements as a vector
+        has lanes, all of it one by one.
+        """
+        code, schedule = self.code, self.kernel.schedule
+        lanes, vectors = schedule.lanes, schedule.vectors
+        zero, width = self.number(0), lanes * vectors
+        whole = code.mul(code.div(extent, width), width)
+        is_long = code.emit(arith.CmpiOp(extent, self.number(lanes), "sge"))
+        end = code.emit(arith.SelectOp(is_long, extent, whole))
+        short = code.emit(arith.SelectOp(is_long, zero, extent))
+        parts = [(zero, whole, lanes, vectors), (whole, end, lanes, 1)]
+        return [*parts, (zero, short, 1, 1)] if lanes > 1 else parts
+
+    def _blocks(
+        self,
+        lane: str,
+        first: SSAValue,
+        end: SSAValue,
+        lanes: int,
+        vectors: int,
+        extent: SSAValue,
+        others: tuple[str, ...],
+        outputs: Sequence[Output],
+    ) -> None:
+        """A loop over blocks of a row axis, which lies in the lanes."""
+        code = self.code
         width = lanes * vectors
 
         def block(index: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
-            base = code.min(index, size - width)
+            base = code.min(index, code.sub(extent, width))
             code.lanes = Lanes(lane, base, lanes, vectors)
-            self._group(tuple(others), outputs)
+            self._group(others, outputs)
             return []
 
-        outer = code.lanes
-        code.loop(self.number(0), self.number(size), width, [], block)
-        code.lanes = outer
+        code.loop(first, end, width, [], block)
 
     def _group(self, axes: tuple[str, ...], outputs: Sequence[Output]) -> None:
         kernel, code = self.kernel, self.code
@@ -182,7 +219,7 @@ class Outputs:
         if code.scalar_lane is not None:
             return True
         axes = (*self.kernel.kernel.axes, *output.axes)
-        return strides[axes.index(code.lanes.axis)] is self.number(1)
+        return is_unit(strides[axes.index(code.lanes.axis)])
 
     def _address(
         self, output: Output, lane: SSAValue, copy: int
@@ -210,7 +247,7 @@ class Outputs:
         rank = len(kernel.kernel.axes)
         along = ""
         for axis, stride in zip(output.axes, strides[rank:], strict=True):
-            if stride is self.number(1) and sizes[axis] >= count:
+            if is_unit(stride) and sizes[axis] >= count:
                 along = axis
         others = [axis for axis in buffer.axes if axis != along]
         skip = kernel.skip

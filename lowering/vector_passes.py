@@ -40,7 +40,9 @@ from moa_dialect.lowering.vector_code import (
     NotLifted,
     Values,
     VectorCode,
+    checks,
     element_of_vector,
+    is_some,
 )
 from moa_dialect.lowering.vector_kernel import KernelCode, Range, Staged
 from moa_dialect.passes.kernels import (
@@ -87,6 +89,10 @@ class PassCode:
         keeps = self.kernel.schedule.aligned and any(self.differs)
         chunk = Chunk(code.terms, self._axes(), self._count_axes(), keeps)
         statements = chunk.statements(pass_)
+        if any(checks(s.value) for s in statements) and (
+            any(self.differs) or not is_some(pass_.lower, pass_.upper)
+        ):
+            raise NotLifted("a check in a pass that may have no index, or not all")
         tile_axes = self._tile_axes()
         statements, staged = self.kernel.stage(statements, tile_axes, f"s{pass_.index}")
         statements = materialize(code.terms, statements, list(tile_axes), pass_.index)

@@ -16,6 +16,7 @@ from math import ceil, prod
 from xdsl.context import Context
 from xdsl.dialects import arith
 from xdsl.dialects.builtin import ModuleOp, StringAttr
+from xdsl.dialects.func import FuncOp
 from xdsl.ir import SSAValue
 from xdsl.passes import ModulePass
 
@@ -27,6 +28,7 @@ from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.kernels import (
     SCHEDULE,
     Kernel,
+    Output,
     Pass,
     all_terms,
     read_kernel,
@@ -36,6 +38,13 @@ from moa_dialect.passes.kernels import (
 from moa_dialect.passes.machine import Machine, machine_named
 from moa_dialect.passes.rebuild import comprehensions
 from moa_dialect.passes.share_rows import find_shared, share_rows
+from moa_dialect.passes.strides import (
+    advances,
+    is_affine,
+    spelled,
+    step,
+    turning_axis,
+)
 from moa_dialect.passes.terms import (
     Computed,
     Folded,
@@ -183,9 +192,13 @@ def parse_schedule(text: str, axes: Sequence[str]) -> Schedule:
     )
 
 
+_UNKNOWN = 1024
+"""What an extent counts as that types do not give: such rows are long as a rule."""
+
+
 def _nominal(value: SSAValue) -> int:
     found = static_extent(value)
-    return NOMINAL_EXTENT if found is None else found
+    return _UNKNOWN if found is None else found
 
 
 def element_bytes(kernel: Kernel) -> int:
@@ -224,6 +237,7 @@ class _Count:
         shared: an axis of which several indices share what does not depend on it.
         registers: how many.
         vectors: how many vectors the lanes are.
+        lanes: how many lanes one has.
     """
 
     kernel: Kernel
@@ -232,6 +246,7 @@ class _Count:
     shared: str = ""
     registers: int = 1
     vectors: int = 4
+    lanes: int = 16
     seen: set[Term] = field(default_factory=set[Term])
     total: float = 0.0
 
@@ -241,8 +256,8 @@ class _Count:
             return
         self.seen.add(term)
         if isinstance(term.kind, Folded):
-            before = dict(self.extents)
-            self.extents[term.kind.index] = _length_of_fold(term)
+            before = self.extents
+            self.extents = before | {term.kind.index: _length_of_fold(term)}
             self.add(term.args[2])
             # An accumulation waits for the one before, unless there are others.
             waiting = max(1.0, 8 / (self.vectors * self.registers))
@@ -267,7 +282,11 @@ class _Count:
         if name == AtOp.name:
             if self.lane not in term.free:
                 return 0.5 / self.vectors  # One broadcast for all vectors.
-            return 0.5 if advances(term, self.lane) else 0.5 + _SHUFFLES
+            if advances(term, self.lane):
+                return 0.5
+            grid = {*self.kernel.axes, self.lane} - {self.shared}
+            # What cannot be turned is read one by one.
+            return 0.5 + (_SHUFFLES if turning_axis(term, grid) else self.lanes)
         if name == arith.DivfOp.name:
             return _DIVISION
         if name == arith.MulfOp.name:
@@ -283,16 +302,6 @@ def _length_of_fold(term: Term) -> int:
     if number is None and isinstance(upper, SSAValue):
         number = _nominal(upper)
     return int(number or NOMINAL_EXTENT)
-
-
-def advances(load: Term, lane: str) -> bool:
-    """Whether the addresses of a load advance by one with an axis, in row-major."""
-    *others, last = load.args[1:]
-    if any(lane in index.free for index in others):
-        return False
-    return last.kind == lane or (
-        last.computes("arith.addi") and any(arg.kind == lane for arg in last.args)
-    )
 
 
 def vector_operations(
@@ -321,7 +330,13 @@ def vector_operations(
         many = _range_of(pass_)
         if not name:
             many = ceil(many / width)
-        count = _Count(kernel, name or pass_.index, {pass_.index: many, **rows})
+        count = _Count(
+            kernel,
+            name or pass_.index,
+            {pass_.index: many, **rows},
+            vectors=vectors,
+            lanes=schedule.lanes,
+        )
         for accumulator in pass_.accumulators:
             count.add(accumulator.part)
             count.total += many * prod(rows[axis] for axis in accumulator.axes)
@@ -338,16 +353,33 @@ def vector_operations(
         if shared:
             extents_of[shared] = schedule.block
             registers = schedule.registers
-        count = _Count(kernel, lane, extents_of, shared, registers, vectors)
+        count = _Count(
+            kernel, lane, extents_of, shared, registers, vectors, schedule.lanes
+        )
         count.add(output.value)
         is_vector = bool(lane)
-        each += (count.total + prod(extents_of.values())) * (
-            vectors if is_vector else 1
-        )
+        stores = prod(extents_of.values())
+        if name and (last := _last_axis(kernel, output)) not in ("", name):
+            stores *= 1 + (_SHUFFLES if last in output.axes else schedule.lanes)
+        each += (count.total + stores) * (vectors if is_vector else 1)
     cores = 1 if nominal else machine.cores
     rounds = ceil(tasks / cores) * cores
     # A broadcast serves as many operations as there are vectors.
     return rounds * each * (1 + 0.02 / vectors)
+
+
+def _last_axis(kernel: Kernel, output: Output) -> str:
+    """The axis along which the elements of a result lie next to each other.
+
+    It is empty if axes are made of others, or there is none.
+    """
+    if kernel.origins:
+        return ""
+    axes = [*kernel.axes, *output.axes]
+    places = kernel.op.positions(len(axes))
+    return next(
+        (a for a, k in zip(axes, places, strict=False) if k == len(axes) - 1), ""
+    )
 
 
 def _range_of(pass_: Pass) -> int:
@@ -377,9 +409,21 @@ def candidates(
             if vectors > 1 and extent is not None and most * vectors > extent:
                 break
             plain = _schedule(kernel, kernel.hints[axis], most, vectors, machine)
-            found.append(plain)
+            if kernel.passes or _has_room(kernel, axis, plain):
+                found.append(plain)
             if has_folds and not kernel.passes and not nominal:
                 found += _blocked(kernel, axis, plain)
+            is_plain = not has_folds and not kernel.passes and not nominal
+            if is_plain and vectors == 1:
+                found += _squares(kernel, axis, plain)
+        if not kernel.passes and extent is not None and _is_in_rows(kernel, axis):
+            # Where rows are read once, long pieces of them at a time.
+            one = _schedule(kernel, kernel.hints[axis], most, 1, machine)
+            found += [
+                replace(one, vectors=vectors, registers=1)
+                for vectors in _LONGER
+                if most * vectors * machine.cores <= extent
+            ]
     if kernel.passes:
         longest = max(map(_range_of, kernel.passes))
         most = min(lanes, _power_below(longest))
@@ -392,6 +436,46 @@ def candidates(
     # Where a chunk begins otherwise than the one of another lane, so would its pairs.
     is_even = all(pass_.lower.number == 0 for pass_ in kernel.passes)
     return [replace(s, aligned=True, pairs=s.pairs and is_even) for s in found]
+
+
+def _has_room(kernel: Kernel, lane: str, schedule: Schedule) -> bool:
+    """Whether what a kernel without passes turns fits into tiles: whole folds do."""
+    folds = {
+        term.kind.index: _static_length(term)
+        for term in all_terms(kernel)
+        if isinstance(term.kind, Folded)
+    }
+    for term in all_terms(kernel):
+        if not term.computes(AtOp.name) or lane not in term.free:
+            continue
+        if advances(term, lane):
+            continue
+        lengths = [folds.get(axis, 1) for axis in term.free]
+        if 0 in lengths:
+            return False
+        size = prod(lengths) * schedule.width * element_bytes(kernel)
+        if size > TILE_BYTES:
+            return False
+    return True
+
+
+def _static_length(fold: Term) -> int:
+    """How many indices a fold from 0 has, 0 if types do not give it."""
+    lower, upper = fold.args[:2]
+    number = upper.number
+    if number is None and isinstance(upper.kind, SSAValue):
+        number = static_extent(upper.kind)
+    return int(number) if lower.number == 0 and number is not None else 0
+
+
+def _is_in_rows(kernel: Kernel, axis: str) -> bool:
+    """Whether a kernel has folds, and all that it reads lies in rows along an axis."""
+    found = all_terms(kernel)
+    return any(term.is_fold for term in found) and all(
+        advances(term, axis)
+        for term in found
+        if term.computes(AtOp.name) and axis in term.free
+    )
 
 
 def _blocked(kernel: Kernel, lane: str, plain: Schedule) -> list[Schedule]:
@@ -416,11 +500,33 @@ def _blocked(kernel: Kernel, lane: str, plain: Schedule) -> list[Schedule]:
     return found
 
 
-_BLOCK = 96
+def _squares(kernel: Kernel, lane: str, plain: Schedule) -> list[Schedule]:
+    """The schedules in which a task turns squares, as where axes change places."""
+    loads = [term for term in all_terms(kernel) if term.computes(AtOp.name)]
+    strided = [t for t in loads if lane in t.free and not advances(t, lane)]
+    found: list[Schedule] = []
+    for axis in kernel.axes:
+        extent = static_extent(kernel.extents[axis])
+        if axis == lane or extent is None or extent < plain.lanes:
+            continue
+        if any(advances(term, axis) for term in strided):
+            name = kernel.hints[axis]
+            found.append(replace(plain, blocked=name, block=plain.lanes))
+    return found
+
+
+_LONGER = (8, 16)
+"""How many vectors may be in the lanes where there are sums of one row only."""
+
+_BLOCK = 384
 """The most indices of an axis that a task has, with the sums in the second cache."""
 
 _DEEP = 256
 """How many indices of a folded axis are summed before sums go back to memory."""
+
+
+_STREAMS_READ = 12
+"""How many rows are read side by side at most: the ways of a first-level cache."""
 
 
 def _power_below(number: int) -> int:
@@ -437,7 +543,7 @@ def _schedule(
     the lanes and one for the broadcast: v r + v + 1 registers.
     """
     registers = max(1, (machine.registers - 1 - vectors) // vectors)
-    registers = {29: 24, 14: 12, 9: 8}.get(registers, registers)
+    registers = min({9: 8}.get(registers, registers), _STREAMS_READ)
     width = lanes * vectors * element_bytes(kernel)
     longest = max(map(_range_of, kernel.passes), default=1)
     if lane:
@@ -480,6 +586,7 @@ def choose(
 
     found = candidates(kernel, machine, deterministic)
     best = min(found, key=work, default=None)
+    least = 0.0 if best is None else work(best)
     # With folded axes in the lanes every fold is a pass.
     split_folds(kernel)
     others = [s for s in candidates(kernel, machine, deterministic) if not s.lane]
@@ -487,7 +594,7 @@ def choose(
     if inside is None or best is None:
         return inside or best
     # Should there be one element, others would have all lanes but one in vain.
-    most = _MOST_INSIDE * work(best) if deterministic else work(best)
+    most = _MOST_INSIDE * least if deterministic else least
     return inside if work(inside) < most else best
 
 
@@ -529,6 +636,99 @@ def choose_shared(kernel: Kernel, machine: Machine) -> Schedule | None:
     return replace(schedule, registers=registers, chunk=_LONG, ahead=True)
 
 
+def strided_loads(kernel: Kernel, schedule: Schedule) -> list[tuple[Term, str]]:
+    """The loads whose lanes lie a fixed step apart that is not 1, with no turn.
+
+    Each with the axis in the lanes. There is a turn where the load depends on an axis
+    of a tile besides, along which its addresses advance by 1: then squares are read
+    along that and transposed in registers.
+
+    Args:
+        kernel: the kernel; its folds are passes, if folded axes are in the lanes.
+        schedule: the schedule.
+    """
+    lane, blocked = kernel.named(schedule.lane), kernel.named(schedule.blocked)
+    grid = {axis for axis in kernel.axes if axis != blocked}
+    places: list[tuple[str, list[Term]]] = []
+    for pass_ in kernel.passes:
+        parts = [a.part for a in pass_.accumulators]
+        places.append((lane or pass_.index, parts))
+    for output in kernel.outputs:
+        along = lane or (output.axes[-1] if output.axes else "")
+        places.append((along, [output.value]))
+    found: dict[tuple[Term, str], None] = {}
+    for axis, roots in places:
+        for term in walk(*roots):
+            if (
+                term.computes(AtOp.name)
+                and axis in term.free
+                and is_affine(term, axis)
+                and not advances(term, axis)
+                and turning_axis(term, {*grid, axis}) is None
+            ):
+                found[term, axis] = None
+    return list(found)
+
+
+def strided_stores(kernel: Kernel, schedule: Schedule) -> list[Output]:
+    """The results whose lanes do not lie next to each other, with no turn."""
+    lane = kernel.named(schedule.lane)
+    return [
+        output
+        for output in kernel.outputs
+        if lane
+        and (last := _last_axis(kernel, output)) not in ("", lane)
+        and last not in output.axes
+    ]
+
+
+def refuse_strided(
+    comprehension: ComprehensionOp, function: FuncOp, text: str, machine: Machine
+) -> None:
+    """The lint of a schedule by hand: lanes that lie apart are to be turned.
+
+    Raises:
+        CompileError: if a load has strided lanes and no turn; says which, how far they
+            are apart, and what it would cost.
+    """
+
+    def read() -> Kernel:
+        return read_kernel(comprehension, function)
+
+    kernel = read()
+    share_named(kernel, text)
+    schedule = parse_schedule(text, [kernel.hints[axis] for axis in kernel.axes])
+    operations = vector_operations(kernel, schedule, machine)
+    if not schedule.lane:
+        split_folds(kernel)  # So it is run, and counted.
+        operations = vector_operations(kernel, schedule, machine)
+    loads = strided_loads(kernel, schedule)
+    stores = strided_stores(kernel, schedule)
+    if not loads and not stores:
+        return
+    names = dict(kernel.hints)
+    names |= {pass_.index: pass_.hint for pass_ in kernel.passes}
+    if loads:
+        load, axis = loads[0]
+        what, how, far = spelled(load, names), "load", step(load, axis)
+    else:
+        axis, how, far = kernel.named(schedule.lane), "store", None
+        what = f"result {stores[0].number}"
+    best, other = choose(read(), machine), read()
+    if best is not None and not best.lane:
+        split_folds(other)
+    least = None if best is None else vector_operations(other, best, machine)
+    message = (
+        f"schedule: the lanes of {what} along {names[axis]} lie "
+        f"{'a row' if far is None else far} apart, not 1, and no axis of a tile turns "
+        f"them: {schedule.lanes} {how}s of one element instead of one {how}, "
+        f"{operations:.3g} vector operations in all"
+    )
+    if least is not None and least < operations:
+        message += f", where {best} takes {least:.3g}"
+    raise CompileError(message)
+
+
 _STREAMS = 8
 """How many rows of an array are read side by side where all is read once.
 
@@ -551,6 +751,9 @@ class LiftPass(ModulePass):
     whose products of matrices are made of what the `tier` has: `wgmma`, `mma` or
     `portable`.
 
+    A schedule by hand is refused where lanes do not lie next to each other and cannot
+    be turned, unless `strided` allows such lanes.
+
     With `deterministic` the schedule, and with it the order of every sum, depends
     neither on the extents of results nor on the number of cores.
     """
@@ -562,12 +765,14 @@ class LiftPass(ModulePass):
     target: str = "cpu"
     tier: str = "wgmma"
     deterministic: bool = False
+    strided: bool = False
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         """Give comprehensions schedules.
 
         Raises:
-            CompileError: for a schedule that is none, or an unknown target or tier.
+            CompileError: for a schedule that is none or has strided lanes, or an
+                unknown target or tier.
             MoaError: for an unknown machine.
         """
         if self.target not in ("cpu", "nvptx"):
@@ -593,6 +798,9 @@ class LiftPass(ModulePass):
                     schedule = choose_shared(other, machine)
                 if schedule is None:
                     schedule = self._schedule(kernel, machine)
+                is_linted = self.schedule != AUTO and not self.strided
+                if self.target == "cpu" and is_linted:
+                    refuse_strided(comprehension, function, self.schedule, machine)
                 if schedule is not None:
                     comprehension.attributes[SCHEDULE] = StringAttr(str(schedule))
 

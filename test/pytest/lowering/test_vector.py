@@ -62,7 +62,7 @@ def under(
 ) -> tuple[np.ndarray, ...]:
     """What a program gives, compiled under a schedule."""
     module = moa.jit(program).lower(*arrays).module("fused")
-    LiftPass(schedule).apply(Context(), module)
+    LiftPass(schedule, strided=True).apply(Context(), module)
     for pass_ in FUSING["target"][1:]:
         pass_.apply(Context(), module)
     assert any(op.name == "scf.parallel" for op in module.walk()) == is_lifted
