@@ -16,7 +16,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol
+from operator import add, mul, sub
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 from xdsl.builder import Builder
@@ -63,6 +64,7 @@ from moa_dialect.ops.extents import (
     equal_by_name,
     extent_names,
     extent_root,
+    index_root,
     root_of,
     simplified,
     without_extent_names,
@@ -77,12 +79,13 @@ from moa_dialect.ops.normal_form import (
     InBoundsOp,
     RequireOp,
     YieldOp,
+    body_of,
 )
 from moa_dialect.ops.structural import CellOp, ConstantOp
 from moa_dialect.passes import derivation
 from moa_dialect.passes.infer_shapes import functions_of, infer_shapes
 from moa_dialect.passes.laws import LAWS
-from moa_dialect.passes.psi_laws import FoldBody, Index, PsiLaw, PsiOfConstant
+from moa_dialect.passes.psi_laws import FoldBody, Index, PsiLaw, PsiOfConstant, number_of
 from moa_dialect.scalar_code import apply_named, cast, constant, inline
 from moa_dialect.types import dense, shape_of
 
@@ -135,6 +138,7 @@ class PsiReduction:
             Block, dict[tuple[OmegaOp, tuple[SSAValue, ...]], SSAValue]
         ]
     )
+    _bounds: dict[SSAValue, SSAValue] = field(default_factory=dict[SSAValue, SSAValue])
     _became: dict[SSAValue, SSAValue] = field(default_factory=dict[SSAValue, SSAValue])
     _pending: list[AtOp] = field(default_factory=list[AtOp])
     _steps: int = 0
@@ -174,13 +178,11 @@ class PsiReduction:
         """A fold over `0 <= k < extent`."""
         depth = sum(1 for _ in _scopes(self.builder.insertion_point.block))
         if depth > _MOST_NESTED:
-            raise CompileError(
-                f"the normal form of @{self.function.sym_name.data} nests more than "
-                f"{_MOST_NESTED} folds in each other"
-            )
+            self._too_deep()
         self._count(_FOLD_STEPS)
         block = Block(arg_types=[IndexType()])
         block.args[0].name_hint = _FOLDED_NAME
+        self._bounds[block.args[0]] = extent
         outer, self.builder = self.builder, Builder(InsertPoint.at_end(block))
         element = body(block.args[0])
         self.builder.insert(YieldOp(element))
@@ -271,6 +273,150 @@ class PsiReduction:
     def lookup(self, symbol: SymbolRefAttr) -> FuncOp:
         """The function a symbol names."""
         return lookup_function(self.function, symbol)
+
+    def body(self, op: ComprehensionOp, index: Index) -> Sequence[SSAValue]:
+        """What a comprehension's body yields at an index, written here.
+
+        Raises:
+            CompileError: if the body yields arrays.
+        """
+        block, terminator = body_of(op.body)
+        if any(isa(value.type, TensorType) for value in terminator.values):
+            raise CompileError("a comprehension of arrays is not composed with others")
+        known: dict[SSAValue, SSAValue] = dict(zip(block.args, index, strict=True))
+        self._copy(block, known)
+        return [self._outer(value, known) for value in terminator.values]
+
+    def _copy(self, block: Block, known: dict[SSAValue, SSAValue]) -> None:
+        """Write the operations of a block but the last one; `known` grows."""
+        for op in list(block.ops):
+            if op is not block.last_op:
+                self._copy_operation(op, known)
+
+    def _copy_operation(self, op: Operation, known: dict[SSAValue, SSAValue]) -> None:
+        operands = [self._outer(operand, known) for operand in op.operands]
+        if isinstance(op, AtOp):
+            known[op.result] = self.element(operands[0], operands[1:])
+            return
+        simple = self._simple(op, operands)
+        if simple is not None:
+            known[op.results[0]] = simple
+            return
+        if isinstance(op, FoldOp):
+            self._count(_FOLD_STEPS)
+        regions = [self._copy_region(region, known, operands) for region in op.regions]
+        copy = type(op).create(
+            operands=operands,
+            result_types=[result.type for result in op.results],
+            properties=op.properties.copy(),
+            attributes=op.attributes.copy(),
+            regions=regions,
+        )
+        self.builder.insert(copy)
+        known.update(zip(op.results, copy.results, strict=True))
+
+    def _copy_region(
+        self,
+        region: Region,
+        known: dict[SSAValue, SSAValue],
+        operands: Sequence[SSAValue],
+    ) -> Region:
+        """A copy of the body of a fold, from the operands given to it, or of a side."""
+        block, terminator = region.block, region.block.last_op
+        assert terminator is not None
+        new = Block(arg_types=[arg.type for arg in block.args])
+        for arg, old in zip(new.args, block.args, strict=True):
+            arg.name_hint = old.name_hint
+            known[old] = arg
+            if len(operands) > 1 and isinstance(operands[1].type, IndexType):
+                self._bounds[arg] = operands[1]
+        outer, self.builder = self.builder, Builder(InsertPoint.at_end(new))
+        if sum(1 for _ in _scopes(outer.insertion_point.block)) > _MOST_NESTED:
+            self._too_deep()
+        self._copy(block, known)
+        values = [self._outer(value, known) for value in terminator.operands]
+        self.builder.insert(type(terminator)(*values))
+        self.builder = outer
+        return Region(new)
+
+    def _outer(self, value: SSAValue, known: dict[SSAValue, SSAValue]) -> SSAValue:
+        """What stands for a value in a copy: scalars at the top are written again."""
+        if value in known:
+            return known[value]
+        owner = value.owner
+        if isinstance(owner, Block) or isa(value.type, TensorType):
+            return value
+        if isinstance(owner, ExtentOp | FixedExtentOp):
+            root = index_root(value, self._roots)
+            assert root is not None
+            known[value] = self._value_of(root)
+        elif owner.parent is self.function.body.block:
+            self._copy_operation(owner, known)
+        return known.get(value, value)
+
+    def _simple(self, op: Operation, operands: Sequence[SSAValue]) -> SSAValue | None:
+        """An index computed from numbers, or taken apart where it was put together.
+
+        `(x * n + y) div n = x` and `(x * n + y) mod n = y` for `y < n`.
+        """
+        if len(op.results) != 1 or not isinstance(op.results[0].type, IndexType):
+            return None
+        if isinstance(op, arith.ConstantOp):
+            number = number_of(op.result)
+            return None if number is None else self.number(number)
+        if isinstance(op, arith.MuliOp | arith.AddiOp | arith.SubiOp):
+            numbers = [number_of(operand) for operand in operands]
+            left, right = numbers
+            if left is not None and right is not None:
+                compute = {"arith.muli": mul, "arith.addi": add, "arith.subi": sub}
+                return self.number(compute[op.name](left, right))
+            neutral = 1 if isinstance(op, arith.MuliOp) else 0
+            if right == neutral:
+                return operands[0]
+            if left == neutral and not isinstance(op, arith.SubiOp):
+                return operands[1]
+            if isinstance(op, arith.MuliOp) and 0 in numbers:
+                return self.number(0)
+        if isinstance(op, arith.DivUIOp | arith.RemUIOp):
+            return self._taken_apart(op, *operands)
+        return None
+
+    def _taken_apart(
+        self, op: arith.DivUIOp | arith.RemUIOp, index: SSAValue, divisor: SSAValue
+    ) -> SSAValue | None:
+        is_quotient = isinstance(op, arith.DivUIOp)
+        if self._is_below(index, divisor):
+            return self.number(0) if is_quotient else index
+        if not isinstance(index.owner, arith.AddiOp):
+            return None
+        high, low = index.owner.operands
+        if not isinstance(high.owner, arith.MuliOp) or not self._is_below(low, divisor):
+            return None
+        quotient, factor = high.owner.operands
+        if not _is_same_number(factor, divisor):
+            return None
+        return quotient if is_quotient else low
+
+    def _is_below(self, index: SSAValue, bound: SSAValue) -> bool:
+        """Whether an index is known to be less than a number above 0."""
+        if (number := number_of(index)) is not None:
+            limit = _number_here(bound)
+            return limit is not None and 0 <= number < limit
+        extent = self._bounds.get(index)
+        if extent is None and isinstance(index.owner, arith.RemUIOp):
+            extent = index.owner.rhs
+        if extent is None:
+            return False
+        if extent is bound:
+            return True
+        given, limit = _number_here(extent), _number_here(bound)
+        return given is not None and limit is not None and given <= limit
+
+    def _too_deep(self) -> NoReturn:
+        raise CompileError(
+            f"the normal form of @{self.function.sym_name.data} nests more than "
+            f"{_MOST_NESTED} folds in each other"
+        )
 
     # Extents and requirements.
 
@@ -437,10 +583,13 @@ class PsiReduction:
         arrays = [op for op in block.ops if isinstance(op, ArrayOperation)]
         for op in arrays:
             self.require(op)
+        composes = _composes(block)
+        if composes:
+            self._require_stated()
         terminator = block.last_op
         assert isinstance(terminator, ReturnOp)
         for number, value in enumerate(terminator.operands):
-            if isa(value.type, TensorType) and not _is_normal(value):
+            if isa(value.type, TensorType) and (composes or not _is_normal(value)):
                 terminator.operands[number] = self._comprehension(value, terminator)
         self._reduce_pending()
         self._marker.detach()
@@ -449,9 +598,23 @@ class PsiReduction:
         while erase_dead(block):
             pass
 
+    def _require_stated(self) -> None:
+        """Requirements between extents of arrays that are about to go, as any other."""
+        for op in list(self.function.body.block.ops):
+            if isinstance(op, RequireOp) and op.parent is not None:
+                given = index_root(op.given, self._roots)
+                expected = index_root(op.expected, self._roots)
+                if given is None or expected is None:
+                    continue
+                message = partial(str, op.message.data)
+                self._require(op.relation_name, given, expected, message)
+                op.detach()
+                op.erase()
+
     def _comprehension(self, value: SSAValue, terminator: Operation) -> SSAValue:
         extents = [self.extent(value, axis) for axis in range(rank(value))]
         body = Block(arg_types=[IndexType()] * len(extents))
+        self._bounds.update(zip(body.args, extents, strict=True))
         for arg, name in zip(body.args, _AXIS_NAMES, strict=False):
             arg.name_hint = name
         for observer in self.observers:
@@ -531,6 +694,34 @@ def _scopes(block: Block) -> Iterator[Block]:
 
 def _block_of(value: SSAValue) -> Block | None:
     return value.owner if isinstance(value.owner, Block) else value.owner.parent
+
+
+def _composes(block: Block) -> bool:
+    """Whether a comprehension is used as an array, or uses one of the algebra."""
+    return any(
+        isinstance(op, AtOp)
+        and isinstance(op.array.owner, ComprehensionOp | ArrayOperation)
+        and not isinstance(op.array.owner, ConstantOp)
+        for outer in block.ops
+        for op in outer.walk()
+    ) or any(
+        isinstance(operand.owner, ComprehensionOp)
+        for op in block.ops
+        if isinstance(op, ArrayOperation | ExtentOp)
+        for operand in op.operands
+    )
+
+
+def _number_here(value: SSAValue) -> int | None:
+    """The number of an index, if it is one: a constant or an extent."""
+    if isinstance(value.owner, ExtentOp | FixedExtentOp):
+        return value.owner.static_value
+    return number_of(value)
+
+
+def _is_same_number(left: SSAValue, right: SSAValue) -> bool:
+    number = _number_here(left)
+    return left is right or (number is not None and number == _number_here(right))
 
 
 def _is_normal(value: SSAValue) -> bool:
