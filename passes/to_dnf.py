@@ -357,7 +357,8 @@ class PsiReduction:
     def _simple(self, op: Operation, operands: Sequence[SSAValue]) -> SSAValue | None:
         """An index computed from numbers, or taken apart where it was put together.
 
-        `(x * n + y) div n = x` and `(x * n + y) mod n = y` for `y < n`.
+        `(x * n + y) div n = x` and `(x * n + y) mod n = y` for `y < n`, and
+        `(x * m * n + y) div n = x * m + y div n`, `(x * m * n + y) mod n = y mod n`.
         """
         if len(op.results) != 1 or not isinstance(op.results[0].type, IndexType):
             return None
@@ -378,39 +379,83 @@ class PsiReduction:
             if isinstance(op, arith.MuliOp) and 0 in numbers:
                 return self.number(0)
         if isinstance(op, arith.DivUIOp | arith.RemUIOp):
-            return self._taken_apart(op, *operands)
+            # A divisor that is a number is told from data by every later pass.
+            index, divisor = operands
+            number = _number_here(divisor)
+            if number is not None:
+                divisor = self.number(number)
+            return self._divided(isinstance(op, arith.DivUIOp), index, divisor)
         return None
 
     def _taken_apart(
-        self, op: arith.DivUIOp | arith.RemUIOp, index: SSAValue, divisor: SSAValue
+        self, is_quotient: bool, index: SSAValue, divisor: SSAValue
     ) -> SSAValue | None:
-        is_quotient = isinstance(op, arith.DivUIOp)
         if self._is_below(index, divisor):
             return self.number(0) if is_quotient else index
-        if not isinstance(index.owner, arith.AddiOp):
+        if isinstance(index.owner, arith.MuliOp):
+            high, low = index, self.number(0)
+        elif isinstance(index.owner, arith.AddiOp):
+            high, low = index.owner.operands
+        else:
             return None
-        high, low = index.owner.operands
-        if not isinstance(high.owner, arith.MuliOp) or not self._is_below(low, divisor):
+        if not isinstance(high.owner, arith.MuliOp):
             return None
         quotient, factor = high.owner.operands
-        if not _is_same_number(factor, divisor):
+        if _is_same_number(factor, divisor):
+            if not self._is_below(low, divisor):
+                return None
+            return quotient if is_quotient else low
+        # x * (m * n) + y, by n: the first term is m * x times n.
+        whole, part = _number_here(factor), _number_here(divisor)
+        if whole is None or not part or whole % part:
             return None
-        return quotient if is_quotient else low
+        rest = self._divided(is_quotient, low, divisor)
+        if not is_quotient:
+            return rest
+        times = self.builder.insert(arith.MuliOp(quotient, self.number(whole // part)))
+        return self.builder.insert(arith.AddiOp(times.result, rest)).result
+
+    def _divided(
+        self, is_quotient: bool, index: SSAValue, divisor: SSAValue
+    ) -> SSAValue:
+        """The quotient or remainder of an index, taken apart if it can be."""
+        found = self._taken_apart(is_quotient, index, divisor)
+        if found is not None:
+            return found
+        operation = arith.DivUIOp if is_quotient else arith.RemUIOp
+        return self.builder.insert(operation(index, divisor)).result
 
     def _is_below(self, index: SSAValue, bound: SSAValue) -> bool:
         """Whether an index is known to be less than a number above 0."""
-        if (number := number_of(index)) is not None:
-            limit = _number_here(bound)
-            return limit is not None and 0 <= number < limit
-        extent = self._bounds.get(index)
-        if extent is None and isinstance(index.owner, arith.RemUIOp):
-            extent = index.owner.rhs
-        if extent is None:
-            return False
-        if extent is bound:
+        if self._bounds.get(index) is bound:
             return True
-        given, limit = _number_here(extent), _number_here(bound)
+        given, limit = self._limit(index), _number_here(bound)
         return given is not None and limit is not None and given <= limit
+
+    def _limit(self, index: SSAValue) -> int | None:
+        """A number that an index stays below, if one is known."""
+        if (number := number_of(index)) is not None:
+            return number + 1
+        if (extent := self._bounds.get(index)) is not None:
+            return _number_here(extent)
+        match index.owner:
+            case arith.RemUIOp() as op:
+                return _number_here(op.rhs)
+            case arith.DivUIOp() as op:
+                limit, by = self._limit(op.lhs), _number_here(op.rhs)
+                return -(-limit // by) if limit is not None and by else None
+            case arith.MuliOp() as op:
+                limits = [self._limit(op.lhs), self._limit(op.rhs)]
+                if limits[0] is None or limits[1] is None or min(*limits) < 1:
+                    return None
+                return (limits[0] - 1) * (limits[1] - 1) + 1
+            case arith.AddiOp() as op:
+                limits = [self._limit(op.lhs), self._limit(op.rhs)]
+                if limits[0] is None or limits[1] is None:
+                    return None
+                return limits[0] + limits[1] - 1
+            case _:
+                return None
 
     def _too_deep(self) -> NoReturn:
         raise CompileError(
