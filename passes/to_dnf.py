@@ -29,6 +29,7 @@ from xdsl.dialects.builtin import (
     StringAttr,
     SymbolRefAttr,
     TensorType,
+    UnregisteredOp,
 )
 from xdsl.dialects.func import CallOp, FuncOp, ReturnOp
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
@@ -806,6 +807,22 @@ def _has_arrays(function: FuncOp) -> bool:
     return any(isa(t, TensorType) for t in (*type_.inputs, *type_.outputs))
 
 
+def has_foreign(function: FuncOp) -> bool:
+    """Whether a function has arrays that operations of upstream make."""
+    return any(
+        isa(result.type, TensorType) and _name_of(op).startswith(_FOREIGN)
+        for op in function.body.walk()
+        for result in op.results
+    )
+
+
+_FOREIGN = ("linalg.", "tensor.", "arith.", "math.", "bufferization.")
+
+
+def _name_of(op: Operation) -> str:
+    return op.op_name.data if isinstance(op, UnregisteredOp) else op.name
+
+
 def callees(function: FuncOp) -> Iterator[FuncOp]:
     """The functions that a function names: called, or applied by its operations."""
     for op in function.walk():
@@ -907,6 +924,8 @@ class ToDnfPass(ModulePass):
     Functions that were only used as cells of omega disappear. `limit` bounds the number
     of reduction steps of a function.
 
+    A function with operations on tensors that are not of the algebra is left alone.
+
     `trace` prints the derivation as comments: the definition, each step as an equation
     with the law's name, the normal form; with `ascii` in ASCII. `certify` keeps the
     definition, the steps and the proofs that justify them in the function, as its
@@ -938,13 +957,13 @@ class ToDnfPass(ModulePass):
     def _reduce(self, function: FuncOp, trace: bool) -> None:
         is_recorded = derivation.is_recorded(function)
         if not (is_recorded or trace):
-            if _has_arrays(function):
+            if _has_arrays(function) and not has_foreign(function):
                 to_dnf(function, self.limit)
             return
         from moa_dialect.passes.observers import Recorder, Tracer
 
         recorder, tracer = Recorder(), Tracer(self.ascii)
-        if _has_arrays(function):
+        if _has_arrays(function) and not has_foreign(function):
             makers: list[Callable[[FuncOp], Observer]] = []
             if is_recorded:
                 makers.append(recorder.observe)

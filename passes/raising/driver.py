@@ -30,13 +30,14 @@ _PURE = ("arith.", "math.", "linalg.", "tensor.", "moa.")
 class Unraised:
     """An operation that stays as it is."""
 
-    op: Operation
+    name: str
+    place: str
     function: str
     reason: str
 
     def __str__(self) -> str:
-        place = location_of(self.op)
-        return f"{place + ': ' if place else ''}{name_of(self.op)}: {self.reason}"
+        place = f"{self.place}: " if self.place else ""
+        return f"{place}{self.name}: {self.reason}"
 
 
 def raise_module(module: ModuleOp) -> list[Unraised]:
@@ -62,7 +63,8 @@ def raise_function(function: FuncOp) -> list[Unraised]:
                 results = rule.apply(op, raising)
             except CannotRaise as error:
                 raising.forget()
-                left.append(Unraised(op, name, str(error)))
+                place = location_of(op)
+                left.append(Unraised(name_of(op), place, name, str(error)))
                 continue
             raising.state()
             for old, new in zip(op.results, results, strict=True):

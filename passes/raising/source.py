@@ -25,7 +25,6 @@ from xdsl.dialects.builtin import (
     IntegerAttr,
     ModuleOp,
     StringAttr,
-    UnregisteredOp,
 )
 from xdsl.dialects.cf import Cf
 from xdsl.dialects.func import Func
@@ -38,7 +37,7 @@ from xdsl.utils.hints import isa
 
 from moa_dialect.dialect import Moa
 from moa_dialect.errors import CompileError
-from moa_dialect.lowering import upstream
+from moa_dialect.lowering.unregistered import name_of
 from moa_dialect.parsing import ModuleParser
 
 if TYPE_CHECKING:
@@ -70,8 +69,11 @@ def _native(text: str, name: str) -> ir.Module:
     """
     from mlir import ir
 
+    context = ir.Context()
+    # An unknown operation of a known dialect is an error all the same.
+    context.allow_unregistered_dialects = True
     try:
-        return ir.Module.parse(text, upstream.new_context())
+        return ir.Module.parse(text, context)
     except ir.MLIRError as error:
         raise CompileError(_described(error, name)) from None
 
@@ -130,12 +132,17 @@ def annotated_text(text: str, name: str) -> str:
     return str(native.operation.get_asm(print_generic_op_form=True))
 
 
-def parse(text: str) -> ModuleOp:
+def parse(text: str, context: Context | None = None) -> ModuleOp:
     """A module from generic text; arrays kept in resources become constants.
+
+    Args:
+        text: the text.
+        context: the dialects to be read as such; those that rules need if not given.
 
     Raises:
         CompileError: if xDSL cannot read it.
     """
+    context = _context() if context is None else context
     blobs: dict[str, bytes] = {}
     if (found := _RESOURCES.search(text)) is not None:
         # Four bytes before the elements say how they are aligned.
@@ -143,7 +150,7 @@ def parse(text: str) -> ModuleOp:
         text = text[: found.start()]
     text = _with_elements(text, blobs)
     try:
-        return ModuleParser(_context(), text).parse_module()
+        return ModuleParser(context, text).parse_module()
     except (ParseError, NotImplementedError, ValueError) as error:
         raise CompileError(f"cannot read upstream's text: {error}") from None
 
@@ -194,11 +201,6 @@ def _nested(words: list[str], shape: str) -> str:
 # What the rules read off an operation.
 
 
-def name_of(op: Operation) -> str:
-    """The name of an operation, also of one that is not registered."""
-    return op.op_name.data if isinstance(op, UnregisteredOp) else op.name
-
-
 def property_of(op: Operation, name: str) -> Attribute | None:
     """A property or attribute of an operation."""
     return op.properties.get(name, op.attributes.get(name))
@@ -233,3 +235,18 @@ def without_annotations(module: ModuleOp) -> None:
     for op in module.walk():
         op.attributes.pop(MAPS, None)
         op.attributes.pop(LOCATION, None)
+
+
+__all__ = [
+    "LOCATION",
+    "MAPS",
+    "annotated_text",
+    "integers_of",
+    "is_upstream_text",
+    "location_of",
+    "maps_of",
+    "name_of",
+    "parse",
+    "property_of",
+    "without_annotations",
+]
