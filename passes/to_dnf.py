@@ -299,6 +299,9 @@ class PsiReduction:
         if isinstance(op, AtOp):
             known[op.result] = self.element(operands[0], operands[1:])
             return
+        if isinstance(op, ExtentOp):
+            known[op.result] = self.extent(operands[0], op.axis_number)
+            return
         simple = self._simple(op, operands)
         if simple is not None:
             known[op.results[0]] = simple
@@ -363,6 +366,8 @@ class PsiReduction:
         """
         if len(op.results) != 1 or not isinstance(op.results[0].type, IndexType):
             return None
+        if isinstance(op, InBoundsOp) and self._is_below(*operands):
+            return operands[0]
         if isinstance(op, arith.ConstantOp):
             number = number_of(op.result)
             return None if number is None else self.number(number)
@@ -379,6 +384,8 @@ class PsiReduction:
                 return operands[1]
             if isinstance(op, arith.MuliOp) and 0 in numbers:
                 return self.number(0)
+            if isinstance(op, arith.AddiOp):
+                return self._put_together(*operands)
         if isinstance(op, arith.DivUIOp | arith.RemUIOp):
             # A divisor that is a number is told from data by every later pass.
             index, divisor = operands
@@ -387,6 +394,40 @@ class PsiReduction:
                 divisor = self.number(number)
             return self._divided(isinstance(op, arith.DivUIOp), index, divisor)
         return None
+
+    def _put_together(self, high: SSAValue, low: SSAValue) -> SSAValue | None:
+        """`(x div n) * n + x mod n = x`, also with more before: `(y + x div n) * n`."""
+        if not isinstance(low.owner, arith.RemUIOp):
+            return None
+        if not isinstance(high.owner, arith.MuliOp):
+            return None
+        index, divisor = low.owner.operands
+        quotient, factor = high.owner.operands
+        if not _is_same_number(factor, divisor):
+            return None
+
+        def is_quotient(value: SSAValue) -> bool:
+            owner = value.owner
+            return (
+                isinstance(owner, arith.DivUIOp)
+                and owner.lhs is index
+                and _is_same_number(owner.rhs, divisor)
+            )
+
+        if is_quotient(quotient):
+            return index
+        if not isinstance(quotient.owner, arith.AddiOp):
+            return None
+        before, last = quotient.owner.operands
+        if not is_quotient(last):
+            return None
+        by = _number_here(divisor)
+        if isinstance(before.owner, arith.MuliOp):
+            inner, times = before.owner.operands
+            if (number := _number_here(times)) is not None and by is not None:
+                before, divisor = inner, self.number(number * by)
+        scaled = self.builder.insert(arith.MuliOp(before, divisor)).result
+        return self.builder.insert(arith.AddiOp(scaled, index)).result
 
     def _taken_apart(
         self, is_quotient: bool, index: SSAValue, divisor: SSAValue
@@ -436,7 +477,7 @@ class PsiReduction:
     def _limit(self, index: SSAValue) -> int | None:
         """A number that an index stays below, if one is known."""
         if (number := number_of(index)) is not None:
-            return number + 1
+            return number + 1 if number >= 0 else None
         if (extent := self._bounds.get(index)) is not None:
             return _number_here(extent)
         match index.owner:

@@ -52,13 +52,15 @@ MAPS = "moa.indexing_maps"
 _PLACE = re.compile(r'loc\((?:.*?)"([^"]*)":(\d+):(\d+)')
 _RESOURCES = re.compile(r"\n\{-#.*#-\}\s*\Z", re.DOTALL)
 _BLOB = re.compile(r'"?([^\s":{}]+)"?: "0x([0-9A-Fa-f]*)"')
+_COMMENT = re.compile(r"//[^\n]*")
 _UPSTREAM = re.compile(r"\b(?:linalg|tensor)\.\w")
 _OURS = re.compile(r"(?<![\w.\"@!#])\"?moa\.(?!location|indexing_maps)\w")
 
 
 def is_upstream_text(text: str) -> bool:
     """Whether text has operations of linalg or tensor, and none of moa."""
-    return _UPSTREAM.search(text) is not None and _OURS.search(text) is None
+    code = _COMMENT.sub("", text)
+    return _UPSTREAM.search(code) is not None and _OURS.search(code) is None
 
 
 def _native(text: str, name: str) -> ir.Module:
