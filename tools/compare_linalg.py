@@ -1,17 +1,32 @@
-"""Programs of linalg on tensors, lowered by upstream's own passes and run."""
+"""Random programs of linalg on tensors: raised and run, and lowered by upstream alone.
+
+    python -m moa_dialect.tools.compare_linalg 500
+
+Both have to give the same bits. Prints the programs for which they do not.
+"""
 # pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
 # pyright: reportAttributeAccessIssue=false, reportMissingImports=false
 
 from __future__ import annotations
 
+import argparse
 import ctypes
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
+from xdsl.context import Context
 
+from moa_dialect.errors import CompileError
 from moa_dialect.lowering import upstream
+from moa_dialect.lowering.engine import kernels_of
+from moa_dialect.lowering.pipelines import lower_to
+from moa_dialect.passes.raising import source
+from moa_dialect.passes.raising.driver import raise_module
+from moa_dialect.tools.random_linalg import random_program
 
 PIPELINE = (
     "builtin.module(func.func(linalg-generalize-named-ops),"
@@ -70,3 +85,70 @@ class UpstreamModule:
         pointers = [_descriptor(array) for array in (*copies, result)]
         self._engine.invoke(name, *pointers)
         return result
+
+
+Case = tuple[str, str, list[np.ndarray]]
+"""A function: its name, its text, and arrays to call it with."""
+
+
+def cases(first: int = 0) -> Iterator[Case]:
+    """Random functions that upstream accepts, one for each seed."""
+    for seed in count(first):
+        name = f"f{seed}"
+        text, arrays = random_program(name, seed)
+        try:
+            source.annotated_text(text, name)
+        except CompileError:
+            continue  # an index that may leave its array, say
+        yield name, text, arrays
+
+
+def differences(some: Sequence[Case]) -> list[str]:
+    """What raising and upstream disagree on, one line for each function.
+
+    All functions are compiled at once.
+    """
+    text = "\n".join(case[1] for case in some)
+    expected = UpstreamModule(text)
+    module = source.parse(source.annotated_text(text, "<programs>"))
+    found = [f"{each.function}: {each}" for each in raise_module(module)]
+    source.without_annotations(module)
+    module.verify()
+    lower_to(module, "target", Context())
+    kernels = kernels_of(module)
+    for name, _, arrays in some:
+        given = kernels[name](*arrays)
+        assert isinstance(given, np.ndarray)
+        wanted = expected(name, arrays, np.zeros(given.shape, given.dtype))
+        if not np.array_equal(given, wanted, equal_nan=True):
+            found.append(f"{name}: expected {wanted.tolist()}, got {given.tolist()}")
+    return found
+
+
+def in_batches(some: Iterator[Case], size: int) -> Iterator[list[Case]]:
+    """So many at a time."""
+    while batch := list(islice(some, size)):
+        yield batch
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Compare as many programs as the command line says."""
+    parser = argparse.ArgumentParser(
+        prog="python -m moa_dialect.tools.compare_linalg",
+        description="Compare raised programs with upstream's own lowering.",
+    )
+    parser.add_argument("count", type=int, help="how many programs")
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    options = parser.parse_args(arguments)
+    failures = 0
+    for some in in_batches(islice(cases(options.first), options.count), 25):
+        for line in differences(some):
+            failures += 1
+            print(line)
+    print(f"{options.count} programs, {failures} difference(s)")
+    if failures:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -316,9 +316,6 @@ def generic(program: Program) -> None:
                 )
                 starts.append(Value(start, shape, element))
             else:
-                exact = [(f"d{d}", extents[d]) if t != "0" else ("=", 1)
-                         for (t, _), d in zip(entries, order + [0], strict=False)]
-                del exact
                 starts.append(
                     next(
                         (
