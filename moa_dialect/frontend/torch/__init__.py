@@ -1,5 +1,18 @@
-"""moa for PyTorch; see docs/pytorch.md."""
+"""moa for PyTorch: `torch.compile(model, backend="moa")`, `sdpa`; see docs/pytorch.md."""
 
 from moa_dialect.frontend.torch.attention import sdpa, use_moa_attention
+from moa_dialect.frontend.torch.backend import (
+    GraphReport,
+    RegionReport,
+    backend,
+    report,
+)
 
-__all__ = ["sdpa", "use_moa_attention"]
+__all__ = [
+    "GraphReport",
+    "RegionReport",
+    "backend",
+    "report",
+    "sdpa",
+    "use_moa_attention",
+]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -65,7 +64,9 @@ def sdpa(
     if torch.compiler.is_compiling():
         out, _ = torch.ops.moa.attention(query, key, value, attn_mask, is_causal, scale)
         return out
-    tensors = (query, key, value) if attn_mask is None else (query, key, value, attn_mask)
+    tensors = (
+        (query, key, value) if attn_mask is None else (query, key, value, attn_mask)
+    )
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         out, _ = torch.ops.moa.attention(query, key, value, attn_mask, is_causal, scale)
         return out
@@ -142,7 +143,9 @@ def _mask_reason(mask: Tensor, query: Tensor, key: Tensor) -> str | None:
     scores = (*query.shape[:-1], key.shape[-2])
     if mask.dim() > len(scores):
         return "a mask of more axes than the scores"
-    for given, wanted in zip(mask.shape, scores[len(scores) - mask.dim() :], strict=True):
+    for given, wanted in zip(
+        mask.shape, scores[len(scores) - mask.dim() :], strict=True
+    ):
         if given != 1 and given != wanted:
             return "a mask that does not broadcast"
     return None
@@ -273,7 +276,7 @@ torch.library.register_autograd("moa::attention_backward", _no_more, lib=_LIBRAR
 # Routing a model's calls.
 
 
-class use_moa_attention(TorchFunctionMode):  # noqa: N801
+class use_moa_attention(TorchFunctionMode):
     """Route calls of `scaled_dot_product_attention` in this thread to `sdpa`.
 
     A context manager, which may be entered again while it is active. Calls that `sdpa`

@@ -119,7 +119,14 @@ def problem_of(
         of_mask = NAMES[mask.dtype], tuple(1 if e == 1 else None for e in mask.shape)
     widths = (q.shape[-1], v.shape[-1])
     return Problem(
-        NAMES[q.dtype], q.dim(), heads, widths, is_interleaved(q), of_mask, causal, scale
+        NAMES[q.dtype],
+        q.dim(),
+        heads,
+        widths,
+        is_interleaved(q),
+        of_mask,
+        causal,
+        scale,
     )
 
 
