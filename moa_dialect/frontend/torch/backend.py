@@ -23,6 +23,7 @@ from moa_dialect.frontend.jit import Compiled, jit
 from moa_dialect.frontend.torch import kernels, regions
 from moa_dialect.frontend.torch.attention import sdpa
 from moa_dialect.frontend.torch.kernels import NAMES
+from moa_dialect.frontend.torch.linear import take_linear
 from moa_dialect.frontend.torch.translation import TABLE, Node, converted, element
 from moa_dialect.frontend.torch.values import (
     Extent,
@@ -68,11 +69,12 @@ class Settings:
     """The options of the backend.
 
     Attributes:
-        products: "torch" leaves products of matrices to PyTorch, "moa" takes them.
+        products: "torch" leaves products of matrices to PyTorch, "moa" takes them all,
+            "auto" the linear maps of f32 that moa's kernel is faster for.
         everything: take also single operators for which PyTorch's kernel is as good.
     """
 
-    products: str = "torch"
+    products: str = "auto"
     everything: bool = False
 
     @staticmethod
@@ -83,7 +85,7 @@ class Settings:
             OptionError: for an unknown option or value.
         """
         given = dict(options or {})
-        known = {"products": ("torch", "moa"), "everything": (False, True)}
+        known = {"products": ("auto", "torch", "moa"), "everything": (False, True)}
         for name, value in given.items():
             if name not in known:
                 raise OptionError(
@@ -216,6 +218,9 @@ def _compile(
     found = GraphReport(kind)
     products = settings.products == "moa"
     _run_attention(graph, found)
+    if settings.products == "auto":
+        for operators in take_linear(graph, "moa_linear_"):
+            found.regions.append(RegionReport(operators, ()))
     parts = regions.partitions(graph, products, settings.everything)
     fused = fuse_by_partitions(graph, [dict.fromkeys(part) for part in parts], PREFIX)
     stay = regions.left(fused.graph.nodes)

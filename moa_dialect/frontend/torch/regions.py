@@ -190,7 +190,13 @@ def divided(nodes: list[fx.Node]) -> list[list[fx.Node]]:
             is_apart = is_apart or folds - {axes} != set() or "other" in folds
             result = axes
         elif kind == "product":
-            is_apart = is_apart or bool(folds)
+            # An operand is read again for every row or column of the result.
+            computed = (
+                n.target not in FREE
+                for n in node.all_input_nodes
+                if n in inside and states[n].stage == stage
+            )
+            is_apart = is_apart or bool(folds) or any(computed)
             result = "other"
         else:
             moves = kind == "shape" and node.target not in _SAME_AXES

@@ -204,15 +204,19 @@ def _power(a: Any, exponent: Any) -> Any:
     return a**exponent
 
 
-def _gelu(x: Any, approximate: str = "none") -> Any:
-    """Source: Hendrycks and Gimpel, *Gaussian Error Linear Units* (2016)."""
+def gelu(x: Any, approximate: str = "none") -> Any:
+    """`x` times the probability that a normal number is below it.
+
+    Source: Hendrycks and Gimpel, *Gaussian Error Linear Units* (2016).
+    """
     if approximate == "tanh":
         inner = math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x))
         return 0.5 * x * (1.0 + moa.tanh(inner))
     return 0.5 * x * (1.0 + moa.erf(x * math.sqrt(0.5)))
 
 
-def _sigmoid(x: Any) -> Any:
+def sigmoid(x: Any) -> Any:
+    """`1 / (1 + exp(-x))`."""
     return 1.0 / (1.0 + moa.exp(-x))
 
 
@@ -244,13 +248,13 @@ _UNARY: dict[Any, Callable[[Any], Any]] = {
     aten.cos.default: moa.cos,
     aten.floor.default: moa.floor,
     aten.ceil.default: moa.ceil,
-    aten.sigmoid.default: _sigmoid,
+    aten.sigmoid.default: sigmoid,
     aten.silu.default: lambda a: a / (1.0 + moa.exp(-a)),
 }
 for _operator, _function in _UNARY.items():
     register("pointwise", _operator, reason=_float_only)(_pointwise(_function))
 
-register("pointwise", aten.gelu.default, reason=_float_only)(_pointwise(_gelu, count=1))
+register("pointwise", aten.gelu.default, reason=_float_only)(_pointwise(gelu, count=1))
 register("pointwise", aten.neg.default)(_pointwise(moa.negative))
 register("pointwise", aten.abs.default)(_pointwise(moa.absolute))
 register("pointwise", aten.relu.default)(_pointwise(lambda a: moa.maximum(a, 0)))
