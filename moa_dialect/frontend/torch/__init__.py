@@ -1,4 +1,4 @@
-"""moa for PyTorch: `torch.compile(model, backend="moa")`, `sdpa`; see docs/pytorch.md."""
+"""moa for PyTorch: a backend of `torch.compile`, and `sdpa`; see docs/pytorch.md."""
 
 from moa_dialect.frontend.torch.attention import sdpa, use_moa_attention
 from moa_dialect.frontend.torch.backend import (

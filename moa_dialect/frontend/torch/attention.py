@@ -37,7 +37,7 @@ def sdpa(
         key: shape (..., m, d), the same dtype and leading axes.
         value: shape (..., m, e).
         attn_mask: truth values, of which a false one hides a key, or numbers that are
-            added to the scores; broadcast to (..., n, m) and never stored in that shape.
+            added to the scores; in a shape that broadcasts to (..., n, m).
         dropout_p: goes to PyTorch unless it is 0.
         is_causal: query i sees key j only if j <= i.
         scale: multiplies the scores; 1 / sqrt(d) if None.

@@ -93,7 +93,7 @@ def reason_against(node: fx.Node, products: bool) -> str | None:
             if each.dtype not in NAMES:
                 return f"elements of type {each.dtype}"
     if node.target in VIEWS and not _keeps_order(node):
-        return "views are free in PyTorch"
+        return "free in PyTorch"
     return None if translation.reason is None else translation.reason(node)
 
 
@@ -237,7 +237,7 @@ def _is_whole(node: fx.Node) -> bool:
 
 
 def _folded_axes(node: fx.Node) -> str | None:
-    """ "last" if a fold is over the last axis alone, else "other"."""
+    """Over which axes a fold goes: the "last" one alone, or "other" ones."""
     if _kind_of(node) != "fold":
         return None
     if node.target is aten.native_layer_norm.default:
@@ -303,12 +303,12 @@ def is_worth(nodes: Collection[fx.Node], everything: bool) -> bool:
 
 
 def left(nodes: Iterable[fx.Node]) -> list[fx.Node]:
-    """The nodes that call operators on tensors."""
+    """The nodes that call operators of PyTorch on tensors."""
     return [
         node
         for node in nodes
         if node.op == "call_function"
-        and node.target is not operator.getitem
+        and isinstance(node.target, torch._ops.OpOverload)
         and is_tensor(node)
     ]
 
