@@ -137,10 +137,13 @@ address_of = _fastest()
 
 def _fits(given: Sequence[int], shape: Sequence[int]) -> bool:
     """Whether extents are those of a shape where it is static, and none is 0."""
-    return len(given) == len(shape) and all(
-        extent == wanted or (wanted < 0 and extent)
-        for extent, wanted in zip(given, shape, strict=True)
-    )
+    if len(given) != len(shape):
+        return False
+    # The lengths are equal, and this runs in every call.
+    for extent, wanted in zip(given, shape):  # noqa: B905
+        if extent != wanted and (wanted >= 0 or not extent):
+            return False
+    return True
 
 
 class _Frame:
@@ -250,11 +253,12 @@ class Kernel:
             ]
         if not self._is_simple or len(tensors) != len(self._tensors):
             return None
-        kind, strided, pointers = torch.Tensor, torch.strided, list[int]()
+        kinds, strided = (torch.Tensor, torch.nn.Parameter), torch.strided
+        pointers = list[int]()
         # The lengths are equal, and this runs in every call.
         for tensor, (dtype, mask, shape) in zip(tensors, self._tensors):  # noqa: B905
             if (
-                type(tensor) is not kind
+                type(tensor) not in kinds
                 or tensor.dtype is not dtype
                 or not tensor.is_cpu
                 or tensor.layout is not strided

@@ -132,7 +132,7 @@ def _defined(
     _check_shapes(q, k, v)
     given = q.element_type
     q, k, v = map(_widened, (q, k, v))
-    k, v = _for_each_head(k, q), _for_each_head(v, q)
+    k, v = for_each_head(k, q), for_each_head(v, q)
 
     scores = factor(scale, q) * products(q, k)
     if softcap is not None:
@@ -143,7 +143,7 @@ def _defined(
     if score_mod is not None:
         scores = _modified(scores, score_mod)
     if is_causal or window is not None:
-        scores = moa.omega(_with_visible_keys(is_causal, window), 2, scores)
+        scores = moa.omega(with_visible_keys(is_causal, window), 2, scores)
 
     if sink is not None:
         sink = _operand("sink", sink, given, q)
@@ -193,7 +193,7 @@ def factor(scale: Any, q: Any) -> Any:
     return 1.0 / moa.sqrt(moa.cast(width, q.dtype))
 
 
-def _for_each_head(a: Any, q: Any) -> Any:
+def for_each_head(a: Any, q: Any) -> Any:
     """Keys or values with as many heads as there are queries."""
     if q.ndim == 2:
         return a
@@ -204,7 +204,7 @@ def _for_each_head(a: Any, q: Any) -> Any:
     return repeated_along(a, axis, wanted // given)
 
 
-def _with_visible_keys(is_causal: bool, window: int | None) -> Callable[[Any], Any]:
+def with_visible_keys(is_causal: bool, window: int | None) -> Callable[[Any], Any]:
     """The scores of one head, -inf where the query does not see the key."""
 
     def is_visible(row: Any, column: Any) -> Any:

@@ -1,0 +1,18 @@
+"""moa for PyTorch: a backend of `torch.compile`, and `sdpa`; see docs/pytorch.md."""
+
+from moa_dialect.frontend.torch.attention import sdpa, use_moa_attention
+from moa_dialect.frontend.torch.backend import (
+    GraphReport,
+    RegionReport,
+    backend,
+    report,
+)
+
+__all__ = [
+    "GraphReport",
+    "RegionReport",
+    "backend",
+    "report",
+    "sdpa",
+    "use_moa_attention",
+]

@@ -1,0 +1,322 @@
+"""`sdpa`: PyTorch's scaled dot product attention by kernels of moa, with gradients."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from moa_dialect.frontend.torch import kernels
+
+Tensor = torch.Tensor
+
+_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+def sdpa(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """`torch.nn.functional.scaled_dot_product_attention`, by kernels of moa.
+
+    Arguments that moa has no kernel for go to PyTorch's function: `reason_against` says
+    which. Its errors are therefore PyTorch's.
+
+    Args:
+        query: shape (..., n, d), floating point.
+        key: shape (..., m, d), the same dtype and leading axes.
+        value: shape (..., m, e).
+        attn_mask: truth values, of which a false one hides a key, or numbers that are
+            added to the scores; in a shape that broadcasts to (..., n, m).
+        dropout_p: goes to PyTorch unless it is 0.
+        is_causal: query i sees key j only if j <= i.
+        scale: multiplies the scores; 1 / sqrt(d) if None.
+        enable_gqa: key and value may have fewer heads, which groups of queries share.
+
+    Returns:
+        Shape (..., n, e), dense or, like the query, with the heads inside of its rows.
+        Gradients recompute the weights: neither way stores an array of n by m.
+    """
+    reason = reason_against(
+        query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa
+    )
+    if reason is not None:
+        return _stock(
+            query,
+            key,
+            value,
+            attn_mask=attn_mask,
+            dropout_p=dropout_p,
+            is_causal=is_causal,
+            scale=scale,
+            enable_gqa=enable_gqa,
+        )
+    if torch.compiler.is_compiling():
+        out, _ = torch.ops.moa.attention(query, key, value, attn_mask, is_causal, scale)
+        return out
+    tensors = (
+        (query, key, value) if attn_mask is None else (query, key, value, attn_mask)
+    )
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        out, _ = torch.ops.moa.attention(query, key, value, attn_mask, is_causal, scale)
+        return out
+    for tensor in tensors:
+        if type(tensor) not in _PLAIN:
+            # Another dispatch may be at work: fake tensors, functional ones, vmap.
+            break
+    else:
+        if not torch._C._len_torch_dispatch_stack():
+            out, _ = kernels.run_forward(
+                query, key, value, attn_mask, is_causal, scale, False
+            )
+            return out
+    out, _ = torch.ops.moa.attention(query, key, value, attn_mask, is_causal, scale)
+    return out
+
+
+_stock = functional.scaled_dot_product_attention
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def reason_against(
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: Any = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> str | None:
+    """Why arguments of `sdpa` go to PyTorch's function, None if they do not."""
+    tensors = [query, key, value]
+    if attn_mask is not None:
+        tensors.append(attn_mask)
+    for tensor in tensors:
+        if not isinstance(tensor, Tensor):
+            return "arguments that are no tensors"
+        if tensor.device.type != "cpu" or tensor.layout != torch.strided:
+            return "tensors that are not dense and on the CPU"
+    if dropout_p != 0.0:
+        return "dropout"
+    if is_causal and attn_mask is not None:
+        return "a mask with is_causal"
+    if torch.is_autocast_enabled("cpu"):
+        return "autocast"
+    dtype, rank = query.dtype, query.dim()
+    if dtype not in _DTYPES or key.dtype != dtype or value.dtype != dtype:
+        return "element types"
+    if rank < 2 or key.dim() != rank or value.dim() != rank:
+        return "numbers of axes"
+    if scale is not None and not isinstance(scale, int | float):
+        return "a scale that is no number"
+    if query.shape[-1] != key.shape[-1] or key.shape[-2] != value.shape[-2]:
+        return "shapes"
+    heads = rank - 3 if enable_gqa and rank > 2 else rank - 2
+    leading, shared = query.shape[: rank - 2], key.shape[: rank - 2]
+    if shared != value.shape[: rank - 2] or leading[:heads] != shared[:heads]:
+        return "leading axes that differ"
+    if heads < rank - 2 and leading[-1] != shared[-1]:
+        if shared[-1] == 0 or leading[-1] % shared[-1] != 0:
+            return "heads that are no multiple"
+    elif enable_gqa and rank < 3:
+        return "shapes"
+    return None if attn_mask is None else _mask_reason(attn_mask, query, key)
+
+
+def _mask_reason(mask: Tensor, query: Tensor, key: Tensor) -> str | None:
+    computed = kernels.computed_type(query.dtype)
+    if mask.dtype not in (torch.bool, torch.float32, query.dtype, computed):
+        return "element types"
+    if mask.dim() < 2:
+        return "a mask of fewer than two axes"
+    scores = (*query.shape[:-1], key.shape[-2])
+    if mask.dim() > len(scores):
+        return "a mask of more axes than the scores"
+    for given, wanted in zip(
+        mask.shape, scores[len(scores) - mask.dim() :], strict=True
+    ):
+        if given != 1 and given != wanted:
+            return "a mask that does not broadcast"
+    return None
+
+
+# The operators that torch.compile sees.
+
+_LIBRARY = torch.library.Library("moa", "DEF")
+_LIBRARY.define(
+    "attention(Tensor query, Tensor key, Tensor value, Tensor? mask, bool is_causal, "
+    "float? scale) -> (Tensor, Tensor)"
+)
+_LIBRARY.define(
+    "attention_backward(Tensor gradient, Tensor query, Tensor key, Tensor value, "
+    "Tensor? mask, Tensor out, Tensor lse, bool is_causal, float? scale, "
+    "bool[4] wanted) -> (Tensor, Tensor, Tensor, Tensor)"
+)
+
+
+@torch.library.impl(_LIBRARY, "attention", "CPU")
+def _attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    is_causal: bool,
+    scale: float | None,
+) -> tuple[Tensor, Tensor]:
+    out, lse = kernels.run_forward(query, key, value, mask, is_causal, scale, True)
+    assert lse is not None
+    return out, lse
+
+
+@torch.library.impl(_LIBRARY, "attention_backward", "CPU")
+def _attention_backward(
+    gradient: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    out: Tensor,
+    lse: Tensor,
+    is_causal: bool,
+    scale: float | None,
+    wanted: Sequence[bool],
+) -> tuple[Tensor, ...]:
+    found = kernels.run_backward(
+        gradient, query, key, value, mask, out, lse, is_causal, scale, wanted
+    )
+    # An operator gives tensors; those that are not wanted are empty.
+    return tuple(query.new_empty(0) if each is None else each for each in found)
+
+
+def _like(query: Tensor, *shape: Any) -> Tensor:
+    """An empty result of a kernel, with the heads where those of the query are."""
+    if kernels.is_interleaved(query):
+        batch, heads, rows, width = shape
+        return query.new_empty((batch, rows, heads, width)).transpose(1, 2)
+    return query.new_empty(shape)
+
+
+@torch.library.register_fake("moa::attention", lib=_LIBRARY)
+def _attention_shape(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    is_causal: bool,
+    scale: float | None,
+) -> tuple[Tensor, Tensor]:
+    out = _like(query, *query.shape[:-1], value.shape[-1])
+    lse = query.new_empty(query.shape[:-1], dtype=kernels.computed_type(query.dtype))
+    return out, lse
+
+
+@torch.library.register_fake("moa::attention_backward", lib=_LIBRARY)
+def _attention_backward_shape(
+    gradient: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    out: Tensor,
+    lse: Tensor,
+    is_causal: bool,
+    scale: float | None,
+    wanted: Sequence[bool],
+) -> tuple[Tensor, ...]:
+    results = [
+        _like(query, *tensor.shape) if needed else query.new_empty(0)
+        for tensor, needed in zip((query, key, value), wanted, strict=False)
+    ]
+    of_mask = mask.new_empty(mask.shape) if mask is not None and wanted[3] else None
+    return (*results, query.new_empty(0) if of_mask is None else of_mask)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    query, key, value, mask, is_causal, scale = inputs
+    out, lse = output
+    ctx.save_for_backward(query, key, value, mask, out, lse)
+    ctx.mark_non_differentiable(lse)
+    ctx.options = is_causal, scale
+
+
+def _gradients(ctx: Any, gradient: Tensor, _: Any) -> tuple[Tensor | None, ...]:
+    query, key, value, mask, out, lse = ctx.saved_tensors
+    wanted = list(ctx.needs_input_grad[:4])
+    found = torch.ops.moa.attention_backward(
+        gradient, query, key, value, mask, out, lse, *ctx.options, wanted
+    )
+    kept = (each if w else None for each, w in zip(found, wanted, strict=True))
+    return (*kept, None, None)
+
+
+def _no_more(ctx: Any, *gradients: Any) -> Any:
+    raise NotImplementedError(
+        "moa's attention has no second derivatives: differentiate PyTorch's "
+        "scaled_dot_product_attention twice instead"
+    )
+
+
+torch.library.register_autograd(
+    "moa::attention", _gradients, setup_context=_save, lib=_LIBRARY
+)
+torch.library.register_autograd("moa::attention_backward", _no_more, lib=_LIBRARY)
+
+
+# Routing a model's calls.
+
+
+class use_moa_attention(TorchFunctionMode):
+    """Route calls of `scaled_dot_product_attention` in this thread to `sdpa`.
+
+    A context manager, which may be entered again while it is active. Calls that `sdpa`
+    hands on to PyTorch are counted.
+
+    Attributes:
+        routed: how many calls went to kernels of moa.
+        reasons: for each reason how many calls went to PyTorch.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.routed = 0
+        self.reasons: Counter[str] = Counter()
+
+    @property
+    def left(self) -> int:
+        """How many calls went to PyTorch."""
+        return sum(self.reasons.values())
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[Any],
+        args: Sequence[Any] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is not _stock:
+            return func(*args, **kwargs)
+        reason: str | None
+        try:
+            reason = reason_against(*args, **kwargs)
+        except TypeError:  # PyTorch says what is wrong with the call
+            reason = "arguments that are no tensors"
+        if reason is not None:
+            self.reasons[reason] += 1
+            return func(*args, **kwargs)
+        self.routed += 1
+        return sdpa(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<use_moa_attention: {self.routed} calls routed, {self.left} left>"

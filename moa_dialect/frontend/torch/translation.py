@@ -1,0 +1,710 @@
+"""ATen operators as functions of arrays.
+
+`TABLE` has a translation for each operator that moa takes over. A translation is a
+function of a `Node` and the operator's arguments, in which arrays take the place of
+tensors. What an operator does to shapes and element types is not computed again: it is
+read from the graph, which PyTorch has traced with symbolic extents.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import fx
+from torch._prims_common import ELEMENTWISE_TYPE_PROMOTION_KIND as PROMOTION
+from torch._prims_common import elementwise_dtypes
+
+from moa_dialect.frontend import functions as moa
+from moa_dialect.frontend.torch.kernels import NAMES, computed_type
+from moa_dialect.frontend.torch.values import (
+    Extent,
+    Extents,
+    UntranslatableError,
+    broadcast,
+    extent,
+    extents,
+    permuted,
+    with_axis,
+    without_axis,
+)
+from moa_dialect.frontend.trace import Array, as_array
+from moa_dialect.library.losses import log_softmax
+from moa_dialect.library.normalization import layernorm
+from moa_dialect.library.softmax import logsumexp, softmax
+from moa_dialect.library.statistics import mean, variance
+from moa_dialect.types import element_type_of
+
+aten = torch.ops.aten
+
+Kind = Literal["pointwise", "fold", "product", "shape"]
+"""What an operator is for the division of graphs into regions."""
+
+
+@dataclass(frozen=True)
+class Translation:
+    """How an operator becomes a function of arrays.
+
+    Attributes:
+        kind: what it is for the division into regions.
+        translate: the function, of a `Node` and the operator's arguments.
+        worth: whether a kernel of its own pays for this operator alone.
+        reason: a function that says why a node is left to PyTorch, None if it is not.
+    """
+
+    kind: Kind
+    translate: Callable[..., Any]
+    worth: bool = False
+    reason: Callable[[fx.Node], str | None] | None = None
+
+
+TABLE: dict[Any, Translation] = {}
+"""The operators that are translated."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node of a graph while it is translated.
+
+    Attributes:
+        node: the node; `meta["val"]` is its value without elements.
+        known: the extents of the program.
+    """
+
+    node: fx.Node
+    known: Extents
+
+    def value_of(self, argument: Any) -> Any:
+        """The value without elements of an argument that is a node, or a number."""
+        return argument.meta["val"] if isinstance(argument, fx.Node) else argument
+
+    @property
+    def value(self) -> Any:
+        """The result without elements."""
+        return self.node.meta["val"]
+
+    @property
+    def shape(self) -> tuple[Extent, ...]:
+        """The shape of the result."""
+        return extents(self.value.shape)
+
+    def shape_of(self, place: int) -> tuple[Extent, ...]:
+        """The shape of an argument."""
+        return extents(self.value_of(self.node.args[place]).shape)
+
+
+def element(dtype: torch.dtype) -> str:
+    """The element type in which values of a dtype are computed.
+
+    Raises:
+        UntranslatableError: for a dtype that moa does not have.
+    """
+    try:
+        return NAMES[computed_type(dtype)]
+    except KeyError:
+        raise UntranslatableError(f"elements of type {dtype}") from None
+
+
+def converted(a: Any, dtype: torch.dtype) -> Any:
+    """An array in the type that values of a dtype are computed in."""
+    name = element(dtype)
+    if not isinstance(a, Array):
+        return as_array(a, element_type_of(name))
+    if a.element_type == element_type_of(name):
+        return a
+    if name == "i1":
+        return a != 0
+    return moa.cast(a, name)
+
+
+def register(
+    kind: Kind, *operators: Any, worth: bool = False, reason: Any = None
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Make a function the translation of operators."""
+
+    def note(function: Callable[..., Any]) -> Callable[..., Any]:
+        for operator in operators:
+            TABLE[operator] = Translation(kind, function, worth, reason)
+        return function
+
+    return note
+
+
+# Pointwise.
+
+
+def _pointwise(
+    function: Callable[..., Any],
+    promotion: PROMOTION = PROMOTION.DEFAULT,
+    count: int | None = None,
+) -> Callable[..., Any]:
+    """A scalar function of the first `count` arguments, which are broadcast."""
+
+    def translate(node: Node, *arguments: Any, **options: Any) -> Any:
+        number = len(arguments) if count is None else count
+        operands, rest = arguments[:number], arguments[number:]
+        values = [node.value_of(argument) for argument in node.node.args[:number]]
+        dtype, _ = elementwise_dtypes(
+            *[_probe(value) for value in values], type_promotion_kind=promotion
+        )
+        ready = [
+            _spread(node, converted(operand, dtype), value)
+            for operand, value in zip(operands, values, strict=True)
+        ]
+        result = function(*ready, *rest, **options)
+        return converted(result, node.value.dtype)
+
+    return translate
+
+
+def _probe(value: Any) -> Any:
+    """A value as the promotion of types sees it; a symbol is a whole number."""
+    if isinstance(value, torch.SymInt):
+        return 1
+    return value
+
+
+def _spread(node: Node, operand: Any, value: Any) -> Any:
+    """An operand in the shape of the result; a scalar stays one."""
+    if not isinstance(value, torch.Tensor) or value.dim() == 0:
+        return operand
+    return broadcast(operand, extents(value.shape), node.shape, node.known)
+
+
+def _filled(node: Node, a: Any) -> Any:
+    """A result of scalars alone, in the shape it has."""
+    return a if a.ndim == node.value.dim() else broadcast(a, (), node.shape, node.known)
+
+
+def _add(a: Any, b: Any, alpha: Any = 1) -> Any:
+    return a + (b if alpha == 1 else b * alpha)
+
+
+def _subtract(a: Any, b: Any, alpha: Any = 1) -> Any:
+    return a - (b if alpha == 1 else b * alpha)
+
+
+def _power(a: Any, exponent: Any) -> Any:
+    if isinstance(exponent, int | float):
+        if exponent == 2:
+            return a * a
+        if exponent == 3:
+            return a * a * a
+        if exponent == 1:
+            return a
+        if exponent == 0.5:
+            return moa.sqrt(a)
+        if exponent == -0.5:
+            return moa.rsqrt(a)
+        if exponent == -1:
+            return 1.0 / a
+    return a**exponent
+
+
+def gelu(x: Any, approximate: str = "none") -> Any:
+    """`x` times the probability that a normal number is below it.
+
+    Source: Hendrycks and Gimpel, *Gaussian Error Linear Units* (2016).
+    """
+    if approximate == "tanh":
+        inner = math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x))
+        return 0.5 * x * (1.0 + moa.tanh(inner))
+    return 0.5 * x * (1.0 + moa.erf(x * math.sqrt(0.5)))
+
+
+def sigmoid(x: Any) -> Any:
+    """`1 / (1 + exp(-x))`."""
+    return 1.0 / (1.0 + moa.exp(-x))
+
+
+def _clamp(x: Any, low: Any = None, high: Any = None) -> Any:
+    x = x if low is None else moa.maximum(x, low)
+    return x if high is None else moa.minimum(x, high)
+
+
+def _float_only(node: fx.Node) -> str | None:
+    """Division of whole numbers and the like is left to PyTorch."""
+    for argument in node.all_input_nodes:
+        value = argument.meta.get("val")
+        if isinstance(value, torch.Tensor) and not value.dtype.is_floating_point:
+            return "whole numbers"
+    return None
+
+
+_UNARY: dict[Any, Callable[[Any], Any]] = {
+    aten.exp.default: moa.exp,
+    aten.exp2.default: moa.exp2,
+    aten.log.default: moa.log,
+    aten.log2.default: moa.log2,
+    aten.sqrt.default: moa.sqrt,
+    aten.rsqrt.default: moa.rsqrt,
+    aten.reciprocal.default: lambda a: 1.0 / a,
+    aten.tanh.default: moa.tanh,
+    aten.erf.default: moa.erf,
+    aten.sin.default: moa.sin,
+    aten.cos.default: moa.cos,
+    aten.floor.default: moa.floor,
+    aten.ceil.default: moa.ceil,
+    aten.sigmoid.default: sigmoid,
+    aten.silu.default: lambda a: a / (1.0 + moa.exp(-a)),
+}
+for _operator, _function in _UNARY.items():
+    register("pointwise", _operator, reason=_float_only)(_pointwise(_function))
+
+register("pointwise", aten.gelu.default, reason=_float_only)(_pointwise(gelu, count=1))
+register("pointwise", aten.neg.default)(_pointwise(moa.negative))
+register("pointwise", aten.abs.default)(_pointwise(moa.absolute))
+register("pointwise", aten.relu.default)(_pointwise(lambda a: moa.maximum(a, 0)))
+register("pointwise", aten.add.Tensor, aten.add.Scalar)(_pointwise(_add, count=2))
+register("pointwise", aten.sub.Tensor, aten.sub.Scalar)(_pointwise(_subtract, count=2))
+register("pointwise", aten.rsub.Scalar, aten.rsub.Tensor)(
+    _pointwise(lambda a, b, alpha=1: _subtract(b, a, alpha), count=2)
+)
+register("pointwise", aten.mul.Tensor, aten.mul.Scalar)(_pointwise(lambda a, b: a * b))
+register("pointwise", aten.div.Tensor, aten.div.Scalar, reason=_float_only)(
+    _pointwise(lambda a, b: a / b)
+)
+register("pointwise", aten.maximum.default)(_pointwise(moa.maximum))
+register("pointwise", aten.minimum.default)(_pointwise(moa.minimum))
+register("pointwise", aten.pow.Tensor_Scalar, reason=_float_only)(
+    _pointwise(_power, count=1)
+)
+register("pointwise", aten.clamp.default, aten.clamp_min.default)(
+    _pointwise(_clamp, count=1)
+)
+register("pointwise", aten.clamp_max.default)(
+    _pointwise(lambda a, high: moa.minimum(a, high), count=1)
+)
+
+_RELATIONS: dict[str, Callable[[Any, Any], Any]] = {
+    "eq": lambda a, b: a == b,
+    "ne": lambda a, b: a != b,
+    "lt": lambda a, b: a < b,
+    "le": lambda a, b: a <= b,
+    "gt": lambda a, b: a > b,
+    "ge": lambda a, b: a >= b,
+}
+
+
+def _of_numbers(node: fx.Node) -> str | None:
+    """Truth values have no order, and few operations."""
+    for argument in node.all_input_nodes:
+        value = argument.meta.get("val")
+        if isinstance(value, torch.Tensor) and value.dtype == torch.bool:
+            return "truth values"
+    return None
+
+
+for _name, _function in _RELATIONS.items():
+    for _overload in ("Tensor", "Scalar"):
+        register(
+            "pointwise", getattr(getattr(aten, _name), _overload), reason=_of_numbers
+        )(_pointwise(_function))
+
+
+def _of_truths(node: fx.Node) -> str | None:
+    for argument in node.all_input_nodes:
+        value = argument.meta.get("val")
+        if isinstance(value, torch.Tensor) and value.dtype != torch.bool:
+            return "whole numbers"
+    return None
+
+
+for _operators, _function in (
+    ((aten.logical_and.default, aten.bitwise_and.Tensor), moa.logical_and),
+    ((aten.logical_or.default, aten.bitwise_or.Tensor), moa.logical_or),
+    ((aten.logical_xor.default, aten.bitwise_xor.Tensor), moa.logical_xor),
+    ((aten.logical_not.default, aten.bitwise_not.default), moa.logical_not),
+):
+    register("pointwise", *_operators, reason=_of_truths)(_pointwise(_function))
+
+
+@register("pointwise", aten.where.self)
+def _where(node: Node, condition: Any, a: Any, b: Any) -> Any:
+    places = [node.value_of(argument) for argument in node.node.args]
+    chosen = _spread(node, condition, places[0])
+    sides = [
+        _spread(node, converted(side, node.value.dtype), place)
+        for side, place in zip((a, b), places[1:], strict=True)
+    ]
+    if all(x.ndim == 0 for x in (chosen, *sides)) or chosen.ndim:
+        return moa.where(chosen, *sides)
+    return moa.where(_filled(node, chosen), *(_filled(node, side) for side in sides))
+
+
+@register(
+    "shape",
+    aten._to_copy.default,
+    aten.clone.default,
+    aten.alias.default,
+    aten.detach.default,
+    aten.lift_fresh_copy.default,
+)
+def _copied(node: Node, a: Any, **options: Any) -> Any:
+    dtype = node.value.dtype
+    result = converted(a, dtype)
+    if (
+        computed_type(dtype) != dtype
+        and node.value_of(node.node.args[0]).dtype != dtype
+    ):
+        result = moa.cast(moa.cast(result, NAMES[dtype]), element(dtype))
+    return result
+
+
+@register("shape", aten.scalar_tensor.default, aten.full.default)
+def _constant(node: Node, *arguments: Any, **options: Any) -> Any:
+    number = converted(arguments[-1], node.value.dtype)
+    return _filled(node, number)
+
+
+@register("shape", aten.full_like.default)
+def _constant_like(node: Node, a: Any, number: Any, **options: Any) -> Any:
+    return _filled(node, converted(number, node.value.dtype))
+
+
+@register("shape", aten.zeros_like.default)
+def _zeros(node: Node, a: Any, **options: Any) -> Any:
+    return _filled(node, converted(0, node.value.dtype))
+
+
+@register("shape", aten.ones_like.default)
+def _ones(node: Node, a: Any, **options: Any) -> Any:
+    return _filled(node, converted(1, node.value.dtype))
+
+
+# Folds.
+
+
+def _axes(node: Node, dims: Any) -> list[int]:
+    """The axes that are folded, ascending."""
+    rank = len(node.shape_of(0))
+    if dims is None or (isinstance(dims, list | tuple) and not dims):
+        return list(range(rank))
+    dims = [dims] if isinstance(dims, int) else dims
+    return sorted(dim % rank for dim in dims)
+
+
+def _rows(a: Any, axes: Sequence[int]) -> tuple[Any, list[int]]:
+    """An array with some axes last, and the others."""
+    kept = [axis for axis in range(a.ndim) if axis not in axes]
+    return permuted(a, [*kept, *axes]), kept
+
+
+def _folded(name: str, a: Any, axes: Sequence[int]) -> Any:
+    rows, _ = _rows(a, axes)
+
+    def fold(cell: Any) -> Any:
+        for _axis in axes:
+            cell = moa.reduce(name, cell)
+        return cell
+
+    return moa.omega(fold, len(axes), rows)
+
+
+def _kept(a: Any, axes: Sequence[int], keep: bool) -> Any:
+    """A result with the axes that were folded as axes of extent 1, if asked for."""
+    if keep:
+        for axis in axes:
+            a = with_axis(a, axis, 1)
+    return a
+
+
+def _count(node: Node, axes: Sequence[int]) -> Any:
+    shape = node.shape_of(0)
+    result: Any = 1
+    for axis in axes:
+        result = result * node.known.value(shape[axis])
+    return result
+
+
+def _not_everything(node: fx.Node) -> str | None:
+    """Sums of all elements have no vector code."""
+    value = node.meta["val"]
+    value = value[0] if isinstance(value, list | tuple) else value
+    operand = node.args[0]
+    assert isinstance(operand, fx.Node)
+    if not operand.meta["val"].dtype.is_floating_point:
+        return "whole numbers"
+    if operand.meta["val"].dim() and all(extent(e) == 1 for e in value.shape):
+        return "a fold of all elements"
+    return None
+
+
+@register("fold", aten.sum.dim_IntList, aten.sum.default, reason=_not_everything)
+def _sum(
+    node: Node, a: Any, dims: Any = None, keepdim: bool = False, **options: Any
+) -> Any:
+    axes = _axes(node, dims)
+    result = _folded("add", converted(a, node.value.dtype), axes)
+    return _kept(result, axes, keepdim)
+
+
+@register("fold", aten.mean.dim, aten.mean.default, reason=_not_everything)
+def _mean(
+    node: Node, a: Any, dims: Any = None, keepdim: bool = False, **options: Any
+) -> Any:
+    axes = _axes(node, dims)
+    a = converted(a, node.value.dtype)
+    count = _count(node, axes)
+    total = _folded("add", a, axes)
+    result = total / converted(
+        float(count) if isinstance(count, int) else count, node.value.dtype
+    )
+    return _kept(result, axes, keepdim)
+
+
+@register("fold", aten.amax.default, reason=_not_everything)
+def _amax(node: Node, a: Any, dims: Any = (), keepdim: bool = False) -> Any:
+    axes = _axes(node, dims)
+    return _kept(_folded("max", a, axes), axes, keepdim)
+
+
+@register("fold", aten.amin.default, reason=_not_everything)
+def _amin(node: Node, a: Any, dims: Any = (), keepdim: bool = False) -> Any:
+    axes = _axes(node, dims)
+    return _kept(_folded("min", a, axes), axes, keepdim)
+
+
+def _on_last_axis(function: Callable[[Any], Any]) -> Callable[..., Any]:
+    """A function of rows, applied along another axis."""
+
+    def translate(node: Node, a: Any, dim: int, *rest: Any) -> Any:
+        axis = dim % a.ndim if a.ndim else 0
+        rows, kept = _rows(converted(a, node.value.dtype), [axis])
+        order = [*kept, axis]
+        result = function(rows)
+        return permuted(result, [order.index(k) for k in range(a.ndim)])
+
+    return translate
+
+
+def _has_rows(node: fx.Node) -> str | None:
+    operand = node.args[0]
+    assert isinstance(operand, fx.Node)
+    value = operand.meta["val"]
+    if not value.dtype.is_floating_point:
+        return "whole numbers"
+    return None if value.dim() else "a scalar"
+
+
+register(
+    "fold",
+    aten._softmax.default,
+    aten._safe_softmax.default,
+    worth=True,
+    reason=_has_rows,
+)(_on_last_axis(softmax))
+register("fold", aten._log_softmax.default, worth=True, reason=_has_rows)(
+    _on_last_axis(log_softmax)
+)
+
+
+def _last_axis_only(node: fx.Node) -> str | None:
+    """A norm of one axis, in the type of its operand."""
+    shape = node.args[1]
+    if isinstance(shape, list | tuple) and len(shape) != 1:
+        return "a norm of several axes"
+    return _has_rows(node)
+
+
+@register("fold", aten.native_layer_norm.default, worth=True, reason=_last_axis_only)
+def _layer_norm(
+    node: Node, x: Any, shape: Any, weight: Any, bias: Any, eps: float
+) -> Any:
+    dtype = node.value[0].dtype
+    x = converted(x, dtype)
+    weight = None if weight is None else converted(weight, dtype)
+    bias = None if bias is None else converted(bias, dtype)
+    last = x.ndim - 1
+    average = with_axis(mean(x), last, 1)
+    scale = with_axis(moa.rsqrt(variance(x) + eps), last, 1)
+    return layernorm(x, weight, bias, eps), average, scale
+
+
+def _single_axis(node: fx.Node) -> str | None:
+    dims = node.args[1] if len(node.args) > 1 else None
+    if not isinstance(dims, list | tuple) or len(dims) != 1:
+        return "a fold of several axes"
+    return _has_rows(node)
+
+
+@register("fold", aten.logsumexp.default, worth=True, reason=_single_axis)
+def _logsumexp(node: Node, a: Any, dims: Any, keepdim: bool = False) -> Any:
+    (axis,) = _axes(node, dims)
+    rows, _ = _rows(a, [axis])
+    return _kept(logsumexp(rows), [axis], keepdim)
+
+
+@register(
+    "fold",
+    aten.var.correction,
+    aten.var_mean.correction,
+    worth=True,
+    reason=_single_axis,
+)
+def _variance(
+    node: Node, a: Any, dims: Any, correction: Any = 1, keepdim: bool = False
+) -> Any:
+    (axis,) = _axes(node, dims)
+    rows, _ = _rows(a, [axis])
+    found = _kept(
+        variance(rows, 1 if correction is None else correction), [axis], keepdim
+    )
+    if node.node.target is aten.var.correction:
+        return found
+    return found, _kept(mean(rows), [axis], keepdim)
+
+
+# Products.
+
+
+def _product(a: Any, b: Any) -> Any:
+    return moa.inner("add", "mul", a, b)
+
+
+@register("product", aten.mm.default, reason=_float_only)
+def _mm(node: Node, a: Any, b: Any) -> Any:
+    return _product(a, b)
+
+
+@register("product", aten.bmm.default, reason=_float_only)
+def _bmm(node: Node, a: Any, b: Any) -> Any:
+    return moa.omega(_product, (2, 2), a, b)
+
+
+@register("product", aten.addmm.default, reason=_float_only)
+def _addmm(node: Node, c: Any, a: Any, b: Any, beta: Any = 1, alpha: Any = 1) -> Any:
+    result = _product(a, b)
+    result = result if alpha == 1 else alpha * result
+    if beta == 0:
+        return result
+    added = broadcast(c, node.shape_of(0), node.shape, node.known)
+    return result + (added if beta == 1 else beta * added)
+
+
+# Shapes.
+
+
+@register("shape", aten.permute.default)
+def _permute(node: Node, a: Any, dims: Sequence[int]) -> Any:
+    return permuted(a, [dim % a.ndim for dim in dims])
+
+
+@register("shape", aten.transpose.int)
+def _transpose(node: Node, a: Any, first: int, second: int) -> Any:
+    axes = list(range(a.ndim))
+    if not axes:
+        return a
+    first, second = first % a.ndim, second % a.ndim
+    axes[first], axes[second] = second, first
+    return permuted(a, axes)
+
+
+@register("shape", aten.t.default)
+def _turned(node: Node, a: Any) -> Any:
+    return moa.transpose(a)
+
+
+@register("shape", aten.unsqueeze.default)
+def _unsqueeze(node: Node, a: Any, dim: int) -> Any:
+    return with_axis(a, dim % (a.ndim + 1), 1)
+
+
+@register("shape", aten.squeeze.dim, aten.squeeze.dims)
+def _squeeze(node: Node, a: Any, dims: Any) -> Any:
+    dims = [dims] if isinstance(dims, int) else dims
+    shape = node.shape_of(0)
+    for axis in sorted(
+        {dim % len(shape) for dim in dims} if shape else (), reverse=True
+    ):
+        if shape[axis] == 1:
+            a = without_axis(a, axis)
+    return a
+
+
+@register("shape", aten.expand.default)
+def _expand(node: Node, a: Any, shape: Any, **options: Any) -> Any:
+    return broadcast(a, node.shape_of(0), node.shape, node.known)
+
+
+@register("shape", aten.view.default, aten._unsafe_view.default, aten.reshape.default)
+def _view(node: Node, a: Any, shape: Any) -> Any:
+    before, after = list(node.shape_of(0)), list(node.shape)
+    # Axes of extent 1 come and go without a new order of elements.
+    if [e for e in before if e != 1] == [e for e in after if e != 1]:
+        for axis in reversed(range(len(before))):
+            if before[axis] == 1:
+                a = without_axis(a, axis)
+        for axis, e in enumerate(after):
+            if e == 1:
+                a = with_axis(a, axis, 1)
+        return a
+    return moa.reshape(node.known.vector(after), a)
+
+
+@register("shape", aten.select.int)
+def _select(node: Node, a: Any, dim: int, index: Any) -> Any:
+    axis = dim % a.ndim
+    length = node.shape_of(0)[axis]
+    if not isinstance(index, int) or (index < 0 and not isinstance(length, int)):
+        raise UntranslatableError("an index that a call gives")
+    if index < 0:
+        assert isinstance(length, int)
+        index += length
+    return moa.psi(
+        [index], permuted(a, [axis, *(k for k in range(a.ndim) if k != axis)])
+    )
+
+
+@register("shape", aten.slice.Tensor)
+def _slice(
+    node: Node, a: Any, dim: int = 0, start: Any = None, end: Any = None, step: Any = 1
+) -> Any:
+    axis = dim % a.ndim
+    before, after = node.shape_of(0)[axis], node.shape[axis]
+    if before == after:
+        return a
+    if step != 1:
+        raise UntranslatableError("a slice with steps")
+    start = 0 if start is None else start
+    if not isinstance(start, int) or (start < 0 and not isinstance(before, int)):
+        raise UntranslatableError("a slice that begins where a call says")
+    if start < 0:
+        assert isinstance(before, int)
+        start = max(start + before, 0)
+    count = node.known.value(after)
+    planes = permuted(a, [axis, *(k for k in range(a.ndim) if k != axis)])
+    planes = moa.take(_vector(count), moa.drop([start], planes) if start else planes)
+    back = [*range(1, axis + 1), 0, *range(axis + 1, a.ndim)]
+    return permuted(planes, back)
+
+
+def _vector(count: Any) -> Any:
+    return [count] if isinstance(count, int) else moa.reshape([1], count)
+
+
+@register("shape", aten.flip.default)
+def _flip(node: Node, a: Any, dims: Sequence[int]) -> Any:
+    for dim in dims:
+        axis = dim % a.ndim
+        planes = permuted(a, [axis, *(k for k in range(a.ndim) if k != axis)])
+        back = [*range(1, axis + 1), 0, *range(axis + 1, a.ndim)]
+        a = permuted(moa.reverse(planes), back)
+    return a
+
+
+@register("shape", aten.cat.default)
+def _cat(node: Node, tensors: Sequence[Any], dim: int = 0) -> Any:
+    rank = len(node.shape)
+    if any(tensor.ndim != rank for tensor in tensors):
+        raise UntranslatableError("empty tensors to be joined")
+    axis = dim % rank
+    first = [axis, *(k for k in range(rank) if k != axis)]
+    parts = [permuted(converted(t, node.value.dtype), first) for t in tensors]
+    joined = parts[0]
+    for part in parts[1:]:
+        joined = moa.cat(joined, part)
+    return permuted(joined, [*range(1, axis + 1), 0, *range(axis + 1, rank)])

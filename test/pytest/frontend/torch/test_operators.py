@@ -1,0 +1,220 @@
+"""Each operator that is translated gives what PyTorch gives, for all extents."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch.fx.experimental.proxy_tensor import make_fx  # noqa: E402
+
+from moa_dialect.frontend.torch import backend as moa_backend  # noqa: E402, F401
+from moa_dialect.frontend.torch.backend import (  # noqa: E402
+    GraphReport,
+    Settings,
+    _compile,
+    report,
+)
+from moa_dialect.frontend.torch.translation import TABLE  # noqa: E402
+
+aten = torch.ops.aten
+EVERYTHING = Settings(products="moa", everything=True)
+
+
+def _numbers(*shape, dtype=torch.float32, seed=0):
+    generator = torch.Generator().manual_seed(seed + sum(shape))
+    if dtype == torch.bool:
+        return torch.randint(0, 2, shape, generator=generator).bool()
+    if not dtype.is_floating_point:
+        return torch.randint(-9, 9, shape, generator=generator, dtype=dtype)
+    return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+
+
+def _positive(*shape):
+    return _numbers(*shape).abs() + 0.1
+
+
+A, B = (4, 5), (5,)
+CASES = {
+    "exp": (aten.exp, _numbers(*A)),
+    "exp2": (aten.exp2, _numbers(*A)),
+    "log": (aten.log, _positive(*A)),
+    "log2": (aten.log2, _positive(*A)),
+    "sqrt": (aten.sqrt, _positive(*A)),
+    "rsqrt": (aten.rsqrt, _positive(*A)),
+    "reciprocal": (aten.reciprocal, _positive(*A)),
+    "tanh": (aten.tanh, _numbers(*A)),
+    "erf": (aten.erf, _numbers(*A)),
+    "sin": (aten.sin, _numbers(*A)),
+    "cos": (aten.cos, _numbers(*A)),
+    "floor": (aten.floor, _numbers(*A)),
+    "ceil": (aten.ceil, _numbers(*A)),
+    "sigmoid": (aten.sigmoid, _numbers(*A)),
+    "silu": (aten.silu, _numbers(*A)),
+    "gelu": (aten.gelu, _numbers(*A)),
+    "gelu, by tanh": (lambda x: aten.gelu(x, approximate="tanh"), _numbers(*A)),
+    "neg": (aten.neg, _numbers(*A)),
+    "neg of whole numbers": (aten.neg, _numbers(*A, dtype=torch.int64)),
+    "abs": (aten.abs, _numbers(*A)),
+    "relu": (aten.relu, _numbers(*A)),
+    "relu of NaN": (aten.relu, torch.full(A, torch.nan)),
+    "add": (aten.add, _numbers(*A), _numbers(*B)),
+    "add, alpha": (lambda a, b: aten.add(a, b, alpha=2), _numbers(*A), _numbers(*A)),
+    "add of a number": (lambda a: a + 2, _numbers(*A)),
+    "add of a scalar": (aten.add, _numbers(*A), _numbers()),
+    "add to a scalar": (aten.add, _numbers(), _numbers(*A)),
+    "add of whole numbers": (
+        aten.add,
+        _numbers(*A, dtype=torch.int64),
+        _numbers(*B, dtype=torch.int32),
+    ),
+    "add of two types": (aten.add, _numbers(*A), _numbers(*A, dtype=torch.int64)),
+    "add of two widths": (aten.add, _numbers(*A), _numbers(*A, dtype=torch.float64)),
+    "add of bf16": (aten.add, *(_numbers(*A, dtype=torch.bfloat16),) * 2),
+    "add of a column": (aten.add, _numbers(4, 1), _numbers(*A)),
+    "add of a row and a column": (aten.add, _numbers(4, 1), _numbers(1, 5)),
+    "sub": (aten.sub, _numbers(*A), _numbers(*B)),
+    "sub from a number": (lambda a: aten.rsub(a, 3.0, 2), _numbers(*A)),
+    "mul": (aten.mul, _numbers(*A), _numbers(*B)),
+    "mul of f16": (lambda a: a * 3.0, _numbers(*A, dtype=torch.float16)),
+    "div": (aten.div, _numbers(*A), _positive(*B)),
+    "maximum": (aten.maximum, _numbers(*A), _numbers(*B)),
+    "minimum": (aten.minimum, _numbers(*A), _numbers(*B)),
+    "pow": (lambda a: (aten.pow(a, 2), aten.pow(a, 3), aten.pow(a, 1.5)), _positive(*A)),
+    "roots": (lambda a: (a**0.5, a**-0.5, a**-1), _positive(*A)),
+    "clamp": (lambda a: aten.clamp(a, -0.5, 0.5), _numbers(*A)),
+    "clamp, one side": (
+        lambda a: (aten.clamp_min(a, 0.1), aten.clamp_max(a, 0.1), a.clamp(max=0.2)),
+        _numbers(*A),
+    ),
+    "eq": (aten.eq, *(_numbers(*A, dtype=torch.int64),) * 2),
+    "ne": (lambda a: aten.ne(a, 3), _numbers(*A, dtype=torch.int64)),
+    "lt": (aten.lt, _numbers(*A), _numbers(*B)),
+    "le": (aten.le, _numbers(*A), _numbers(*B)),
+    "gt": (aten.gt, _numbers(*A), _numbers(*B)),
+    "ge": (lambda a: aten.ge(a, 0.25), _numbers(*A)),
+    "gt of whole numbers": (lambda a: a > 0.5, _numbers(*A, dtype=torch.int64)),
+    "logical": (
+        lambda a, b: (a & b, a | b, a ^ b, ~a, aten.logical_and(a, b)),
+        _numbers(*A, dtype=torch.bool),
+        _numbers(*B, dtype=torch.bool),
+    ),
+    "where": (aten.where, _numbers(*A, dtype=torch.bool), _numbers(*A), _numbers(*B)),
+    "where, one number": (
+        lambda c, a: aten.where(c, a, torch.full((), -torch.inf)),
+        _numbers(4, 1, dtype=torch.bool),
+        _numbers(*A),
+    ),
+    "to another type": (
+        lambda a: (a.to(torch.float64), a.to(torch.bool), a.to(torch.bfloat16)),
+        _numbers(*A),
+    ),
+    "rounded": (lambda a: a.to(torch.bfloat16).to(torch.float32), _numbers(*A)),
+    "clone": (lambda a: aten.clone(a) + 1, _numbers(*A)),
+    "full": (lambda a: a + torch.full((a.shape[0], 1), 2.0), _numbers(*A)),
+    "like": (
+        lambda a: (
+            torch.zeros_like(a) + a,
+            torch.ones_like(a) * a,
+            torch.full_like(a, 2) - a,
+        ),
+        _numbers(*A),
+    ),
+    "sum": (lambda a: aten.sum(a, [1]), _numbers(*A)),
+    "sum, kept": (lambda a: aten.sum(a, [0], True), _numbers(*A)),
+    "sum over two": (lambda a: aten.sum(a, [0, -1]), _numbers(3, 4, 5)),
+    "mean": (lambda a: (aten.mean(a, [1]), aten.mean(a, [0], True)), _numbers(*A)),
+    "mean of bf16": (lambda a: aten.mean(a, [1]), _numbers(*A, dtype=torch.bfloat16)),
+    "amax": (lambda a: aten.amax(a, [1]), _numbers(*A)),
+    "amin": (lambda a: aten.amin(a, [0], True), _numbers(*A)),
+    "softmax": (lambda a: aten._softmax(a, -1, False), _numbers(*A)),
+    "softmax, first axis": (lambda a: aten._softmax(a, 0, False), _numbers(3, 4, 5)),
+    "softmax of nothing": (
+        lambda a: aten._safe_softmax(a, -1),
+        torch.full(A, -torch.inf),
+    ),
+    "log softmax": (lambda a: aten._log_softmax(a, 1, False), _numbers(3, 4, 5)),
+    "logsumexp": (lambda a: aten.logsumexp(a, [1], True), _numbers(*A)),
+    "layer norm": (
+        lambda a, w, b: aten.native_layer_norm(a, [5], w, b, 1e-5),
+        _numbers(3, *A),
+        _numbers(*B),
+        _numbers(*B, seed=1),
+    ),
+    "layer norm, bare": (
+        lambda a: aten.native_layer_norm(a, [5], None, None, 1e-5)[0],
+        _numbers(*A),
+    ),
+    "variance": (lambda a: aten.var(a, [1], correction=1), _numbers(*A)),
+    "variance and mean": (
+        lambda a: aten.var_mean(a, [0], correction=0, keepdim=True),
+        _numbers(*A),
+    ),
+    "mm": (aten.mm, _numbers(*A), _numbers(5, 3)),
+    "mm, turned": (lambda a, b: aten.mm(a, b.t()), _numbers(*A), _numbers(3, 5)),
+    "bmm": (aten.bmm, _numbers(2, *A), _numbers(2, 5, 3)),
+    "bmm of bf16": (
+        aten.bmm,
+        _numbers(2, *A, dtype=torch.bfloat16),
+        _numbers(2, 5, 3, dtype=torch.bfloat16),
+    ),
+    "addmm": (aten.addmm, _numbers(3), _numbers(*A), _numbers(5, 3)),
+    "addmm, scaled": (
+        lambda c, a, b: aten.addmm(c, a, b, beta=0.5, alpha=2),
+        _numbers(4, 3),
+        _numbers(*A),
+        _numbers(5, 3),
+    ),
+    "permute": (lambda a: aten.permute(a, [2, 0, 1]) + 1, _numbers(3, 4, 5)),
+    "transpose": (lambda a: aten.transpose(a, 0, -1) + 1, _numbers(3, 4, 5)),
+    "turned": (lambda a, b: a.t() + b, _numbers(*A), _numbers(5, 4)),
+    "unsqueeze": (lambda a, b: a.unsqueeze(-2) + b, _numbers(*A), _numbers(4, 3, 5)),
+    "squeeze": (lambda a: (a + 1).squeeze(1) * 2, _numbers(4, 1, 5)),
+    "expand": (lambda a: a.expand(3, -1, 5) + 1, _numbers(4, 1)),
+    "view of extent 1": (lambda a: (a + 1).view(a.shape[0], 1, -1) * 2, _numbers(*A)),
+    "select": (lambda a: (a + 1).select(1, 2) * 2, _numbers(*A)),
+    "slice": (lambda a: (a * 2)[1:, :3] + 1, _numbers(*A)),
+    "slice from the end": (lambda a: (a * 2)[:-1] + 1, _numbers(*A)),
+    "flip": (lambda a: aten.flip(a, [0, 1]) + 1, _numbers(*A)),
+    "cat": (lambda a, b: aten.cat([a, b, a]) + 1, _numbers(*A), _numbers(2, 5)),
+    "cat, last axis": (lambda a, b: aten.cat([a, b], -1), _numbers(*A), _numbers(4, 3)),
+    "two folds": (lambda a: (a.softmax(-1) * 2).sum(0).exp(), _numbers(*A)),
+    "a fold by column": (lambda a: a - a.mean(0, keepdim=True), _numbers(*A)),
+    "read across": (lambda a: a.t().exp() * 2, _numbers(5, 4).t()),
+    "no elements": (lambda a: a.exp() + 1, _numbers(0, 5)),
+}
+
+
+@pytest.mark.parametrize("extents", ["static", "symbolic"])
+@pytest.mark.parametrize("name", CASES)
+def test_operator(name: str, extents: str) -> None:
+    function, *inputs = CASES[name]
+    mode = "symbolic" if extents == "symbolic" else "fake"
+    graph = make_fx(function, tracing_mode=mode)(*inputs)
+    report(clear=True)
+    compiled = _compile(graph, inputs, "inference", EVERYTHING)
+    (found,) = report(clear=True)
+    assert isinstance(found, GraphReport)
+    assert not found.failed
+    assert found.regions, found
+    symbols = [
+        node.meta["val"].node.hint
+        for node in graph.graph.nodes
+        if node.op == "placeholder" and isinstance(node.meta["val"], torch.SymInt)
+    ]
+    assert not symbols
+    _same(compiled(list(inputs)), function(*inputs))
+
+
+def _same(found, expected) -> None:
+    expected = expected if isinstance(expected, tuple) else (expected,)
+    found = found if isinstance(found, tuple | list) else (found,)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, equal_nan=True)
+
+
+def test_every_translation_is_tested() -> None:
+    found = set()
+    for function, *inputs in CASES.values():
+        graph = make_fx(function, tracing_mode="fake")(*inputs)
+        found |= {node.target for node in graph.graph.nodes}
+    missing = {str(operator) for operator in TABLE.keys() - found}
+    assert not missing
