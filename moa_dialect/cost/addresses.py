@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from math import prod
 from typing import Protocol
 
@@ -34,6 +35,7 @@ from xdsl.dialects.builtin import (
     SymbolRefAttr,
     UnregisteredOp,
     VectorType,
+    i1,
     i8,
     i32,
     i64,
@@ -240,10 +242,16 @@ class Workload:
         order: str = "C",
         content: np.ndarray | None = None,
     ) -> int:
-        """Lay out an array after the others; gives its number."""
+        """Lay out an array after the others; gives its number.
+
+        Its name gets a number if there is another one of that name.
+        """
         end = self.buffers[-1].stop if self.buffers else 0
         offset = -(-end // self.line) * self.line
-        name = name or f"array{len(self.buffers)}"
+        taken, name = {buffer.name for buffer in self.buffers}, name or "array"
+        if name in taken:
+            numbered = (f"{name}{number}" for number in count(2))
+            name = next(other for other in numbered if other not in taken)
         found = Buffer(name, np.dtype(dtype), tuple(shape), order, offset, content)
         self.buffers.append(found)
         return len(self.buffers) - 1
@@ -318,20 +326,22 @@ class Workload:
 
     def _prepare(self, module: ModuleOp, function: FuncOp, name: str) -> None:
         """Rename a function, leave out others, and lay out the constants it reads."""
+        constants: dict[str, str] = {}
         for op in list(module.ops):
             if isinstance(op, FuncOp) and op is not function:
-                if not op.is_declaration:
-                    Rewriter.erase_op(op, safe_erase=False)
+                Rewriter.erase_op(op, safe_erase=False)
             elif isinstance(op, memref.GlobalOp):
                 value = op.initial_value
                 assert isa(value, DenseIntOrFPElementsAttr)
                 content = array_of(value)
-                label = f"{name}.{op.sym_name.data}"
-                self.array(content.shape, content.dtype, label, content=content)
-                op.sym_name = StringAttr(label)
+                place = self.array(
+                    content.shape, content.dtype, op.sym_name.data, content=content
+                )
+                constants[op.sym_name.data] = self.buffers[place].name
+                Rewriter.erase_op(op, safe_erase=False)
         for op in function.walk():
             if isinstance(op, memref.GetGlobalOp):
-                op.properties["name"] = SymbolRefAttr(f"{name}.{op.name_.string_value()}")
+                op.name_ = SymbolRefAttr(constants[op.name_.string_value()])
             elif isinstance(op, func.CallOp):
                 raise CompileError(f"accesses of a call of {op.callee} are not known")
         function.sym_name = StringAttr(name)
@@ -361,13 +371,17 @@ class Workload:
 
         Constants are among neither; of the results, those that no later call reads.
         """
-        read: list[int] = []
-        written: list[int] = []
+        read: dict[int, None] = {}
+        made: set[int] = set()
+        final: dict[int, None] = {}
         for call in self.calls:
-            read += (n for n in call.inputs if n not in (*read, *written))
-            written = [n for n in written if n not in call.inputs]
-            written += (n for n in call.outputs if n not in written)
-        return read, written
+            for number in call.inputs:
+                if number not in made:
+                    read[number] = None
+                final.pop(number, None)
+            made.update(call.outputs)
+            final.update(dict.fromkeys(call.outputs))
+        return list(read), list(final)
 
     @property
     def compulsory_bytes(self) -> int:
@@ -411,8 +425,8 @@ def _allocations(function: FuncOp) -> Iterator[tuple[memref.AllocOp | memref.All
     for op in function.walk():
         if isinstance(op, memref.AllocOp | memref.AllocaOp):
             fixed = prod(n for n in shape_of(op.memref.type) if n != DYNAMIC_INDEX)
-            count = fixed * prod(map(_number, op.dynamic_sizes))
-            yield op, count * dtype_of(element_of(op.memref.type)).itemsize
+            elements = fixed * prod(map(_number, op.dynamic_sizes))
+            yield op, elements * dtype_of(element_of(op.memref.type)).itemsize
 
 
 def _number(value: SSAValue) -> int:
@@ -547,11 +561,11 @@ class _Tracer:
             self._masked(memory, indices, mask, builder)
             return
         address = self._address(memory, indices, builder)
-        count = prod(type_.get_shape()) if isa(type_, VectorType) else 1
+        lanes = prod(type_.get_shape()) if isa(type_, VectorType) else 1
         size = dtype_of(element_of(memory.type)).itemsize
         last = None
-        if count > 1:
-            more = self._number(count * size - 1, builder)
+        if lanes > 1:
+            more = self._number(lanes * size - 1, builder)
             last = builder.insert(arith.AddiOp(address, more)).result
         self._call(address, last, write, builder)
 
@@ -603,7 +617,7 @@ class _Tracer:
         assert isa(mask.type, VectorType)
         (lanes,) = mask.type.get_shape()
         for lane in range(lanes):
-            extract = vector.ExtractOp(mask, [lane])
+            extract = vector.ExtractOp(mask, [lane], i1)
             is_active = builder.insert(extract).result
             block = Block()
             inner = Builder(InsertPoint.at_end(block))
