@@ -144,6 +144,10 @@ def sequential(function: FuncOp) -> None:
             Rewriter.insert_op(scf.ForOp(lower, upper, step, [], Region(block)), at)
             at = InsertPoint.before(end)
             indices.append(block.args[0])
+        for op in list(body.ops):
+            if isinstance(op, memref.AllocaOp) and not op.operands:
+                op.detach()  # Else each iteration would take more of the stack.
+                Rewriter.insert_op(op, InsertPoint.at_start(function.body.block))
         Rewriter.inline_block(body, at, indices)
         Rewriter.erase_op(loop)
 
@@ -338,7 +342,7 @@ class Workload:
                     content.shape, content.dtype, op.sym_name.data, content=content
                 )
                 constants[op.sym_name.data] = self.buffers[place].name
-                Rewriter.erase_op(op, safe_erase=False)
+                op.sym_name = StringAttr(self.buffers[place].name)
         for op in function.walk():
             if isinstance(op, memref.GetGlobalOp):
                 op.name_ = SymbolRefAttr(constants[op.name_.string_value()])
