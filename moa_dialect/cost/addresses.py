@@ -799,3 +799,75 @@ def _fill(
     for buffer, array in zip(workload.buffers, arrays, strict=True):
         if buffer.content is not None:
             array[...] = buffer.content
+
+
+# The stream itself
+
+
+def accesses(
+    program: Compiled | ModuleOp | Workload,
+    arguments: Sequence[np.ndarray] | None = None,
+    stage: str = "target",
+    machine: str = "host",
+    unit: int = LINE,
+) -> np.ndarray:
+    """What a program touches, in order: for each access a place, and 1 for a write.
+
+    Meant for small programs: all of it is kept.
+
+    Args:
+        program: as for `workload_of`, as are `stage` and `machine`.
+        arguments: as for `run`.
+        stage: of a compiled program.
+        machine: of a compiled program.
+        unit: in how many bytes a place is counted, a power of two up to 64. A vector
+            touches each place that it lies in.
+
+    Returns:
+        Shape [n, 2], int64: place and kind.
+
+    Raises:
+        MoaError: for another unit, or arguments that do not fit.
+        CompileError: for accesses that are not known.
+    """
+    workload = workload_of(program, stage, machine)
+    counted = run(workload, _Recorder(unit, 0), arguments).counters[0]
+    recorded = run(workload, _Recorder(unit, int(counted)), arguments).counters[1:]
+    return np.stack([recorded >> 1, recorded & 1], axis=1)
+
+
+@dataclass(frozen=True)
+class _Recorder:
+    """Counts what is touched, and keeps the first so many."""
+
+    line: int
+    limit: int
+
+    def code(self, lines: int, first_scratch: int) -> str:
+        return _RECORDER.format(limit=self.limit)
+
+    def memories(self, lines: int) -> tuple[np.ndarray, np.ndarray]:
+        return np.zeros(1, np.int32), np.zeros(1 + self.limit, np.int64)
+
+
+_RECORDER = """
+func.func private @touch(%s: memref<?xi32>, %h: memref<?xi64>, %line: index,
+                         %write: i32) {{
+  %c0 = arith.constant 0 : index
+  %one = arith.constant 1 : i64
+  %limit = arith.constant {limit} : i64
+  %count = memref.load %h[%c0] : memref<?xi64>
+  %more = arith.addi %count, %one : i64
+  memref.store %more, %h[%c0] : memref<?xi64>
+  %is_kept = arith.cmpi slt, %count, %limit : i64
+  scf.if %is_kept {{
+    %place = arith.index_cast %line : index to i64
+    %twice = arith.shli %place, %one : i64
+    %kind = arith.extui %write : i32 to i64
+    %record = arith.ori %twice, %kind : i64
+    %at = arith.index_cast %more : i64 to index
+    memref.store %record, %h[%at] : memref<?xi64>
+  }}
+  func.return
+}}
+"""
