@@ -1,6 +1,7 @@
-"""Simulated caches: against cachegrind, and what programs move: `docs/cache-simulation.md`.
+"""Simulated caches: against cachegrind, and what programs move.
 
-Prints tables in Markdown. Code is that for AVX2, so they are the same on every x86.
+Prints tables in Markdown. Code is that for AVX2, so they are the same on every x86. See
+`docs/cache-simulation.md`.
 
     python -m moa_dialect.tools.cache_check [--largest N] [--skip-valgrind]
 """
@@ -17,11 +18,11 @@ from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 
 import moa_dialect as moa
-from moa_dialect.cost.addresses import Workload, workload_of
 from moa_dialect.cost.cachegrind import MACHINE, count_misses, is_available
 from moa_dialect.cost.materialised import materialised
 from moa_dialect.cost.reuse import ReuseDistances, reuse_distances
 from moa_dialect.cost.simulation import CacheLevel, simulate
+from moa_dialect.cost.workload import Workload, workload_of
 from moa_dialect.frontend import functions
 from moa_dialect.frontend.jit import Compiled
 from moa_dialect.library import attention, layernorm, matmul, softmax
@@ -33,7 +34,9 @@ WIDTH = 64
 """How many elements a query, a key and a value have."""
 
 
-def compiled(program: Callable[..., Any], *shapes: Sequence[int], **options: Any) -> Compiled:
+def compiled(
+    program: Callable[..., Any], *shapes: Sequence[int], **options: Any
+) -> Compiled:
     """A program for f32 arrays of some shapes."""
     specs = [moa.ArraySpec(tuple(shape), "float32") for shape in shapes]
     return moa.jit(program, **options).lower(*specs)
@@ -42,8 +45,8 @@ def compiled(program: Callable[..., Any], *shapes: Sequence[int], **options: Any
 def program_named(name: str, n: int) -> Compiled:
     """A program of size n, by its name.
 
-    `attention` of n queries and keys, `decode` of one query and n keys; `matmul` of two,
-    `softmax` and `layer norm` of one array [n, n].
+    `attention` of n queries and keys, `decode` of one query and n keys; `matmul` of
+    two arrays [n, n], `softmax` and `layer norm` of one.
     """
     one, all_ = (1, WIDTH), (n, WIDTH)
     match name:
@@ -255,7 +258,7 @@ REFERENCE = {
 
 
 def rows_for(n: int, capacity: int) -> int:
-    """How many queries fit a cache with their states: half of it at most, up to 1024."""
+    """How many queries fill half of a cache with their states, up to 1024."""
     return min(n, capacity // (4 * 4 * WIDTH), 1024)
 
 
@@ -343,13 +346,13 @@ def histogram_table(name: str) -> str:
     """The reuse distances of one program, in vector code and a row at a time."""
     n, _ = REGIMES[name]
     program = program_named(name, n)
-    found: list[dict[tuple[int, int], int]] = []
-    for way in ("row at a time", "vector code"):
-        each = reuse_distances(WAYS[way](program))
-        found.append({(low, high): count for low, high, count in each.histogram()})
+    found: dict[tuple[int, int], list[int]] = {}
+    for place, way in enumerate(("row at a time", "vector code")):
+        for low, high, count in reuse_distances(WAYS[way](program)).histogram():
+            found.setdefault((low, high), [0, 0])[place] = count
     rows = [
-        [f"{low} to {high - 1}", *(f"{each.get((low, high), 0):,}" for each in found)]
-        for low, high in sorted(set().union(*found))
+        [f"{low} to {high - 1}", *(f"{count:,}" for count in counts)]
+        for (low, high), counts in sorted(found.items())
     ]
     return table(["distance in lines", "row at a time", "vector code"], rows)
 

@@ -5,19 +5,14 @@ access gets a call before it, with the line of memory it touches, and the whole 
 compiled and run on data: the stream is exact, whatever bounds and branches depend on,
 and takes a few nanoseconds an access. What the calls do is a `Simulator`, code in MLIR
 that is compiled with the program.
-
-Addresses are those of a memory that is laid out here: arrays one after another in the
-order they are declared, each at the beginning of a line, then scratch memory. So they
-are the same in every run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import count
+from collections.abc import Sequence
+from dataclasses import dataclass
 from math import prod
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 from xdsl.builder import Builder
@@ -25,15 +20,11 @@ from xdsl.context import Context
 from xdsl.dialects import arith, func, memref, scf, vector
 from xdsl.dialects.builtin import (
     DYNAMIC_INDEX,
-    DenseIntOrFPElementsAttr,
     DictionaryAttr,
     IndexType,
     MemRefType,
     ModuleOp,
     NoneAttr,
-    StringAttr,
-    SymbolRefAttr,
-    UnregisteredOp,
     VectorType,
     i1,
     i8,
@@ -41,158 +32,30 @@ from xdsl.dialects.builtin import (
     i64,
 )
 from xdsl.dialects.func import FuncOp
-from xdsl.ir import Attribute, Block, BlockArgument, Operation, Region, SSAValue
+from xdsl.ir import Block, Operation, Region, SSAValue
 from xdsl.rewriter import InsertPoint, Rewriter
-from xdsl.traits import SymbolTable
 from xdsl.utils.hints import isa
 
-from moa_dialect.arguments import array_type
-from moa_dialect.errors import CompileError, MoaError
+from moa_dialect.algebra.shape import Relation, failure_message
+from moa_dialect.cost.workload import (
+    LINE,
+    PAGE,
+    Buffer,
+    Workload,
+    allocations,
+    workload_of,
+)
+from moa_dialect.errors import CompileError, MoaError, precondition_error
 from moa_dialect.frontend.jit import Compiled
 from moa_dialect.lowering.engine import find_entry
-from moa_dialect.lowering.expand_math import ExpandMathPass
-from moa_dialect.lowering.kernel import STATUS_WORDS
-from moa_dialect.lowering.pipelines import FUSING, STAGES
+from moa_dialect.lowering.kernel import STATUS_WORDS, Signature
 from moa_dialect.lowering.prefetch import PrefetchOp
-from moa_dialect.lowering.to_scf import has_status, unlowered
+from moa_dialect.lowering.to_scf import has_status
+from moa_dialect.lowering.unregistered import name_of
 from moa_dialect.parsing import ModuleParser
-from moa_dialect.passes.check_storage import is_result
-from moa_dialect.passes.lift import LiftPass
-from moa_dialect.types import array_of, dtype_of, element_of, shape_of
+from moa_dialect.types import dtype_of, element_of
 
 INDEX = IndexType()
-
-PAGE = 4096
-"""Where memory is aligned to, in bytes."""
-
-LINE = 64
-"""How many bytes a line of a cache has, unless something else is said."""
-
-
-# From programs to loops
-
-
-def at_target(
-    program: Compiled | ModuleOp, stage: str = "target", machine: str = "host"
-) -> ModuleOp:
-    """A program as loops and memory accesses, run by one thread, in a module of its own.
-
-    Args:
-        program: a compiled program, or a module at the stage `onf` or `target`, which
-            is taken as it is.
-        stage: of a compiled program, `target` for its vector code and `onf` for the
-            loops over scalars.
-        machine: for which machine vector code is made, see `moa-lift`; `host` is the
-            one at hand, with all its cores.
-
-    Raises:
-        MoaError: for another stage, an unknown machine, or a program for a GPU.
-    """
-    context = Context()
-    if isinstance(program, ModuleOp):
-        module = program.clone()
-        if unlowered(module):
-            for pass_ in STAGES["target"]:
-                pass_.apply(context, module)
-    elif stage not in ("onf", "target"):
-        raise MoaError(f"unknown stage: expected onf or target, got {stage}")
-    elif program.target != "cpu":
-        raise MoaError(f"expected a program for target cpu, got {program.target}")
-    elif stage == "onf" or not program.options.fuse:
-        module = program.module("onf")
-        for pass_ in STAGES["target"]:
-            pass_.apply(context, module)
-    elif machine == "host":
-        module = program.module("target")
-    else:
-        module = program.module("fused")
-        width = "avx512" if machine.startswith("avx512") else "generic"
-        options = program.options
-        for pass_ in FUSING["target"]:
-            if isinstance(pass_, LiftPass):
-                pass_ = replace(
-                    pass_,
-                    machine=machine,
-                    schedule=options.schedule,
-                    deterministic=options.deterministic,
-                )
-            elif isinstance(pass_, ExpandMathPass):
-                pass_ = ExpandMathPass(target=width)
-            pass_.apply(context, module)
-    for function in module.walk():
-        if isinstance(function, FuncOp):
-            sequential(function)
-    return module
-
-
-def sequential(function: FuncOp) -> None:
-    """Have the iterations of parallel loops run one after another, in place.
-
-    Raises:
-        CompileError: for a loop that reduces.
-    """
-    for loop in [op for op in function.walk() if isinstance(op, scf.ParallelOp)]:
-        if loop.initVals:
-            raise CompileError("a parallel loop that reduces is not run in order")
-        body = loop.body.block
-        assert body.last_op is not None
-        Rewriter.erase_op(body.last_op)
-        at, indices = InsertPoint.before(loop), list[SSAValue]()
-        bounds = zip(loop.lowerBound, loop.upperBound, loop.step, strict=True)
-        for lower, upper, step in bounds:
-            block = Block([end := scf.YieldOp()], arg_types=[INDEX])
-            Rewriter.insert_op(scf.ForOp(lower, upper, step, [], Region(block)), at)
-            at = InsertPoint.before(end)
-            indices.append(block.args[0])
-        for op in list(body.ops):
-            if isinstance(op, memref.AllocaOp) and not op.operands:
-                op.detach()  # Else each iteration would take more of the stack.
-                Rewriter.insert_op(op, InsertPoint.at_start(function.body.block))
-        Rewriter.inline_block(body, at, indices)
-        Rewriter.erase_op(loop)
-
-
-# What is run
-
-
-@dataclass(frozen=True)
-class Buffer:
-    """An array of a workload.
-
-    Attributes:
-        name: its name.
-        dtype: the dtype of its elements.
-        shape: its shape.
-        order: how it lies in memory, `C` or `F`.
-        offset: where it begins, in bytes.
-        content: its elements, if they are constants of the program.
-    """
-
-    name: str
-    dtype: np.dtype
-    shape: tuple[int, ...]
-    order: str
-    offset: int
-    content: np.ndarray | None = None
-
-    @property
-    def size(self) -> int:
-        """How many bytes it has."""
-        return prod(self.shape) * self.dtype.itemsize
-
-    @property
-    def stop(self) -> int:
-        """Where it ends, in bytes."""
-        return self.offset + self.size
-
-
-@dataclass(frozen=True)
-class Call:
-    """A call of a function on arrays of a workload, by number."""
-
-    function: str
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
 
 
 class Simulator(Protocol):
@@ -219,256 +82,6 @@ class Simulator(Protocol):
     def memories(self, lines: int) -> tuple[np.ndarray, np.ndarray]:
         """What the memories hold at first: int32 and int64."""
         ...
-
-
-@dataclass
-class Workload:
-    """Kernels that are called one after another on arrays in one memory.
-
-    Attributes:
-        line: arrays begin at multiples of so many bytes.
-        buffers: the arrays, in the order they lie in memory.
-        calls: what is called.
-        functions: the functions that are called, at the stage `target`, each in a module
-            of its own, without calls of others.
-    """
-
-    line: int = LINE
-    buffers: list[Buffer] = field(default_factory=list[Buffer])
-    calls: list[Call] = field(default_factory=list[Call])
-    functions: dict[str, ModuleOp] = field(default_factory=dict[str, ModuleOp])
-
-    def array(
-        self,
-        shape: Sequence[int],
-        dtype: np.dtype | type = np.float32,
-        name: str = "",
-        order: str = "C",
-        content: np.ndarray | None = None,
-    ) -> int:
-        """Lay out an array after the others; gives its number.
-
-        Its name gets a number if there is another one of that name.
-        """
-        end = self.buffers[-1].stop if self.buffers else 0
-        offset = -(-end // self.line) * self.line
-        taken, name = {buffer.name for buffer in self.buffers}, name or "array"
-        if name in taken:
-            numbered = (f"{name}{number}" for number in count(2))
-            name = next(other for other in numbered if other not in taken)
-        found = Buffer(name, np.dtype(dtype), tuple(shape), order, offset, content)
-        self.buffers.append(found)
-        return len(self.buffers) - 1
-
-    def call(
-        self,
-        program: Compiled | ModuleOp,
-        inputs: Sequence[int] | None = None,
-        outputs: Sequence[int] | None = None,
-        stage: str = "target",
-        machine: str = "host",
-        entry: str | None = None,
-    ) -> list[int]:
-        """Call a program on arrays; gives the numbers of its results.
-
-        Args:
-            program: as for `at_target`, as are `stage` and `machine`.
-            inputs: the arrays it is called on; if None, new ones for its arguments.
-            outputs: the arrays its results are written to, which may be inputs that are
-                read no more when they are written; if None, new ones.
-            stage: of a compiled program.
-            machine: of a compiled program.
-            entry: the function of the module, if it has several.
-
-        Raises:
-            MoaError: for arrays that do not fit, or extents that types do not give.
-            CompileError: if the program accesses memory in ways not known here.
-        """
-        module = at_target(program, stage, machine)
-        function = find_entry(module, entry)
-        arguments = function.body.block.args
-        arrays = [a for a in arguments if not _is_status(function, a)]
-        results = [a for a in arrays if is_result(function, a)]
-        given = [a for a in arrays if a not in results]
-        taken = self._placed(given, inputs, "argument")
-        written = self._placed(results, outputs, "result")
-        name = f"step{len(self.functions)}"
-        self._prepare(module, function, name)
-        self.functions[name] = module
-        self.calls.append(Call(name, tuple(taken), tuple(written)))
-        return written
-
-    def _placed(
-        self, arguments: Sequence[SSAValue], numbers: Sequence[int] | None, kind: str
-    ) -> list[int]:
-        """The arrays for arguments, new ones if none are given."""
-        types = [array_type(argument.type) for argument in arguments]
-        for (_, shape), argument in zip(types, arguments, strict=True):
-            if any(extent < 0 for extent in shape):
-                raise MoaError(
-                    f"expected extents that are known, got {argument.type}: lower the "
-                    f"program for arrays"
-                )
-        orders = [_order(argument.type) for argument in arguments]
-        if numbers is None:
-            return [
-                self.array(shape, dtype, argument.name_hint or "", order)
-                for (dtype, shape), argument, order in zip(
-                    types, arguments, orders, strict=True
-                )
-            ]
-        if len(numbers) != len(arguments):
-            raise MoaError(f"expected {len(arguments)} {kind}s, got {len(numbers)}")
-        for number, (dtype, shape), order in zip(numbers, types, orders, strict=True):
-            buffer = self.buffers[number]
-            if (buffer.dtype, buffer.shape, buffer.order) != (dtype, shape, order):
-                raise MoaError(
-                    f"{kind} {buffer.name}: expected {dtype} {shape} in order {order}, "
-                    f"got {buffer.dtype} {buffer.shape} in order {buffer.order}"
-                )
-        return list(numbers)
-
-    def _prepare(self, module: ModuleOp, function: FuncOp, name: str) -> None:
-        """Rename a function, leave out others, and lay out the constants it reads."""
-        constants: dict[str, str] = {}
-        for op in list(module.ops):
-            if isinstance(op, FuncOp) and op is not function:
-                Rewriter.erase_op(op, safe_erase=False)
-            elif isinstance(op, memref.GlobalOp):
-                value = op.initial_value
-                assert isa(value, DenseIntOrFPElementsAttr)
-                content = array_of(value)
-                place = self.array(
-                    content.shape, content.dtype, op.sym_name.data, content=content
-                )
-                constants[op.sym_name.data] = self.buffers[place].name
-                op.sym_name = StringAttr(self.buffers[place].name)
-        for op in function.walk():
-            if isinstance(op, memref.GetGlobalOp):
-                op.name_ = SymbolRefAttr(constants[op.name_.string_value()])
-            elif isinstance(op, func.CallOp):
-                raise CompileError(f"accesses of a call of {op.callee} are not known")
-        function.sym_name = StringAttr(name)
-
-    @property
-    def scratch(self) -> int:
-        """Where scratch memory begins, in bytes."""
-        end = self.buffers[-1].stop if self.buffers else 0
-        return -(-end // PAGE) * PAGE
-
-    @property
-    def scratch_bytes(self) -> int:
-        """How much scratch memory there is: that of the call that has most."""
-        return max((_scratch_bytes(self._entry(n)) for n in self.functions), default=0)
-
-    @property
-    def bytes(self) -> int:
-        """How much memory there is, arrays and scratch memory."""
-        return self.scratch + -(-self.scratch_bytes // PAGE) * PAGE
-
-    def _entry(self, name: str) -> FuncOp:
-        return find_entry(self.functions[name], name)
-
-    @property
-    def ends(self) -> tuple[list[int], list[int]]:
-        """The arrays that are read before they are written, and those written last.
-
-        Constants are among neither; of the results, those that no later call reads.
-        """
-        read: dict[int, None] = {}
-        made: set[int] = set()
-        final: dict[int, None] = {}
-        for call in self.calls:
-            for number in call.inputs:
-                if number not in made:
-                    read[number] = None
-                final.pop(number, None)
-            made.update(call.outputs)
-            final.update(dict.fromkeys(call.outputs))
-        return list(read), list(final)
-
-    @property
-    def compulsory_bytes(self) -> int:
-        """What must be moved at least: each argument read, each result written once."""
-        read, written = self.ends
-        return sum(self.buffers[number].size for number in (*read, *written))
-
-
-def _order(type_: Attribute) -> str:
-    assert isa(type_, MemRefType)
-    return "C" if isinstance(type_.layout, NoneAttr) else "F"
-
-
-def _is_status(function: FuncOp, value: SSAValue) -> bool:
-    return has_status(function) and value is function.body.block.args[-1]
-
-
-def workload_of(
-    program: Compiled | ModuleOp | Workload,
-    stage: str = "target",
-    machine: str = "host",
-    entry: str | None = None,
-) -> Workload:
-    """A workload of one call of a program, on arrays of its own."""
-    if isinstance(program, Workload):
-        return program
-    workload = Workload()
-    workload.call(program, stage=stage, machine=machine, entry=entry)
-    return workload
-
-
-# Scratch memory
-
-
-def _allocations(function: FuncOp) -> Iterator[tuple[memref.AllocOp | memref.AllocaOp, int]]:
-    """The allocations of a function, and how many bytes each takes, in order.
-
-    Raises:
-        CompileError: for a size that is known only at the call.
-    """
-    for op in function.walk():
-        if isinstance(op, memref.AllocOp | memref.AllocaOp):
-            fixed = prod(n for n in shape_of(op.memref.type) if n != DYNAMIC_INDEX)
-            elements = fixed * prod(map(_number, op.dynamic_sizes))
-            yield op, elements * dtype_of(element_of(op.memref.type)).itemsize
-
-
-def _number(value: SSAValue) -> int:
-    """A value that follows from constants and extents that types give.
-
-    Raises:
-        CompileError: if it does not.
-    """
-    match value.owner:
-        case arith.ConstantOp(value=number) if hasattr(number, "value"):
-            return int(number.value.data)  # pyright: ignore
-        case arith.AddiOp(lhs=left, rhs=right):
-            return _number(left) + _number(right)
-        case arith.SubiOp(lhs=left, rhs=right):
-            return _number(left) - _number(right)
-        case arith.MuliOp(lhs=left, rhs=right):
-            return _number(left) * _number(right)
-        case arith.MaxSIOp(lhs=left, rhs=right):
-            return max(_number(left), _number(right))
-        case arith.MinSIOp(lhs=left, rhs=right):
-            return min(_number(left), _number(right))
-        case arith.DivUIOp(lhs=left, rhs=right):
-            return _number(left) // _number(right)
-        case memref.DimOp(source=source, index=index):
-            extent = shape_of(source.type)[_number(index)]
-            if extent != DYNAMIC_INDEX:
-                return extent
-        case _:
-            pass
-    raise CompileError("the size of the scratch memory is known only at the call")
-
-
-def _scratch_bytes(function: FuncOp) -> int:
-    sizes = (-(-size // LINE) * LINE for _, size in _allocations(function))
-    return sum(sizes)
-
-
-# Accesses as calls
 
 
 _SILENT = (
@@ -528,7 +141,7 @@ class _Tracer:
         """Put scratch memory and constants into the memory that is simulated."""
         places: list[tuple[Operation, int, Sequence[SSAValue]]] = []
         at = self.scratch
-        for op, size in _allocations(self.function):
+        for op, size in allocations(self.function):
             places.append((op, at, op.dynamic_sizes))
             at += -(-size // LINE) * LINE
         for op in self.function.walk():
@@ -559,7 +172,7 @@ class _Tracer:
                 memory, *indices, mask, _ = op.operands
                 type_ = op.results[0].type
             case _:
-                raise CompileError(f"accesses of {_name(op)} are not known")
+                raise CompileError(f"accesses of {name_of(op)} are not known")
         builder = Builder(InsertPoint.before(op))
         if mask is not None:
             self._masked(memory, indices, mask, builder)
@@ -626,9 +239,7 @@ class _Tracer:
             block = Block()
             inner = Builder(InsertPoint.at_end(block))
             *outer, last = indices
-            shifted = inner.insert(
-                arith.AddiOp(last, self._number(lane, inner))
-            ).result
+            shifted = inner.insert(arith.AddiOp(last, self._number(lane, inner))).result
             address = self._address(memory, [*outer, shifted], inner)
             self._call(address, None, 0, inner)
             inner.insert(scf.YieldOp())
@@ -649,10 +260,6 @@ class _Tracer:
         callee = "touch" if last is None else "touch_lines"
         operands = [*self.states[:2], *lines, kind]
         builder.insert(func.CallOp(callee, operands, []))
-
-
-def _name(op: Operation) -> str:
-    return op.op_name.data if isinstance(op, UnregisteredOp) else op.name
 
 
 _LINES = """
@@ -717,7 +324,7 @@ def run(
 
     Raises:
         MoaError: if lines are longer than what arrays are aligned to, arguments do not
-            fit, or a check of the program fails.
+            fit, or a check of the program fails, then as the program would.
         CompileError: for accesses that are not known.
     """
     from moa_dialect.lowering.compiler import compilations_of
@@ -741,9 +348,11 @@ def run(
         module.body.block.add_op(function)
         _Tracer(function, simulator.line, scratch, by_name).trace()
     names = list(workload.functions)
-    found = compilations_of(module, names)
-    symbols = [c.signature.symbol for c in found]
-    entries = dict(zip(names, loaded(found[0].code, symbols), strict=True)) if found else {}
+    found = compilations_of(module, names) if names else []
+    signatures = {each.signature.name: each.signature for each in found}
+    symbols = [each.signature.symbol for each in found]
+    entries = loaded(found[0].code, symbols) if found else []
+    functions = dict(zip(names, entries, strict=True))
 
     memory = np.zeros(size + PAGE, np.uint8)
     start = -memory.ctypes.data % PAGE
@@ -762,12 +371,16 @@ def run(
             ],
             np.int64,
         )
-        entries[call.function](frame.ctypes.data)
+        functions[call.function](frame.ctypes.data)
         if frame[0]:
-            raise MoaError(
-                f"check {frame[0]} failed: given {frame[1]}, expected {frame[2]}"
-            )
+            raise _failure(signatures[call.function], *map(int, frame[:STATUS_WORDS]))
     return Run(workload, lines, arrays, words, counters)
+
+
+def _failure(signature: Signature, number: int, given: int, expected: int) -> MoaError:
+    relation, message = signature.checks[number - 1].split(": ", 1)
+    text = failure_message(cast(Relation, relation), message, given, expected)
+    return precondition_error(text)
 
 
 def _view(arena: np.ndarray, buffer: Buffer) -> np.ndarray:
@@ -830,7 +443,7 @@ def accesses(
         MoaError: for another unit, or arguments that do not fit.
         CompileError: for accesses that are not known.
     """
-    workload = workload_of(program, stage, machine)
+    workload = workload_of(program, stage, machine, arguments)
     counted = run(workload, _Recorder(unit, 0), arguments).counters[0]
     recorded = run(workload, _Recorder(unit, int(counted)), arguments).counters[1:]
     return np.stack([recorded >> 1, recorded & 1], axis=1)

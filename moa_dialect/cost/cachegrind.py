@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from moa_dialect.cost.addresses import Workload
 from moa_dialect.cost.simulation import CacheLevel
+from moa_dialect.cost.workload import Workload
 from moa_dialect.errors import MoaError
 from moa_dialect.lowering import host
 from moa_dialect.lowering.kernel import STATUS_WORDS
@@ -91,9 +91,7 @@ def _run(*command: str) -> None:
         raise MoaError(f"{Path(command[0]).name}: {reason}")
 
 
-def _counted(
-    program: Path, times: str, first: CacheLevel, last: CacheLevel
-) -> Counts:
+def _counted(program: Path, times: str, first: CacheLevel, last: CacheLevel) -> Counts:
     result = program.with_suffix(f".{times}")
     caches = zip(("I1", "D1", "LL"), (_INSTRUCTIONS, first, last), strict=True)
     options = (

@@ -14,7 +14,7 @@ from xdsl.ir import Attribute, Block, BlockArgument, Operation, Region, SSAValue
 from xdsl.utils.hints import isa
 
 from moa_dialect.arguments import array_type
-from moa_dialect.cost.addresses import Workload
+from moa_dialect.cost.workload import Workload
 from moa_dialect.errors import MoaError
 from moa_dialect.frontend.jit import Compiled
 from moa_dialect.lowering.engine import find_entry

@@ -17,11 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from xdsl.dialects.builtin import ModuleOp
 
-from moa_dialect.cost.addresses import LINE, Run, Workload, run, workload_of
+from moa_dialect.cost.addresses import Run, run
+from moa_dialect.cost.workload import LINE, Workload, workload_of
 from moa_dialect.errors import MoaError
 from moa_dialect.frontend.jit import Compiled
 
@@ -124,8 +126,7 @@ class ReuseDistances:
         while edges[-1] < len(total):
             edges.append(2 * edges[-1])
         rows = [
-            (low, high, int(total[low:high].sum()))
-            for low, high in zip(edges, edges[1:], strict=False)
+            (low, high, int(total[low:high].sum())) for low, high in pairwise(edges)
         ]
         while rows and rows[-1][2] == 0:
             rows.pop()
@@ -160,7 +161,7 @@ def reuse_distances(
     if line < 1 or line & (line - 1):
         raise MoaError(f"line: expected a power of two, got {line}")
     simulator = _Distances(line)
-    workload = workload_of(program, stage, machine)
+    workload = workload_of(program, stage, machine, arguments)
     return simulator.found(run(workload, simulator, arguments))
 
 
@@ -402,7 +403,8 @@ func.func private @until({_ARGUMENTS}, %time: index) -> i64 {{{{
   %c1 = arith.constant 1 : index
   %tree = arith.constant {{tree}} : index
   %zero = arith.constant 0 : i64
-  %end, %sum = scf.while (%t = %time, %so_far = %zero) : (index, i64) -> (index, i64) {{{{
+  %end, %sum = scf.while (%t = %time, %so_far = %zero)
+      : (index, i64) -> (index, i64) {{{{
     %goes_on = arith.cmpi ugt, %t, %c0 : index
     scf.condition(%goes_on) %t, %so_far : index, i64
   }}}} do {{{{

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from xdsl.dialects.builtin import ModuleOp
 
-from moa_dialect.cost.addresses import LINE, Run, Workload, run, workload_of
+from moa_dialect.cost.addresses import Run, run
+from moa_dialect.cost.workload import LINE, Workload, workload_of
 from moa_dialect.errors import MoaError
 from moa_dialect.frontend.jit import Compiled
 
@@ -41,7 +42,9 @@ class CacheLevel:
             raise MoaError(f"ways: expected 1 or more, got {self.ways}")
         unit = self.line * (self.ways or 1)
         if self.size < unit or self.size % unit:
-            raise MoaError(f"size: expected a multiple of {unit} bytes, got {self.size}")
+            raise MoaError(
+                f"size: expected a multiple of {unit} bytes, got {self.size}"
+            )
 
     @property
     def sets(self) -> int:
@@ -129,7 +132,7 @@ def simulate(
         CompileError: for accesses that are not known.
     """
     simulator = _Simulator(tuple(levels), inclusive)
-    workload = workload_of(program, stage, machine)
+    workload = workload_of(program, stage, machine, arguments)
     return simulator.traffic(run(workload, simulator, arguments), flush)
 
 
