@@ -159,8 +159,15 @@ def compilation_of(module: ModuleOp, entry: str | None) -> Compilation:
     return found
 
 
-def compilations_of(module: ModuleOp, names: Sequence[str]) -> list[Compilation]:
+def compilations_of(
+    module: ModuleOp, names: Sequence[str], without: Sequence[str] = ()
+) -> list[Compilation]:
     """Compile a module at the target stage once, for some of its functions.
+
+    Args:
+        module: the module.
+        names: the functions.
+        without: features of the host's CPU that are not used.
 
     Raises:
         MoaError: for an unknown entry.
@@ -180,7 +187,8 @@ def compilations_of(module: ModuleOp, names: Sequence[str]) -> list[Compilation]
     text = llvm_ir_text(module, for_callers=False)
     # Equal code may be called in different ways.
     plain = [_signature(function, "") for function in functions]
-    digest = hashlib.sha256(f"{text}{plain}".encode()).hexdigest()[:32]
+    key = f"{text}{plain}{','.join(without)}"
+    digest = hashlib.sha256(key.encode()).hexdigest()[:32]
     signatures = [
         replace(signature, symbol=f"moa.{digest}" + (f".{number}" if number else ""))
         for number, signature in enumerate(plain)
@@ -188,7 +196,7 @@ def compilations_of(module: ModuleOp, names: Sequence[str]) -> list[Compilation]
     for function, signature in zip(functions, signatures, strict=True):
         text += entry_points(signature, has_status(function))
     symbols = [symbol for each in signatures for symbol in each.symbols]
-    code = host.object_code(text, symbols)
+    code = host.object_code(text, symbols, without=without)
     return [Compilation(signature, code) for signature in signatures]
 
 

@@ -100,6 +100,11 @@ class Compiled:
         """Where it runs: `cpu` or `cuda`."""
         return self._options.target
 
+    @property
+    def options(self) -> Options:
+        """How it is compiled."""
+        return self._options
+
     def module(self, stage: str, certify: bool = False) -> ModuleOp:
         """A copy of the program's module at a stage from `moa` to `target`.
 
