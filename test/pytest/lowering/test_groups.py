@@ -84,8 +84,10 @@ TIERS = [
     ("portable", np.float16),
     ("portable", np.float64),
     ("mma", BF16),
+    ("mma", np.float16),
     ("mma", np.float64),
     ("wgmma", BF16),
+    ("wgmma", np.float16),
 ]
 
 
@@ -106,7 +108,14 @@ def test_lengths_that_do_not_divide(tier: str, dtype: Any):
 
 @pytest.mark.parametrize(
     ("tier", "dtype"),
-    [("portable", np.float32), ("mma", np.float64), ("mma", BF16), ("wgmma", BF16)],
+    [
+        ("portable", np.float32),
+        ("mma", np.float64),
+        ("mma", BF16),
+        ("mma", np.float16),
+        ("wgmma", BF16),
+        ("wgmma", np.float16),
+    ],
 )
 def test_bounds_that_differ_between_rows(tier: str, dtype: Any):
     arrays = [random(n, 1, 100, 32, dtype=dtype) for n in range(3)]
@@ -237,10 +246,30 @@ def test_rows_without_a_key_are_zero():
 
 
 def test_large_scores_do_not_overflow():
-    arrays = [100 * random(n, 1, 64, 32) for n in range(3)]
-    arrays = [array.astype(BF16) for array in arrays]
-    wanted = weighted(scores(*arrays[:2]), arrays[2])
-    check(library.attention, arrays, wanted)
+    for dtype in (BF16, np.float16):
+        arrays = [(100 * random(n, 1, 64, 32)).astype(dtype) for n in range(3)]
+        wanted = weighted(scores(*arrays[:2]), arrays[2])
+        check(library.attention, arrays, wanted)
+
+
+@pytest.mark.parametrize("tier", ["mma", "wgmma"])
+def test_weights_in_f16_that_are_very_small(tier: str) -> None:
+    """Of the largest weight, 1, one is off by 2^-25 at most, however small it is."""
+    n, depth = 80, 16
+    q = np.zeros((1, 64, depth), np.float16)
+    q[..., 0] = 4 * np.sqrt(depth)
+    k = np.zeros((1, n, depth), np.float16)
+    k[0, :, 0] = -np.linspace(0, 5, n)  # Weights from 1 to 2e-9.
+    k = k[:, np.random.default_rng(0).permutation(n)]
+    v = random(2, 1, n, 16, dtype=np.float16)
+    wanted = weighted(scores(q, k), v)
+    jit = moa.jit(library.attention, target="cuda", emulate=True, tier=tier)
+    found = jit(q, k, v)
+    weights = np.exp(scores(q, k))
+    most = np.abs(v.astype(float)).max()
+    off = (2.0**-11 * weights.sum(-1) + n * 2.0**-25) / weights.sum(-1) * most
+    rounding = 2.0**-11 * np.abs(wanted)
+    assert (np.abs(found - wanted) <= off[..., None] + rounding + 1e-5).all()
 
 
 def checked(
