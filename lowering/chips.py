@@ -28,6 +28,26 @@ def tier_of(chip: str) -> str:
     return "mma" if number >= 80 else "portable"
 
 
+LARGEST = 227 << 10
+"""The most shared memory that a group of threads may have on any chip, in bytes."""
+
+_SHARED_KIB = {
+    **{70: 96, 72: 96, 75: 64, 80: 163, 86: 99, 87: 163, 89: 99},
+    **{120: 99, 121: 99},
+}
+"""The same in KiB on chips that have less than the largest ones."""
+
+
+def shared_bytes(chip: str) -> int:
+    """The most shared memory that a group of threads may have on a chip, in bytes.
+
+    Source: CUDA C++ Programming Guide, "Technical Specifications per Compute
+    Capability": maximum amount of shared memory per thread block.
+    """
+    number = int("".join(filter(str.isdigit, chip)))
+    return _SHARED_KIB.get(number, LARGEST >> 10) << 10
+
+
 def check_tier(tier: str, chip: str) -> str:
     """The tier that is asked for, or the best one of a chip if that is empty.
 

@@ -20,19 +20,10 @@ from xdsl.dialects.builtin import (
 from xdsl.ir import Attribute, Block, Region, SSAValue
 from xdsl.rewriter import InsertPoint
 
+from moa_dialect.lowering.chips import LARGEST
 from moa_dialect.lowering.emitter import INDEX, NotLifted, neutral
-from moa_dialect.lowering.group_products import (
-    Product,
-    Products,
-    is_stored,
-    read_product,
-)
-from moa_dialect.lowering.group_tiles import (
-    COPY_BYTES,
-    Extent,
-    SharedMemory,
-    Tile,
-)
+from moa_dialect.lowering.group_products import Products
+from moa_dialect.lowering.group_tiles import Extent, SharedMemory, Tile
 from moa_dialect.lowering.groups import (
     Across,
     Columns,
@@ -56,6 +47,15 @@ from moa_dialect.passes.kernels import (
     is_multiple,
     static_extent,
 )
+from moa_dialect.passes.products import (
+    COPY_BYTES,
+    WIDEST,
+    Product,
+    is_stored,
+    padded_sizes,
+    read_product,
+    static_bound,
+)
 from moa_dialect.passes.terms import (
     ChunkFold,
     Folded,
@@ -65,9 +65,6 @@ from moa_dialect.passes.terms import (
 )
 from moa_dialect.scalar_code import constant
 from moa_dialect.types import dtype_of, memory_element
-
-WIDEST = 256
-"""The most columns of an axis that are not folded that a group has at a time."""
 
 
 @dataclass
@@ -83,6 +80,7 @@ class GroupKernel:
         value_of: gives the value of what comes from outside.
         outputs: for each output its flat memory and the strides of its axes, those of
             the kernel first.
+        most: how many bytes of shared memory a group may have.
     """
 
     kernel: Kernel
@@ -92,6 +90,7 @@ class GroupKernel:
     place: Callable[[SSAValue], tuple[SSAValue, Sequence[SSAValue]]]
     value_of: Callable[[SSAValue], SSAValue]
     outputs: Sequence[tuple[SSAValue, Sequence[SSAValue]]]
+    most: int = LARGEST
     code: GroupCode = field(init=False)
     shared: SharedMemory = field(init=False)
     row_axis: str = field(init=False)
@@ -180,7 +179,10 @@ class GroupKernel:
             is_fast=self._is_narrow(),
         )
         self.shared = SharedMemory(
-            code, bool(self.grid.tier), has_groups=self.grid.tier == "wgmma"
+            code,
+            bool(self.grid.tier),
+            has_groups=self.grid.tier == "wgmma",
+            most=self.most,
         )
         self._decode(group, sizes)
         for pass_ in self.kernel.passes:
@@ -412,13 +414,10 @@ class GroupPass:
         """Give the factors of a product tiles, if they can have some."""
         size = self.size
         if product.axis != self.pass_.index:
-            upper = product.fold.args[1]
-            known = upper.number
-            if known is None and isinstance(upper.kind, SSAValue):
-                known = static_extent(upper.kind)
-            if known is None or product.fold.args[0].number != 0 or known > WIDEST:
+            known = static_bound(product.fold)
+            if known is None or known > WIDEST:
                 return False
-            size = int(known)
+            size = known
         if not is_stored(product.right):
             return False
         sizes = {product.axis: size, self.kernel.row_axis: self.kernel.height}
@@ -446,15 +445,13 @@ class GroupPass:
         across, axis = axes
         if term.computes(AtOp.name) and self.code.is_contiguous(term, across):
             axes = (axis, across)
-        units = {axis: product.depth, across: 16 if product.is_narrow else 8}
-        padded = tuple(-(-sizes[name] // units[name]) * units[name] for name in axes)
         element = product.element
         is_chunk = self.pass_.index in term.free
         stages = self.kernel.grid.stages if is_chunk else 1
         tile = self.kernel.shared.tile(
             term,
             axes,
-            (padded[0], padded[1]),
+            padded_sizes(product, axes, sizes),
             element,
             stages,
             self.kernel.grid.tier == "wgmma" and product.is_narrow,
@@ -476,10 +473,7 @@ class GroupPass:
                 )
                 upper = self.code.value(fold.args[1])
                 size = tile.sizes[tile.axes.index(axis)]
-                known = fold.args[1].number
-                if known is None and isinstance(fold.args[1].kind, SSAValue):
-                    known = static_extent(fold.args[1].kind)
-                limit = None if known == size else upper
+                limit = None if static_bound(fold) == size else upper
                 found[axis] = Extent(self.number(0), limit)
             else:
                 extent = self.kernel.extent_of(axis)

@@ -13,10 +13,8 @@ from dataclasses import dataclass
 
 from xdsl.dialects import arith, llvm, math, memref, vector
 from xdsl.dialects.builtin import (
-    AnyFloat,
     BFloat16Type,
     Float16Type,
-    Float64Type,
     MemRefType,
     StringAttr,
     VectorType,
@@ -37,91 +35,13 @@ from moa_dialect.lowering.gpu_ops import (
     MmaOp,
     static_position,
 )
-from moa_dialect.lowering.group_tiles import PANEL_BYTES, SWIZZLE_BYTES, Tile
+from moa_dialect.lowering.group_tiles import Tile
 from moa_dialect.lowering.groups import GroupCode, Pending, Values, vector_bytes
-from moa_dialect.passes.terms import ChunkFold, Folded, Held, Term, Terms, walk
+from moa_dialect.passes.products import PANEL_BYTES, SWIZZLE_BYTES, Product
+from moa_dialect.passes.terms import Folded, Term
 
 STEP = 4
 """How many terms of a sum are read at a time for fused multiply-adds."""
-
-
-@dataclass(frozen=True)
-class Product:
-    """A sum of products that is a product of matrices.
-
-    Attributes:
-        fold: the sum.
-        left: the factor that depends on the rows.
-        right: the factor that depends on the columns.
-        axis: the index that is summed over.
-        columns: the axis of the columns.
-        element: the type of the factors: a narrow one, if both are extended from it.
-    """
-
-    fold: Term
-    left: Term
-    right: Term
-    axis: str
-    columns: str
-    element: Attribute
-
-    @property
-    def is_narrow(self) -> bool:
-        """Whether the factors are of half precision."""
-        return isinstance(self.element, BFloat16Type | Float16Type)
-
-    @property
-    def depth(self) -> int:
-        """How many terms an instruction adds up."""
-        return 16 if self.is_narrow else 4
-
-
-def read_product(
-    terms: Terms, fold: Term, rows: str, columns: Sequence[str], index: str
-) -> Product | None:
-    """A sum as a product of matrices, None if it is none.
-
-    Args:
-        terms: where terms are made.
-        fold: the sum: over a chunk, or a fold whose index gets the name `index`.
-        rows: the axis of the rows.
-        columns: the axes of columns.
-        index: a name for the index of a fold.
-    """
-    kind = fold.kind
-    if isinstance(kind, ChunkFold):
-        function, axis, body = kind.function, kind.index, fold.args[0]
-    else:
-        if not isinstance(kind, Folded) or fold.function != StringAttr("add"):
-            return None
-        function, (axis, body) = "add", terms.open(fold, index)
-    found = [name for name in columns if name in fold.free]
-    if (
-        function != "add"
-        or len(found) != 1
-        or not body.computes("arith.mulf")
-        or not isinstance(body.type, AnyFloat)
-    ):
-        return None
-    (column,) = found
-    for left, right in (body.args, body.args[::-1]):
-        if column in left.free or column not in right.free or rows in right.free:
-            continue
-        if axis not in left.free & right.free or rows not in left.free:
-            continue
-        element = body.type
-        if left.computes("arith.extf") and right.computes("arith.extf"):
-            narrow = left.args[0], right.args[0]
-            if narrow[0].type == narrow[1].type and element == f32:
-                left, right = narrow
-                element = left.type
-        return Product(fold, left, right, axis, column, element)
-    return None
-
-
-def is_stored(term: Term) -> bool:
-    """Whether a term is computed from arrays alone, so that a tile may hold it."""
-    return not any(isinstance(t.kind, Held | ChunkFold | Folded) for t in walk(term))
 
 
 @dataclass
@@ -158,19 +78,14 @@ class Products:
         if first is not None:
             start = {place: code.value(first, *place) for place in every}
         else:
-            unit = 0.0 if self._has_matrices(product) else -0.0
+            unit = 0.0 if product.has_matrices(self.tier) else -0.0
             zero = code.constant(unit, product.fold.type)
             start = dict.fromkeys(every, zero)
-        if not self._has_matrices(product):
+        if not product.has_matrices(self.tier):
             return self._multiply_add(product, start)
         if product.is_narrow:
             return self._narrow(product, start)
         return self._double(product, start)
-
-    def _has_matrices(self, product: Product) -> bool:
-        return bool(self.tier) and (
-            product.is_narrow or isinstance(product.element, Float64Type)
-        )
 
     def _size(self, product: Product) -> int:
         """How many terms the sum has, with zeros to fill it up."""

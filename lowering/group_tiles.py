@@ -12,6 +12,7 @@ from xdsl.dialects.memref import ViewOp
 from xdsl.ir import Attribute, Block, Region, SSAValue
 from xdsl.utils.hints import isa
 
+from moa_dialect.lowering.chips import LARGEST
 from moa_dialect.lowering.emitter import NotLifted
 from moa_dialect.lowering.gpu_ops import (
     WORKGROUP,
@@ -25,21 +26,15 @@ from moa_dialect.lowering.gpu_ops import (
 )
 from moa_dialect.lowering.groups import GroupCode, divides, vector_bytes
 from moa_dialect.ops.normal_form import AtOp
+from moa_dialect.passes.products import (
+    COPY_BYTES,
+    PANEL_BYTES,
+    SWIZZLE_BYTES,
+    tile_dims,
+)
 from moa_dialect.passes.terms import Term
 from moa_dialect.scalar_code import constant
 from moa_dialect.types import dtype_of, memory_element
-
-COPY_BYTES = 16
-"""How much a thread copies at a time; arrays of kernels are aligned to that."""
-
-PANEL_BYTES = 128
-"""The length of the rows of a panel of a swizzled tile."""
-
-SWIZZLE_BYTES = 1024
-"""What the address of a swizzled tile is a multiple of."""
-
-SHARED_BYTES = 227 << 10
-"""The most shared memory that a group may have, as on compute capability 9."""
 
 
 @dataclass(frozen=True)
@@ -131,12 +126,14 @@ class SharedMemory:
         code: the emitter.
         is_async: whether copies run in the background.
         has_groups: whether instructions of warp groups read tiles.
+        most: how much memory a group may have.
         bytes: how much memory is taken.
     """
 
     code: GroupCode
     is_async: bool
     has_groups: bool = False
+    most: int = LARGEST
     bytes: int = 0
     base: DynamicSharedMemoryOp = field(init=False)
 
@@ -157,8 +154,10 @@ class SharedMemory:
             result_types=[type_],
         )
         self.bytes += -(-size // COPY_BYTES) * COPY_BYTES
-        if self.bytes > SHARED_BYTES:
-            raise NotLifted(f"{self.bytes} bytes of shared memory")
+        if self.bytes > self.most:
+            raise NotLifted(
+                f"expected at most {self.most} bytes of shared memory, got {self.bytes}"
+            )
         # Every part of the kernel may use it, not only the one that needs it first.
         block = self.base.parent
         assert block is not None
@@ -175,19 +174,10 @@ class SharedMemory:
         is_swizzled: bool = False,
     ) -> Tile:
         """Memory for a tile, with rows that begin in different banks."""
-        size = dtype_of(memory_element(element)).itemsize
-        if is_swizzled:
-            panel = PANEL_BYTES // size
-            shape = [-(-sizes[1] // panel), sizes[0], panel]
-            if stages > 1:
-                shape.insert(0, stages)
-            memory = self.allocate(shape, element, SWIZZLE_BYTES)
-            return Tile(term, axes, sizes, memory, stages, is_swizzled=True)
-        pad = COPY_BYTES // size
-        dims = [sizes[0], sizes[1] + pad]
-        if stages > 1:
-            dims.insert(0, stages)
-        return Tile(term, axes, sizes, self.allocate(dims, element), stages)
+        dims = tile_dims(sizes, memory_element(element), stages, is_swizzled)
+        alignment = SWIZZLE_BYTES if is_swizzled else COPY_BYTES
+        memory = self.allocate(dims, element, alignment)
+        return Tile(term, axes, sizes, memory, stages, is_swizzled=is_swizzled)
 
     # Copies.
 

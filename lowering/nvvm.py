@@ -17,7 +17,7 @@ from xdsl.rewriter import InsertPoint, Rewriter
 from moa_dialect.errors import CompileError
 from moa_dialect.lowering import upstream
 from moa_dialect.lowering.chips import CHIP, check_chip
-from moa_dialect.lowering.group_tiles import SWIZZLE_BYTES
+from moa_dialect.passes.products import SWIZZLE_BYTES
 from moa_dialect.scalar_code import constant
 
 if TYPE_CHECKING:

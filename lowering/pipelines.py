@@ -93,10 +93,12 @@ def cuda_target(options: Options) -> tuple[ModulePass, ...]:
     """
     if not options.fuse:
         return ToOnfPass(parallel=True), *TO_KERNELS
-    lift = LiftPass(target="nvptx", tier=options.best_tier)
+    shared = options.shared_bytes
+    lift = LiftPass(target="nvptx", tier=options.best_tier, shared_bytes=shared)
+    grouped = (lift, ToGpuPass(shared), *TO_KERNELS)
     if options.schedule != AUTO:
-        return lift, ToGpuPass(), *TO_KERNELS
-    return SplitCascadesPass(places=PLACES), lift, ToGpuPass(), *TO_KERNELS
+        return grouped
+    return SplitCascadesPass(places=PLACES), *grouped
 
 
 TO_LLVM = (
@@ -151,11 +153,16 @@ def lower_to(
 
 def schedules_of(module: ModuleOp, options: Options) -> list[str]:
     """The schedules that kernels of a module at the stage `fused` get."""
-    lift = cuda_target(options)[0] if options.is_cuda else LiftPass()
-    if not options.fuse or not isinstance(lift, LiftPass):
+    if not options.fuse:
         return []
-    lift = replace(lift, schedule=options.schedule, deterministic=options.deterministic)
-    lift.apply(Context(), module)
+    for pass_ in cuda_target(options) if options.is_cuda else (LiftPass(),):
+        if isinstance(pass_, LiftPass):
+            pass_ = replace(
+                pass_, schedule=options.schedule, deterministic=options.deterministic
+            )
+        pass_.apply(Context(), module)
+        if isinstance(pass_, LiftPass):
+            break
     found = [op.attributes.get(SCHEDULE) for op in module.walk()]
     return [text.data for text in found if isinstance(text, StringAttr)]
 
@@ -252,5 +259,8 @@ class RocdlPipelinePass(ModulePass):
         from moa_dialect.lowering import rocdl
 
         rocdl.check_chip(self.chip)
-        lower_to(op, "target", ctx, Options(self.fuse, target="cuda", tier="portable"))
+        options = Options(
+            self.fuse, target="cuda", tier="portable", shared=rocdl.SHARED_BYTES
+        )
+        lower_to(op, "target", ctx, options)
         rocdl.replace_kernels(op, self.chip)

@@ -29,6 +29,10 @@ TO_ROCDL = (
 """The upstream passes from gpu, scf, memref, arith and math to the ROCDL dialect."""
 
 
+SHARED_BYTES = 64 << 10
+"""The memory that a work-group may have on AMD's GPUs, but for the newest ones."""
+
+
 def check_chip(chip: str) -> None:
     """Check that a chip has the form of AMD's names.
 

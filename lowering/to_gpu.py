@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from xdsl.builder import Builder
 from xdsl.context import Context
@@ -18,6 +19,7 @@ from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint
 
 from moa_dialect.algebra.layout import Order
+from moa_dialect.lowering.chips import LARGEST
 from moa_dialect.lowering.emitter import NotLifted
 from moa_dialect.lowering.group_kernel import GroupKernel
 from moa_dialect.lowering.kernel_axes import let_extents_be_known, strides_along
@@ -33,7 +35,9 @@ from moa_dialect.passes.terms import NotATerm
 from moa_dialect.passes.to_onf import Lowering, lower_functions
 
 
-def to_groups(lowering: Lowering, op: ComprehensionOp) -> bool:
+def to_groups(
+    lowering: Lowering, op: ComprehensionOp, shared_bytes: int = LARGEST
+) -> bool:
     """Emit a comprehension at the top of a function as a launch, if it has a schedule.
 
     Returns:
@@ -46,13 +50,19 @@ def to_groups(lowering: Lowering, op: ComprehensionOp) -> bool:
         kernel = read_kernel(op, lowering.function)
         axes = list(kernel.axes)
         grid = read_grid(text.data, kernel)
-        _emit(lowering, kernel, grid, axes)
+        _emit(lowering, kernel, grid, axes, shared_bytes)
     except (NotATerm, NotLifted):
         return False
     return True
 
 
-def _emit(lowering: Lowering, kernel: Kernel, grid: Grid, axes: Sequence[str]) -> None:
+def _emit(
+    lowering: Lowering,
+    kernel: Kernel,
+    grid: Grid,
+    axes: Sequence[str],
+    shared_bytes: int,
+) -> None:
     """Emit a kernel, which had these axes; nothing is emitted if that fails.
 
     Raises:
@@ -86,6 +96,7 @@ def _emit(lowering: Lowering, kernel: Kernel, grid: Grid, axes: Sequence[str]) -
         place_of,
         lowering.get,
         outputs,
+        shared_bytes,
     ).emit()
     for inner in list(block.ops):
         inner.detach()
@@ -100,10 +111,14 @@ class ToGpuPass(ModulePass):
 
     A comprehension that has a schedule (moa-lift{target=nvptx}) becomes a `gpu.launch`
     of groups of threads; one that has none, or for which there is no such code, becomes
-    a nest of loops over flat addresses, parallel over its elements.
+    a nest of loops over flat addresses, parallel over its elements. So does one whose
+    tiles take more than `shared_bytes` of shared memory.
     """
 
     name = "moa-to-gpu"
 
+    shared_bytes: int = LARGEST
+
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        lower_functions(op, Order.ROW, to_groups, parallel=True)
+        emit = partial(to_groups, shared_bytes=self.shared_bytes)
+        lower_functions(op, Order.ROW, emit, parallel=True)

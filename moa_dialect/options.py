@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from moa_dialect.errors import CompileError, OptionError
-from moa_dialect.lowering.chips import CHIP, check_chip, check_tier
+from moa_dialect.lowering.chips import CHIP, check_chip, check_tier, shared_bytes
 
 TARGETS = ("cpu", "cuda")
 """Where programs run."""
@@ -28,6 +28,8 @@ class Options:
         tier: for `cuda`, what products of matrices are made of: `wgmma`, `mma` or
             `portable`; the best of the chip if empty.
         emulate: for `cuda`, whether the emulator runs it, on NumPy arrays.
+        shared: for `cuda`, how many bytes of shared memory a group of threads may have;
+            as many as on the chip if 0.
     """
 
     fuse: bool = True
@@ -38,6 +40,12 @@ class Options:
     features: str = ""
     tier: str = ""
     emulate: bool = False
+    shared: int = 0
+
+    @property
+    def shared_bytes(self) -> int:
+        """How many bytes of shared memory a group of threads may have."""
+        return self.shared or shared_bytes(self.chip)
 
     @property
     def is_cuda(self) -> bool:

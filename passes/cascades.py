@@ -67,6 +67,7 @@ Expression: TypeAlias = Any
 """An expression of SymPy, whose classes have no types."""
 
 ADD = StringAttr("add")
+MAX = StringAttr("max")
 
 _INDEX_CASTS = ("arith.sitofp", "arith.uitofp", "arith.index_cast", "arith.extsi")
 
@@ -451,7 +452,20 @@ class Derivation:
             names[name] = term
             return name
 
-        expression = to_sympy(self._flags(body, set(pivots)), known, atom, rounded=True)
+        def is_at_most(value: Term, top: Term) -> bool:
+            """Whether a maximum over the same indices has a value among others."""
+            if top.computes("arith.maximumf"):
+                return any(is_at_most(value, arg) for arg in top.args)
+            if not top.is_fold or top.function != MAX or top.args[:2] != fold.args[:2]:
+                return False
+            return self.terms.open(top, index)[1] is value
+
+        def is_rounded(term: Term) -> bool:
+            return is_rounding(term, is_at_most)
+
+        expression = to_sympy(
+            self._flags(body, set(pivots)), known, atom, rounded=is_rounded
+        )
         data = [name for name, term in names.items() if index in term.free]
         found = find(
             fold.function.data,
@@ -461,7 +475,7 @@ class Derivation:
             self.largest_rank,
         )
         if found.rule != "rank one" and any(
-            is_rounding(term) and contains(term, set(pivots)) for term in walk(body)
+            is_rounded(term) and contains(term, set(pivots)) for term in walk(body)
         ):
             raise NoTransport(ROUNDED)
         return found, symbols, names

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from xdsl.dialects.builtin import (
     BFloat16Type,
@@ -14,6 +14,7 @@ from xdsl.dialects.builtin import (
 )
 
 from moa_dialect.errors import CompileError
+from moa_dialect.lowering.chips import LARGEST
 from moa_dialect.ops.normal_form import AtOp
 from moa_dialect.passes.kernels import (
     Kernel,
@@ -22,6 +23,7 @@ from moa_dialect.passes.kernels import (
     split_folds,
     static_extent,
 )
+from moa_dialect.passes.products import shared_bytes
 from moa_dialect.passes.share_rows import find_shared, share_rows
 from moa_dialect.passes.terms import Term, walk
 from moa_dialect.passes.work import NOMINAL_EXTENT
@@ -186,7 +188,7 @@ def _check(found: dict[str, int], rows: str) -> None:
             raise CompileError(f"schedule: {name} of at most {most}, got {found[name]}")
 
 
-def choose_grid(kernel: Kernel, tier: str) -> Grid | None:
+def choose_grid(kernel: Kernel, tier: str, shared: int = LARGEST) -> Grid | None:
     """The schedule of a kernel in closed form, None if one thread an element is best.
 
     Rows are along an axis that the first factors of its sums of products have and the
@@ -197,20 +199,24 @@ def choose_grid(kernel: Kernel, tier: str) -> Grid | None:
         kernel: the kernel; its outputs' folds may become passes.
         tier: the best instructions for products of matrices that there are: `wgmma`,
             `mma`, or none with `portable`.
+        shared: how many bytes of shared memory a group of threads may have; tiles are
+            made smaller until they fit.
     """
     rows = rows_of(kernel)
-    if (shared := find_shared(kernel, rows)) is not None:
-        rows = share_rows(kernel, shared)
+    if (same := find_shared(kernel, rows)) is not None:
+        rows = share_rows(kernel, same)
     if rows:
         types = _products(kernel, rows)
         if types:
-            return _for_rows(kernel, rows, types, tier)
+            return _fitted(kernel, _for_rows(kernel, rows, types, tier), shared)
     if not kernel.passes:
         for rows in reversed(kernel.axes[:-1]):
             columns = kernel.axes[-1]
             types = _products_of_outputs(kernel, rows, columns)
             if types:
-                return _for_rows(kernel, rows, types, tier, columns)
+                grid = _for_rows(kernel, rows, types, tier, columns)
+                split_folds(kernel, (columns,))
+                return _fitted(kernel, grid, shared)
         split_folds(kernel)
     longest = max(map(_length, kernel.passes), default=0)
     if (
@@ -223,6 +229,35 @@ def choose_grid(kernel: Kernel, tier: str) -> Grid | None:
     most = 32 * warps * 16
     chunk = min(most, -(-longest // (128 * warps)) * 128 * warps)
     return Grid("", warps, chunk=chunk, stages=1, tier="")
+
+
+def _fitted(kernel: Kernel, grid: Grid, shared: int) -> Grid | None:
+    """A schedule with tiles as small as they have to be; None if none fits."""
+    return next((g for g in _smaller(grid) if shared_bytes(kernel, g) <= shared), None)
+
+
+def _smaller(grid: Grid) -> Iterator[Grid]:
+    """A schedule, then such as take less and less shared memory.
+
+    What is read of the second factors serves all rows, so there are fewer rows only
+    where no chunk fits.
+    """
+    is_grouped, fewest = grid.tier == "wgmma", 2 if grid.tier else 1
+    warps, blocks = grid.warps, grid.blocks
+    while True:
+        for stages in range(grid.stages, 0, -1):
+            chunk = grid.chunk
+            while chunk >= (32 if stages > 1 else 16) and chunk % 16 == 0:
+                yield replace(
+                    grid, warps=warps, blocks=blocks, chunk=chunk, stages=stages
+                )
+                chunk //= 2
+        if blocks > fewest and not is_grouped:
+            blocks //= 2
+        elif warps > (4 if is_grouped else 1):
+            warps //= 2
+        else:
+            return
 
 
 _SHORT = 64
@@ -363,6 +398,22 @@ def read_grid(text: str, kernel: Kernel) -> Grid:
     """
     share_named(kernel, text)
     return parse_grid(text, [kernel.hints[axis] for axis in kernel.axes])
+
+
+def check_fits(kernel: Kernel, grid: Grid, shared: int) -> None:
+    """Check that the tiles of a kernel fit so many bytes of shared memory.
+
+    The kernel is not used afterwards: its folds become passes.
+
+    Raises:
+        CompileError: if they do not.
+    """
+    if grid.columns:
+        split_folds(kernel, (kernel.named(grid.columns),))
+    if (taken := shared_bytes(kernel, grid)) > shared:
+        raise CompileError(
+            f"schedule: expected at most {shared} bytes of shared memory, got {taken}"
+        )
 
 
 def share_named(kernel: Kernel, text: str) -> None:

@@ -21,9 +21,17 @@ from xdsl.ir import SSAValue
 from xdsl.passes import ModulePass
 
 from moa_dialect.errors import CompileError, DTypeError
+from moa_dialect.lowering.chips import LARGEST
 from moa_dialect.ops.normal_form import AtOp, ComprehensionOp
 from moa_dialect.options import AUTO
-from moa_dialect.passes.grid import Grid, choose_grid, read_grid, rows_of, share_named
+from moa_dialect.passes.grid import (
+    Grid,
+    check_fits,
+    choose_grid,
+    read_grid,
+    rows_of,
+    share_named,
+)
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.kernels import (
     SCHEDULE,
@@ -749,7 +757,7 @@ class LiftPass(ModulePass):
 
     With the `target` nvptx it is a schedule for a GPU (see moa_dialect.passes.grid),
     whose products of matrices are made of what the `tier` has: `wgmma`, `mma` or
-    `portable`.
+    `portable`, and whose tiles take at most `shared_bytes` of shared memory.
 
     A schedule by hand is refused where lanes do not lie next to each other and cannot
     be turned, unless `strided` allows such lanes.
@@ -764,6 +772,7 @@ class LiftPass(ModulePass):
     machine: str = "host"
     target: str = "cpu"
     tier: str = "wgmma"
+    shared_bytes: int = LARGEST
     deterministic: bool = False
     strided: bool = False
 
@@ -808,8 +817,10 @@ class LiftPass(ModulePass):
         axes = [kernel.hints[axis] for axis in kernel.axes]
         if self.target == "nvptx":
             if self.schedule != AUTO:
-                return read_grid(self.schedule, kernel)
-            return choose_grid(kernel, self.tier)
+                grid = read_grid(self.schedule, kernel)
+                check_fits(kernel, grid, self.shared_bytes)
+                return grid
+            return choose_grid(kernel, self.tier, self.shared_bytes)
         if self.schedule != AUTO:
             share_named(kernel, self.schedule)
             axes = [kernel.hints[axis] for axis in kernel.axes]

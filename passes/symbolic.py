@@ -15,6 +15,7 @@ from xdsl.dialects import arith, math
 from xdsl.dialects.builtin import (
     AnyFloat,
     BFloat16Type,
+    Float16Type,
     Float32Type,
     IntegerType,
 )
@@ -50,18 +51,37 @@ _COMPUTE: dict[str, Callable[..., Expression]] = {
 
 ROUNDED = "rounding to bf16 commutes with factors only"
 
+AtMost = Callable[[Term, Term], bool]
+"""Whether a value is known never to be more than another one."""
 
-def is_rounding(term: Term) -> bool:
-    """Whether a term is one of f32 that is rounded to bf16, and keeps its range.
 
-    It keeps a number to within a relative error of 2^-8, and so commutes with a factor
-    to within that error, but not with other functions.
+def is_rounding(term: Term, is_at_most: AtMost | None = None) -> bool:
+    """Whether a term is one of f32 that is rounded, and keeps its range.
+
+    To bf16 that keeps a number to within a relative error of 2^-8, and so commutes with
+    a factor to within that error, but not with other functions. To f16 it is so for
+    what is known to be from 0 to 1, to within 2^-11 of it or, below 2^-14, to within
+    2^-25: a factor of at most 1 makes neither more.
     """
+    if not term.computes("arith.truncf") or not isinstance(
+        term.args[0].type, Float32Type
+    ):
+        return False
+    if isinstance(term.type, BFloat16Type):
+        return True
     return (
-        term.computes("arith.truncf")
-        and isinstance(term.type, BFloat16Type)
-        and isinstance(term.args[0].type, Float32Type)
+        isinstance(term.type, Float16Type)
+        and is_at_most is not None
+        and _is_weight(term.args[0], is_at_most)
     )
+
+
+def _is_weight(term: Term, is_at_most: AtMost) -> bool:
+    """Whether a term is an exponential of a difference that is never positive."""
+    if not term.computes("math.exp", "math.exp2"):
+        return False
+    difference = term.args[0]
+    return difference.computes("arith.subf") and is_at_most(*difference.args)
 
 
 def is_understood(term: Term) -> bool:
@@ -115,7 +135,7 @@ def to_sympy(
     term: Term,
     known: Mapping[Term, Expression],
     atom: Callable[[Term], Expression] | None = None,
-    rounded: bool = False,
+    rounded: Callable[[Term], bool] | None = None,
 ) -> Expression:
     """A term as an expression.
 
@@ -123,7 +143,7 @@ def to_sympy(
         term: the term.
         known: expressions for terms that are not looked into.
         atom: gives an expression for a term that is not to be looked into, or None.
-        rounded: let a rounding that keeps the range stand for the number itself.
+        rounded: tells the roundings that stand for the number itself.
 
     Raises:
         NotReal: if an operation is not one of real numbers.
@@ -144,7 +164,7 @@ def to_sympy(
             return found
         if isinstance(term.kind, Computed) and term.kind.name in _COMPUTE:
             return _COMPUTE[term.kind.name](*map(visit, term.args))
-        if rounded and is_rounding(term):
+        if rounded is not None and rounded(term):
             return visit(term.args[0])
         raise NotReal(describe(term))
 

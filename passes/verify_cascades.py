@@ -505,6 +505,7 @@ class _Names:
         moving: the terms that change when pivots move.
         derived: the names of symbols for what is computed from data, but not looked
             into: their values may depend on each other.
+        below: for pivots what of an index is never more: a maximum of it is a part.
     """
 
     terms: Terms
@@ -517,6 +518,7 @@ class _Names:
     )
     moving: set[Term] = field(default_factory=set[Term])
     derived: set[str] = field(default_factory=set[str])
+    below: dict[Term, list[Term]] = field(default_factory=dict[Term, list[Term]])
     _data: dict[Term, Expression] = field(default_factory=dict[Term, Any])
     _constants: dict[Term, Expression] = field(default_factory=dict[Term, Any])
     _conditions: dict[Term, Expression] = field(default_factory=dict[Term, Any])
@@ -545,6 +547,10 @@ class _Names:
         self.cells[symbol] = number, cell
         return symbol
 
+    def is_rounding(self, term: Term) -> bool:
+        """Whether a term is a rounding that keeps the range of what is rounded."""
+        return is_rounding(term, lambda value, top: value in self.below.get(top, ()))
+
     def moves(self, term: Term) -> bool:
         """Whether a term changes when pivots move."""
         return contains(term, self.moving)
@@ -566,7 +572,7 @@ class _Names:
 
         def visit(term: Term) -> Expression:
             if term not in done:
-                done[term] = to_sympy(term, done, atom, rounded=True)
+                done[term] = to_sympy(term, done, atom, rounded=self.is_rounding)
             return done[term]
 
         def atom(term: Term) -> Expression | None:
@@ -815,7 +821,8 @@ class _Group:
 
     def _is_rounded(self, cells: _Cells) -> bool:
         """Whether something that moves is rounded."""
-        return any(is_rounding(t) and self.names.moves(t) for t in walk(cells.term))
+        names = self.names
+        return any(names.is_rounding(t) and names.moves(t) for t in walk(cells.term))
 
     def _c2(self, k: int, move: _Cells | NotReal, is_fine: bool) -> _Proof:
         move = _sure(move)
@@ -1005,6 +1012,7 @@ def _read(op: CascadeOp, function: FuncOp) -> list[_Group]:
             shared.append(terms.value(value))
         names.datum(shared[-1])
     earlier: list[Term] = []
+    maxima: dict[Term, Term] = {}
     groups: list[_Group] = []
     for view in op.views():
         first = sum(len(group.view.accumulators) for group in groups)
@@ -1035,6 +1043,17 @@ def _read(op: CascadeOp, function: FuncOp) -> list[_Group]:
                 _is_positive(start) and (aim is old or _is_kept_positive(aim))
                 for start, aim, old in zip(starts, aims, before, strict=True)
             ]
+        for function, accumulator, cells in zip(
+            view.functions, held, parts, strict=True
+        ):
+            if (
+                function == StringAttr("max")
+                and isinstance(cells, _Cells)
+                and not cells.axes
+            ):
+                maxima[accumulator] = cells.term
+        for pivot, aim in zip(before, aims, strict=True):
+            names.below[pivot] = [maxima[t] for t in _largest_of(aim) if t in maxima]
         names.moving |= {*before, *after, *held}
         old, new = (
             [_symbol(f"r{pivots + j}{mark}", is_) for j, is_ in enumerate(positive)]
@@ -1048,6 +1067,13 @@ def _read(op: CascadeOp, function: FuncOp) -> list[_Group]:
                 names.known[term] = names.accumulator(number)
         groups.append(_Group(names, view, old, new, first, parts, moves, aims))
     return groups
+
+
+def _largest_of(term: Term) -> list[Term]:
+    """What a value is the largest of."""
+    if term.computes("arith.maximumf"):
+        return [each for arg in term.args for each in _largest_of(arg)]
+    return [term]
 
 
 def _is_positive(term: Term) -> bool:

@@ -78,8 +78,8 @@ def attention(
         Shape (..., n, e), the dtype of q; with return_lse a pair of it and the natural
         logarithm of the sum of the exponentials of the scores (and of the sink), shape
         (..., n). For f16 and bf16 everything is computed in f32, the result is rounded
-        and the logarithm stays in f32; for bf16 the exponentials are rounded too where
-        they multiply v, not in their sum. Source: Vaswani et al., *Attention Is All You
+        and the logarithm stays in f32; the exponentials are rounded too where they
+        multiply v, not in their sum. Source: Vaswani et al., *Attention Is All You
         Need* (2017), equation 1; in MoA: Mullin and Hains, *Attention at the
         Theoretical Minimum* (2026), equation 8.
 
@@ -158,8 +158,8 @@ def _defined(
     sums = row_sum(powers)
     if sink is not None:
         sums = sums + moa.exp(moa.omega(_less, (1, 0), top, sink))
-    if given == BFLOAT:
-        powers = moa.cast(moa.cast(powers, dtype_of(BFLOAT)), q.dtype)
+    if given in HALVES:
+        powers = moa.cast(moa.cast(powers, dtype_of(given)), q.dtype)
     result = matmul(moa.omega("div", (1, 0), powers, sums), v)
     if q.element_type != given:
         result = moa.cast(result, dtype_of(given))

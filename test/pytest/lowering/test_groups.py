@@ -7,12 +7,23 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from xdsl.context import Context
+from xdsl.dialects import arith, gpu
+from xdsl.dialects.builtin import IntegerAttr, StringAttr
 
 import moa_dialect as moa
 from moa_dialect import library
 from moa_dialect.errors import CompileError, KernelError
 from moa_dialect.lowering import emulator, engine
-from moa_dialect.passes.grid import Grid, parse_grid
+from moa_dialect.lowering.chips import shared_bytes
+from moa_dialect.lowering.pipelines import cuda_target
+from moa_dialect.options import Options
+from moa_dialect.passes.grid import Grid, parse_grid, read_grid
+from moa_dialect.passes.infer_shapes import functions_of
+from moa_dialect.passes.kernels import SCHEDULE, read_kernel, split_folds
+from moa_dialect.passes.lift import LiftPass
+from moa_dialect.passes.products import shared_bytes as taken_bytes
+from moa_dialect.passes.rebuild import comprehensions
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 
@@ -73,8 +84,10 @@ TIERS = [
     ("portable", np.float16),
     ("portable", np.float64),
     ("mma", BF16),
+    ("mma", np.float16),
     ("mma", np.float64),
     ("wgmma", BF16),
+    ("wgmma", np.float16),
 ]
 
 
@@ -95,7 +108,14 @@ def test_lengths_that_do_not_divide(tier: str, dtype: Any):
 
 @pytest.mark.parametrize(
     ("tier", "dtype"),
-    [("portable", np.float32), ("mma", np.float64), ("mma", BF16), ("wgmma", BF16)],
+    [
+        ("portable", np.float32),
+        ("mma", np.float64),
+        ("mma", BF16),
+        ("mma", np.float16),
+        ("wgmma", BF16),
+        ("wgmma", np.float16),
+    ],
 )
 def test_bounds_that_differ_between_rows(tier: str, dtype: Any):
     arrays = [random(n, 1, 100, 32, dtype=dtype) for n in range(3)]
@@ -176,9 +196,6 @@ def test_product_of_matrices(dtype: Any, shape: tuple[int, int, int]):
     a, b = random(0, n, m, dtype=dtype), random(1, m, k, dtype=dtype)
     wanted = a.astype(np.float64) @ b.astype(np.float64)
 
-    def product(a: moa.Array, b: moa.Array) -> moa.Array:
-        return moa.inner("add", "mul", a, b)
-
     check(product, [a, b], wanted)
 
 
@@ -229,10 +246,30 @@ def test_rows_without_a_key_are_zero():
 
 
 def test_large_scores_do_not_overflow():
-    arrays = [100 * random(n, 1, 64, 32) for n in range(3)]
-    arrays = [array.astype(BF16) for array in arrays]
-    wanted = weighted(scores(*arrays[:2]), arrays[2])
-    check(library.attention, arrays, wanted)
+    for dtype in (BF16, np.float16):
+        arrays = [(100 * random(n, 1, 64, 32)).astype(dtype) for n in range(3)]
+        wanted = weighted(scores(*arrays[:2]), arrays[2])
+        check(library.attention, arrays, wanted)
+
+
+@pytest.mark.parametrize("tier", ["mma", "wgmma"])
+def test_weights_in_f16_that_are_very_small(tier: str) -> None:
+    """Of the largest weight, 1, one is off by 2^-25 at most, however small it is."""
+    n, depth = 80, 16
+    q = np.zeros((1, 64, depth), np.float16)
+    q[..., 0] = 4 * np.sqrt(depth)
+    k = np.zeros((1, n, depth), np.float16)
+    k[0, :, 0] = -np.linspace(0, 5, n)  # Weights from 1 to 2e-9.
+    k = k[:, np.random.default_rng(0).permutation(n)]
+    v = random(2, 1, n, 16, dtype=np.float16)
+    wanted = weighted(scores(q, k), v)
+    jit = moa.jit(library.attention, target="cuda", emulate=True, tier=tier)
+    found = jit(q, k, v)
+    weights = np.exp(scores(q, k))
+    most = np.abs(v.astype(float)).max()
+    off = (2.0**-11 * weights.sum(-1) + n * 2.0**-25) / weights.sum(-1) * most
+    rounding = 2.0**-11 * np.abs(wanted)
+    assert (np.abs(found - wanted) <= off[..., None] + rounding + 1e-5).all()
 
 
 def checked(
@@ -348,3 +385,102 @@ def test_the_tier_follows_from_the_chip(chip: str, instruction: str):
     text = compiled.text("asm")
     assert instruction in text
     assert ("cp.async" in text) == (chip != "sm_75")
+
+
+def product(a: moa.Array, b: moa.Array) -> moa.Array:
+    return moa.inner("add", "mul", a, b)
+
+
+@pytest.mark.parametrize(
+    ("chip", "kib"),
+    [
+        ("sm_75", 64),
+        ("sm_80", 163),
+        ("sm_86", 99),
+        ("sm_87", 163),
+        ("sm_89", 99),
+        ("sm_90", 227),
+        ("sm_90a", 227),
+        ("sm_100a", 227),
+        ("sm_120", 99),
+    ],
+)
+def test_a_chip_has_so_much_shared_memory(chip: str, kib: int) -> None:
+    assert shared_bytes(chip) == kib << 10
+
+
+FACTORS = [(200, 96), (96, 150)]
+HEADS = [(2, 256, 128)] * 3
+SIZES = [
+    (library.attention, HEADS, "bfloat16"),
+    (library.attention, HEADS, "float16"),
+    (library.attention, HEADS, "float32"),
+    (library.attention, HEADS, "float64"),
+    (library.attention, [(2, 77, 40), (2, 78, 40), (2, 78, 24)], "bfloat16"),
+    (library.attention, [(32, 1, 128), *[(8, 8192, 128)] * 2], "bfloat16"),
+    (product, FACTORS, "float32"),
+    (product, FACTORS, "float64"),
+]
+
+
+@pytest.mark.parametrize("chip", ["sm_90a", "sm_80", "sm_86", "sm_75"])
+@pytest.mark.parametrize(("program", "shapes", "dtype"), SIZES)
+def test_tiles_take_what_was_counted_and_fit_the_chip(
+    program: Callable[..., Any], shapes: list[tuple[int, ...]], dtype: str, chip: str
+) -> None:
+    specs = [moa.ArraySpec(shape, dtype) for shape in shapes]
+    compiled = moa.jit(program, target="cuda", chip=chip).lower(*specs)
+    lifted = compiled.module("fused")
+    options = Options(target="cuda", chip=chip)
+    for pass_ in cuda_target(options):
+        pass_.apply(Context(), lifted)
+        if isinstance(pass_, LiftPass):
+            break
+    counted: list[int] = []
+    for function in functions_of(lifted):
+        for op in comprehensions(function):
+            text = op.attributes.get(SCHEDULE)
+            if isinstance(text, StringAttr):
+                kernel = read_kernel(op, function)
+                grid = read_grid(text.data, kernel)
+                if grid.columns:
+                    split_folds(kernel, (kernel.named(grid.columns),))
+                counted.append(taken_bytes(kernel, grid))
+    taken: list[int] = []
+    for op in compiled.module("target").walk():
+        if isinstance(op, gpu.LaunchFuncOp) and op.dynamicSharedMemorySize is not None:
+            size = op.dynamicSharedMemorySize.owner
+            assert isinstance(size, arith.ConstantOp)
+            assert isinstance(size.value, IntegerAttr)
+            taken += [size.value.value.data] if size.value.value.data else []
+    assert taken == counted
+    assert len(taken) == 1
+    assert taken[0] <= shared_bytes(chip)
+
+
+def test_smaller_tiles_for_a_smaller_chip() -> None:
+    """The same program in 64 KiB; there it runs all the same."""
+    arrays = [random(n, 1, 70, 128) for n in range(3)]
+    jit = moa.jit(library.attention, target="cuda", chip="sm_75", emulate=True)
+    wanted = weighted(scores(*arrays[:2]), arrays[2])
+    np.testing.assert_allclose(jit(*arrays), wanted, atol=1e-5)
+    largest = moa.jit(library.attention, target="cuda").lower(*arrays)
+    assert jit.lower(*arrays).schedules != largest.schedules
+
+
+@pytest.mark.parametrize(
+    ("chip", "most", "schedule", "taken"),
+    [
+        ("sm_86", 101376, "j=grid,warps:4,regs:4;p=chunk:64,stages:2,mma", 104448),
+        ("sm_75", 65536, "j=grid,warps:4,regs:4;p=chunk:32,stages:2", 79872),
+        ("sm_90a", 232448, "j=grid,warps:8,regs:2;p=chunk:256,stages:2,wgmma", 294912),
+    ],
+)
+def test_a_schedule_that_does_not_fit_a_chip(
+    chip: str, most: int, schedule: str, taken: int
+) -> None:
+    specs = [moa.ArraySpec((2, 256, 128), "bfloat16")] * 3
+    jit = moa.jit(library.attention, target="cuda", chip=chip, schedule=schedule)
+    message = f"expected at most {most} bytes of shared memory, got {taken}"
+    with pytest.raises(CompileError, match=message):
+        jit.lower(*specs).text("target")

@@ -228,6 +228,9 @@ EXPONENTIAL = "%u = arith.subf %x, %r : f64\n %v = math.exp %u : f64\n"
 ROUND = "%w = arith.truncf %v : f64 to bf16\n %z = arith.extf %w : bf16 to f64\n"
 
 
+HALF = ROUND.replace("bf16", "f16")
+
+
 def in_f32(text: str) -> str:
     return text.replace("f64", "f32")
 
@@ -258,6 +261,29 @@ UNPROVED: dict[str, tuple[str, str]] = {
             f"{EXPONENTIAL} %w = arith.truncf %v : f64 to f16\n"
             f"%z = arith.extf %w : f16 to f64\n {YIELD}",
             BY_SHIFT,
+        ),
+        "C1 of a1: rounding to f16 is no function of real numbers",
+    ),
+    "rounding to f16 of what may be large": (
+        in_f32(
+            cascade(
+                EXPONENTIAL.replace("%x, %r", "%r, %x") + HALF + YIELD,
+                BY_SHIFT.replace("%old, %new", "%new, %old"),
+            )
+        ),
+        "C1 of a1: rounding to f16 is no function of real numbers",
+    ),
+    "rounding to f16 under another maximum": (
+        in_f32(cascade(EXPONENTIAL.replace("%x", "%y") + HALF + YIELD, BY_SHIFT)),
+        "C1 of a1: rounding to f16 is no function of real numbers",
+    ),
+    "rounding to f16 under a minimum": (
+        in_f32(
+            cascade(
+                f"{EXPONENTIAL} {HALF} {YIELD}",
+                BY_SHIFT,
+                pivot="%z = arith.minimumf %top, %c : f64\n moa.yield %z : f64",
+            )
         ),
         "C1 of a1: rounding to f16 is no function of real numbers",
     ),
@@ -403,6 +429,24 @@ def test_what_is_not_understood_is_unproved(name: str) -> None:
 # Kinds of proofs
 
 PROVED: dict[str, tuple[str, str, str, str]] = {
+    "rounding to f16 of what is from 0 to 1": (
+        in_f32(cascade(f"{EXPONENTIAL} {HALF} {YIELD}", BY_SHIFT)),
+        "rank one",
+        BY_SYMPY,
+        BY_SYMPY,
+    ),
+    "the same under a larger maximum": (
+        in_f32(
+            cascade(
+                f"{EXPONENTIAL} {HALF} {YIELD}",
+                BY_SHIFT,
+                pivot="%z = arith.maximumf %top, %c : f64\n moa.yield %z : f64",
+            )
+        ),
+        "rank one",
+        BY_SYMPY,
+        BY_SYMPY,
+    ),
     "by sympy": (
         cascade(f"{EXPONENTIAL} moa.yield %v : f64", BY_SHIFT),
         "rank one",

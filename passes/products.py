@@ -1,0 +1,269 @@
+"""Sums of products in kernels that are products of matrices, and their tiles.
+
+A sum of products over an axis, for rows and columns, of a factor that depends on the
+rows and one that depends on the columns is a product of matrices. On a GPU its factors
+lie in tiles in the memory that a group of threads shares; how large those are says
+`shared_bytes`, by which a schedule is chosen that fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
+
+from xdsl.dialects.builtin import (
+    AnyFloat,
+    BFloat16Type,
+    Float16Type,
+    Float64Type,
+    StringAttr,
+    f32,
+)
+from xdsl.ir import Attribute, SSAValue
+
+from moa_dialect.ops.normal_form import AtOp
+from moa_dialect.passes.kernels import Kernel, Pass, static_extent
+from moa_dialect.passes.terms import ChunkFold, Folded, Held, Term, Terms, walk
+from moa_dialect.types import dtype_of
+
+if TYPE_CHECKING:
+    from moa_dialect.passes.grid import Grid
+
+COPY_BYTES = 16
+"""How much a thread copies at a time; arrays of kernels are aligned to that."""
+
+PANEL_BYTES = 128
+"""The length of the rows of a panel of a swizzled tile."""
+
+SWIZZLE_BYTES = 1024
+"""What the address of a swizzled tile is a multiple of."""
+
+WIDEST = 256
+"""The most columns of an axis that are not folded that a group has at a time."""
+
+
+@dataclass(frozen=True)
+class Product:
+    """A sum of products that is a product of matrices.
+
+    Attributes:
+        fold: the sum.
+        left: the factor that depends on the rows.
+        right: the factor that depends on the columns.
+        axis: the index that is summed over.
+        columns: the axis of the columns.
+        element: the type of the factors: a narrow one, if both are extended from it.
+    """
+
+    fold: Term
+    left: Term
+    right: Term
+    axis: str
+    columns: str
+    element: Attribute
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether the factors are of half precision."""
+        return isinstance(self.element, BFloat16Type | Float16Type)
+
+    def has_matrices(self, tier: str) -> bool:
+        """Whether there are instructions for it in a tier; see `Grid`."""
+        return bool(tier) and (self.is_narrow or isinstance(self.element, Float64Type))
+
+    @property
+    def depth(self) -> int:
+        """How many terms an instruction adds up."""
+        return 16 if self.is_narrow else 4
+
+
+def read_product(
+    terms: Terms, fold: Term, rows: str, columns: Sequence[str], index: str
+) -> Product | None:
+    """A sum as a product of matrices, None if it is none.
+
+    Args:
+        terms: where terms are made.
+        fold: the sum: over a chunk, or a fold whose index gets the name `index`.
+        rows: the axis of the rows.
+        columns: the axes of columns.
+        index: a name for the index of a fold.
+    """
+    kind = fold.kind
+    if isinstance(kind, ChunkFold):
+        function, axis, body = kind.function, kind.index, fold.args[0]
+    else:
+        if not isinstance(kind, Folded) or fold.function != StringAttr("add"):
+            return None
+        function, (axis, body) = "add", terms.open(fold, index)
+    found = [name for name in columns if name in fold.free]
+    if (
+        function != "add"
+        or len(found) != 1
+        or not body.computes("arith.mulf")
+        or not isinstance(body.type, AnyFloat)
+    ):
+        return None
+    (column,) = found
+    for left, right in (body.args, body.args[::-1]):
+        if column in left.free or column not in right.free or rows in right.free:
+            continue
+        if axis not in left.free & right.free or rows not in left.free:
+            continue
+        element = body.type
+        if left.computes("arith.extf") and right.computes("arith.extf"):
+            narrow = left.args[0], right.args[0]
+            if narrow[0].type == narrow[1].type and element == f32:
+                left, right = narrow
+                element = left.type
+        return Product(fold, left, right, axis, column, element)
+    return None
+
+
+def is_stored(term: Term) -> bool:
+    """Whether a term is computed from arrays alone, so that a tile may hold it."""
+    return not any(isinstance(t.kind, Held | ChunkFold | Folded) for t in walk(term))
+
+
+def static_bound(fold: Term) -> int | None:
+    """One more than the last index of a fold as a number, None if types do not give it.
+
+    It is none either if the first index is not 0.
+    """
+    upper = fold.args[1]
+    known = upper.number
+    if known is None and isinstance(upper.kind, SSAValue):
+        known = static_extent(upper.kind)
+    return None if known is None or fold.args[0].number != 0 else int(known)
+
+
+def tile_dims(
+    sizes: Sequence[int], element: Attribute, stages: int, is_swizzled: bool
+) -> list[int]:
+    """The shape of a tile in shared memory: by stage, if it has several, then by axes.
+
+    Rows begin in different banks: they are padded, or lie in panels of 128 bytes.
+    """
+    size = dtype_of(element).itemsize
+    if is_swizzled:
+        panel = PANEL_BYTES // size
+        dims = [-(-sizes[1] // panel), sizes[0], panel]
+    else:
+        dims = [sizes[0], sizes[1] + COPY_BYTES // size]
+    return [stages, *dims] if stages > 1 else dims
+
+
+def padded_sizes(
+    product: Product, axes: Sequence[str], sizes: dict[str, int]
+) -> tuple[int, int]:
+    """The extents of a tile of a factor, filled up to what instructions take."""
+    found: list[int] = []
+    for name in axes:
+        across = 16 if product.is_narrow else 8
+        unit = product.depth if name == product.axis else across
+        found.append(-(-sizes[name] // unit) * unit)
+    return found[0], found[1]
+
+
+@dataclass
+class _Memory:
+    """Counts the shared memory of a kernel, in the order in which it is taken."""
+
+    kernel: Kernel
+    grid: Grid
+    bytes: int = 0
+
+    @property
+    def rows(self) -> str:
+        return self.kernel.named(self.grid.rows)
+
+    def take(
+        self, sizes: Sequence[int], element: Attribute, stages: int, swizzled: bool
+    ) -> None:
+        dims = tile_dims(sizes, element, stages, swizzled)
+        alignment = SWIZZLE_BYTES if swizzled else COPY_BYTES
+        self.bytes = -(-self.bytes // alignment) * alignment
+        size = prod(dims) * dtype_of(element).itemsize
+        self.bytes += -(-size // COPY_BYTES) * COPY_BYTES
+
+    def of_pass(self, pass_: Pass, axes: Sequence[str]) -> None:
+        """Count the tiles of a pass, beside those of axes of passes before."""
+        terms, tiles = self.kernel.terms, set[Term]()
+        columns = [*axes, pass_.index]
+        found: list[Product] = []
+        for a in pass_.accumulators:
+            folds = [t for t in walk(a.part) if isinstance(t.kind, Folded)]
+            if a.axes:
+                folds.append(terms.chunk_fold(a.function, pass_.index, a.part))
+            for fold in folds:
+                name = f"k{len(found)}"
+                product = read_product(terms, fold, self.rows, columns, name)
+                if product is not None and product.fold not in (p.fold for p in found):
+                    found.append(product)
+        for product in found:
+            self._of_product(product, pass_, tiles)
+
+    def _of_product(self, product: Product, pass_: Pass, tiles: set[Term]) -> None:
+        grid, kernel = self.grid, self.kernel
+        depth: int | None = grid.chunk
+        if product.axis != pass_.index:
+            depth = static_bound(product.fold)
+            if depth is None or depth > WIDEST:
+                return
+        if not is_stored(product.right):
+            return
+        width: int | None = grid.chunk
+        if product.columns != pass_.index:
+            width = static_extent(kernel.extents[product.columns])
+            if product.columns == kernel.named(grid.columns):
+                width = grid.width
+            if width is None or width > WIDEST:
+                return
+        height = 8 * grid.blocks * grid.warps
+        sizes = {product.axis: depth, self.rows: height, product.columns: width}
+        swizzled = grid.tier == "wgmma" and product.is_narrow
+        factors = [(product.right, product.columns)]
+        if is_stored(product.left):
+            factors.insert(0, (product.left, self.rows))
+        elif product.axis != pass_.index:
+            return
+        for term, across in factors:
+            if term in tiles:
+                continue
+            tiles.add(term)
+            axes = (across, product.axis)
+            if _is_last(term, across):
+                axes = axes[::-1]
+            stages = grid.stages if pass_.index in term.free else 1
+            padded = padded_sizes(product, axes, sizes)
+            self.take(padded, product.element, stages, swizzled)
+        is_spilled = not (is_stored(product.left) or product.has_matrices(grid.tier))
+        if is_spilled and product.left not in tiles:
+            tiles.add(product.left)
+            self.take((height, grid.chunk), product.element, 1, False)
+
+
+def _is_last(term: Term, axis: str) -> bool:
+    """Whether a term reads an array in which an axis is the last one."""
+    if not term.computes(AtOp.name) or len(term.args) < 2:
+        return False
+    *others, last = term.args[1:]
+    return last.kind == axis and all(axis not in index.free for index in others)
+
+
+def shared_bytes(kernel: Kernel, grid: Grid) -> int:
+    """How many bytes of shared memory the tiles of a kernel take by a schedule.
+
+    The kernel's folds have become passes as the schedule wants it.
+    """
+    memory = _Memory(kernel, grid)
+    if not memory.rows:
+        return 0
+    axes: dict[str, None] = {}
+    for pass_ in kernel.passes:
+        for a in pass_.accumulators:
+            axes |= dict.fromkeys(a.axes)
+        memory.of_pass(pass_, list(axes))
+    return memory.bytes
