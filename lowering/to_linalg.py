@@ -29,6 +29,7 @@ from xdsl.dialects.builtin import (
     TensorType,
 )
 from xdsl.dialects.func import FuncOp, ReturnOp
+from xdsl.dialects.linalg.ops import CopyOp
 from xdsl.ir import (
     Attribute,
     Block,
@@ -41,6 +42,8 @@ from xdsl.ir import (
 from xdsl.ir.affine import AffineDimExpr, AffineExpr
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint
+from xdsl.transforms.common_subexpression_elimination import cse
+from xdsl.transforms.dead_code_elimination import region_dce
 from xdsl.utils.hints import isa
 
 from moa_dialect.errors import CompileError
@@ -521,13 +524,18 @@ class _Lowering:
                     for result in op.results:
                         self._top(result)
         for op in reversed(ops[:-1]):
-            if any(result.uses for result in op.results):
+            for inner in op.walk():
+                inner.operands = []
+        for op in reversed(ops[:-1]):
+            # Passes before may have dropped operations without erasing them.
+            users = [use.operation for result in op.results for use in result.uses]
+            if any(self.function.is_ancestor(user) for user in users):
                 raise CompileError(
                     f"moa-to-linalg: @{self.function.sym_name.data}: "
                     f"{op.name} has no code in linalg"
                 )
             op.detach()
-            op.erase()
+            op.erase(safe_erase=False)
 
     def _top(self, result: SSAValue) -> None:
         if _is_array(result):
@@ -795,13 +803,28 @@ class _Lowering:
             is_worth = len(own) < len(axes)
         else:
             is_worth = isinstance(owner, CascadeOp) or (
-                _is_costly(owner) and len(own) < len(axes)
+                len(own) < len(axes) and self._takes_long(value)
             )
         if not is_worth:
             return None
         stored = self.store(value)
         self.env[value] = stored
         return stored
+
+    def _takes_long(self, value: SSAValue) -> bool:
+        """Whether a scalar is computed by something that takes long."""
+        pending, seen = [value], set[SSAValue]()
+        while pending:
+            current = self.resolved(pending.pop())
+            if current in seen or current in self.env:
+                continue
+            seen.add(current)
+            if not isinstance(current, OpResult) or isinstance(current.op, FoldOp):
+                continue
+            if _is_costly(current.op):
+                return True
+            pending += [v for v in current.op.operands if not _is_array(v)]
+        return False
 
     def store(self, value: SSAValue) -> Stored | SSAValue:
         """Compute a value for all indices of the axes it depends on."""
@@ -1415,7 +1438,15 @@ class _Lowering:
                 emit_size(after, self.builder),
             )
             with self.axes_in([run.index] if isinstance(run.index, Axis) else []):
-                return run.state(carried, counts)
+                results = run.state(carried, counts)
+            # So that pivots are carried in the same memory.
+            for number in range(len(op.functions), len(results)):
+                if _is_array(results[number]):
+                    copy = CopyOp(
+                        [results[number]], [carried[number]], [carried[number].type]
+                    )
+                    results[number] = self.builder.insert(copy).results[0]
+            return results
 
         return self._nest([steps], starts, inside)
 
@@ -1531,16 +1562,15 @@ class _Step:
             r = [next(pivots) for _ in view.pivots]
             if view.pivot is not None and view.move is not None:
                 own = list(old)
-                for number in view.own_accumulators():
-                    own[number] = self._added(view, number, r, old[number])
+                numbers = view.own_accumulators()
+                added = self._added(view, numbers, r, [old[k] for k in numbers])
+                for number, value in zip(numbers, added, strict=True):
+                    own[number] = value
                 arguments = (after, *earlier, *r, *own)
-                new_r = self._arrays(view.pivot, arguments)
-                old = self._arrays(view.move, (before, *r, *new_r, *old), old)
+                new_r = self._pivots(view.pivot, arguments)
+                old = self._moved(view.move, (before, *r, *new_r, *old), old)
                 r = new_r
-            old = [
-                self._added(view, number, r, so_far)
-                for number, so_far in enumerate(old)
-            ]
+            old = self._added(view, range(len(old)), r, old)
             earlier += [*r, *old]
             ends += old
             last_pivots += r
@@ -1553,52 +1583,70 @@ class _Step:
                 Stored(value, tuple(self.around)) if is_array else value
             )
 
-    def _arrays(
-        self,
-        region: Region,
-        arguments: Sequence[SSAValue],
-        old: Sequence[SSAValue] | None = None,
-    ) -> list[SSAValue]:
-        """What a region yields; with `old`, in its place unless in the first step."""
+    def _pivots(self, region: Region, arguments: Sequence[SSAValue]) -> list[SSAValue]:
+        """The pivots that a region yields."""
         lowering = self.lowering
         self._bind(region, arguments)
         found: list[SSAValue] = []
-        for number, value in enumerate(body_of(region)[1].values):
+        for value in body_of(region)[1].values:
             cells, root = lowering.flat(value)
             dims = [*self.around, *cells]
             with lowering.axes_in(cells):
-                if old is None:
-                    if dims:
-                        found.append(lowering.array_of(root, dims, dims))
-                    else:
-                        assert isinstance(root, SSAValue)
-                        found.append(lowering.uniform(root))
+                if dims:
+                    found.append(lowering.array_of(root, dims, dims))
                 else:
-                    found.append(
-                        self._updated(
-                            old[number],
-                            dims,
-                            (),
-                            lambda scalars, so_far, root=root: (
-                                scalars.builder.insert(
-                                    arith.SelectOp(
-                                        self.first, so_far, scalars.root(root)
-                                    )
-                                ).result
-                            ),
-                        )
-                    )
+                    assert isinstance(root, SSAValue)
+                    found.append(lowering.uniform(root))
+        lowering.forget(region)
+        return found
+
+    def _moved(
+        self,
+        region: Region,
+        arguments: Sequence[SSAValue],
+        old: Sequence[SSAValue],
+    ) -> list[SSAValue]:
+        """Accumulators relative to the new pivots, in the place of the old ones.
+
+        In the first step they stay as they are. Those that have cells come first: what
+        moves them may read the others.
+        """
+        lowering = self.lowering
+        self._bind(region, arguments)
+        flat = [lowering.flat(value) for value in body_of(region)[1].values]
+        found: list[SSAValue] = list(old)
+        with_cells = [k for k, (cells, _) in enumerate(flat) if cells]
+        scalars_of = [k for k, (cells, _) in enumerate(flat) if not cells]
+        for group in (*([k] for k in with_cells), scalars_of):
+            if not group:
+                continue
+            cells = flat[group[0]][0]
+            dims = [*self.around, *cells]
+            with lowering.axes_in(cells):
+                moved = self._updated(
+                    [old[k] for k in group],
+                    dims,
+                    (),
+                    lambda scalars, so_far, group=group: [
+                        scalars.builder.insert(
+                            arith.SelectOp(self.first, a, scalars.root(flat[k][1]))
+                        ).result
+                        for k, a in zip(group, so_far, strict=True)
+                    ],
+                )
+            for k, value in zip(group, moved, strict=True):
+                found[k] = value
         lowering.forget(region)
         return found
 
     def _added(
         self,
         view: CascadeView,
-        number: int,
+        numbers: Sequence[int],
         pivots: Sequence[SSAValue],
-        so_far: SSAValue,
-    ) -> SSAValue:
-        """An accumulator with what the indices of the step contribute."""
+        old: Sequence[SSAValue],
+    ) -> list[SSAValue]:
+        """Accumulators with what the indices of the step contribute."""
         lowering = self.lowering
         index, *rest = view.part.block.args
         lowering.env[index] = self.index
@@ -1609,47 +1657,53 @@ class _Step:
             lowering.env[argument] = (
                 Stored(value, tuple(self.around)) if _is_array(value) else value
             )
-        cells, root = lowering.flat(body_of(view.part)[1].values[number])
-        dims = [*self.around, *cells]
         loops = (self.index,) if isinstance(self.index, Axis) else ()
-        function = view.functions[number]
-        with lowering.axes_in(cells):
-            result = self._updated(
-                so_far,
-                dims,
-                loops,
-                lambda scalars, old: apply_function(
-                    function,
-                    (old, scalars.root(root)),
-                    scalars.builder,
-                    lowering.lookup,
-                ),
-            )
+        found: list[SSAValue] = []
+        for number, so_far in zip(numbers, old, strict=True):
+            function = view.functions[number]
+            cells, root = lowering.flat(body_of(view.part)[1].values[number])
+
+            def added(
+                scalars: _Scalars,
+                before: Sequence[SSAValue],
+                function: FunctionAttr = function,
+                root: Root = root,
+            ) -> list[SSAValue]:
+                pair = (before[0], scalars.root(root))
+                return [apply_function(function, pair, scalars.builder, lowering.lookup)]
+
+            with lowering.axes_in(cells):
+                dims = [*self.around, *cells]
+                found += self._updated([so_far], dims, loops, added)
         lowering.forget(view.part)
-        return result
+        return found
 
     def _updated(
         self,
-        old: SSAValue,
+        old: Sequence[SSAValue],
         dims: Sequence[Axis],
         loops: Sequence[Axis],
-        update: Callable[[_Scalars, SSAValue], SSAValue],
-    ) -> SSAValue:
-        """An accumulator, from what it was."""
+        update: Callable[[_Scalars, Sequence[SSAValue]], Sequence[SSAValue]],
+    ) -> list[SSAValue]:
+        """Accumulators of one shape, from what they were."""
         lowering = self.lowering
         if not dims and not loops:
             scalars = _Scalars(lowering, None, lowering.builder)
-            return update(scalars, old)
-        array = old if _is_array(old) else lowering.of_scalar(old)
-        generic = Generic([*dims, *loops], loops, [(array, dims)])
+            return list(update(scalars, old))
+        arrays = [
+            value if _is_array(value) else lowering.of_scalar(value) for value in old
+        ]
+        generic = Generic([*dims, *loops], loops, [(each, dims) for each in arrays])
         scalars = _Scalars(lowering, generic, generic.body)
-        (result,) = generic.finish(
-            [update(scalars, generic.started[0])], lowering.builder
-        )
+        results = generic.finish(update(scalars, generic.started), lowering.builder)
         if dims:
-            return result
-        element = element_of(result.type)
-        return lowering.builder.insert(tensor.ExtractOp(result, [], element)).result
+            return results
+        return [
+            lowering.builder.insert(
+                tensor.ExtractOp(result, [], element_of(result.type))
+            ).result
+            for result in results
+        ]
 
 
 def _arguments_in(op: Operation) -> set[SSAValue]:
@@ -1705,6 +1759,8 @@ def to_linalg(function: FuncOp, checks: bool = True) -> None:
             )
     _Lowering(function, checks).run()
     _forget_attributes(function)
+    cse(function)
+    region_dce(function.body)
 
 
 def _forget_attributes(function: FuncOp) -> None:
