@@ -23,6 +23,18 @@ def _moa() -> Dialect:
     return Moa
 
 
+def _raise_linalg() -> type[ModulePass]:
+    from moa_dialect.passes.raise_linalg import RaiseLinalgPass
+
+    return RaiseLinalgPass
+
+
+def _split_programs() -> type[ModulePass]:
+    from moa_dialect.passes.split_programs import SplitProgramsPass
+
+    return SplitProgramsPass
+
+
 def _infer_shapes() -> type[ModulePass]:
     from moa_dialect.passes.infer_shapes import InferShapesPass
 
@@ -188,6 +200,8 @@ def _notation() -> type[Target]:
 MOA_UNIVERSE = Universe(
     all_dialects={"moa": _moa},
     all_passes={
+        "moa-raise-linalg": _raise_linalg,
+        "moa-split-programs": _split_programs,
         "moa-infer-shapes": _infer_shapes,
         "moa-to-dnf": _to_dnf,
         "moa-check-dnf": _check_dnf,

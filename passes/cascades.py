@@ -464,6 +464,8 @@ class Derivation:
         def rule(term: Term) -> Term:
             if not term.computes("arith.select") or not is_real(term):
                 return term
+            if term in pivots:
+                return term
             condition, then, otherwise = term.args
             if contains(condition, pivots) or not contains(term, pivots):
                 return term

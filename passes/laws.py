@@ -47,6 +47,7 @@ _CLASSES = (
     basic.PsiOfOuter,
     basic.PsiOfInner,
     basic.PsiOfOmega,
+    basic.PsiOfComprehension,
 )
 
 

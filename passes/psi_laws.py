@@ -32,7 +32,7 @@ from moa_dialect.ops.computational import (
     WhereOp,
 )
 from moa_dialect.ops.function import FunctionAttr
-from moa_dialect.ops.normal_form import FoldOp, InBoundsOp
+from moa_dialect.ops.normal_form import ComprehensionOp, FoldOp, InBoundsOp
 from moa_dialect.ops.structural import (
     CellOp,
     ConstantOp,
@@ -121,6 +121,10 @@ class Reduction(Protocol):
 
     def lookup(self, symbol: SymbolRefAttr) -> FuncOp:
         """The function a symbol names."""
+        ...
+
+    def body(self, op: ComprehensionOp, index: Index) -> Sequence[SSAValue]:
+        """What a comprehension's body yields at an index of its axes."""
         ...
 
 
@@ -394,3 +398,16 @@ class PsiOfOmega(PsiLaw[OmegaOp]):
             )
         ]
         return apply_function(op.function, elements, r.builder, r.lookup)
+
+
+class PsiOfComprehension(PsiLaw[ComprehensionOp]):
+    """`i ψ (e for every j) = e at j = i`, the axes of i in the order of the result."""
+
+    name = "psi-comprehension"
+
+    def proof_ranks(self, op: ComprehensionOp) -> tuple[int, ...]:
+        return (len(op.extents),)
+
+    def reduce(self, op: ComprehensionOp, index: Index, r: Reduction) -> SSAValue:
+        ordered = [index[place] for place in op.positions(len(index))]
+        return r.body(op, ordered)[0]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import inf, isfinite
 
+import numpy as np
 from xdsl.dialects import arith, math
 from xdsl.dialects.builtin import IntegerAttr, StringAttr, SymbolRefAttr, i1
 from xdsl.dialects.func import FuncOp, ReturnOp
-from xdsl.ir import Operation
+from xdsl.ir import Attribute, Operation
 from xdsl.utils.hints import isa
 
 from moa_dialect.algebra.scalar import SCALAR_OPERATIONS
@@ -16,6 +17,7 @@ from moa_dialect.ops.function import FunctionAttr
 from moa_dialect.passes.symbolic import is_real, is_truth, real
 from moa_dialect.passes.terms import Choice, Computed, Folded, Reader, Term, Terms, walk
 from moa_dialect.scalar_code import identity_of
+from moa_dialect.types import dtype_of
 
 _NO_FLAGS = {"fastmath": arith.FastMathFlagsAttr("none")}
 
@@ -135,7 +137,7 @@ class Normalize:
     def rule(self, term: Term) -> Term:
         """The rules for one term whose operands are in normal form."""
         if term.is_fold:
-            return self._named(term)
+            return self._fold(self._named(term))
         if not isinstance(term.kind, Computed):
             return term
         match term.kind.name:
@@ -147,8 +149,83 @@ class Normalize:
                 return self._exponential(term)
             case "math.log":
                 return self._logarithm(term)
+            case "arith.andi" | "arith.ori" | "arith.xori" if is_truth(term):
+                return self._truth(term)
+            case "arith.cmpf":
+                return self._comparison(term)
             case _:
                 return term
+
+    def _truth(self, term: Term) -> Term:
+        """Truth values with constants: `c and true = c`, `not not c = c`."""
+        left, right = term.args
+        if left.number is not None:
+            left, right = right, left
+        if right.number is None:
+            return term
+        is_true = bool(right.number)
+        if not term.computes("arith.xori"):
+            return left if is_true == term.computes("arith.andi") else right
+        if not is_true:
+            return left
+        if left.computes("arith.xori"):
+            for constant, other in (left.args, reversed(left.args)):
+                if constant.number:
+                    return other
+        return term
+
+    def _comparison(self, term: Term) -> Term:
+        """A wider number compared with one that the narrow type has: the narrow ones.
+
+        Extending keeps the order, and every number.
+        """
+        left, right = term.args
+        wide, constant = (right, left) if left.number is not None else (left, right)
+        number = constant.number
+        if number is None or not wide.computes("arith.extf"):
+            return term
+        (narrow,) = wide.args
+        if not _fits(number, narrow.type):
+            return term
+        other = self.terms.number(number, narrow.type)
+        pair = (narrow, other) if wide is left else (other, narrow)
+        assert isinstance(term.kind, Computed)
+        return self.terms.compute(
+            term.kind.operation, pair, term.type, dict(term.kind.properties)
+        )
+
+    def _fold(self, fold: Term) -> Term:
+        """What of a fold's body is the same for every index, taken out.
+
+        A sum of `(0 if c else e) x` is `0 if c else` that of `e x`, for c that does not
+        depend on the index. And all x are -inf if and only if their maximum is, NaN and
+        an empty range included.
+        """
+        terms = self.terms
+        index, body = terms.open(fold)
+        if fold.function == StringAttr("and") and body.computes("arith.cmpf"):
+            value, lowest = body.args
+            if predicate_of(body) == "oeq" and lowest.number == -inf:
+                maximum = terms.fold(StringAttr("max"), *fold.args[:2], index, value)
+                return compare(terms, "oeq", maximum, lowest)
+        if fold.function != StringAttr("add") or not is_real(body):
+            return fold
+        above, below, negative = factors(body)
+        for place, factor in enumerate(above):
+            if not factor.computes("arith.select") or index in factor.args[0].free:
+                continue
+            condition, then, otherwise = factor.args
+            if 0 not in (then.number, otherwise.number):
+                continue
+            kept = otherwise if then.number == 0 else then
+            rest = product(terms, [*above[:place], kept, *above[place + 1 :]], below)
+            if negative:
+                rest = real(terms, arith.NegfOp, rest)
+            total = self.rule(terms.fold(fold.function, *fold.args[:2], index, rest))
+            zero = terms.number(0.0, total.type)
+            sides = (zero, total) if then.number == 0 else (total, zero)
+            return terms.select(condition, *sides)
+        return fold
 
     def _named(self, fold: Term) -> Term:
         """A fold by a function of the user that is one of the table's."""
@@ -255,6 +332,14 @@ class Normalize:
         return total(self.terms, parts)
 
 
+def _fits(number: float, type_: Attribute) -> bool:
+    """Whether a float type has a number."""
+    if not isfinite(number) or number == 0:
+        return number == number
+    dtype = dtype_of(type_)
+    return float(np.array(number, np.float64).astype(dtype)) == number
+
+
 _NAMED: dict[str, type[Operation]] = {
     "max": arith.MaximumfOp,
     "min": arith.MinimumfOp,
@@ -315,6 +400,8 @@ def _absorb(terms: Terms, term: Term) -> Term:
     match term.kind.name, numbers:
         case "arith.select", [number, _, _] if number is not None:
             return term.args[1] if number else term.args[2]
+        case "arith.select", _ if term.args[1] is term.args[2]:
+            return term.args[1]
         case "arith.mulf", _ if 0 in numbers:
             return known(0.0)
         case "arith.mulf", [a, b] if -inf in numbers:

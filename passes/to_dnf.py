@@ -16,7 +16,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol
+from operator import add, mul, sub
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 from xdsl.builder import Builder
@@ -29,6 +30,7 @@ from xdsl.dialects.builtin import (
     StringAttr,
     SymbolRefAttr,
     TensorType,
+    UnregisteredOp,
 )
 from xdsl.dialects.func import CallOp, FuncOp, ReturnOp
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
@@ -64,6 +66,7 @@ from moa_dialect.ops.extents import (
     equal_by_name,
     extent_names,
     extent_root,
+    index_root,
     root_of,
     simplified,
     without_extent_names,
@@ -78,6 +81,7 @@ from moa_dialect.ops.normal_form import (
     InBoundsOp,
     RequireOp,
     YieldOp,
+    body_of,
 )
 from moa_dialect.ops.structural import CellOp, ConstantOp
 from moa_dialect.passes import derivation
@@ -89,7 +93,7 @@ from moa_dialect.passes.infer_shapes import (
     programs_of,
 )
 from moa_dialect.passes.laws import LAWS
-from moa_dialect.passes.psi_laws import FoldBody, Index, PsiLaw, PsiOfConstant
+from moa_dialect.passes.psi_laws import FoldBody, Index, PsiLaw, PsiOfConstant, number_of
 from moa_dialect.scalar_code import apply_named, cast, constant, inline
 from moa_dialect.types import dense, shape_of
 
@@ -142,6 +146,7 @@ class PsiReduction:
             Block, dict[tuple[OmegaOp, tuple[SSAValue, ...]], SSAValue]
         ]
     )
+    _bounds: dict[SSAValue, SSAValue] = field(default_factory=dict[SSAValue, SSAValue])
     _became: dict[SSAValue, SSAValue] = field(default_factory=dict[SSAValue, SSAValue])
     _pending: list[AtOp] = field(default_factory=list[AtOp])
     _steps: int = 0
@@ -181,13 +186,11 @@ class PsiReduction:
         """A fold over `0 <= k < extent`."""
         depth = sum(1 for _ in _scopes(self.builder.insertion_point.block))
         if depth > _MOST_NESTED:
-            raise CompileError(
-                f"the normal form of @{self.function.sym_name.data} nests more than "
-                f"{_MOST_NESTED} folds in each other"
-            )
+            self._too_deep()
         self._count(_FOLD_STEPS)
         block = Block(arg_types=[IndexType()])
         block.args[0].name_hint = _FOLDED_NAME
+        self._bounds[block.args[0]] = extent
         outer, self.builder = self.builder, Builder(InsertPoint.at_end(block))
         element = body(block.args[0])
         self.builder.insert(YieldOp(element))
@@ -278,6 +281,195 @@ class PsiReduction:
     def lookup(self, symbol: SymbolRefAttr) -> FuncOp:
         """The function a symbol names."""
         return lookup_function(self.function, symbol)
+
+    def body(self, op: ComprehensionOp, index: Index) -> Sequence[SSAValue]:
+        """What a comprehension's body yields at an index, written here.
+
+        Raises:
+            CompileError: if the body yields arrays.
+        """
+        block, terminator = body_of(op.body)
+        if any(isa(value.type, TensorType) for value in terminator.values):
+            raise CompileError("a comprehension of arrays is not composed with others")
+        known: dict[SSAValue, SSAValue] = dict(zip(block.args, index, strict=True))
+        self._copy(block, known)
+        return [self._outer(value, known) for value in terminator.values]
+
+    def _copy(self, block: Block, known: dict[SSAValue, SSAValue]) -> None:
+        """Write the operations of a block but the last one; `known` grows."""
+        for op in list(block.ops):
+            if op is not block.last_op:
+                self._copy_operation(op, known)
+
+    def _copy_operation(self, op: Operation, known: dict[SSAValue, SSAValue]) -> None:
+        operands = [self._outer(operand, known) for operand in op.operands]
+        if isinstance(op, AtOp):
+            known[op.result] = self.element(operands[0], operands[1:])
+            return
+        simple = self._simple(op, operands)
+        if simple is not None:
+            known[op.results[0]] = simple
+            return
+        if isinstance(op, FoldOp):
+            self._count(_FOLD_STEPS)
+        regions = [self._copy_region(region, known, operands) for region in op.regions]
+        copy = type(op).create(
+            operands=operands,
+            result_types=[result.type for result in op.results],
+            properties=op.properties.copy(),
+            attributes=op.attributes.copy(),
+            regions=regions,
+        )
+        self.builder.insert(copy)
+        known.update(zip(op.results, copy.results, strict=True))
+
+    def _copy_region(
+        self,
+        region: Region,
+        known: dict[SSAValue, SSAValue],
+        operands: Sequence[SSAValue],
+    ) -> Region:
+        """A copy of the body of a fold, from the operands given to it, or of a side."""
+        block, terminator = region.block, region.block.last_op
+        assert terminator is not None
+        new = Block(arg_types=[arg.type for arg in block.args])
+        for arg, old in zip(new.args, block.args, strict=True):
+            arg.name_hint = old.name_hint
+            known[old] = arg
+            if len(operands) > 1 and isinstance(operands[1].type, IndexType):
+                self._bounds[arg] = operands[1]
+        outer, self.builder = self.builder, Builder(InsertPoint.at_end(new))
+        if sum(1 for _ in _scopes(outer.insertion_point.block)) > _MOST_NESTED:
+            self._too_deep()
+        self._copy(block, known)
+        values = [self._outer(value, known) for value in terminator.operands]
+        self.builder.insert(type(terminator)(*values))
+        self.builder = outer
+        return Region(new)
+
+    def _outer(self, value: SSAValue, known: dict[SSAValue, SSAValue]) -> SSAValue:
+        """What stands for a value in a copy: scalars at the top are written again."""
+        if value in known:
+            return known[value]
+        owner = value.owner
+        if isinstance(owner, Block) or isa(value.type, TensorType):
+            return value
+        if isinstance(owner, ExtentOp | FixedExtentOp):
+            root = index_root(value, self._roots)
+            assert root is not None
+            known[value] = self._value_of(root)
+        elif owner.parent is self.function.body.block:
+            self._copy_operation(owner, known)
+        return known.get(value, value)
+
+    def _simple(self, op: Operation, operands: Sequence[SSAValue]) -> SSAValue | None:
+        """An index computed from numbers, or taken apart where it was put together.
+
+        `(x * n + y) div n = x` and `(x * n + y) mod n = y` for `y < n`, and
+        `(x * m * n + y) div n = x * m + y div n`, `(x * m * n + y) mod n = y mod n`.
+        """
+        if len(op.results) != 1 or not isinstance(op.results[0].type, IndexType):
+            return None
+        if isinstance(op, arith.ConstantOp):
+            number = number_of(op.result)
+            return None if number is None else self.number(number)
+        if isinstance(op, arith.MuliOp | arith.AddiOp | arith.SubiOp):
+            numbers = [number_of(operand) for operand in operands]
+            left, right = numbers
+            if left is not None and right is not None:
+                compute = {"arith.muli": mul, "arith.addi": add, "arith.subi": sub}
+                return self.number(compute[op.name](left, right))
+            neutral = 1 if isinstance(op, arith.MuliOp) else 0
+            if right == neutral:
+                return operands[0]
+            if left == neutral and not isinstance(op, arith.SubiOp):
+                return operands[1]
+            if isinstance(op, arith.MuliOp) and 0 in numbers:
+                return self.number(0)
+        if isinstance(op, arith.DivUIOp | arith.RemUIOp):
+            # A divisor that is a number is told from data by every later pass.
+            index, divisor = operands
+            number = _number_here(divisor)
+            if number is not None:
+                divisor = self.number(number)
+            return self._divided(isinstance(op, arith.DivUIOp), index, divisor)
+        return None
+
+    def _taken_apart(
+        self, is_quotient: bool, index: SSAValue, divisor: SSAValue
+    ) -> SSAValue | None:
+        if self._is_below(index, divisor):
+            return self.number(0) if is_quotient else index
+        if isinstance(index.owner, arith.MuliOp):
+            high, low = index, self.number(0)
+        elif isinstance(index.owner, arith.AddiOp):
+            high, low = index.owner.operands
+        else:
+            return None
+        if not isinstance(high.owner, arith.MuliOp):
+            return None
+        quotient, factor = high.owner.operands
+        if _is_same_number(factor, divisor):
+            if not self._is_below(low, divisor):
+                return None
+            return quotient if is_quotient else low
+        # x * (m * n) + y, by n: the first term is m * x times n.
+        whole, part = _number_here(factor), _number_here(divisor)
+        if whole is None or not part or whole % part:
+            return None
+        rest = self._divided(is_quotient, low, divisor)
+        if not is_quotient:
+            return rest
+        times = self.builder.insert(arith.MuliOp(quotient, self.number(whole // part)))
+        return self.builder.insert(arith.AddiOp(times.result, rest)).result
+
+    def _divided(
+        self, is_quotient: bool, index: SSAValue, divisor: SSAValue
+    ) -> SSAValue:
+        """The quotient or remainder of an index, taken apart if it can be."""
+        found = self._taken_apart(is_quotient, index, divisor)
+        if found is not None:
+            return found
+        operation = arith.DivUIOp if is_quotient else arith.RemUIOp
+        return self.builder.insert(operation(index, divisor)).result
+
+    def _is_below(self, index: SSAValue, bound: SSAValue) -> bool:
+        """Whether an index is known to be less than a number above 0."""
+        if self._bounds.get(index) is bound:
+            return True
+        given, limit = self._limit(index), _number_here(bound)
+        return given is not None and limit is not None and given <= limit
+
+    def _limit(self, index: SSAValue) -> int | None:
+        """A number that an index stays below, if one is known."""
+        if (number := number_of(index)) is not None:
+            return number + 1
+        if (extent := self._bounds.get(index)) is not None:
+            return _number_here(extent)
+        match index.owner:
+            case arith.RemUIOp() as op:
+                return _number_here(op.rhs)
+            case arith.DivUIOp() as op:
+                limit, by = self._limit(op.lhs), _number_here(op.rhs)
+                return -(-limit // by) if limit is not None and by else None
+            case arith.MuliOp() as op:
+                limits = [self._limit(op.lhs), self._limit(op.rhs)]
+                if limits[0] is None or limits[1] is None or min(*limits) < 1:
+                    return None
+                return (limits[0] - 1) * (limits[1] - 1) + 1
+            case arith.AddiOp() as op:
+                limits = [self._limit(op.lhs), self._limit(op.rhs)]
+                if limits[0] is None or limits[1] is None:
+                    return None
+                return limits[0] + limits[1] - 1
+            case _:
+                return None
+
+    def _too_deep(self) -> NoReturn:
+        raise CompileError(
+            f"the normal form of @{self.function.sym_name.data} nests more than "
+            f"{_MOST_NESTED} folds in each other"
+        )
 
     # Extents and requirements.
 
@@ -444,10 +636,13 @@ class PsiReduction:
         arrays = [op for op in block.ops if isinstance(op, ArrayOperation)]
         for op in arrays:
             self.require(op)
+        composes = _composes(block)
+        if composes:
+            self._require_stated()
         terminator = block.last_op
         assert isinstance(terminator, ReturnOp)
         for number, value in enumerate(terminator.operands):
-            if isa(value.type, TensorType) and not _is_normal(value):
+            if isa(value.type, TensorType) and (composes or not _is_normal(value)):
                 terminator.operands[number] = self._comprehension(value, terminator)
         self._reduce_pending()
         self._marker.detach()
@@ -456,9 +651,23 @@ class PsiReduction:
         while erase_dead(block):
             pass
 
+    def _require_stated(self) -> None:
+        """Requirements between extents of arrays that are about to go, as any other."""
+        for op in list(self.function.body.block.ops):
+            if isinstance(op, RequireOp) and op.parent is not None:
+                given = index_root(op.given, self._roots)
+                expected = index_root(op.expected, self._roots)
+                if given is None or expected is None:
+                    continue
+                message = partial(str, op.message.data)
+                self._require(op.relation_name, given, expected, message)
+                op.detach()
+                op.erase()
+
     def _comprehension(self, value: SSAValue, terminator: Operation) -> SSAValue:
         extents = [self.extent(value, axis) for axis in range(rank(value))]
         body = Block(arg_types=[IndexType()] * len(extents))
+        self._bounds.update(zip(body.args, extents, strict=True))
         for arg, name in zip(body.args, _AXIS_NAMES, strict=False):
             arg.name_hint = name
         for observer in self.observers:
@@ -540,6 +749,34 @@ def _block_of(value: SSAValue) -> Block | None:
     return value.owner if isinstance(value.owner, Block) else value.owner.parent
 
 
+def _composes(block: Block) -> bool:
+    """Whether a comprehension is used as an array, or uses one of the algebra."""
+    return any(
+        isinstance(op, AtOp)
+        and isinstance(op.array.owner, ComprehensionOp | ArrayOperation)
+        and not isinstance(op.array.owner, ConstantOp)
+        for outer in block.ops
+        for op in outer.walk()
+    ) or any(
+        isinstance(operand.owner, ComprehensionOp)
+        for op in block.ops
+        if isinstance(op, ArrayOperation | ExtentOp)
+        for operand in op.operands
+    )
+
+
+def _number_here(value: SSAValue) -> int | None:
+    """The number of an index, if it is one: a constant or an extent."""
+    if isinstance(value.owner, ExtentOp | FixedExtentOp):
+        return value.owner.static_value
+    return number_of(value)
+
+
+def _is_same_number(left: SSAValue, right: SSAValue) -> bool:
+    number = _number_here(left)
+    return left is right or (number is not None and number == _number_here(right))
+
+
 def _is_normal(value: SSAValue) -> bool:
     return isinstance(value.owner, ComprehensionOp | FoldOp)
 
@@ -575,6 +812,22 @@ def erase_dead(block: Block) -> bool:
 def _has_arrays(function: FuncOp) -> bool:
     type_ = function.function_type
     return any(isa(t, TensorType) for t in (*type_.inputs, *type_.outputs))
+
+
+def has_foreign(function: FuncOp) -> bool:
+    """Whether a function has arrays that operations of upstream make."""
+    return any(
+        isa(result.type, TensorType) and _name_of(op).startswith(_FOREIGN)
+        for op in function.body.walk()
+        for result in op.results
+    )
+
+
+_FOREIGN = ("linalg.", "tensor.", "arith.", "math.", "bufferization.")
+
+
+def _name_of(op: Operation) -> str:
+    return op.op_name.data if isinstance(op, UnregisteredOp) else op.name
 
 
 def callees(function: FuncOp) -> Iterator[FuncOp]:
@@ -695,6 +948,8 @@ class ToDnfPass(ModulePass):
     Functions that were only used as cells of omega disappear. `limit` bounds the number
     of reduction steps of a function.
 
+    A function with operations on tensors that are not of the algebra is left alone.
+
     `trace` prints the derivation as comments: the definition, each step as an equation
     with the law's name, the normal form; with `ascii` in ASCII. `certify` keeps the
     definition, the steps and the proofs that justify them in the function, as its
@@ -726,13 +981,13 @@ class ToDnfPass(ModulePass):
     def _reduce(self, function: FuncOp, trace: bool) -> None:
         is_recorded = derivation.is_recorded(function)
         if not (is_recorded or trace):
-            if _has_arrays(function):
+            if _has_arrays(function) and not has_foreign(function):
                 to_dnf(function, self.limit)
             return
         from moa_dialect.passes.observers import Recorder, Tracer
 
         recorder, tracer = Recorder(), Tracer(self.ascii)
-        if _has_arrays(function):
+        if _has_arrays(function) and not has_foreign(function):
             makers: list[Callable[[FuncOp], Observer]] = []
             if is_recorded:
                 makers.append(recorder.observe)

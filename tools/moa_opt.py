@@ -50,10 +50,39 @@ class MoaOptMain(xDSLOptMain):
         super().register_all_frontends()
 
         def parse(stream: IO[bytes]) -> ModuleOp:
-            parser = ModuleParser(self.ctx, stream.read(), self.get_input_name())
+            source = stream.read()
+            if (module := self._read_upstream(source)) is not None:
+                return module
+            parser = ModuleParser(self.ctx, source, self.get_input_name())
             return parser.parse_module(not self.args.no_implicit_module)
 
         self.available_frontends["mlir"] = parse
+
+    def _read_upstream(self, source: bytes) -> ModuleOp | None:
+        """The module of a text to be raised, as upstream MLIR reads it.
+
+        Of upstream's operations and their syntax xDSL knows some. None of a text that
+        is not raised, or has operations of moa.
+
+        Raises:
+            BadInputError: if upstream does not accept it.
+        """
+        passes = parse_pipeline(self.args.passes or "")
+        if not any(spec.name == "moa-raise-linalg" for spec in passes):
+            return None
+        from moa_dialect.passes.raising.source import (
+            annotated_text,
+            is_upstream_text,
+            parse,
+        )
+
+        text = source.decode("utf-8", "replace")
+        if not is_upstream_text(text):
+            return None
+        try:
+            return parse(annotated_text(text, self.get_input_name()))
+        except MoaError as error:
+            raise BadInputError(str(error)) from error
 
     def register_all_passes(self) -> None:
         """Register the passes of xDSL, its plug-ins and moa."""

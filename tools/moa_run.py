@@ -2,8 +2,9 @@
 
     moa-run matmul.mlir --entry matmul --input A.npy --input B.npy --output C.npy
 
-The file may be at any stage from `moa` on. Bad input ends with a message and exit
-status 1.
+The file may be at any stage from `moa` on, or be linalg on tensors, which is raised
+first (`moa-raise-linalg`) and may become several kernels. Bad input ends with a message
+and exit status 1.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from xdsl.utils.hints import isa
 
 from moa_dialect.interpreter import interpret_module
 from moa_dialect.lowering.chips import CHIP
-from moa_dialect.lowering.engine import compile_for_cuda, compile_module, find_entry
+from moa_dialect.lowering.engine import compile_for_cuda, find_entry
 from moa_dialect.options import Options
 from moa_dialect.parsing import ModuleParser
 from moa_dialect.tools.diagnostics import BadInputError, check_definitions, reported
@@ -114,16 +115,19 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def load_module(path: Path) -> ModuleOp:
-    """Parse and verify an MLIR file.
+def load_module(path: Path, entry: str | None = None) -> ModuleOp:
+    """Parse and verify an MLIR file; linalg on tensors is raised.
 
     Raises:
         BadInputError: if it is not text.
+        CompileError: if upstream does not accept linalg, or it cannot be raised.
         VerifyException: if it does not verify.
     """
     context = Context()
     register_dialects(context)
     source = path.read_bytes()
+    if (module := _raised(source, path, entry)) is not None:
+        return module
     try:
         module = ModuleParser(context, source, str(path)).parse_module()
     except (ValueError, NotImplementedError) as error:
@@ -131,6 +135,27 @@ def load_module(path: Path) -> ModuleOp:
     check_definitions(module)
     module.verify()
     return module
+
+
+def _raised(source: bytes, path: Path, entry: str | None) -> ModuleOp | None:
+    """The module of a file of linalg on tensors, None of any other file.
+
+    Raises:
+        CompileError: if upstream does not accept it, or it cannot be raised.
+    """
+    if b"linalg." not in source and b"tensor." not in source:
+        return None
+    from moa_dialect.frontend.linalg import read
+    from moa_dialect.passes.raising.source import is_upstream_text, without_annotations
+
+    text = source.decode("utf-8", "replace")
+    if not is_upstream_text(text):
+        return None
+    raised = read(text, str(path))
+    raised.entry(entry)
+    without_annotations(raised.module)
+    raised.module.verify()
+    return raised.module
 
 
 @dataclass(frozen=True)
@@ -200,6 +225,8 @@ def prepare(
     """A function on arrays that runs the entry, compiled or interpreted."""
     if options.interpret:
         return lambda *arrays: interpret_module(module, entry, arrays)
+    from moa_dialect.lowering.program import compile_program
+
     kernel = (
         compile_for_cuda(
             module,
@@ -207,7 +234,7 @@ def prepare(
             Options(target="cuda", chip=options.chip, emulate=options.emulate),
         )
         if options.target == "cuda"
-        else compile_module(module, entry)
+        else compile_program(module, entry)
     )
 
     def call(*arrays: Array) -> tuple[Array, ...]:
@@ -248,7 +275,7 @@ def run(options: argparse.Namespace) -> None:
         BadInputError: if a file cannot be read, or their number is wrong.
         MoaError: if function and arrays do not fit together.
     """
-    module = load_module(options.file)
+    module = load_module(options.file, options.entry)
     function = find_entry(module, options.entry)
     signature = Signature.of(function)
     expect_count(function, "--input", len(signature.inputs), len(options.inputs))

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
+from xdsl.dialects import arith
 from xdsl.dialects.builtin import (
     DYNAMIC_INDEX,
     ArrayAttr,
     DictionaryAttr,
+    IntegerAttr,
     StringAttr,
     TensorType,
 )
@@ -36,6 +38,7 @@ from moa_dialect.algebra.shape import (
 from moa_dialect.errors import CompileError, MoaError
 from moa_dialect.ops.base import ArrayOperation, constant_array
 from moa_dialect.ops.function import lookup_function
+from moa_dialect.ops.normal_form import ComprehensionOp, ExtentOp, FixedExtentOp
 from moa_dialect.types import shape_of
 
 
@@ -94,6 +97,13 @@ def extent_root(value: SSAValue, axis: int, cache: RootCache | None = None) -> R
     path: list[tuple[SSAValue, int]] = []
     while (value, axis) not in cache:
         path.append((value, axis))
+        if isinstance(value.owner, ComprehensionOp):
+            place = value.owner.axis_at(axis)
+            root = None
+            if place is not None:
+                root = index_root(value.owner.extents[place], cache)
+            cache[value, axis] = ValueAxis(value, axis) if root is None else root
+            break
         operands, extent = _given(value, axis)
         if extent is None:
             cache[value, axis] = ValueAxis(value, axis)
@@ -117,6 +127,31 @@ def _given(value: SSAValue, axis: int) -> tuple[Sequence[SSAValue], Extent | Non
             return op.operands, function_extents(callee, value.index)[axis]
         case _:
             return (), None
+
+
+def index_root(value: SSAValue, cache: RootCache | None = None) -> Root | None:
+    """The root of an extent that is a value at the top of a function.
+
+    That is an extent, a number, or sums, differences and products of them; None for any
+    other.
+    """
+    match value.owner:
+        case ExtentOp() as op:
+            return extent_root(op.array, op.axis_number, cache)
+        case FixedExtentOp() as op:
+            return Fixed(op.static_value)
+        case arith.ConstantOp() as op if isinstance(op.value, IntegerAttr):
+            return Fixed(op.value.value.data)
+        case arith.AddiOp() | arith.SubiOp() | arith.MuliOp() as op:
+            left, right = index_root(op.lhs, cache), index_root(op.rhs, cache)
+            if left is None or right is None:
+                return None
+            lhs, rhs = as_polynomial(left), as_polynomial(right)
+            if isinstance(op, arith.MuliOp):
+                return simplified(lhs * rhs)
+            return simplified(lhs + rhs if isinstance(op, arith.AddiOp) else lhs - rhs)
+        case _:
+            return None
 
 
 def root_of(

@@ -434,6 +434,16 @@ class ComprehensionOp(IRDLOperation):
             return tuple(range(rank))
         return tuple(self.order.get_values())
 
+    def axis_at(self, place: int) -> int | None:
+        """Which of the axes an axis of the results is, None if it is one of the cell's.
+
+        Args:
+            place: an axis of the results.
+        """
+        rank = len(shape_of(self.arrays[0].type))
+        axis = self.positions(rank).index(place)
+        return axis if axis < len(self.extents) else None
+
     def verify_(self) -> None:
         block, terminator = body_of(self.body)
         _verify_indices(block, len(self.extents))

@@ -1,0 +1,9 @@
+"""Raising of linalg on tensors: one module for each kind of operation.
+
+- `source`: a module read through upstream MLIR, with what its interfaces know of it.
+- `rule`: what a rule is, and what it may ask: extents, comprehensions, requirements.
+- `scalars`: scalar bodies, operation by operation.
+- `structured`: linalg operations with a body: elementwise ones and reductions.
+- `shapes`: operations on tensors that move elements.
+- `driver`: the rules applied to the functions of a module.
+"""

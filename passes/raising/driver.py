@@ -1,0 +1,107 @@
+"""The rules applied to the functions of a module."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xdsl.dialects.builtin import ModuleOp, TensorType
+from xdsl.dialects.cf import AssertOp
+from xdsl.dialects.func import FuncOp
+from xdsl.ir import Block, Operation
+from xdsl.rewriter import Rewriter
+from xdsl.utils.hints import isa
+
+from moa_dialect.passes.infer_shapes import functions_of
+from moa_dialect.passes.raising.rule import CannotRaise, Raising, Rule
+from moa_dialect.passes.raising.shapes import RULES as SHAPES
+from moa_dialect.passes.raising.softmax import RaiseSoftmax
+from moa_dialect.passes.raising.source import location_of, name_of
+from moa_dialect.passes.raising.structured import RaiseStructured
+
+_RULES: dict[str, Rule] = {
+    name: rule for rule in (*SHAPES, RaiseSoftmax()) for name in rule.names
+}
+_STRUCTURED = RaiseStructured()
+
+_PURE = ("arith.", "math.", "linalg.", "tensor.", "moa.")
+
+
+@dataclass(frozen=True)
+class Unraised:
+    """An operation that stays as it is."""
+
+    name: str
+    place: str
+    function: str
+    reason: str
+
+    def __str__(self) -> str:
+        place = f"{self.place}: " if self.place else ""
+        return f"{place}{self.name}: {self.reason}"
+
+
+def raise_module(module: ModuleOp) -> list[Unraised]:
+    """Raise what can be raised in every function; what could not be, with reasons."""
+    return [
+        each for function in functions_of(module) for each in raise_function(function)
+    ]
+
+
+def raise_function(function: FuncOp) -> list[Unraised]:
+    """Raise what can be raised in a function; what could not be, with reasons."""
+    left: list[Unraised] = []
+    name = function.sym_name.data
+    for block in function.body.blocks:
+        _erase_unused(block)
+        raising = Raising(function)
+        for op in list(block.ops):
+            rule = rule_for(op)
+            if rule is None:
+                continue
+            raising.at(op)
+            try:
+                results = rule.apply(op, raising)
+            except CannotRaise as error:
+                raising.forget()
+                place = location_of(op)
+                left.append(Unraised(name_of(op), place, name, str(error)))
+                continue
+            raising.state()
+            for old, new in zip(op.results, results, strict=True):
+                if new is not None:
+                    new.name_hint = old.name_hint
+                    old.replace_all_uses_with(new)
+            op.detach()
+            op.erase()
+        _erase_unused(block)
+    return left
+
+
+def rule_for(op: Operation) -> Rule | None:
+    """The rule for an operation; None if there is nothing to raise."""
+    name = name_of(op)
+    if name in _RULES:
+        return _RULES[name]
+    if name.startswith("linalg.") and op.regions:
+        return _STRUCTURED
+    is_on_tensors = any(isa(result.type, TensorType) for result in op.results)
+    if name.startswith(("arith.", "math.")) and is_on_tensors:
+        return _RULES["elementwise"]
+    if name.startswith(("linalg.", "tensor.")) and name != "tensor.empty":
+        return _RULES["unknown"]
+    return None
+
+
+def _erase_unused(block: Block) -> None:
+    """Erase what nobody uses: operations on tensors have no other effect."""
+    for op in reversed(list(block.ops)):
+        if isinstance(op, AssertOp):
+            continue
+        name = name_of(op)
+        if not name.startswith(_PURE) or name == "moa.require":
+            continue
+        if any(list(result.uses) for result in op.results) or not op.results:
+            continue
+        Rewriter.erase_op(op)
+
+

@@ -1,0 +1,546 @@
+"""Scalar bodies: the same operations, or what stands for those there are none of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
+
+from xdsl.builder import Builder
+from xdsl.dialects import arith, cf, math, scf
+from xdsl.dialects.builtin import (
+    DYNAMIC_INDEX,
+    AffineMapAttr,
+    AnyFloat,
+    FloatAttr,
+    IndexType,
+    IntegerAttr,
+    IntegerType,
+    i1,
+    i64,
+)
+from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
+from xdsl.ir.affine import (
+    AffineBinaryOpExpr,
+    AffineBinaryOpKind,
+    AffineConstantExpr,
+    AffineDimExpr,
+    AffineExpr,
+    AffineSymExpr,
+)
+from xdsl.rewriter import InsertPoint
+
+from moa_dialect.ops.normal_form import ExtentOp, InBoundsOp
+from moa_dialect.passes.raising.rule import CannotRaise, at, check_element
+from moa_dialect.passes.raising.source import integers_of, name_of, property_of
+from moa_dialect.scalar_code import apply_named, constant
+from moa_dialect.types import is_element_type, kind_of, shape_of
+
+_SAME: tuple[type[Operation], ...] = (
+    *(arith.AddfOp, arith.SubfOp, arith.MulfOp, arith.DivfOp, arith.NegfOp),
+    *(arith.MaximumfOp, arith.MinimumfOp),
+    *(arith.AddiOp, arith.SubiOp, arith.MuliOp),
+    *(arith.MaxSIOp, arith.MinSIOp, arith.MaxUIOp, arith.MinUIOp),
+    *(arith.AndIOp, arith.OrIOp, arith.XOrIOp, arith.SelectOp),
+    *(arith.CmpfOp, arith.CmpiOp),
+    *(arith.IndexCastOp, arith.ExtSIOp, arith.ExtUIOp, arith.TruncIOp),
+    *(arith.SIToFPOp, arith.UIToFPOp, arith.FPToSIOp, arith.ExtFOp, arith.TruncFOp),
+    *(math.ExpOp, math.Exp2Op, math.LogOp, math.Log2Op, math.SqrtOp, math.RsqrtOp),
+    *(math.TanhOp, math.ErfOp, math.SinOp, math.CosOp, math.FloorOp, math.CeilOp),
+    *(math.AbsFOp, math.PowFOp),
+)
+"""The operations that a body here may have too."""
+
+_DEFAULTS: dict[str, Attribute] = {
+    "fastmath": arith.FastMathFlagsAttr("none"),
+    "overflowFlags": arith.IntegerOverflowAttr("none"),
+}
+"""Permissions that are not made use of."""
+
+
+class Scalars:
+    """Writes the values of a body that are asked for, in the form of this dialect.
+
+    Args:
+        builder: where they are written.
+        given: what stands for the arguments of the body.
+        indices: the indices of the iteration space.
+    """
+
+    def __init__(
+        self,
+        builder: Builder,
+        given: Mapping[SSAValue, SSAValue],
+        indices: Sequence[SSAValue],
+    ):
+        self.builder = builder
+        self.indices = indices
+        self.known: dict[SSAValue, SSAValue] = dict(given)
+
+    def emit(self, op: Operation) -> SSAValue:
+        """Insert an operation; its result."""
+        return self.builder.insert(op).results[0]
+
+    def number(self, value: float, type_: Attribute) -> SSAValue:
+        """A number of a type."""
+        return self.emit(constant(value, type_))
+
+    def named(self, name: str, *arguments: SSAValue) -> SSAValue:
+        """A scalar operation of the table."""
+        return apply_named(name, arguments, self.builder)
+
+    def select(
+        self, condition: SSAValue, then: SSAValue, otherwise: SSAValue
+    ) -> SSAValue:
+        """A choice between two values."""
+        return self.emit(arith.SelectOp(condition, then, otherwise))
+
+    def value(self, value: SSAValue, body: Block) -> SSAValue:
+        """What a value is here: of the body, or of what is around it.
+
+        Raises:
+            CannotRaise: if an operation has no counterpart.
+        """
+        if value in self.known:
+            return self.known[value]
+        owner = value.owner
+        check_element(value.type)
+        if isinstance(owner, arith.ConstantOp):
+            if not isinstance(owner.value, FloatAttr | IntegerAttr):
+                raise CannotRaise(f"the constant {owner.value}")
+            found = self.emit(arith.ConstantOp(owner.value))
+        elif isinstance(owner, Block) or not _is_within(owner, body):
+            return value
+        else:
+            found = self._operation(owner, body)
+        self.known[value] = found
+        return found
+
+    def _operation(self, op: Operation, body: Block) -> SSAValue:
+        name = name_of(op)
+        if name == "linalg.index":
+            dimension = property_of(op, "dim")
+            assert isinstance(dimension, IntegerAttr)
+            return self.indices[dimension.value.data]
+        if name == "tensor.extract":
+            array, *entries = op.operands
+            return element(
+                self.builder, array, [self.value(entry, body) for entry in entries]
+            )
+        if isinstance(op, scf.IfOp):
+            return self._choice(op, body)
+        operands = [self.value(operand, body) for operand in op.operands]
+        if name == "affine.apply":
+            map_ = property_of(op, "map")
+            assert isinstance(map_, AffineMapAttr)
+            count = map_.data.num_dims
+            return affine(
+                map_.data.results[0], operands[:count], self.builder, operands[count:]
+            )
+        if isinstance(op, _SAME):
+            _check_width(op)
+            properties = {
+                key: _DEFAULTS.get(key, value) for key, value in op.properties.items()
+            }
+            return self.emit(
+                type(op).create(
+                    operands=operands,
+                    result_types=[op.results[0].type],
+                    properties=properties,
+                )
+            )
+        composed = _COMPOSED.get(name)
+        if composed is None:
+            raise CannotRaise(f"{name} in a body")
+        return composed(self, op, operands)
+
+    def _choice(self, op: scf.IfOp, body: Block) -> SSAValue:
+        if len(op.results) != 1:
+            raise CannotRaise("scf.if with several results in a body")
+        condition = self.value(op.cond, body)
+        regions: list[Region] = []
+        for region in op.regions:
+            last = region.block.last_op
+            assert last is not None
+            block = Block()
+            inner = Scalars(
+                Builder(InsertPoint.at_end(block)), self.known, self.indices
+            )
+            result = inner.value(last.operands[0], body)
+            inner.builder.insert(scf.YieldOp(result))
+            regions.append(Region(block))
+        return self.emit(
+            scf.IfOp(condition, (op.results[0].type,), regions[0], regions[1])
+        )
+
+
+def _is_within(op: Operation, body: Block) -> bool:
+    block = op.parent
+    while block is not None:
+        if block is body:
+            return True
+        block = block.parent_block()
+    return False
+
+
+def _check_width(op: Operation) -> None:
+    for value in (*op.operands, *op.results):
+        if not is_element_type(value.type):
+            raise CannotRaise(f"{op.name} on {value.type}")
+
+
+def element(builder: Builder, array: SSAValue, entries: Sequence[SSAValue]) -> SSAValue:
+    """An element at an index that data decides, checked."""
+    checked: list[SSAValue] = []
+    for axis, entry in enumerate(entries):
+        if not isinstance(entry.type, IndexType):
+            raise CannotRaise(f"an index of type {entry.type}")
+        extent = builder.insert(ExtentOp(array, axis)).result
+        message = f"index entry {axis} out of range of axis {axis}"
+        checked.append(builder.insert(InBoundsOp(entry, extent, message)).result)
+    return at(builder, array, checked)
+
+
+# Operations that are several here.
+
+_Composed = Callable[[Scalars, Operation, Sequence[SSAValue]], SSAValue]
+
+
+def _log1p(s: Scalars, op: Operation, args: Sequence[SSAValue]) -> SSAValue:
+    """`log(1 + x)`: `log(u) x / (u - 1)` for `u = 1 + x`, which rounds as x does."""
+    (x,) = args
+    one = s.number(1, x.type)
+    u = s.named("add", one, x)
+    ratio = s.named("div", x, s.named("sub", u, one))
+    # Where u is 1 so is the quotient's limit; where it is infinite, so is the result.
+    log = s.named("log", u)
+    is_one = s.named("eq", u, one)
+    is_infinite = s.named("eq", u, s.number(float("inf"), x.type))
+    scaled = s.named("mul", log, ratio)
+    return s.select(is_one, x, s.select(is_infinite, log, scaled))
+
+
+def _expm1(s: Scalars, op: Operation, args: Sequence[SSAValue]) -> SSAValue:
+    """`exp(x) - 1`: `(u - 1) x / log(u)` for `u = exp(x)`, which rounds as x does."""
+    (x,) = args
+    one = s.number(1, x.type)
+    u = s.named("exp", x)
+    less = s.named("sub", u, one)
+    quotient = s.named("div", s.named("mul", less, x), s.named("log", u))
+    is_one = s.named("eq", u, one)
+    # Far from 0 the difference is as good as it gets.
+    is_far = s.named("gt", s.named("abs", x), one)
+    return s.select(is_one, x, s.select(is_far, less, quotient))
+
+
+def _is_nan(s: Scalars, x: SSAValue) -> SSAValue:
+    return s.named("ne", x, x)
+
+
+def _number_first(name: str) -> _Composed:
+    """The larger or smaller of two, of which NaN gives way."""
+
+    def compose(s: Scalars, op: Operation, args: Sequence[SSAValue]) -> SSAValue:
+        x, y = args
+        either = s.named(name, x, y)
+        return s.select(_is_nan(s, x), y, s.select(_is_nan(s, y), x, either))
+
+    return compose
+
+
+def _quotient(s: Scalars, op: Operation, args: Sequence[SSAValue]) -> SSAValue:
+    return _division(s, args)[0]
+
+
+def _remainder(s: Scalars, op: Operation, args: Sequence[SSAValue]) -> SSAValue:
+    return _division(s, args)[1]
+
+
+def _division(s: Scalars, args: Sequence[SSAValue]) -> tuple[SSAValue, SSAValue]:
+    """Quotient and remainder towards zero; 0 and x for a divisor of 0."""
+    x, y = args
+    zero, one = s.number(0, y.type), s.number(1, y.type)
+    minus_one = s.number(-1, y.type)
+    is_zero, is_minus = s.named("eq", y, zero), s.named("eq", y, minus_one)
+    safe = s.select(s.named("or", is_zero, is_minus), one, y)
+    quotient = s.emit(arith.DivSIOp(x, safe))
+    remainder = s.emit(arith.RemSIOp(x, safe))
+    quotient = s.select(is_minus, s.named("sub", zero, x), quotient)
+    return s.select(is_zero, zero, quotient), s.select(is_zero, x, remainder)
+
+
+def _unsigned(operation: type[Operation]) -> _Composed:
+    """A division of numbers without sign, by 1 where it would be by 0."""
+
+    def compose(s: Scalars, op: Operation, args: Sequence[SSAValue]) -> SSAValue:
+        x, y = args
+        is_zero = s.named("eq", y, s.number(0, y.type))
+        safe = s.select(is_zero, s.number(1, y.type), y)
+        return s.emit(
+            operation.create(operands=[x, safe], result_types=[op.results[0].type])
+        )
+
+    return compose
+
+
+def _floor_division(s: Scalars, op: Operation, args: Sequence[SSAValue]) -> SSAValue:
+    return s.named("floordiv", *args)
+
+
+def _ceil_division(s: Scalars, op: Operation, args: Sequence[SSAValue]) -> SSAValue:
+    """`-(-x floordiv y)`."""
+    x, y = args
+    return s.named("neg", s.named("floordiv", s.named("neg", x), y))
+
+
+def _trunc(s: Scalars, op: Operation, args: Sequence[SSAValue]) -> SSAValue:
+    (x,) = args
+    is_negative = s.named("lt", x, s.number(0, x.type))
+    return s.select(is_negative, s.named("ceil", x), s.named("floor", x))
+
+
+def _round_even(s: Scalars, op: Operation, args: Sequence[SSAValue]) -> SSAValue:
+    """To the nearest integer; of two, the even one."""
+    (x,) = args
+    low = s.named("floor", x)
+    rest = s.named("sub", x, low)
+    half = s.number(0.5, x.type)
+    pairs = s.named("floor", s.named("mul", low, half))
+    is_odd = s.named("ne", s.named("add", pairs, pairs), low)
+    is_half = s.named("eq", rest, half)
+    up = s.named(
+        "or", s.named("gt", rest, half), s.named("and", is_half, is_odd)
+    )
+    return s.select(up, s.named("add", low, s.number(1, x.type)), low)
+
+
+def _round(s: Scalars, op: Operation, args: Sequence[SSAValue]) -> SSAValue:
+    """To the nearest integer; of two, the one farther from 0."""
+    (x,) = args
+    size = s.named("abs", x)
+    low = s.named("floor", size)
+    up = s.named("ge", s.named("sub", size, low), s.number(0.5, x.type))
+    rounded = s.select(up, s.named("add", low, s.number(1, x.type)), low)
+    is_negative = s.named("lt", x, s.number(0, x.type))
+    return s.select(is_negative, s.named("neg", rounded), rounded)
+
+
+def _tan(s: Scalars, op: Operation, args: Sequence[SSAValue]) -> SSAValue:
+    return s.named("div", s.named("sin", *args), s.named("cos", *args))
+
+
+def _log10(s: Scalars, op: Operation, args: Sequence[SSAValue]) -> SSAValue:
+    (x,) = args
+    return s.named("mul", s.named("log", x), s.number(0.4342944819032518, x.type))
+
+
+def _erfc(s: Scalars, op: Operation, args: Sequence[SSAValue]) -> SSAValue:
+    (x,) = args
+    return s.named("sub", s.number(1, x.type), s.named("erf", x))
+
+
+def _fma(s: Scalars, op: Operation, args: Sequence[SSAValue]) -> SSAValue:
+    """A product and a sum, each rounded: sums of products are found by their shape."""
+    x, y, z = args
+    return s.named("add", s.named("mul", x, y), z)
+
+
+def _absolute(s: Scalars, op: Operation, args: Sequence[SSAValue]) -> SSAValue:
+    return s.named("abs", *args)
+
+
+def _integer_power(s: Scalars, op: Operation, args: Sequence[SSAValue]) -> SSAValue:
+    """A power by a small number that the program gives."""
+    x, exponent = args
+    owner = exponent.owner
+    if not isinstance(owner, arith.ConstantOp) or not isinstance(
+        owner.value, IntegerAttr
+    ):
+        raise CannotRaise(f"{name_of(op)} by an exponent that is data")
+    count = owner.value.value.data
+    if abs(count) > 16 or (count < 0 and kind_of(x.type) != "float"):
+        raise CannotRaise(f"{name_of(op)} by {count}")
+    result = s.number(1, x.type)
+    if count:
+        result = x
+        for _ in range(abs(count) - 1):
+            result = s.named("mul", result, x)
+    return s.named("div", s.number(1, x.type), result) if count < 0 else result
+
+
+def _copysign(s: Scalars, op: Operation, args: Sequence[SSAValue]) -> SSAValue:
+    """The sign of -0 is that of a number below 0 too: `1 / -0` is."""
+    x, y = args
+    zero, one = s.number(0, y.type), s.number(1, y.type)
+    size = s.named("abs", x)
+    is_zero = s.named("eq", y, zero)
+    tested = s.select(is_zero, s.named("div", one, y), y)
+    return s.select(s.named("lt", tested, zero), s.named("neg", size), size)
+
+
+def _unsigned_float(s: Scalars, op: Operation, args: Sequence[SSAValue]) -> SSAValue:
+    """A number of 32 bits without sign, by way of 64."""
+    (x,) = args
+    target = op.results[0].type
+    if target != IntegerType(32) or not isinstance(x.type, AnyFloat):
+        raise CannotRaise(f"arith.fptoui to {target}")
+    return s.emit(arith.TruncIOp(s.emit(arith.FPToSIOp(x, i64)), IntegerType(32)))
+
+
+def _unsigned_index(s: Scalars, op: Operation, args: Sequence[SSAValue]) -> SSAValue:
+    (x,) = args
+    target = op.results[0].type
+    if isinstance(x.type, IntegerType) and x.type.width.data < 64:
+        x = s.emit(arith.ExtUIOp(x, i64))
+    if isinstance(target, IntegerType) and target.width.data < 64:
+        x = s.emit(arith.IndexCastOp(x, i64))
+        return s.emit(arith.TruncIOp(x, target))
+    return s.emit(arith.IndexCastOp(x, target))
+
+
+def _shift_left(s: Scalars, op: Operation, args: Sequence[SSAValue]) -> SSAValue:
+    x, count = args
+    owner = count.owner
+    if not isinstance(owner, arith.ConstantOp) or not isinstance(
+        owner.value, IntegerAttr
+    ):
+        raise CannotRaise("arith.shli by a count that is data")
+    bits = owner.value.value.data
+    if not 0 <= bits < 31:
+        raise CannotRaise(f"arith.shli by {bits}")
+    return s.named("mul", x, s.number(1 << bits, x.type))
+
+
+def _class_test(name: str) -> _Composed:
+    def compose(s: Scalars, op: Operation, args: Sequence[SSAValue]) -> SSAValue:
+        (x,) = args
+        if name == "nan":
+            return _is_nan(s, x)
+        infinite = s.named("eq", s.named("abs", x), s.number(float("inf"), x.type))
+        if name == "inf":
+            return infinite
+        neither = s.named("or", infinite, _is_nan(s, x))
+        return s.emit(arith.XOrIOp(neither, s.number(1, i1)))
+
+    return compose
+
+
+_COMPOSED: dict[str, _Composed] = {
+    "math.log1p": _log1p,
+    "math.expm1": _expm1,
+    "math.log10": _log10,
+    "math.tan": _tan,
+    "math.trunc": _trunc,
+    "math.round": _round,
+    "math.roundeven": _round_even,
+    "math.erfc": _erfc,
+    "math.fma": _fma,
+    "math.absi": _absolute,
+    "math.fpowi": _integer_power,
+    "math.ipowi": _integer_power,
+    "math.copysign": _copysign,
+    "math.isnan": _class_test("nan"),
+    "math.isinf": _class_test("inf"),
+    "math.isfinite": _class_test("finite"),
+    "arith.maxnumf": _number_first("max"),
+    "arith.minnumf": _number_first("min"),
+    "arith.divsi": _quotient,
+    "arith.remsi": _remainder,
+    "arith.divui": _unsigned(arith.DivUIOp),
+    "arith.remui": _unsigned(arith.RemUIOp),
+    "arith.floordivsi": _floor_division,
+    "arith.ceildivsi": _ceil_division,
+    "arith.fptoui": _unsigned_float,
+    "arith.index_castui": _unsigned_index,
+    "arith.shli": _shift_left,
+}
+"""What stands for operations that a body here has not."""
+
+
+# Index expressions.
+
+
+class _Arithmetic:
+    """The code of affine expressions."""
+
+    plain: ClassVar[dict[AffineBinaryOpKind, type[Operation]]] = {
+        AffineBinaryOpKind.Add: arith.AddiOp,
+        AffineBinaryOpKind.Mul: arith.MuliOp,
+    }
+
+
+def affine(
+    expression: AffineExpr,
+    dimensions: Sequence[SSAValue],
+    builder: Builder,
+    symbols: Sequence[SSAValue] = (),
+) -> SSAValue:
+    """The code of an affine expression over indices."""
+
+    def number(value: int) -> SSAValue:
+        return builder.insert(constant(value, IndexType())).result
+
+    def visit(expression: AffineExpr) -> SSAValue:
+        match expression:
+            case AffineDimExpr():
+                return dimensions[expression.position]
+            case AffineSymExpr():
+                if expression.position >= len(symbols):
+                    raise CannotRaise("an indexing map with symbols")
+                return symbols[expression.position]
+            case AffineConstantExpr():
+                return number(expression.value)
+            case AffineBinaryOpExpr():
+                left, right = visit(expression.lhs), visit(expression.rhs)
+                return binary(expression, left, right)
+            case _:
+                raise CannotRaise(f"the expression {expression}")
+
+    def binary(
+        expression: AffineBinaryOpExpr, left: SSAValue, right: SSAValue
+    ) -> SSAValue:
+        plain = _Arithmetic.plain.get(expression.kind)
+        if plain is not None:
+            return builder.insert(plain(left, right)).results[0]  # pyright: ignore
+        divisor = expression.rhs
+        if not isinstance(divisor, AffineConstantExpr) or divisor.value <= 0:
+            raise CannotRaise(f"the expression {expression}")
+        if expression.kind is AffineBinaryOpKind.CeilDiv:
+            less = number(divisor.value - 1)
+            left = builder.insert(arith.AddiOp(left, less)).result
+        is_mod = expression.kind is AffineBinaryOpKind.Mod
+        if is_natural(expression.lhs):
+            operation = arith.RemUIOp if is_mod else arith.DivUIOp
+            return builder.insert(operation(left, right)).results[0]
+        name = "mod" if is_mod else "floordiv"
+        return apply_named(name, (left, right), builder)
+
+    return visit(expression)
+
+
+def is_natural(expression: AffineExpr) -> bool:
+    """Whether an expression is at least 0 for all indices, as far as signs tell."""
+    match expression:
+        case AffineDimExpr():
+            return True
+        case AffineConstantExpr():
+            return expression.value >= 0
+        case AffineBinaryOpExpr():
+            return is_natural(expression.lhs) and is_natural(expression.rhs)
+        case _:
+            return False
+
+
+def is_static(value: SSAValue) -> bool:
+    """Whether all extents of an array are known."""
+    return DYNAMIC_INDEX not in shape_of(value.type)
+
+
+__all__ = [
+    "Scalars",
+    "affine",
+    "cf",
+    "element",
+    "integers_of",
+    "is_natural",
+    "is_static",
+]

@@ -1,0 +1,65 @@
+"""`linalg.softmax`, which has no body."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from xdsl.builder import Builder
+from xdsl.dialects import arith, math
+from xdsl.dialects.builtin import AnyFloat, IndexType, IntegerAttr
+from xdsl.ir import Block, Operation, Region, SSAValue
+from xdsl.rewriter import InsertPoint
+
+from moa_dialect.ops.normal_form import FoldOp, YieldOp
+from moa_dialect.passes.raising.rule import CannotRaise, Raising, Rule, check_tensors
+from moa_dialect.passes.raising.source import property_of
+from moa_dialect.passes.raising.structured import read
+from moa_dialect.scalar_code import constant
+from moa_dialect.types import element_of, shape_of
+
+
+class RaiseSoftmax(Rule):
+    """`exp(x - m) / s` with the maximum m and the sum s of the exponentials."""
+
+    names = ("linalg.softmax",)
+
+    def apply(self, op: Operation, r: Raising) -> Sequence[SSAValue | None]:
+        check_tensors(op)
+        array, type_ = op.operands[0], op.results[0].type
+        if not isinstance(element_of(type_), AnyFloat):
+            raise CannotRaise(f"elements of type {element_of(type_)}")
+        dimension = property_of(op, "dimension")
+        assert isinstance(dimension, IntegerAttr)
+        along = dimension.value.data
+        extents = [r.extent(array, axis) for axis in range(len(shape_of(type_)))]
+        for axis, extent in enumerate(extents):
+            message = f"linalg.softmax: operands must agree on axis {axis}"
+            r.require("eq", r.extent(op.operands[1], axis), extent, message)
+
+        def emit(builder: Builder, index: Sequence[SSAValue]) -> SSAValue:
+            def fold(
+                function: str, body: Callable[[Builder, SSAValue], SSAValue]
+            ) -> SSAValue:
+                block = Block(arg_types=[IndexType()])
+                inner = Builder(InsertPoint.at_end(block))
+                place = list(index)
+                place[along] = block.args[0]
+                inner.insert(YieldOp(body(inner, read(r, array, place, inner))))
+                zero = builder.insert(constant(0, IndexType())).result
+                region = Region(block)
+                folded = FoldOp(
+                    function, zero, extents[along], region, element_of(type_)
+                )
+                return builder.insert(folded).result
+
+            maximum = fold("max", lambda inner, x: x)
+
+            def weight(inner: Builder, x: SSAValue) -> SSAValue:
+                less = inner.insert(arith.SubfOp(x, maximum)).result
+                return inner.insert(math.ExpOp(less)).result
+
+            total = fold("add", weight)
+            own = weight(builder, read(r, array, index, builder))
+            return builder.insert(arith.DivfOp(own, total)).result
+
+        return [r.comprehension(extents, type_, emit)]

@@ -1,0 +1,252 @@
+"""A module as upstream MLIR reads it, for the rules to look at.
+
+Upstream parses and verifies; what its interfaces know of an operation, the indexing maps
+of the named ones, and where it stands in the source, is written next to it as
+attributes. Operations of linalg and tensor stay unregistered on this side.
+"""
+# pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false
+# pyright: reportAttributeAccessIssue=false, reportMissingImports=false
+# pyright: reportUnknownParameterType=false
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from xdsl.context import Context
+from xdsl.dialects.arith import Arith
+from xdsl.dialects.builtin import (
+    AffineMapAttr,
+    ArrayAttr,
+    Builtin,
+    DenseArrayBase,
+    IntegerAttr,
+    ModuleOp,
+    StringAttr,
+)
+from xdsl.dialects.cf import Cf
+from xdsl.dialects.func import Func
+from xdsl.dialects.math import Math
+from xdsl.dialects.scf import Scf
+from xdsl.ir import Attribute, Operation
+from xdsl.ir.affine import AffineMap
+from xdsl.utils.exceptions import ParseError
+from xdsl.utils.hints import isa
+
+from moa_dialect.dialect import Moa
+from moa_dialect.errors import CompileError
+from moa_dialect.lowering.unregistered import name_of
+from moa_dialect.parsing import ModuleParser
+
+if TYPE_CHECKING:
+    from mlir import ir
+
+LOCATION = "moa.location"
+"""The attribute of an operation that says where it stands in the source."""
+
+MAPS = "moa.indexing_maps"
+"""The attribute of an operation with the indexing maps that upstream knows of it."""
+
+_PLACE = re.compile(r'loc\((?:.*?)"([^"]*)":(\d+):(\d+)')
+_RESOURCES = re.compile(r"\n\{-#.*#-\}\s*\Z", re.DOTALL)
+_BLOB = re.compile(r'"?([^\s":{}]+)"?: "0x([0-9A-Fa-f]*)"')
+_UPSTREAM = re.compile(r"\b(?:linalg|tensor)\.\w")
+_OURS = re.compile(r"(?<![\w.\"@!#])\"?moa\.(?!location|indexing_maps)\w")
+
+
+def is_upstream_text(text: str) -> bool:
+    """Whether text has operations of linalg or tensor, and none of moa."""
+    return _UPSTREAM.search(text) is not None and _OURS.search(text) is None
+
+
+def _native(text: str, name: str) -> ir.Module:
+    """Parse and verify upstream.
+
+    Raises:
+        CompileError: with file, line and column of the first error.
+    """
+    from mlir import ir
+
+    context = ir.Context()
+    # An unknown operation of a known dialect is an error all the same.
+    context.allow_unregistered_dialects = True
+    try:
+        return ir.Module.parse(text, context)
+    except ir.MLIRError as error:
+        raise CompileError(_described(error, name)) from None
+
+
+def _described(error: Any, name: str) -> str:
+    diagnostics = list(getattr(error, "error_diagnostics", ()))
+    for diagnostic in diagnostics:
+        message = " ".join(str(diagnostic.message).split())
+        return f"{_place(str(diagnostic.location), name)}{message}"
+    return f"{name}: upstream MLIR rejects the module"
+
+
+def _place(location: str, name: str) -> str:
+    """`file:line:column: ` of a location, empty if it has none."""
+    found = _PLACE.search(location)
+    if found is None:
+        return ""
+    file = name if found[1] == "-" else found[1]
+    return f"{file}:{found[2]}:{found[3]}: "
+
+
+def _annotate(module: ir.Module, name: str) -> None:
+    """Write locations and indexing maps next to the operations."""
+    from mlir import ir
+    from mlir.dialects import linalg
+
+    def visit(op: Any) -> Any:
+        if op.name.startswith(("linalg.", "tensor.")) and "yield" not in op.name:
+            with module.context:
+                place = _place(str(op.location), name).removesuffix(": ")
+                if place and LOCATION not in op.attributes:
+                    op.attributes[LOCATION] = ir.StringAttr.get(place)
+                maps = linalg.get_indexing_maps(op)
+                if maps is not None:
+                    op.attributes[MAPS] = maps
+        return ir.WalkResult.ADVANCE
+
+    module.operation.walk(visit, ir.WalkOrder.PRE_ORDER)
+
+
+def _context() -> Context:
+    context = Context(allow_unregistered=True)
+    for dialect in (Builtin, Arith, Cf, Func, Math, Moa, Scf):
+        context.load_dialect(dialect)
+    return context
+
+
+def annotated_text(text: str, name: str) -> str:
+    """MLIR text in generic form, annotated.
+
+    Raises:
+        CompileError: with file, line and column, if upstream does not accept it.
+    """
+    native = _native(text, name)
+    _annotate(native, name)
+    return str(native.operation.get_asm(print_generic_op_form=True))
+
+
+def parse(text: str, context: Context | None = None) -> ModuleOp:
+    """A module from generic text; arrays kept in resources become constants.
+
+    Args:
+        text: the text.
+        context: the dialects to be read as such; those that rules need if not given.
+
+    Raises:
+        CompileError: if xDSL cannot read it.
+    """
+    context = _context() if context is None else context
+    blobs: dict[str, bytes] = {}
+    if (found := _RESOURCES.search(text)) is not None:
+        # Four bytes before the elements say how they are aligned.
+        blobs = {n: bytes.fromhex(d)[4:] for n, d in _BLOB.findall(found[0])}
+        text = text[: found.start()]
+    text = _with_elements(text, blobs)
+    try:
+        return ModuleParser(context, text).parse_module()
+    except (ParseError, NotImplementedError, ValueError) as error:
+        raise CompileError(f"cannot read upstream's text: {error}") from None
+
+
+_RESOURCE = re.compile(r"dense_resource<([^>]+)> : tensor<((?:\d+x)*)(\w+)>")
+_BYTES = {"f64": 8, "f32": 4, "f16": 2, "bf16": 2, "i64": 8, "i32": 4, "index": 8}
+
+
+def _with_elements(text: str, blobs: dict[str, bytes]) -> str:
+    """Text in which arrays stand where they are used, not in resources."""
+
+    def elements(found: re.Match[str]) -> str:
+        name, shape, element = found[1].strip('"'), found[2], found[3]
+        data = blobs.get(name)
+        if data is None:
+            raise CompileError(f"the resource {name} has no elements in this file")
+        count = int(np.prod([int(n) for n in shape.split("x") if n], dtype=np.int64))
+        type_ = f"tensor<{shape}{element}>"
+        if element == "i1":  # A byte for each element.
+            if len(data) != count:
+                raise CompileError(_size_message(name, count, len(data)))
+            words = ["true" if byte else "false" for byte in data]
+            return f"dense<{_nested(words, shape)}> : {type_}"
+        size = _BYTES.get(element)
+        if size is None:
+            return found[0]
+        if len(data) != size * count:
+            raise CompileError(_size_message(name, size * count, len(data)))
+        return f'dense<"0x{data.hex().upper()}"> : {type_}'
+
+    return _RESOURCE.sub(elements, text)
+
+
+def _size_message(name: str, expected: int, given: int) -> str:
+    return f"the resource {name}: expected {expected} bytes, got {given}"
+
+
+def _nested(words: list[str], shape: str) -> str:
+    """Elements in nested brackets."""
+    for extent in reversed([int(n) for n in shape.split("x") if n]):
+        words = [
+            f"[{', '.join(words[start : start + extent])}]"
+            for start in range(0, len(words), extent)
+        ]
+    return words[0]
+
+
+# What the rules read off an operation.
+
+
+def property_of(op: Operation, name: str) -> Attribute | None:
+    """A property or attribute of an operation."""
+    return op.properties.get(name, op.attributes.get(name))
+
+
+def integers_of(op: Operation, name: str) -> tuple[int, ...]:
+    """A list of numbers in a property, empty if there is none."""
+    found = property_of(op, name)
+    if isinstance(found, DenseArrayBase):
+        return tuple(int(value) for value in found.iter_values())
+    if isa(found, ArrayAttr[IntegerAttr]):
+        return tuple(value.value.data for value in found)
+    return ()
+
+
+def maps_of(op: Operation) -> tuple[AffineMap, ...]:
+    """The indexing maps of an operation, one for each operand."""
+    found = op.attributes.get(MAPS)
+    if not isa(found, ArrayAttr[AffineMapAttr]):
+        return ()
+    return tuple(each.data for each in found)
+
+
+def location_of(op: Operation) -> str:
+    """`file:line:column` of an operation, empty if it is not known."""
+    found = op.attributes.get(LOCATION)
+    return found.data if isinstance(found, StringAttr) else ""
+
+
+def without_annotations(module: ModuleOp) -> None:
+    """Remove what was written next to the operations."""
+    for op in module.walk():
+        op.attributes.pop(MAPS, None)
+        op.attributes.pop(LOCATION, None)
+
+
+__all__ = [
+    "LOCATION",
+    "MAPS",
+    "annotated_text",
+    "integers_of",
+    "is_upstream_text",
+    "location_of",
+    "maps_of",
+    "name_of",
+    "parse",
+    "property_of",
+    "without_annotations",
+]
