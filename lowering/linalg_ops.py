@@ -15,6 +15,7 @@ from xdsl.dialects.builtin import (
     IntegerAttr,
     IntegerType,
     TensorType,
+    i1,
 )
 from xdsl.dialects.linalg.attrs import IteratorType, IteratorTypeAttr
 from xdsl.dialects.linalg.ops import FillOp, GenericOp, IndexOp, YieldOp
@@ -24,7 +25,7 @@ from xdsl.ir.affine import AffineConstantExpr, AffineDimExpr, AffineExpr, Affine
 from xdsl.rewriter import InsertPoint
 
 from moa_dialect.scalar_code import constant
-from moa_dialect.types import element_of, shape_of
+from moa_dialect.types import element_of, memory_element, shape_of
 
 Size = SSAValue | int
 """An extent or an offset: a value of type index, or a number."""
@@ -127,12 +128,46 @@ def tensor_type(axes: Sequence[Axis], element: Attribute) -> TensorType[Attribut
 def empty(axes: Sequence[Axis], element: Attribute, builder: Builder) -> SSAValue:
     """An array over some axes without values."""
     sizes = [axis.extent for axis in axes if not isinstance(axis.extent, int)]
-    return builder.insert(tensor.EmptyOp(sizes, tensor_type(axes, element))).results[0]
+    type_ = tensor_type(axes, memory_element(element))
+    return builder.insert(tensor.EmptyOp(sizes, type_)).results[0]
+
+
+def stored(value: SSAValue, array: SSAValue, builder: Builder) -> SSAValue:
+    """A scalar as the elements of an array are: truth values may take a byte there."""
+    element = element_of(array.type)
+    if value.type == element:
+        return value
+    return builder.insert(arith.ExtUIOp(value, _integer(element))).result
+
+
+def loaded(value: SSAValue, builder: Builder) -> SSAValue:
+    """An element of an array as a scalar; the inverse of `stored`."""
+    if value.type != _BYTE:
+        return value
+    return builder.insert(arith.TruncIOp(value, i1)).result
+
+
+_BYTE = memory_element(i1)
+
+
+def _integer(type_: Attribute) -> IntegerType:
+    assert isinstance(type_, IntegerType)
+    return type_
+
+
+def extracted(
+    array: SSAValue, indices: Sequence[SSAValue], builder: Builder
+) -> SSAValue:
+    """An element of an array."""
+    element = element_of(array.type)
+    op = builder.insert(tensor.ExtractOp(array, indices, element))
+    return loaded(op.result, builder)
 
 
 def filled(axes: Sequence[Axis], value: SSAValue, builder: Builder) -> SSAValue:
     """An array over some axes that has one value everywhere."""
     target = empty(axes, value.type, builder)
+    value = stored(value, target, builder)
     if isinstance(value.type, AnyFloat | IntegerType):
         fill = FillOp([value], [target], [target.type])
         return builder.insert(fill).results[0]
@@ -176,6 +211,7 @@ class Generic:
     body: Builder = field(init=False)
     _inputs: list[SSAValue] = field(default_factory=list[SSAValue])
     _maps: list[AffineMap] = field(default_factory=list[AffineMap])
+    _scalars: dict[SSAValue, SSAValue] = field(default_factory=dict[SSAValue, SSAValue])
     _positions: dict[Axis, SSAValue] = field(default_factory=dict[Axis, SSAValue])
     _indices: dict[Axis, SSAValue] = field(default_factory=dict[Axis, SSAValue])
 
@@ -184,9 +220,18 @@ class Generic:
         self.body = Builder(InsertPoint.at_end(self.block))
 
     @property
-    def started(self) -> Sequence[SSAValue]:
+    def started(self) -> list[SSAValue]:
         """The elements of the outputs: what they start from, or have so far."""
-        return self.block.args[len(self._inputs) :]
+        return list(map(self._loaded, self.block.args[len(self._inputs) :]))
+
+    def _loaded(self, argument: SSAValue) -> SSAValue:
+        """An argument of the body as a scalar."""
+        if argument.type != _BYTE:
+            return argument
+        if argument not in self._scalars:
+            start = Builder(InsertPoint.at_start(self.block))
+            self._scalars[argument] = loaded(argument, start)
+        return self._scalars[argument]
 
     def plain(self, axes: Sequence[Axis]) -> AffineMap:
         """The map of an array over some of the axes."""
@@ -211,11 +256,11 @@ class Generic:
                 return self.started[number]
         for number, known in enumerate(zip(self._inputs, self._maps, strict=True)):
             if known[0] is array and known[1] == map_:
-                return self.block.args[number]
+                return self._loaded(self.block.args[number])
         self._inputs.append(array)
         self._maps.append(map_)
         place = len(self._inputs) - 1
-        return self.block.insert_arg(element_of(array.type), place)
+        return self._loaded(self.block.insert_arg(element_of(array.type), place))
 
     def position(self, axis: Axis) -> SSAValue:
         """Where in its range the index of an axis is, at the start of the body."""
@@ -240,7 +285,11 @@ class Generic:
         """Insert the operation, whose body gives these values; returns its results."""
         for axis in self.axes:
             self._cover(axis, builder)
-        self.block.add_op(YieldOp(*values))
+        ends = [
+            stored(value, output, self.body)
+            for value, (output, _) in zip(values, self.outputs, strict=True)
+        ]
+        self.block.add_op(YieldOp(*ends))
         maps = [*self._maps, *(self.plain(axes) for _, axes in self.outputs)]
         kinds = [
             _REDUCTION if axis in self.reductions else _PARALLEL for axis in self.axes
@@ -262,7 +311,9 @@ class Generic:
         maps = [*self._maps, *(self.plain(axes) for _, axes in self.outputs)]
         if not any(dim in map_.results for map_ in maps):
             (output, _), *_ = self.outputs
-            shape = empty([axis], element_of(output.type), builder)
+            type_ = tensor_type([axis], element_of(output.type))
+            sizes = [] if isinstance(axis.extent, int) else [axis.extent]
+            shape = builder.insert(tensor.EmptyOp(sizes, type_)).results[0]
             self.element(shape, [dim])
 
 

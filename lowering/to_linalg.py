@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+import numpy as np
 from xdsl.builder import Builder
 from xdsl.context import Context
 from xdsl.dialects import arith, cf, scf, tensor
@@ -27,6 +28,7 @@ from xdsl.dialects.builtin import (
     StringAttr,
     SymbolRefAttr,
     TensorType,
+    i1,
 )
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.dialects.linalg.ops import CopyOp
@@ -58,10 +60,12 @@ from moa_dialect.lowering.linalg_ops import (
     dim_of,
     emit_size,
     empty,
+    extracted,
     filled,
     inserted,
     number_of,
     slice_of,
+    stored,
 )
 from moa_dialect.ops.base import ArrayOperation
 from moa_dialect.ops.function import FunctionAttr, has_identity, lookup_function
@@ -89,7 +93,7 @@ from moa_dialect.scalar_code import (
     fold_start,
     identity_of,
 )
-from moa_dialect.types import element_of, shape_of
+from moa_dialect.types import array_of, dense, element_of, memory_element, shape_of
 
 ORDER_FREE = {"add", "mul", "max", "min", "and", "or", "xor"}
 """The functions that linalg may fold with: their order is not said there."""
@@ -122,6 +126,12 @@ def _is_costly(op: Operation) -> bool:
 
 def _is_array(value: SSAValue) -> bool:
     return isa(value.type, TensorType)
+
+
+def _scalar_type(array: SSAValue) -> Attribute:
+    """The type of an array's elements as scalars."""
+    element = element_of(array.type)
+    return i1 if element == memory_element(i1) else element
 
 
 # What has to be computed outside of linalg's bodies.
@@ -338,16 +348,9 @@ class _Scalars:
                 isinstance(size, int) and size == whole and offset == 0 and stride == 1
             )
         source = array.tensor
-        if is_part:
+        if is_part or not all(kept):
             if self.guards:
                 return self._extracted(array, indices)
-            source = self.lowering.part(source, offsets, sizes, strides, kept)
-        elif not all(kept):
-            results = [
-                expression
-                for expression, keep in zip(results, kept, strict=True)
-                if keep
-            ]
             source = self.lowering.part(source, offsets, sizes, strides, kept)
         return self.generic.element(source, results)
 
@@ -355,8 +358,7 @@ class _Scalars:
         """An element, by its index computed here."""
         own = [self.generic.position(axis) for axis in array.axes if self.generic]
         at = [*own, *(self.value(index) for index in indices)]
-        element = element_of(array.tensor.type)
-        return self.builder.insert(tensor.ExtractOp(array.tensor, at, element)).result
+        return extracted(array.tensor, at, self.builder)
 
     def _substituted(
         self, op: ComprehensionOp, array: SSAValue, indices: Sequence[SSAValue]
@@ -512,8 +514,7 @@ class _Lowering:
                 case ExtentOp() | FixedExtentOp():
                     self._extent(op)
                 case ConstantOp():
-                    copy = arith.ConstantOp(op.value, op.results[0].type)
-                    self.env[op.results[0]] = Stored(self.builder.insert(copy).result)
+                    self._constant(op)
                 case ReturnOp():
                     self._return(op)
                 case ComprehensionOp():
@@ -564,15 +565,44 @@ class _Lowering:
         value.name_hint = op.result.name_hint
         self.env[op.result] = value
 
+    def _constant(self, op: ConstantOp) -> None:
+        """An array of numbers; truth values as bytes."""
+        values = op.value
+        if element_of(op.results[0].type) == i1:
+            values = dense(array_of(op.value).astype(np.int8), memory_element(i1))
+        copy = arith.ConstantOp(values, values.type)
+        self.env[op.results[0]] = Stored(self.builder.insert(copy).result)
+
     def _return(self, op: ReturnOp) -> None:
         types = self.function.function_type.outputs
         for number, (value, type_) in enumerate(zip(op.operands, types, strict=True)):
             bound = (
                 self.array(value).tensor if _is_array(value) else self.uniform(value)
             )
-            if bound.type != type_ and isa(type_, TensorType):
-                bound = self.builder.insert(tensor.CastOp(bound, type_)).dest
+            if isa(type_, TensorType):
+                bound = self._as_type(bound, type_)
             op.operands[number] = bound
+
+    def _as_type(self, array: SSAValue, type_: TensorType[Attribute]) -> SSAValue:
+        """An array as one of another type: extents, bytes as truth values."""
+        if element_of(array.type) != element_of(type_):
+            axes = [
+                Axis(dim_of(array, number, self.builder))
+                for number in range(len(shape_of(type_)))
+            ]
+            sizes = [axis.extent for axis in axes if not isinstance(axis.extent, int)]
+            target = TensorType(element_of(type_), shape_of(array.type))
+            output = self.builder.insert(tensor.EmptyOp(sizes, target)).results[0]
+            root = _Element(Stored(array), tuple(axes))
+            if axes:
+                (array,) = self._elementwise([root], axes, [axes], [output])
+            else:
+                scalar = extracted(array, [], self.builder)
+                op = tensor.FromElementsOp(scalar, result_type=target)
+                array = self.builder.insert(op).result
+        if array.type != type_:
+            array = self.builder.insert(tensor.CastOp(array, type_)).dest
+        return array
 
     # Names
 
@@ -834,6 +864,8 @@ class _Lowering:
                 self.comprehension(owner)
             case CascadeOp():
                 self.cascade(owner)
+            case ConstantOp():
+                self._constant(owner)
             case FoldOp() if self.is_reduction(owner):
                 self.env[value] = self._reduction(owner)
             case FoldOp() if _is_array(value) or _contains_hard(owner):
@@ -856,8 +888,7 @@ class _Lowering:
             return Stored(array, tuple(axes))
         if not _is_array(array):
             return array
-        element = element_of(array.type)
-        return self.builder.insert(tensor.ExtractOp(array, [], element)).result
+        return extracted(array, [], self.builder)
 
     def _elementwise(
         self,
@@ -868,7 +899,7 @@ class _Lowering:
     ) -> list[SSAValue]:
         """Arrays by their elements over axes; `dims` says which dimension is which."""
         types = [
-            element_of(r.array.tensor.type) if isinstance(r, _Element) else r.type
+            _scalar_type(r.array.tensor) if isinstance(r, _Element) else r.type
             for r in roots
         ]
         if not axes:
@@ -958,9 +989,10 @@ class _Lowering:
 
     def of_scalar(self, value: SSAValue) -> SSAValue:
         """A scalar as an array without axes."""
-        type_ = TensorType(value.type, [])
+        array = empty([], value.type, self.builder)
+        scalar = stored(value, array, self.builder)
         return self.builder.insert(
-            tensor.FromElementsOp(value, result_type=type_)
+            tensor.FromElementsOp(scalar, result_type=array.type)
         ).result
 
     def flat(self, value: SSAValue) -> tuple[list[Axis], Root]:
@@ -1036,13 +1068,15 @@ class _Lowering:
             dims = self._placed(op, [*axes, *cells])
             own = [axis for axis in dims if axis not in at]
             if not own and not isinstance(root, _Element):
-                scalar = self.uniform(root)
+                scalar = stored(self.uniform(root), whole, self.builder)
                 indices = [at[axis] for axis in dims]
                 return self.builder.insert(
                     tensor.InsertOp(scalar, whole, indices)
                 ).result
             with self.axes_in(cells):
                 array = self.array_of(root, [*rest, *cells], own)
+                if element_of(array.type) != element_of(whole.type):
+                    (array,) = self._elementwise([root], [*rest, *cells], [own])
             offsets: list[Size] = [at.get(axis, 0) for axis in dims]
             sizes: list[Size] = [1 if axis in at else axis.extent for axis in dims]
             return inserted(array, whole, offsets, sizes, self.builder)
@@ -1521,12 +1555,7 @@ class _Lowering:
             results = generic.finish([*ends, *last_pivots], self.builder)
         if around:
             return results
-        return [
-            self.builder.insert(
-                tensor.ExtractOp(result, [], element_of(result.type))
-            ).result
-            for result in results
-        ]
+        return [extracted(result, [], self.builder) for result in results]
 
 
 @dataclass
@@ -1670,7 +1699,9 @@ class _Step:
                 root: Root = root,
             ) -> list[SSAValue]:
                 pair = (before[0], scalars.root(root))
-                return [apply_function(function, pair, scalars.builder, lowering.lookup)]
+                return [
+                    apply_function(function, pair, scalars.builder, lowering.lookup)
+                ]
 
             with lowering.axes_in(cells):
                 dims = [*self.around, *cells]
@@ -1698,12 +1729,7 @@ class _Step:
         results = generic.finish(update(scalars, generic.started), lowering.builder)
         if dims:
             return results
-        return [
-            lowering.builder.insert(
-                tensor.ExtractOp(result, [], element_of(result.type))
-            ).result
-            for result in results
-        ]
+        return [extracted(result, [], lowering.builder) for result in results]
 
 
 def _arguments_in(op: Operation) -> set[SSAValue]:
