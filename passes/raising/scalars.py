@@ -138,8 +138,11 @@ class Scalars:
             )
         if isinstance(op, _SAME):
             _check_width(op)
+            defined = type(op).get_irdl_definition().properties
             properties = {
-                key: _DEFAULTS.get(key, value) for key, value in op.properties.items()
+                key: _DEFAULTS.get(key, value)
+                for key, value in op.properties.items()
+                if key in defined
             }
             return self.emit(
                 type(op).create(
