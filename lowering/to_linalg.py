@@ -48,6 +48,7 @@ from xdsl.transforms.common_subexpression_elimination import cse
 from xdsl.transforms.dead_code_elimination import region_dce
 from xdsl.utils.hints import isa
 
+from moa_dialect.algebra.shape import RELATIONS
 from moa_dialect.errors import CompileError
 from moa_dialect.lowering.linalg_ops import (
     Axis,
@@ -349,7 +350,8 @@ class _Scalars:
             )
         source = array.tensor
         if is_part or not all(kept):
-            if self.guards:
+            # Upstream has no parts of arrays without elements; none is read there.
+            if self.guards or 0 in shape_of(source.type):
                 return self._extracted(array, indices)
             source = self.lowering.part(source, offsets, sizes, strides, kept)
         return self.generic.element(source, results)
@@ -503,6 +505,7 @@ class _Lowering:
     def run(self) -> None:
         """Lower the operations of the body in order, then erase them."""
         block = self.function.body.block
+        _check_first(block)
         ops = list(block.ops)
         for argument in block.args:
             self.env[argument] = Stored(argument) if _is_array(argument) else argument
@@ -550,7 +553,9 @@ class _Lowering:
             left, right = self._class(given), self._class(expected)
             if left != right:
                 self._equal[left] = right
-        if self.checks:
+        numbers = number_of(given), number_of(expected)
+        is_known = None not in numbers and RELATIONS[op.relation_name](*numbers)
+        if self.checks and not is_known:
             predicate = _PREDICATES[op.relation_name]
             holds = self.builder.insert(arith.CmpiOp(given, expected, predicate))
             self.builder.insert(cf.AssertOp(holds.result, op.message.data))
@@ -1730,6 +1735,20 @@ class _Step:
         if dims:
             return results
         return [extracted(result, [], lowering.builder) for result in results]
+
+
+def _check_first(block: Block) -> None:
+    """Put requirements where what they speak of is known."""
+    for op in list(block.ops):
+        if isinstance(op, RequireOp):
+            owners = [v.owner for v in op.operands if isinstance(v.owner, Operation)]
+            last = max(owners, key=block.get_operation_index, default=None)
+            if last is not None:
+                while isinstance(last.next_op, RequireOp):
+                    last = last.next_op
+                if last is not op:
+                    op.detach()
+                    block.insert_op_after(op, last)
 
 
 def _arguments_in(op: Operation) -> set[SSAValue]:

@@ -29,9 +29,10 @@ from xdsl.utils.exceptions import (
     VerifyException,
 )
 
-from moa_dialect.errors import MoaError, PipelineError
+from moa_dialect.errors import CompileError, MoaError, PipelineError
 from moa_dialect.parsing import LocatingParser
 from moa_dialect.passes.infer_shapes import operation_name
+from moa_dialect.passes.raising import source
 from moa_dialect.tools.diagnostics import (
     check_definitions,
     described,
@@ -44,11 +45,12 @@ if TYPE_CHECKING:
 
 Module = TypeVar("Module")
 
-DIALECTS = (
-    *("builtin", "func", "arith", "math", "scf", "cf"),
-    *("tensor", "memref", "linalg", "moa"),
-)
-"""The dialects that moa's passes read. Operations of others are kept as they are."""
+DIALECTS = ("builtin", "func", "arith", "math", "scf", "cf", "memref", "moa")
+"""The dialects that moa's passes read. Operations of others are kept as they are.
+
+That is so of linalg and tensor too: xDSL knows some of their operations and rules, and
+other versions of MLIR have others.
+"""
 
 
 def run_pipeline(
@@ -245,6 +247,8 @@ def _parse(
     except RecursionError as error:
         raise PipelineError("the text is nested too deeply") from error
     except ParseError as error:
+        if not is_printed and source.is_upstream_text(text):
+            return _parse_upstream(text, name)
         message = " ".join(error.msg.split())
         raise PipelineError(message, str(error.span.get_location())) from None
     except Exception as error:
@@ -252,6 +256,24 @@ def _parse(
         message = _line(error) or type(error).__name__
         place = "" if parser is None else parser.place()
         raise PipelineError(f"malformed text: {message}", place) from error
+
+
+def _parse_upstream(text: str, name: str) -> tuple[ModuleOp, bool]:
+    """A module in upstream's own syntax of linalg and tensor, which xDSL does not have.
+
+    Raises:
+        PipelineError: if upstream does not read it either.
+    """
+    try:
+        native = source.read_upstream(text, name)
+    except CompileError as error:
+        found = re.fullmatch(r"(.+?:\d+:\d+): (.*)", str(error), re.DOTALL)
+        if found is None:
+            raise PipelineError(str(error)) from error
+        raise PipelineError(found[2], found[1]) from error
+    printed = _text_of(native).replace('loc("-":', f'loc("{name}":')
+    module, _ = _parse(printed, name, is_printed=True)
+    return module, bool(re.search(r"\bloc\(", text))
 
 
 def _print(
