@@ -19,7 +19,6 @@ from xdsl.dialects.builtin import (
     ModuleOp,
     UnknownLoc,
 )
-from xdsl.ir import Operation
 from xdsl.passes import ModulePass
 from xdsl.printer import Printer
 from xdsl.utils.exceptions import (
@@ -41,7 +40,7 @@ from moa_dialect.tools.diagnostics import (
 )
 
 if TYPE_CHECKING:
-    from mlir import ir
+    pass
 
 Module = TypeVar("Module")
 
@@ -89,7 +88,7 @@ def run_pipeline(
             f"expected text or a module of the upstream bindings, got "
             f"{type(given).__name__}"
         )
-    parsed, _ = _parse(_text_of(given), "<module>", is_printed=True)
+    parsed, _ = _parse(generic_text_of(given), "<module>", is_printed=True)
     _apply(parsed, passes)
     return _back(given, parsed)
 
@@ -114,7 +113,7 @@ def upstream_pass(pipeline: str) -> Callable[[Any, Any], None]:
         try:
             if op.name != "builtin.module":
                 raise PipelineError(f"moa works on builtin.module, got {op.name}")
-            parsed, _ = _parse(_text_of(op), "<module>", is_printed=True)
+            parsed, _ = _parse(generic_text_of(op), "<module>", is_printed=True)
             _apply(parsed, passes)
             _replace(op, _back(op.operation, parsed))
         except PipelineError as error:
@@ -232,9 +231,21 @@ def _line(error: Exception) -> str:
 # Text
 
 
-def _parse(
-    text: str, name: str, is_printed: bool = False
-) -> tuple[ModuleOp, bool]:
+def parse_text(text: str) -> ModuleOp:
+    """A module from its text, which another tool has printed in generic form.
+
+    Raises:
+        PipelineError: if the text is not MLIR.
+    """
+    return _parse(text, "<text>", is_printed=True)[0]
+
+
+def print_text(module: ModuleOp) -> str:
+    """A module in generic form, with the locations of operations."""
+    return _print(module, generic=True, locations=True)
+
+
+def _parse(text: str, name: str, is_printed: bool = False) -> tuple[ModuleOp, bool]:
     """A module from its text, and whether operations had locations.
 
     Raises:
@@ -271,7 +282,7 @@ def _parse_upstream(text: str, name: str) -> tuple[ModuleOp, bool]:
         if found is None:
             raise PipelineError(str(error)) from error
         raise PipelineError(found[2], found[1]) from error
-    printed = _text_of(native).replace('loc("-":', f'loc("{name}":')
+    printed = generic_text_of(native).replace('loc("-":', f'loc("{name}":')
     module, _ = _parse(printed, name, is_printed=True)
     return module, bool(re.search(r"\bloc\(", text))
 
@@ -290,7 +301,7 @@ def _print(
     return f"{stream.getvalue()}\n"
 
 
-def _text_of(module: Any) -> str:
+def generic_text_of(module: Any) -> str:
     """A module of any copy of the bindings in generic form, with its locations."""
     operation = getattr(module, "operation", module)
     return operation.get_asm(
