@@ -49,3 +49,17 @@ class CompileError(MoaError):
 
 class KernelError(MoaError):
     """A GPU kernel that goes wrong when it is run on the CPU."""
+
+
+class PipelineError(MoaError, ValueError):
+    """A pipeline that cannot be run on a module of another compiler.
+
+    Attributes:
+        message: what is wrong.
+        location: where, as `file:line:column`; empty if that is not known.
+    """
+
+    def __init__(self, message: str, location: str = ""):
+        super().__init__(f"{location}: {message}" if location else message)
+        self.message = message
+        self.location = location

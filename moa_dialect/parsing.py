@@ -1,11 +1,31 @@
-"""Reading MLIR text: xDSL's parser, with hexadecimal floats read as MLIR means them."""
+"""Reading MLIR text: xDSL's parser, with what of MLIR's syntax it lacks.
+
+That is hexadecimal floats as MLIR means them, and locations as MLIR prints them.
+"""
 
 from __future__ import annotations
 
+import re
+from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from xdsl.dialects.builtin import AnyFloat
+from xdsl.context import Context
+from xdsl.dialects.builtin import (
+    AnyFloat,
+    CallSiteLoc,
+    FileLineColLoc,
+    FusedLoc,
+    IntAttr,
+    LocationAttr,
+    NameLoc,
+    NoneAttr,
+    StringAttr,
+    UnknownLoc,
+)
+from xdsl.ir import Operation
 from xdsl.parser import AttrParser, Parser
 
 # pyright: reportPrivateUsage=false
@@ -28,12 +48,85 @@ class _Bits(AttrParser._TensorLiteralElement):
         return value
 
 
-class ModuleParser(Parser):
-    """A parser that reads back infinities and NaN in dense constants.
+def file_locations(location: LocationAttr) -> Iterator[FileLineColLoc]:
+    """The places in files that a location speaks of, the innermost first."""
+    match location:
+        case FileLineColLoc():
+            yield location
+        case NameLoc(location=inner) if not isinstance(inner, NoneAttr):
+            yield from file_locations(inner)  # pyright: ignore[reportArgumentType]
+        case CallSiteLoc(callee=callee, caller=caller):
+            yield from file_locations(callee)
+            yield from file_locations(caller)
+        case FusedLoc():
+            for each in location.locations:
+                yield from file_locations(each)
+        case _:
+            pass
 
-    They have no decimal spelling: `dense<0xFF800000> : tensor<f32>` is -inf in MLIR,
-    and is what xDSL prints, but xDSL's own parser takes it for the number 4286578688.
+
+_LOCATION_ALIAS = re.compile(r"^(#\w+) = (loc\(.*\))$", re.MULTILINE)
+
+
+class ModuleParser(Parser):
+    """A parser that reads back infinities and NaN in dense constants, and locations.
+
+    The former have no decimal spelling: `dense<0xFF800000> : tensor<f32>` is -inf in
+    MLIR, and is what xDSL prints, but xDSL's own parser takes it for the number
+    4286578688. Of locations it reads ranges in files too, of which it keeps the start,
+    fused ones with metadata, without that, and aliases that are defined at the end of
+    the text, where MLIR prints them.
     """
+
+    @cached_property
+    def _location_aliases(self) -> dict[str, str | LocationAttr]:
+        """The location aliases of the text; those that are not read yet as text."""
+        return dict(_LOCATION_ALIAS.findall(self.lexer.input.content))
+
+    def _location_alias(self, name: str) -> LocationAttr | None:
+        known = self._location_aliases.get(name)
+        if isinstance(known, str):
+            inner = type(self)(self.ctx, known, self.lexer.input.name)
+            inner.__dict__["_location_aliases"] = self._location_aliases
+            known = inner.parse_optional_location()
+            assert known is not None
+            self._location_aliases[name] = known
+        return known
+
+    def _parse_location(self) -> LocationAttr:
+        if (text := self.parse_optional_str_literal()) is not None:
+            if self.parse_optional_punctuation(":") is not None:
+                return self._parse_place(text)
+            inner: LocationAttr | NoneAttr = NoneAttr()
+            if self.parse_optional_punctuation("("):
+                inner = self._parse_location()
+                self.parse_punctuation(")")
+            return NameLoc(StringAttr(text), inner)
+        if self._current_token.text.startswith("#"):
+            found = self._location_alias(self._current_token.text)
+            if found is not None:
+                self._consume_token()
+                return found
+        if self.parse_optional_keyword("fused"):
+            if self.parse_optional_punctuation("<"):
+                self.parse_attribute()
+                self.parse_punctuation(">")
+            found = self.parse_comma_separated_list(
+                self.Delimiter.SQUARE, self._parse_location
+            )
+            return FusedLoc(tuple(found), NoneAttr())
+        return super()._parse_location()
+
+    def _parse_place(self, file: str) -> LocationAttr:
+        """What follows `"file":`, as in `"file":6:28 to :31`."""
+        line = self.parse_integer(False, False)
+        self.parse_punctuation(":")
+        column = self.parse_integer(False, False)
+        if self.parse_optional_keyword("to"):
+            self.parse_optional_integer(False, False)
+            self.parse_punctuation(":")
+            self.parse_integer(False, False)
+        return FileLineColLoc(StringAttr(file), IntAttr(line), IntAttr(column))
 
     def _parse_tensor_literal_element(self) -> AttrParser._TensorLiteralElement:
         element = super()._parse_tensor_literal_element()
@@ -41,3 +134,40 @@ class ModuleParser(Parser):
         if text[:2].lower() in ("0x", b"0x"):
             return _Bits(element.is_negative, element.value, element.span)
         return element
+
+
+class LocatingParser(ModuleParser):
+    """A parser that gives operations without a location the one they have in the text.
+
+    Not if `locate` is false, as for text that nobody has seen. `has_locations` says
+    whether the text has any location of its own.
+    """
+
+    def __init__(
+        self, ctx: Context, text: str, name: str = "<text>", locate: bool = True
+    ):
+        super().__init__(ctx, text, name)
+        self.has_locations = False
+        self._locate = locate
+        self._name = StringAttr(name)
+        self._lines = [0, *(found.end() for found in re.finditer("\n", text))]
+
+    def place(self) -> str:
+        """Where in the text the parser is."""
+        return str(self._current_token.span.get_location())
+
+    def parse_optional_location(self) -> LocationAttr | None:
+        """Parse a location, if there is one."""
+        location = super().parse_optional_location()
+        self.has_locations |= location is not None
+        return location
+
+    def parse_operation(self) -> Operation:
+        """Parse an operation, in custom or generic form."""
+        start = self._current_token.span.start
+        op = super().parse_operation()
+        if self._locate and isinstance(op.location, UnknownLoc):
+            line = bisect_right(self._lines, start)
+            column = start - self._lines[line - 1] + 1
+            op.location = FileLineColLoc(self._name, IntAttr(line), IntAttr(column))
+        return op

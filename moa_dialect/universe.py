@@ -161,6 +161,12 @@ def _plan_launches() -> type[ModulePass]:
     return PlanLaunchesPass
 
 
+def _to_linalg() -> type[ModulePass]:
+    from moa_dialect.lowering.to_linalg import ToLinalgPass
+
+    return ToLinalgPass
+
+
 def _mlir_pipeline() -> type[ModulePass]:
     from moa_dialect.lowering.mlir_pipeline import MLIRPipelinePass
 
@@ -213,6 +219,7 @@ MOA_UNIVERSE = Universe(
         "moa-to-vector": _to_vector,
         "moa-to-gpu": _to_gpu,
         "moa-to-scf": _to_scf,
+        "moa-to-linalg": _to_linalg,
         "moa-expand-math": _expand_math,
         "moa-outline-tasks": _outline_tasks,
         "moa-outline-kernels": _outline_kernels,

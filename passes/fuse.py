@@ -56,7 +56,7 @@ from moa_dialect.passes.rebuild import Body, comprehensions, read_body, tidy
 from moa_dialect.passes.restrict import conditions
 from moa_dialect.passes.simplify import assume, chain, compare, is_identity
 from moa_dialect.passes.sink import sink_axes
-from moa_dialect.passes.symbolic import evaluate, from_sympy, real
+from moa_dialect.passes.symbolic import evaluate, from_sympy, is_real, real
 from moa_dialect.passes.terms import (
     INDEX,
     NotATerm,
@@ -486,9 +486,11 @@ class _Cascade:
         terms = self.writer.terms
         move = group.moves[fold]
         assert move is not None
+        known = {key: _rounded(terms, each, fold) for key, each in known.items()}
         parts: list[Term] = []
         for factor, other in move.factors:
             value = as_float(terms, count, fold) if other is None else other
+            value = _rounded(terms, value, fold)
             if factor != 1:
                 weight = from_sympy(factor, known, terms, fold.type)
                 moved = real(terms, arith.MulfOp, weight, value)
@@ -520,6 +522,15 @@ class _Cascade:
             guards.append(compare(terms, "ord", new, new))
         guard = reduce(lambda a, b: terms.compute(arith.AndIOp, (a, b)), guards)
         return terms.select(guard, value, moved)
+
+
+def _rounded(terms: Terms, value: Term, like: Term) -> Term:
+    """A float in the type of another term: a sum may be wider than its pivots."""
+    if value.type == like.type or not (is_real(value) and is_real(like)):
+        return value
+    widens = value.type.bitwidth < like.type.bitwidth  # pyright: ignore
+    operation = arith.ExtFOp if widens else arith.TruncFOp
+    return terms.compute(operation, (value,), like.type)
 
 
 def _may_overflow(one: Pass, group: Group, factor: Expression) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xdsl.context import Context
-from xdsl.dialects.builtin import FunctionType, ModuleOp, TensorType
+from xdsl.dialects.builtin import FunctionType, ModuleOp, TensorType, UnregisteredOp
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Operation, SSAValue
 from xdsl.passes import ModulePass
@@ -71,6 +71,32 @@ def functions_of(module: Operation) -> list[FuncOp]:
     """All functions with a body in a module, in order."""
     return [
         op for op in module.walk() if isinstance(op, FuncOp) and not op.is_declaration
+    ]
+
+
+_DIALECTS = {"moa", "builtin", "func", "arith", "math", "scf", "cf"}
+
+
+def operation_name(op: Operation) -> str:
+    """The name of an operation, also of one that is not registered."""
+    return op.op_name.data if isinstance(op, UnregisteredOp) else op.name
+
+
+def is_of_moa(op: Operation) -> bool:
+    """Whether an operation is of the dialects that programs are written in."""
+    return op.name.split(".")[0] in _DIALECTS and not isinstance(op, UnregisteredOp)
+
+
+def programs_of(module: Operation) -> list[FuncOp]:
+    """The functions of a module that are moa's to lower.
+
+    Those with operations of other dialects and none of moa are other compilers'.
+    """
+    return [
+        function
+        for function in functions_of(module)
+        if all(map(is_of_moa, function.walk()))
+        or any(op.name.startswith("moa.") for op in function.walk())
     ]
 
 

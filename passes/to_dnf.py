@@ -24,6 +24,7 @@ from xdsl.builder import Builder
 from xdsl.context import Context
 from xdsl.dialects import arith, scf
 from xdsl.dialects.builtin import (
+    ArrayAttr,
     IndexType,
     ModuleOp,
     StringAttr,
@@ -84,7 +85,13 @@ from moa_dialect.ops.normal_form import (
 )
 from moa_dialect.ops.structural import CellOp, ConstantOp
 from moa_dialect.passes import derivation
-from moa_dialect.passes.infer_shapes import functions_of, infer_shapes
+from moa_dialect.passes.infer_shapes import (
+    functions_of,
+    infer_shapes,
+    is_of_moa,
+    operation_name,
+    programs_of,
+)
 from moa_dialect.passes.laws import LAWS
 from moa_dialect.passes.psi_laws import FoldBody, Index, PsiLaw, PsiOfConstant, number_of
 from moa_dialect.scalar_code import apply_named, cast, constant, inline
@@ -368,6 +375,8 @@ class PsiReduction:
             return None
         if isinstance(op, InBoundsOp) and self._is_below(*operands):
             return operands[0]
+        if isinstance(op, ExtentOp):
+            return self.extent(operands[0], op.axis_number)
         if isinstance(op, arith.ConstantOp):
             number = number_of(op.result)
             return None if number is None else self.number(number)
@@ -950,9 +959,26 @@ def to_dnf(
             f"function @{function.sym_name.data}: expected one block, "
             f"got {len(function.body.blocks)}"
         )
+    _check_arrays(function)
     infer_shapes(function)
     told = [make(function) for make in observers]
     PsiReduction(function, limit, told).run()
+
+
+def _check_arrays(function: FuncOp) -> None:
+    """Check that no array comes from an operation of another dialect.
+
+    Raises:
+        CompileError: if one does.
+    """
+    for op in function.walk():
+        if is_of_moa(op):
+            continue
+        if any(isa(value.type, TensorType) and value.uses for value in op.results):
+            raise CompileError(
+                f"function @{function.sym_name.data}: expected arguments and results "
+                f"of moa's operations, got an array from {operation_name(op)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -981,7 +1007,7 @@ class ToDnfPass(ModulePass):
     certify: bool = False
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        functions = functions_of(op)
+        functions = programs_of(op)
         if self.certify:
             for function in functions:
                 derivation.begin(function)
@@ -1027,11 +1053,30 @@ def erase_unused_private(module: ModuleOp) -> None:
 
 
 def unused_private(module: ModuleOp) -> list[FuncOp]:
-    """The private functions that no other function names."""
-    functions = functions_of(module)
-    used = {callee for function in functions for callee in callees(function)}
+    """The private functions among moa's programs that nothing names any more."""
+    programs = programs_of(module)
+    used = {callee for function in programs for callee in callees(function)}
+    others = {
+        symbol.string_value()
+        for function in functions_of(module)
+        if function not in programs
+        for op in function.walk()
+        for attribute in (*op.properties.values(), *op.attributes.values())
+        for symbol in _symbols(attribute)
+    }
     return [
         function
-        for function in functions
-        if function not in used and function.sym_visibility == StringAttr("private")
+        for function in programs
+        if function not in used
+        and function.sym_name.data not in others
+        and function.sym_visibility == StringAttr("private")
     ]
+
+
+def _symbols(attribute: Attribute) -> Iterator[SymbolRefAttr]:
+    """The symbols in an attribute, or in a list of attributes."""
+    if isinstance(attribute, SymbolRefAttr):
+        yield attribute
+    elif isinstance(attribute, ArrayAttr):
+        for each in attribute.data:  # pyright: ignore[reportUnknownVariableType]
+            yield from _symbols(each)  # pyright: ignore[reportUnknownArgumentType]

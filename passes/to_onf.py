@@ -62,7 +62,7 @@ from moa_dialect.ops.operational import BufferOp, LoadOp, LoopOp, RavOp, StoreOp
 from moa_dialect.ops.structural import ConstantOp
 from moa_dialect.passes.affine_code import emit_set
 from moa_dialect.passes.derivation import record
-from moa_dialect.passes.infer_shapes import functions_of
+from moa_dialect.passes.infer_shapes import programs_of
 from moa_dialect.passes.share import captured
 from moa_dialect.passes.work import COSTLY, weight
 from moa_dialect.scalar_code import (
@@ -1232,7 +1232,7 @@ def lower_functions(
     With `parallel` loops over the elements of an array are marked `moa.parallel`.
     """
     found: list[FuncOp] = []
-    for function in functions_of(module):
+    for function in programs_of(module):
         type_ = function.function_type
         if any(isa(t, TensorType) for t in (*type_.inputs, *type_.outputs)):
             companion = to_onf(function, order, kernels, parallel)

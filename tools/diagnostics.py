@@ -9,9 +9,9 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from itertools import pairwise
 
-from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.builtin import LocationAttr, ModuleOp, NameLoc
 from xdsl.dialects.func import FuncOp
-from xdsl.ir import Region, SSAValue
+from xdsl.ir import Operation, Region, SSAValue
 from xdsl.utils.exceptions import (
     ArgSpecParseError,
     DiagnosticException,
@@ -20,6 +20,7 @@ from xdsl.utils.exceptions import (
 )
 
 from moa_dialect.errors import MoaError
+from moa_dialect.parsing import file_locations
 
 MAX_SOURCE = 200
 """A line of source that is longer is not shown."""
@@ -98,6 +99,48 @@ def _check_region(region: Region, visible: set[SSAValue]) -> None:
             visible.update(op.results)
             local.update(op.results)
     visible -= local
+
+
+def described(location: LocationAttr) -> str:
+    """A location as `file:line:column`, the innermost; else its name, if it has one."""
+    for place in file_locations(location):
+        return f"{place.filename.data}:{place.line.data}:{place.column.data}"
+    return location.desc.data if isinstance(location, NameLoc) else ""
+
+
+def unverified(module: ModuleOp) -> Operation | None:
+    """The innermost operation that does not verify by itself."""
+    for op in module.walk(reverse=True):
+        try:
+            op.verify(verify_nested_ops=False)
+        except Exception:  # whatever it is, the operation is the one
+            return op
+    return None
+
+
+def place_of(error: Exception, module: ModuleOp) -> str:
+    """Where the operation is that an error of a pass is about, as far as that is known.
+
+    That is the operation that does not verify; or the innermost variable `op` of the
+    functions that were left, among those with a location; or the function that the
+    message names; or the only one.
+    """
+    ops: list[Operation] = []
+    trace = error.__traceback__
+    while trace is not None:
+        op = trace.tb_frame.f_locals.get("op")
+        if isinstance(op, Operation) and not isinstance(op, ModuleOp):
+            ops.append(op)
+        trace = trace.tb_next
+    functions = [op for op in module.walk() if isinstance(op, FuncOp)]
+    named = re.findall(r"@(\w+)", str(error))
+    candidates = [
+        *([] if (culprit := unverified(module)) is None else [culprit]),
+        *reversed(ops),
+        *(op for op in functions if op.sym_name.data in named),
+        *(op for op in functions if len(functions) == 1),
+    ]
+    return next(filter(None, (described(op.location) for op in candidates)), "")
 
 
 @contextmanager

@@ -18,7 +18,13 @@ from xdsl.xdsl_opt_main import xDSLOptMain
 
 from moa_dialect.errors import MoaError
 from moa_dialect.parsing import ModuleParser
-from moa_dialect.tools.diagnostics import BadInputError, check_definitions, reported
+from moa_dialect.tools.diagnostics import (
+    BadInputError,
+    check_definitions,
+    describe,
+    place_of,
+    reported,
+)
 from moa_dialect.universe import MOA_UNIVERSE, register_dialects
 
 
@@ -143,10 +149,17 @@ class MoaOptMain(xDSLOptMain):
 
         Raises:
             DiagnosticException: if a pass does not accept the program.
+            BadInputError: the same, with the location that the operation has in the
+                input, if it has one.
         """
         try:
             super().apply_passes(prog)
-        except MoaError as error:
+        except (MoaError, DiagnosticException) as error:
+            place = place_of(error, prog)
+            if place and not self.args.verify_diagnostics:
+                raise BadInputError(f"{place}: {describe(error)}") from error
+            if isinstance(error, DiagnosticException):
+                raise
             raise DiagnosticException(str(error)) from error
 
 

@@ -80,6 +80,15 @@ def _native(text: str, name: str) -> ir.Module:
         raise CompileError(_described(error, name)) from None
 
 
+def read_upstream(text: str, name: str) -> ir.Module:
+    """A module of the upstream bindings, from text in upstream's own syntax.
+
+    Raises:
+        CompileError: with file, line and column of the first error.
+    """
+    return _native(text, name)
+
+
 def _described(error: Any, name: str) -> str:
     diagnostics = list(getattr(error, "error_diagnostics", ()))
     for diagnostic in diagnostics:
