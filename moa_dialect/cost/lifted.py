@@ -174,6 +174,9 @@ class _Lifted:
     names: dict[str, Expr] = field(default_factory=dict[str, Expr])
     inner: dict[Expr, Loop] = field(default_factory=dict[Expr, Loop])
     tasks: list[Loop] = field(default_factory=list[Loop])
+    group: Expr = None
+    group_trips: Expr = None
+    inside: bool = False
 
     @property
     def values(self) -> dict[Expr, int]:
@@ -286,8 +289,16 @@ class _Lifted:
                 Loop(index, count, span=extent, steps=size, parallel=True)
             )
             within = self.symbol(kernel.hints[axis])
-            self.inner[within] = Loop(within, sp.cancel(extent / count), span=size)
+            each = sp.cancel(extent / count)
             self.names[axis] = size * index + within
+            if axis == blocked and tiling.registers > 1:
+                # Some indices at a time share what does not depend on them.
+                self.group = self.symbol("g")
+                registers = sp.Integer(tiling.registers)
+                self.group_trips = sp.cancel(each / registers)
+                self.names[axis] = size * index + registers * self.group + within
+                each = registers
+            self.inner[within] = Loop(within, each, span=size)
         for axis in kernel.extents:
             if axis not in self.names:
                 row = self.symbol(kernel.hints[axis])
@@ -321,11 +332,11 @@ class _Lifted:
         self.names[pass_.index] = start + size * index + within
         self.inner[within] = Loop(within, each, span=size)
         terms = [a.part for a in pass_.accumulators]
-        chunks.body = self._terms(terms)
+        body = self._terms(terms)
         tile = self._tile(terms, within)
         if tile is not None:
-            chunks.body.append(self._around(Access(tile, (within,), True)))
-            chunks.body.append(self._around(Access(tile, (within,))))
+            body.append(self._around(Access(tile, (within,), True)))
+            body.append(self._around(Access(tile, (within,))))
         states = self._states(pass_)
         for a in pass_.accumulators:
             kind = {"add": "add", "mul": "mul"}.get(a.function, "other")
@@ -334,16 +345,26 @@ class _Lifted:
             dtype = element_name(a.type) or "i64"
             if tiling.pairs and (factors := narrow_factors(a.part)) is not None:
                 dtype = f"{factors[0].type}"
-            chunks.body.append(Work(kind, dtype, self._times(free)))
+            count = self._times(free)
+            body.append(Work(kind, dtype, count))
+            if a.axes and _is_product(a.part):
+                body.append(self._contracts(a.part, count))
             if a.name in states:
                 array, indices = states[a.name]
-                chunks.body.append(self._around(Access(array, indices)))
-                chunks.body.append(self._around(Access(array, indices, True)))
+                body.append(self._around(Access(array, indices)))
+                body.append(self._around(Access(array, indices, True)))
         self.inner.pop(within)
         moves = [a.move for a in pass_.accumulators if a.move is not None]
         moves += [pivot.value for pivot in pass_.pivots]
-        chunks.body += self._terms(moves, all_lanes=True)
+        body += self._terms(moves, all_lanes=True)
+        chunks.body = self._grouped(body)
         return [chunks]
+
+    def _grouped(self, body: list[Node]) -> list[Node]:
+        """The loop over groups of indices of a blocked axis, if there is one."""
+        if self.group is None:
+            return body
+        return [Loop(self.group, self.group_trips, body, span=self.group_trips)]
 
     def _lanes(self, free: frozenset[str]) -> list[Expr]:
         """The indices within a task of the kernel's axes that a term depends on."""
@@ -361,12 +382,20 @@ class _Lifted:
             if not a.axes:
                 continue
             lanes = self._lanes(frozenset(self.kernel.axes))
-            indices = (*lanes, *(self.names[axis] for axis in a.axes))
-            shape = tuple(self._trips(i) for i in indices)
+            rows = [axis for axis in a.axes if axis not in self.kernel.axes]
+            indices = (*(self.names[axis] for axis in rows), *lanes)
+            if self.group is not None and self.group not in lanes:
+                indices = (self.group, *indices)
+            shape = tuple(self._states_trips(i) for i in indices)
             array = Array(f"state {a.name}", shape, bytes_of(a.type), "scratch")
             self.nest.arrays.append(array)
             found[a.name] = array, indices
         return found
+
+    def _states_trips(self, index: Expr) -> Expr:
+        if index == self.group and self.group_trips is not None:
+            return self.group_trips
+        return self._trips(index)
 
     def _tile(self, terms: Sequence[Term], within: Expr) -> Array | None:
         """Memory for a costly value of each index of a chunk, if it has one."""
@@ -422,7 +451,12 @@ class _Lifted:
                 before = self.names.get(kind.index)
                 self.names[kind.index] = lower + symbol
                 self.inner[symbol] = Loop(symbol, length, span=length)
+                outer, self.inside = self.inside, _is_product(term.args[2])
                 visit(term.args[2])
+                if self.inside:
+                    count = times(term.args[2], symbol)
+                    found.append(self._contracts(term, count))
+                self.inside = outer
                 name = term.function
                 which = name.data if isinstance(name, StringAttr) else ""
                 work = {"add": "add", "mul": "mul"}.get(which, "other")
@@ -436,6 +470,7 @@ class _Lifted:
                 access = self._load(term)
                 if access is not None:
                     found.append(self._around(access))
+                    found.extend(self._loads(access, times(term)))
                 return
             for arg in term.args:
                 visit(arg)
@@ -461,6 +496,27 @@ class _Lifted:
 
         for term in terms:
             visit(term)
+        return found
+
+    def _contracts(self, term: Term, count: Expr) -> Work:
+        """What a sum of products loads: a vector for each copy, the copies for each
+        vector.
+        """
+        tiling = self.tiling
+        each = sp.Rational(1, tiling.registers) + sp.Rational(1, tiling.vectors)
+        return Work("load", "bytes", bytes_of(term.type) * count * min(each, 2))
+
+    def _loads(self, access: Access, count: Expr) -> list[Work]:
+        """What is loaded outside of sums of products, and turned if need be."""
+        if self.inside:
+            return []
+        found = [Work("load", "bytes", access.array.element_bytes * count)]
+        lane = self.kernel.named(self.tiling.lane)
+        if lane and access.indices:
+            lanes = set(self._lanes(frozenset((lane,))))
+            *others, _ = (sp.sympify(i).free_symbols for i in access.indices)
+            if any(lanes & free for free in others):
+                found.append(Work("other", "f32", SHUFFLES * count))
         return found
 
     def _load(self, term: Term) -> Access | None:
@@ -490,7 +546,9 @@ class _Lifted:
                 self.nest.arrays.append(self.arrays[value])
             access = Access(self.arrays[value], tuple(indices), True)
             found.append(self._around(access))
-        return found
+            count = self._times(indices)
+            found.append(Work("load", "bytes", access.array.element_bytes * count))
+        return self._grouped(found)
 
     def _origins(self) -> list[tuple[Expr, Expr]]:
         """The extent and the index of each axis that the comprehension had."""
@@ -504,6 +562,17 @@ class _Lifted:
                     index += steps * self.names[axis]
             found.append((self.size(extent), index))
         return found
+
+
+SHUFFLES = 4
+"""Operations that a vector takes whose lanes do not lie next to each other."""
+
+
+def _is_product(body: Term) -> bool:
+    """Whether a fold sums products of two values that both depend on its index."""
+    if not body.computes("arith.mulf"):
+        return False
+    return len(body.args) == 2 and all(arg.free for arg in body.args)
 
 
 def _counts(name: str) -> bool:

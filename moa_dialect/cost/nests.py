@@ -64,7 +64,8 @@ class Work:
     """Scalar operations, each time the loops around come there.
 
     Attributes:
-        kind: `add`, `mul`, `div`, `exp`, `math` or `other`.
+        kind: `add`, `mul`, `div`, `exp`, `math` or `other`; `load` for what vector code
+            loads and stores, in bytes.
         dtype: the element type, such as f32.
         count: how many.
     """
@@ -110,6 +111,8 @@ class Nest:
         values: a number for each symbol.
         opaque: symbols that stand for indices from data.
         launches: how many kernels it is.
+        scalar: those of the nests that are no vector code.
+        intermediates: arrays between kernels.
     """
 
     body: list[Node]
@@ -117,6 +120,8 @@ class Nest:
     values: dict[Expr, int]
     opaque: set[Expr] = field(default_factory=set[Any])
     launches: int = 1
+    scalar: list[Node] = field(default_factory=list["Node"])
+    intermediates: set[Array] = field(default_factory=set[Array])
 
     def number(self, expression: Expr) -> float:
         """The number that an expression is."""

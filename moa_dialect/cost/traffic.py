@@ -246,7 +246,7 @@ class Analysis:
         is_sparse = False
         while axis >= 0:
             gap = self.number(spans[axis]) / max(self.number(used[axis]), 1e-9)
-            if axis == len(spans) - 1 and gap * element >= self.line:
+            if axis == len(spans) - 1 and gap > 1 and gap * element >= self.line:
                 is_sparse = True
                 break
             run *= spans[axis]
@@ -255,7 +255,7 @@ class Analysis:
                 break
             axis -= 1
         if is_sparse:
-            return sp.Mul(self.line, *used)
+            return sp.Mul(max(self.line, element), *used)
         outer = sp.Mul(*used[: axis + 1])
         size = element * run
         number = self.number(size)
