@@ -45,7 +45,6 @@ from moa_dialect.passes.terms import (
     Held,
     NotATerm,
     Term,
-    narrow_factors,
     walk,
 )
 from moa_dialect.types import element_of, shape_of
@@ -97,12 +96,22 @@ class Tiling:
         if not schedule.rows:
             threads = 32 * schedule.warps
             return Tiling("", threads, max(1, schedule.chunk // threads))
+        if not schedule.chunk:
+            return Tiling(schedule.rows, 32 * schedule.warps, 1 << 30)
+        # How many products a number that is loaded serves: with instructions for
+        # products of matrices as many as they have rows, else a thread's own.
+        registers, vectors = {
+            "wgmma": (64, 64),
+            "mma": (8 * schedule.blocks, 64),
+        }.get(schedule.tier, (8, schedule.blocks))
         return Tiling(
             schedule.rows,
             schedule.warps * schedule.blocks * 8,
             schedule.chunk,
             schedule.columns,
             schedule.width,
+            vectors=vectors,
+            registers=registers,
             pairs=bool(schedule.tier),
         )
 
@@ -343,8 +352,8 @@ class _Lifted:
             rows = [self.names[axis] for axis in a.axes]
             free = [within, *rows, *self._lanes(a.part.free)]
             dtype = element_name(a.type) or "i64"
-            if tiling.pairs and (factors := narrow_factors(a.part)) is not None:
-                dtype = f"{factors[0].type}"
+            if tiling.pairs:
+                dtype = _narrow(a.part) or dtype
             count = self._times(free)
             body.append(Work(kind, dtype, count))
             if a.axes and _is_product(a.part):
@@ -486,8 +495,7 @@ class _Lifted:
                     found.append(Work(work, dtype, times(term)))
 
         def narrow(term: Term) -> str | None:
-            factors = narrow_factors(term) if self.tiling.pairs else None
-            return None if factors is None else f"{factors[0].type}"
+            return _narrow(term) if self.tiling.pairs else None
 
         def times(term: Term, *besides: Expr) -> Expr:
             free = [self.names[n] for n in term.free if n in self.names]
@@ -573,6 +581,17 @@ def _is_product(body: Term) -> bool:
     if not body.computes("arith.mulf"):
         return False
     return len(body.args) == 2 and all(arg.free for arg in body.args)
+
+
+def _narrow(term: Term) -> str | None:
+    """The type of the factors of a product, if both are extended from 16 bits."""
+    if not term.computes("arith.mulf"):
+        return None
+    types = {
+        f"{factor.args[0].type}" if factor.computes("arith.extf") else ""
+        for factor in term.args
+    }
+    return types.pop() if len(types) == 1 and types <= {"bf16", "f16"} else None
 
 
 def _counts(name: str) -> bool:

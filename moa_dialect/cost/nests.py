@@ -190,11 +190,13 @@ class Ranges:
         values: a number for each symbol.
         trips: for the index of each loop how often it runs.
         opaque: symbols that stand for indices from data.
+        loops: for the index of each loop that runs to its end the loop.
     """
 
     values: Mapping[Expr, int]
     trips: dict[Expr, Expr] = field(default_factory=dict[Any, Any])
     opaque: set[Expr] = field(default_factory=set[Any])
+    loops: dict[Expr, Loop] = field(default_factory=dict[Any, Loop])
 
     def number(self, expression: Expr) -> float:
         """The number that an expression is."""
@@ -236,9 +238,30 @@ class Ranges:
             used *= self.trips[symbol]
         if sp.expand(rest).free_symbols & set(inner):
             return self._corners(index, inner, extent)
-        span = sp.expand(span)
-        span = self.smaller(span, extent)
+        whole = self._whole_axis(expanded, inner)
+        if whole is not None:
+            span = used = whole
+        span = self.smaller(sp.expand(span), extent)
         return span, self.smaller(used, span)
+
+    def _whole_axis(self, index: Expr, inner: Sequence[Expr]) -> Expr | None:
+        """The length of the axis if an index is one of it, cut into parts.
+
+        In `c t + q` with q < c, all loops together go along what the loop of t does.
+        """
+        factors = {symbol: abs(index.coeff(symbol, 1)) for symbol in inner}
+        first = max(inner, key=lambda symbol: self.number(factors[symbol]))
+        loop = self.loops.get(first)
+        if (
+            loop is None
+            or loop.span is None
+            or self.number(loop.steps) <= 1
+            or sp.expand(factors[first] - loop.steps) != 0
+        ):
+            return None
+        parts = sp.Mul(*(self.trips[symbol] for symbol in inner if symbol != first))
+        is_all = _close(self.number(parts * loop.trips), self.number(loop.span))
+        return loop.span if is_all and len(inner) > 1 else None
 
     def _corners(
         self, index: Expr, inner: Sequence[Expr], extent: Expr

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import sympy as sp
 from xdsl.builder import Builder
 from xdsl.context import Context
 from xdsl.dialects.builtin import (
@@ -23,15 +22,16 @@ from moa_dialect.cost.bounds import Bound, compulsory, lower_bound
 from moa_dialect.cost.lifted import read_lifted
 from moa_dialect.cost.machines import CostMachine
 from moa_dialect.cost.model import Cost, cost_of_nest
-from moa_dialect.cost.nests import Array, Expr, Nest
+from moa_dialect.cost.nests import Array, Expr, Nest, accesses_in
 from moa_dialect.cost.reader import Names, read_function
+from moa_dialect.cost.report import Decision
 from moa_dialect.ops.extents import EXTENTS
 from moa_dialect.ops.normal_form import ComprehensionOp
 from moa_dialect.options import AUTO, DEFAULTS, Options
 from moa_dialect.passes.grid import Grid, choose_grid
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.kernels import SCHEDULE, read_kernel
-from moa_dialect.passes.lift import choose, choose_shared, parse_schedule
+from moa_dialect.passes.lift import choose, choose_shared
 from moa_dialect.passes.machine import Machine, host_machine
 from moa_dialect.passes.rebuild import comprehensions
 from moa_dialect.passes.split_cascades import SplitCascadesPass
@@ -138,8 +138,10 @@ class Program:
                 return None
             if is_gpu:
                 grid = choose_grid(kernel, self.options.best_tier or "wgmma")
-                if grid is None:
-                    return None
+                if grid is None:  # A thread for each element.
+                    if not kernel.axes:
+                        return None
+                    grid = Grid(kernel.hints[kernel.axes[-1]], 8, chunk=0, tier="")
                 grids[op] = grid
                 texts.append(f"{grid}")
                 op.attributes[SCHEDULE] = StringAttr(f"{grid}")
@@ -181,6 +183,10 @@ class Program:
         return cost_of_nest(
             nest, machine, bound, self.entry, form, texts, least=least
         )
+
+    def decision(self, machine: CostMachine) -> Decision:
+        """What both forms cost on a machine."""
+        return Decision(self.cost(machine), self.materialised(machine))
 
     def parts(self) -> list[Program]:
         """For each array operation the program that has it alone, in order."""
@@ -339,8 +345,6 @@ def _join(
         array.role = "result" if is_returned else "scratch"
         if not is_returned:
             whole.intermediates.add(array)
-    from moa_dialect.cost.nests import accesses_in
-
     for access, _ in accesses_in(nest.body):
         access.array = new.get(access.array, access.array)
     for array in (*known.values(), *nest.arrays):
@@ -352,19 +356,4 @@ def _join(
     whole.opaque |= nest.opaque
 
 
-def fuse_or_materialise(program: Program, machine: CostMachine) -> tuple[Cost, Cost]:
-    """Both forms of a program on a machine; the cheaper one first by time."""
-    fused, materialised = program.cost(machine), program.materialised(machine)
-    if fused.seconds <= materialised.seconds:
-        return fused, materialised
-    return materialised, fused
-
-
-__all__ = [
-    "Program",
-    "entry_function",
-    "fuse_or_materialise",
-    "names_of",
-    "parse_schedule",
-    "schedule_machine",
-]
+__all__ = ["Program", "entry_function", "names_of", "schedule_machine"]

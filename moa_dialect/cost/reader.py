@@ -148,7 +148,7 @@ class Extents:
     ) -> None:
         self.values: dict[Expr, int] = {}
         self.of: list[tuple[Expr, ...]] = []
-        sizes = sizes or {}
+        sizes = {} if sizes is None else sizes
         for number, type_ in enumerate(types):
             shape = shape_of(type_) if _is_array(type_) else ()
             given = names[number] if names and number < len(names) else ()
@@ -162,7 +162,7 @@ class Extents:
                     continue
                 symbol = sp.Symbol(name, integer=True, positive=True)
                 default = extent if extent >= 0 else NOMINAL
-                self.values[symbol] = sizes.get(name, default)
+                self.values[symbol] = sizes.get(name, default) if extent < 0 else default
                 found.append(symbol)
             self.of.append(tuple(found))
 

@@ -203,11 +203,17 @@ class Analysis:
         trips |= {loop.index: count for loop, count in extra}
         key = id(access), frozenset(trips.items())
         if key not in self.boxes:
-            self.boxes[key] = self._make_box(access, trips)  # pyright: ignore
+            loops = {loop.index: loop for loop in around}
+            for loop, count in extra:
+                if count is loop.trips:
+                    loops[loop.index] = loop
+            self.boxes[key] = self._make_box(access, trips, loops)  # pyright: ignore
         return self.boxes[key]  # pyright: ignore
 
-    def _make_box(self, access: Access, trips: dict[Expr, Expr]) -> _Box:
-        ranges = Ranges(self.nest.values, trips, self.nest.opaque)
+    def _make_box(
+        self, access: Access, trips: dict[Expr, Expr], loops: dict[Expr, Loop]
+    ) -> _Box:
+        ranges = Ranges(self.nest.values, trips, self.nest.opaque, loops)
         fixed: list[Expr] = []
         constants: list[int] = []
         spans: list[Expr] = []
