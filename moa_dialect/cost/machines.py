@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -72,6 +72,8 @@ class CostMachine:
         overlap: which part of the shorter ones of computing and moving data is hidden
             behind the longer one.
         efficiency: which part of its peak a kernel reaches.
+        single: which part of the rates of all cores one core reaches, if that is more
+            than its share.
         sources: where the numbers are from.
     """
 
@@ -92,6 +94,7 @@ class CostMachine:
     separate_exp: bool = False
     overlap: float = 0.95
     efficiency: float = 1.0
+    single: float = 0.0
     sources: tuple[str, ...] = field(default=())
 
     def level(self, name: str) -> Level:
@@ -106,6 +109,26 @@ class CostMachine:
         known = ", ".join(level.name for level in self.levels)
         raise MachineError(
             f"machine {self.name} has no level {name}; expected one of {known}"
+        )
+
+    def limited(self, cores: int) -> CostMachine:
+        """The machine if kernels run on so many of its cores.
+
+        The memory, and what all cores share, is as fast for fewer of them.
+        """
+        share = min(1.0, cores * max(1 / self.cores, self.single))
+        if cores >= self.cores:
+            return self
+        levels = tuple(
+            level if level.shared else replace(level, bandwidth=level.bandwidth * share)
+            for level in self.levels
+        )
+        return replace(
+            self,
+            cores=cores,
+            flops={name: rate * share for name, rate in self.flops.items()},
+            rates={name: rate * share for name, rate in self.rates.items()},
+            levels=levels,
         )
 
     @property
@@ -201,11 +224,13 @@ def machine_of(content: Mapping[str, Any], where: str) -> CostMachine:
         separate_exp=table.truth("separate_exp", False),
         overlap=table.number("overlap", 0.95),
         efficiency=table.number("efficiency", 1.0),
+        single=table.number("single", 0.0),
         sources=table.texts("sources"),
     )
     for name, least, most in (
         ("overlap", 0.0, 1.0),
         ("efficiency", 1e-6, 1.0),
+        ("single", 0.0, 1.0),
     ):
         value = getattr(found, name)
         if not least <= value <= most:

@@ -209,7 +209,8 @@ def cost_of_nest(
     inner: Level | None = None
     allocates = machine.kind == "cpu"
     for level in machine.levels:
-        scale = 1.0 if is_vector or level.shared else 1 / machine.cores
+        single = max(machine.single, 1 / machine.cores)
+        scale = 1.0 if is_vector or level.shared else single
         if inner is None:
             amount, moved = register_bytes(nest, vectors), None
         else:
@@ -321,10 +322,14 @@ def compute_seconds(
 def scalar_factor(machine: CostMachine) -> float:
     """How much longer operations take one at a time, on one core.
 
-    Lanes, cores, and the chain of accumulations, which has four or so steps in flight
-    in vector code.
+    Lanes and cores, and half as much again for accumulations that wait for each other.
     """
-    return machine.vector_bytes / 4 * machine.cores * 4
+    cores = 1 / max(machine.single, 1 / machine.cores)
+    return SCALAR * machine.vector_bytes / 4 * cores
+
+
+SCALAR = 1.5
+"""How much longer an operation of plain loops takes than a lane's share of a vector's."""
 
 
 def overlapped(parts: Mapping[str, float], machine: CostMachine) -> float:

@@ -26,7 +26,7 @@ from moa_dialect.passes.machine import host_machine
 BUDGET_S = 0.1
 """How long a measurement takes."""
 
-VERSION = 2
+VERSION = 4
 """Changes with what is measured."""
 
 
@@ -86,6 +86,7 @@ def described(measured: dict[str, float]) -> CostMachine:
         rates=rates,
         levels=tuple(levels),
         idle_watts=0.0,
+        single=measured["single"],
         launch=measured["launch"],
         fresh=measured["fresh"],
         fresh_from=32 << 20,
@@ -99,22 +100,24 @@ def described(measured: dict[str, float]) -> CostMachine:
 def measure(budget_s: float = BUDGET_S) -> dict[str, float]:
     """Measure this machine: rates in operations, elements or bytes a second.
 
-    All but the reading of memory is measured on one thread, which others on the
-    machine disturb least, and multiplied by how much faster all threads multiply.
+    All but the reading of memory is measured on one thread, by processor time, which
+    others on the machine disturb least, and multiplied by how much faster all threads
+    multiply.
     """
     from moa_dialect.lowering import runtime
     from moa_dialect.tools.bench.peaks import measure_peaks
 
     here = host_machine()
-    one = measure_peaks(1, budget_s, 1 << 28)
+    one = {name: _flops(name, budget_s) for name in ("f32", "f64", "bf16")}
     every = measure_peaks(here.cores, budget_s, 1 << 28)
-    many = max(1.0, every["f32"] / one["f32"])
-    found = {name: many * 1e9 * one[name] for name in ("f32", "f64")}
+    many = max(1.0, 1e9 * every["f32"] / one["f32"])
+    found = {name: many * one[name] for name in ("f32", "f64", "bf16")}
     # Without an instruction for it, bf16 is extended, as f16 always is.
-    found["f16"] = found["bf16"] = found["f32"]
-    if here.has_bf16_dot:
-        found["bf16"] = many * 1e9 * one["bf16"]
-    found["DRAM"] = 1e9 * max(one["read"], every["read"])
+    found["f16"] = found["f32"]
+    found["bf16"] = found["bf16"] or found["f32"]
+    alone = _read_rate(1 << 28, budget_s)
+    found["DRAM"] = max(1e9 * every["read"], alone)
+    found["single"] = 1 / many
     shared = _shared_bytes()
     found["L3_bytes"] = float(shared)
     for name, size in (
@@ -181,14 +184,33 @@ def _call(kernel: Callable[..., Any], array: Any) -> Callable[[], Any]:
 
 
 def _seconds(call: Callable[[], Any], budget_s: float) -> float:
-    """The best time of a call."""
+    """The best processor time of a call on this thread."""
     call()
     best, end = float("inf"), time.perf_counter() + budget_s
+    times = 1
     while time.perf_counter() < end:
-        start = time.perf_counter()
-        call()
-        best = min(best, time.perf_counter() - start)
+        start = time.thread_time()
+        for _ in range(times):
+            call()
+        taken = time.thread_time() - start
+        best = min(best, taken / times) if taken > 2e-5 else best
+        if taken < 1e-4:
+            times *= 2
     return best
+
+
+def _flops(dtype: str, budget_s: float) -> float:
+    """Operations a second of a thread, 0 if there is no instruction for the type."""
+    from moa_dialect.lowering import host
+    from moa_dialect.tools.bench.peaks import Multiplier, aligned, compile_kernel
+
+    multiplier = Multiplier.of(dtype, host.features(), 400_000)
+    if multiplier is None:
+        return 0.0
+    kernel = compile_kernel(multiplier.text())
+    part = aligned(256).view(np.float64 if dtype == "f64" else np.float32)
+    part.fill(1e-3)
+    return multiplier.flops / _seconds(lambda: kernel(part), budget_s)
 
 
 def _fresh_rate(budget_s: float, size: int = 1 << 26) -> float:
@@ -205,7 +227,6 @@ def _read_rate(size: int, budget_s: float) -> float:
     from moa_dialect.tools.bench.peaks import (
         UNROLLED,
         aligned,
-        best_rate,
         compile_kernel,
         stream_text,
         vector_bytes,
@@ -214,10 +235,10 @@ def _read_rate(size: int, budget_s: float) -> float:
     lanes = vector_bytes(host.features()) // 4
     unit = lanes * UNROLLED * 4
     size = max(size // unit, 1) * unit
-    times = max(1, (16 << 20) // size)
+    times = max(1, (128 << 20) // size)
     kernel = compile_kernel(stream_text(lanes, is_copy=False, times=times))
-    parts = [aligned(size).view(np.int32)]
-    return best_rate(kernel, parts, float(size * times), budget_s)
+    array = aligned(size).view(np.int32)
+    return size * times / _seconds(lambda: kernel(array), budget_s)
 
 
 def _shared_bytes() -> int:

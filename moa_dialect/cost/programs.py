@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from xdsl.builder import Builder
 from xdsl.context import Context
@@ -41,7 +41,7 @@ from moa_dialect.passes.terms import NotATerm
 def schedule_machine(machine: CostMachine) -> Machine:
     """A machine as schedules are chosen for it."""
     if machine.name == "host":
-        return host_machine()
+        return replace(host_machine(), cores=machine.cores)
     caches = [level.capacity for level in machine.levels if level.capacity]
     return Machine(
         machine.name,
@@ -188,9 +188,9 @@ class Program:
         """What both forms cost on a machine."""
         return Decision(self.cost(machine), self.materialised(machine))
 
-    def parts(self) -> list[Program]:
-        """For each array operation the program that has it alone, in order."""
-        return [part.program for part in _operations(self)]
+    def operations(self) -> list[Part]:
+        """The array operations, each as a program of its own, in order."""
+        return _operations(self)
 
     def materialised(self, machine: CostMachine) -> Cost:
         """What the program costs if every array operation is a kernel of its own.
@@ -236,22 +236,28 @@ def has_vector_code(module: ModuleOp, entry: str) -> bool:
 
 
 @dataclass
-class _Part:
-    """An array operation as a program, and the values it goes by in the whole one."""
+class Part:
+    """An array operation as a program, and the values it goes by in the whole one.
+
+    Attributes:
+        program: the program.
+        operands: what it reads.
+        results: what it gives.
+    """
 
     program: Program
     operands: list[SSAValue]
     results: list[SSAValue]
 
 
-def _operations(program: Program) -> list[_Part]:
+def _operations(program: Program) -> list[Part]:
     """The array operations of a program, each as a program of its own."""
     module = program.at("moa")
     function = entry_function(module, program.entry)
     returned = {v for op in function.body.block.ops if isinstance(op, ReturnOp)
                 for v in op.operands}
     names = dict(zip(function.body.block.args, program.known_names(), strict=False))
-    found: list[_Part] = []
+    found: list[Part] = []
     for op in function.body.block.ops:
         if isinstance(op, ReturnOp) or not op.results or _is_free(op):
             continue
@@ -291,7 +297,7 @@ def _alone(
     op: Operation,
     names: Mapping[SSAValue, Sequence[str | None]],
     returned: set[SSAValue],
-) -> _Part:
+) -> Part:
     """A program of one operation; what it needs and is free is computed again."""
     free = _needed(op)
     made = {result for inner in free for result in inner.results}
@@ -326,11 +332,11 @@ def _alone(
     alone = ModuleOp([*others, function])
     given = [names.get(value, ()) for value in operands]
     part = Program(alone, name, program.options, given, program.sizes)
-    return _Part(part, operands, list(op.results))
+    return Part(part, operands, list(op.results))
 
 
 def _join(
-    whole: Nest, nest: Nest, part: _Part, known: dict[SSAValue, Array]
+    whole: Nest, nest: Nest, part: Part, known: dict[SSAValue, Array]
 ) -> None:
     """Add a kernel to others: what it reads is what they wrote."""
     arguments = [a for a in nest.arrays if a.role == "argument"]
@@ -356,4 +362,4 @@ def _join(
     whole.opaque |= nest.opaque
 
 
-__all__ = ["Program", "entry_function", "names_of", "schedule_machine"]
+__all__ = ["Part", "Program", "entry_function", "names_of", "schedule_machine"]

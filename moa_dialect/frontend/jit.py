@@ -33,7 +33,7 @@ from moa_dialect.lowering.chips import CHIP
 from moa_dialect.options import AUTO, DEFAULTS, Options
 
 if TYPE_CHECKING:
-    from moa_dialect.cost import Cost, CostMachine, Decision
+    from moa_dialect.cost import Cost, CostMachine, Decision, Program
     from moa_dialect.frontend.parts import Parts
 
 STAGES = ("moa", "dnf", "fused", "onf", "target", "llvm", "asm")
@@ -298,6 +298,12 @@ class Compiled:
 
         return scratch_bytes(self.module("onf"))
 
+    def program(self, names: Sequence[Sequence[str | None]] | None = None) -> Program:
+        """The program as the cost model reads it, with names for extents if given."""
+        from moa_dialect.cost import Program
+
+        return Program(self._program, self._entry, self._options, names)
+
     def cost(self, machine: str | Path | CostMachine | None = None) -> Cost:
         """What the program costs on a machine, predicted from its normal form.
 
@@ -311,11 +317,9 @@ class Compiled:
         Raises:
             MoaError: for an unknown machine, or a file that is no description of one.
         """
-        from moa_dialect.cost import Program
         from moa_dialect.cost import machine as find
 
-        found = find(machine)
-        return Program(self._program, self._entry, self._options).cost(found)
+        return self.program().cost(find(machine))
 
     def decision(self, machine: str | Path | CostMachine | None = None) -> Decision:
         """What the program costs fused, and with a kernel for each array operation.
@@ -328,11 +332,9 @@ class Compiled:
         Raises:
             MoaError: as for `cost`.
         """
-        from moa_dialect.cost import Program
         from moa_dialect.cost import machine as find
 
-        found = find(machine)
-        return Program(self._program, self._entry, self._options).decision(found)
+        return self.program().decision(find(machine))
 
     def __call__(self, *arrays: Any) -> Any:
         """Run the kernel; torch tensors in, torch tensors out.
