@@ -107,6 +107,12 @@ def _fold_addresses() -> type[ModulePass]:
     return FoldAddressesPass
 
 
+def _analyze_cost() -> type[ModulePass]:
+    from moa_dialect.passes.analyze_cost import AnalyzeCostPass
+
+    return AnalyzeCostPass
+
+
 def _check_storage() -> type[ModulePass]:
     from moa_dialect.passes.check_storage import CheckStoragePass
 
@@ -215,6 +221,7 @@ MOA_UNIVERSE = Universe(
         "moa-split-loops": _split_loops,
         "moa-fold-addresses": _fold_addresses,
         "moa-check-storage": _check_storage,
+        "moa-analyze-cost": _analyze_cost,
         "moa-lift": _lift,
         "moa-to-vector": _to_vector,
         "moa-to-gpu": _to_gpu,

@@ -8,6 +8,7 @@ from contextlib import redirect_stdout
 from functools import cached_property, update_wrapper
 from inspect import Parameter, Signature
 from io import StringIO
+from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -32,6 +33,7 @@ from moa_dialect.lowering.chips import CHIP
 from moa_dialect.options import AUTO, DEFAULTS, Options
 
 if TYPE_CHECKING:
+    from moa_dialect.cost import Cost, CostMachine, Decision, Program
     from moa_dialect.frontend.parts import Parts
 
 STAGES = ("moa", "dnf", "fused", "onf", "target", "llvm", "asm")
@@ -300,6 +302,44 @@ class Compiled:
         from moa_dialect.passes.check_storage import scratch_bytes
 
         return scratch_bytes(self.module("onf"))
+
+    def program(self, names: Sequence[Sequence[str | None]] | None = None) -> Program:
+        """The program as the cost model reads it, with names for extents if given."""
+        from moa_dialect.cost import Program
+
+        return Program(self._program, self._entry, self._options, names)
+
+    def cost(self, machine: str | Path | CostMachine | None = None) -> Cost:
+        """What the program costs on a machine, predicted from its normal form.
+
+        Operations, bytes and storage are formulas in the extents that the program names,
+        with a number for each; time and energy are numbers. See docs/cost-model.md.
+
+        Args:
+            machine: a name such as `h200`, a TOML file that describes one, or None for
+                the machine this runs on, which is measured the first time.
+
+        Raises:
+            MoaError: for an unknown machine, or a file that is no description of one.
+        """
+        from moa_dialect.cost import machine as find
+
+        return self.program().cost(find(machine))
+
+    def decision(self, machine: str | Path | CostMachine | None = None) -> Decision:
+        """What the program costs fused, and with a kernel for each array operation.
+
+        `.fuse` says which takes less time, `.explain()` shows both sides.
+
+        Args:
+            machine: as for `cost`.
+
+        Raises:
+            MoaError: as for `cost`.
+        """
+        from moa_dialect.cost import machine as find
+
+        return self.program().decision(find(machine))
 
     def __call__(self, *arrays: Any) -> Any:
         """Run the kernel; torch tensors in, torch tensors out.

@@ -157,7 +157,9 @@ func.func @main(%m: {array}) attributes {{llvm.emit_c_interface}} {{
 """
 
 
-def stream_text(lanes: int, is_copy: bool, nontemporal: bool = False) -> str:
+def stream_text(
+    lanes: int, is_copy: bool, nontemporal: bool = False, times: int = 1
+) -> str:
     """A module that reads its array once, or copies its second half to the first.
 
     Args:
@@ -165,6 +167,7 @@ def stream_text(lanes: int, is_copy: bool, nontemporal: bool = False) -> str:
             the extent has to be a multiple of that (twice that to copy).
         is_copy: copy instead of reading only.
         nontemporal: store past the caches.
+        times: how often the array is read in a call.
     """
     vector, step = f"vector<{lanes}xi32>", lanes * UNROLLED
     chains = range(0 if is_copy else 8)
@@ -202,7 +205,9 @@ func.func @main(%m: memref<?xi32>) attributes {{llvm.emit_c_interface}} {{
 }}
 """
     types = ", ".join([vector] * len(chains))
-    initial = ", ".join(f"%a{k} = %zero" for k in chains)
+    outer = ", ".join(f"%b{k} = %zero" for k in chains)
+    initial = ", ".join(f"%a{k} = %b{k}" for k in chains)
+    results = ", ".join(f"%once#{k}" for k in chains)
     new = ", ".join(latest[k] for k in chains)
     sums = "\n".join(
         f"    %s{k + 1} = arith.xori %s{k}, %r#{k} : {vector}" for k in chains
@@ -213,10 +218,16 @@ func.func @main(%m: memref<?xi32>) attributes {{llvm.emit_c_interface}} {{
     %step = arith.constant {step} : index
     %zero = arith.constant dense<0> : {vector}
     %n = memref.dim %m, %c0 : memref<?xi32>
-    %r:{len(chains)} = scf.for %i = %c0 to {end} step %step
-        iter_args({initial}) -> ({types}) {{
+    %c1 = arith.constant 1 : index
+    %times = arith.constant {times} : index
+    %r:{len(chains)} = scf.for %t = %c0 to %times step %c1
+        iter_args({outer}) -> ({types}) {{
+      %once:{len(chains)} = scf.for %i = %c0 to {end} step %step
+          iter_args({initial}) -> ({types}) {{
 {body}
-      scf.yield {new} : {types}
+        scf.yield {new} : {types}
+      }}
+      scf.yield {results} : {types}
     }}
     %s0 = arith.xori %zero, %zero : {vector}
 {sums}

@@ -1,0 +1,608 @@
+"""Reads kernels with a schedule as loop nests: tasks, chunks, and what a chunk reads.
+
+The axes of a kernel are loops over tasks, in the order in which these are taken. A task
+runs its passes in chunks. What a chunk reads once, however often it uses it, is one
+access for each element: the schedule chose it so that it stays in the first cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import sympy as sp
+from xdsl.dialects import arith
+from xdsl.dialects.builtin import IntegerAttr, StringAttr
+from xdsl.dialects.func import FuncOp
+from xdsl.ir import Attribute, BlockArgument, Operation, SSAValue
+
+from moa_dialect.cost.nests import (
+    Access,
+    Array,
+    Expr,
+    Loop,
+    Nest,
+    Node,
+    Work,
+    average,
+    number_of,
+)
+from moa_dialect.cost.reader import (
+    Extents,
+    Names,
+    bytes_of,
+    element_name,
+    kind_of,
+)
+from moa_dialect.ops.normal_form import AtOp, ComprehensionOp, ExtentOp, FixedExtentOp
+from moa_dialect.passes.grid import Grid
+from moa_dialect.passes.kernels import Kernel, Pass, read_kernel, split_folds
+from moa_dialect.passes.lift import Schedule, schedule_of
+from moa_dialect.passes.terms import (
+    Choice,
+    Computed,
+    Folded,
+    Held,
+    NotATerm,
+    Term,
+    walk,
+)
+from moa_dialect.types import element_of, shape_of
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """What of a schedule the cost model needs, for a CPU or a GPU.
+
+    Attributes:
+        lane: the name of the axis of which a task has several indices side by side;
+            empty if folded axes are there.
+        width: how many.
+        chunk: how many indices of a folded axis are taken at a time; rows of `width`,
+            if these are in the lanes.
+        blocked: the name of another axis of which a task has several indices; or empty.
+        block: how many.
+        lanes: elements of a vector; 1 if there are none.
+        vectors: vectors side by side.
+        registers: indices of another axis that share what does not depend on it.
+        pairs: whether products of bf16 are summed in pairs.
+    """
+
+    lane: str
+    width: int
+    chunk: int
+    blocked: str = ""
+    block: int = 1
+    lanes: int = 1
+    vectors: int = 1
+    registers: int = 1
+    pairs: bool = False
+
+    @staticmethod
+    def of(schedule: Schedule | Grid) -> Tiling:
+        """The tiling of a schedule."""
+        if isinstance(schedule, Schedule):
+            return Tiling(
+                schedule.lane,
+                schedule.width,
+                schedule.chunk,
+                schedule.blocked,
+                schedule.block,
+                schedule.lanes,
+                schedule.vectors,
+                schedule.registers,
+                schedule.pairs,
+            )
+        if not schedule.rows:
+            threads = 32 * schedule.warps
+            return Tiling("", threads, max(1, schedule.chunk // threads))
+        if not schedule.chunk:
+            return Tiling(schedule.rows, 32 * schedule.warps, 1 << 30)
+        # How many products a number that is loaded serves: with instructions for
+        # products of matrices as many as they have rows, else a thread's own.
+        registers, vectors = {
+            "wgmma": (64, 64),
+            "mma": (8 * schedule.blocks, 64),
+        }.get(schedule.tier, (8, schedule.blocks))
+        return Tiling(
+            schedule.rows,
+            schedule.warps * schedule.blocks * 8,
+            schedule.chunk,
+            schedule.columns,
+            schedule.width,
+            vectors=vectors,
+            registers=registers,
+            pairs=bool(schedule.tier),
+        )
+
+
+def read_lifted(
+    function: FuncOp,
+    names: Names | None = None,
+    sizes: Mapping[str, int] | None = None,
+    grids: Mapping[Operation, Grid] | None = None,
+) -> Nest | None:
+    """Read a function at the stage fused whose comprehensions all have schedules.
+
+    Args:
+        function: the function, after moa-lift.
+        names: names for the extents of its arguments, which are numbers otherwise.
+        sizes: numbers for names of extents that types do not give.
+        grids: for comprehensions that have a schedule for a GPU, that schedule.
+
+    Returns:
+        The loop nests, or None if a comprehension is left to plain loops.
+    """
+    block = function.body.block
+    found = [op for op in block.ops if isinstance(op, ComprehensionOp)]
+    hints = [a.name_hint or f"x{k}" for k, a in enumerate(block.args)]
+    extents = Extents([a.type for a in block.args], hints, names, sizes)
+    arrays: dict[SSAValue, Array] = {}
+    for number, arg in enumerate(block.args):
+        if extents.of[number] or shape_of_or_none(arg.type) == ():
+            element = bytes_of(element_of(arg.type))
+            array = Array(hints[number], extents.of[number], element, "argument")
+            arrays[arg] = array
+    nest = Nest([], list(arrays.values()), extents.values, launches=len(found))
+    if not found:
+        return None
+    for op in found:
+        try:
+            kernel = read_kernel(op, function)
+        except NotATerm:
+            return None
+        schedule = (grids or {}).get(op)
+        if schedule is None:
+            schedule = schedule_of(op, kernel)
+        if schedule is None:
+            return None
+        reader = _Lifted(kernel, Tiling.of(schedule), extents, arrays, nest)
+        nest.body += reader.read()
+    returned = set(block.last_op.operands) if block.last_op is not None else set()
+    for value, array in arrays.items():
+        if value in returned and not isinstance(value, BlockArgument):
+            array.role = "result"
+    return nest
+
+
+def shape_of_or_none(type_: Attribute) -> tuple[int, ...] | None:
+    """The shape of an array type, None for any other."""
+    try:
+        return shape_of(type_)
+    except (TypeError, AttributeError):
+        return None
+
+
+@dataclass
+class _Lifted:
+    kernel: Kernel
+    tiling: Tiling
+    extents: Extents
+    arrays: dict[SSAValue, Array]
+    nest: Nest
+    names: dict[str, Expr] = field(default_factory=dict[str, Expr])
+    inner: dict[Expr, Loop] = field(default_factory=dict[Expr, Loop])
+    tasks: list[Loop] = field(default_factory=list[Loop])
+    group: Expr = None
+    group_trips: Expr = None
+    inside: bool = False
+
+    @property
+    def values(self) -> dict[Expr, int]:
+        return self.nest.values
+
+    def number(self, expression: Expr) -> float:
+        return number_of(expression, self.values)
+
+    def symbol(self, name: str) -> Expr:
+        return sp.Dummy(name, integer=True, nonnegative=True)
+
+    def extent(self, axis: str) -> Expr:
+        return self.size(self.kernel.extents[axis])
+
+    def size(self, value: SSAValue) -> Expr:
+        """An extent as an expression."""
+        owner = value.owner
+        if isinstance(owner, FixedExtentOp):
+            return sp.Integer(owner.static_value)
+        if isinstance(owner, ExtentOp):
+            array = self.arrays.get(owner.array)
+            if array is not None:
+                return array.shape[owner.axis_number]
+            static = owner.static_value
+            return sp.Integer(static if static is not None else 1)
+        if isinstance(owner, Operation) and owner.operands:
+            parts = [self.size(operand) for operand in owner.operands]
+            match owner.name:
+                case "arith.muli":
+                    return sp.Mul(*parts)
+                case "arith.addi":
+                    return sp.Add(*parts)
+                case "arith.subi":
+                    return parts[0] - parts[1]
+                case "arith.divui" | "arith.divsi" | "arith.floordivsi":
+                    return sp.floor(parts[0] / parts[1])
+                case "arith.minsi":
+                    return sp.Min(*parts)
+                case _:
+                    pass
+        if isinstance(owner, arith.ConstantOp) and isinstance(owner.value, IntegerAttr):
+            return sp.Integer(owner.value.value.data)
+        data = sp.Dummy("data", integer=True, nonnegative=True)
+        self.nest.opaque.add(data)
+        return data
+
+    def mean(self, expression: Expr) -> Expr:
+        """An expression without the indices of loops."""
+        loops = [*self.tasks, *self.inner.values()]
+        return average(sp.sympify(expression), loops, self.values)
+
+    # Terms of indices.
+
+    def index(self, term: Term) -> Expr:
+        """A term of type index as an expression of loops' indices."""
+        kind = term.kind
+        if isinstance(kind, bool | int | float):
+            return sp.Integer(int(kind))
+        if isinstance(kind, str):
+            return self.names.get(kind, sp.Integer(0))
+        if isinstance(kind, SSAValue):
+            return self.size(kind)
+        if isinstance(kind, Computed):
+            args = [self.index(arg) for arg in term.args]
+            match kind.name:
+                case "arith.addi":
+                    return args[0] + args[1]
+                case "arith.subi":
+                    return args[0] - args[1]
+                case "arith.muli":
+                    return args[0] * args[1]
+                case "arith.minsi":
+                    return sp.Min(*args)
+                case "arith.maxsi":
+                    return sp.Max(*args)
+                case "arith.divui" | "arith.divsi" | "arith.floordivsi":
+                    return sp.floor(args[0] / args[1])
+                case "arith.index_cast":
+                    return args[0]
+                case _:
+                    pass
+        data = sp.Dummy("data", integer=True, nonnegative=True)
+        self.nest.opaque.add(data)
+        return data
+
+    # The kernel.
+
+    def read(self) -> list[Node]:
+        kernel, tiling = self.kernel, self.tiling
+        blocked = kernel.named(tiling.blocked)
+        if blocked or not tiling.lane:
+            split_folds(kernel, (blocked,) if blocked else ())
+        lane = kernel.named(tiling.lane)
+        order = [axis for axis in kernel.axes if axis != lane]
+        order += [lane] if lane else []
+        for axis in order:
+            extent = self.extent(axis)
+            index = self.symbol(kernel.hints[axis])
+            width = {lane: tiling.width, blocked: tiling.block}.get(axis, 1)
+            if axis not in (lane, blocked) or width == 1:
+                self.tasks.append(Loop(index, extent, span=extent, parallel=True))
+                self.names[axis] = index
+                continue
+            number = self.number(extent)
+            size: Expr = sp.Integer(width)
+            count = sp.ceiling(extent / size)
+            if number <= width:
+                count, size = sp.Integer(1), extent
+            self.tasks.append(
+                Loop(index, count, span=extent, steps=size, parallel=True)
+            )
+            within = self.symbol(kernel.hints[axis])
+            each = sp.cancel(extent / count)
+            self.names[axis] = size * index + within
+            if axis == blocked and tiling.registers > 1:
+                # Some indices at a time share what does not depend on them.
+                self.group = self.symbol("g")
+                registers = sp.Integer(tiling.registers)
+                self.group_trips = sp.cancel(each / registers)
+                self.names[axis] = size * index + registers * self.group + within
+                each = registers
+            self.inner[within] = Loop(within, each, span=size)
+        for axis in kernel.extents:
+            if axis not in self.names:
+                row = self.symbol(kernel.hints[axis])
+                extent = self.extent(axis)
+                self.inner[row] = Loop(row, extent, span=extent)
+                self.names[axis] = row
+        body: list[Node] = []
+        for pass_ in kernel.passes:
+            body += self._pass(pass_)
+        body += self._outputs()
+        for loop in reversed(self.tasks):
+            loop.body = body
+            body = [loop]
+        return body
+
+    def _pass(self, pass_: Pass) -> list[Node]:
+        tiling = self.tiling
+        length = self.index(pass_.upper) - self.index(pass_.lower)
+        mean = self.mean(length)
+        if self.number(mean) < 0:
+            mean = sp.Integer(0)
+        size: Expr = sp.Integer(tiling.chunk * (1 if tiling.lane else tiling.width))
+        is_fixed = not sp.sympify(length).free_symbols - set(self.values)
+        count = sp.ceiling(mean / size) if is_fixed else sp.expand(mean / size)
+        if self.number(mean) <= self.number(size):
+            count, size = sp.Integer(1), mean
+        index, within = self.symbol("c"), self.symbol(pass_.hint)
+        each = sp.cancel(mean / count) if self.number(count) else sp.Integer(0)
+        chunks = Loop(index, count, span=mean, steps=size)
+        start = self.index(pass_.lower)
+        self.names[pass_.index] = start + size * index + within
+        self.inner[within] = Loop(within, each, span=size)
+        terms = [a.part for a in pass_.accumulators]
+        body = self._terms(terms)
+        tile = self._tile(terms, within)
+        if tile is not None:
+            body.append(self._around(Access(tile, (within,), True)))
+            body.append(self._around(Access(tile, (within,))))
+        states = self._states(pass_)
+        for a in pass_.accumulators:
+            kind = {"add": "add", "mul": "mul"}.get(a.function, "other")
+            rows = [self.names[axis] for axis in a.axes]
+            free = [within, *rows, *self._lanes(a.part.free)]
+            dtype = element_name(a.type) or "i64"
+            if tiling.pairs:
+                dtype = _narrow(a.part) or dtype
+            count = self._times(free)
+            body.append(Work(kind, dtype, count))
+            if a.axes and _is_product(a.part):
+                body.append(self._contracts(a.part, count))
+            if a.name in states:
+                array, indices = states[a.name]
+                body.append(self._around(Access(array, indices)))
+                body.append(self._around(Access(array, indices, True)))
+        self.inner.pop(within)
+        moves = [a.move for a in pass_.accumulators if a.move is not None]
+        moves += [pivot.value for pivot in pass_.pivots]
+        body += self._terms(moves, all_lanes=True)
+        chunks.body = self._grouped(body)
+        return [chunks]
+
+    def _grouped(self, body: list[Node]) -> list[Node]:
+        """The loop over groups of indices of a blocked axis, if there is one."""
+        if self.group is None:
+            return body
+        return [Loop(self.group, self.group_trips, body, span=self.group_trips)]
+
+    def _lanes(self, free: frozenset[str]) -> list[Expr]:
+        """The indices within a task of the kernel's axes that a term depends on."""
+        found: list[Expr] = []
+        for axis in self.kernel.axes:
+            if axis in free:
+                symbols = self.names[axis].free_symbols
+                found += [s for s in self.inner if s in symbols]
+        return found
+
+    def _states(self, pass_: Pass) -> dict[str, tuple[Array, tuple[Expr, ...]]]:
+        """Memory for accumulators with row axes, and the index of an element."""
+        found: dict[str, tuple[Array, tuple[Expr, ...]]] = {}
+        for a in pass_.accumulators:
+            if not a.axes:
+                continue
+            lanes = self._lanes(frozenset(self.kernel.axes))
+            rows = [axis for axis in a.axes if axis not in self.kernel.axes]
+            indices = (*(self.names[axis] for axis in rows), *lanes)
+            if self.group is not None and self.group not in lanes:
+                indices = (self.group, *indices)
+            shape = tuple(self._states_trips(i) for i in indices)
+            array = Array(f"state {a.name}", shape, bytes_of(a.type), "scratch")
+            self.nest.arrays.append(array)
+            found[a.name] = array, indices
+        return found
+
+    def _states_trips(self, index: Expr) -> Expr:
+        if index == self.group and self.group_trips is not None:
+            return self.group_trips
+        return self._trips(index)
+
+    def _tile(self, terms: Sequence[Term], within: Expr) -> Array | None:
+        """Memory for a costly value of each index of a chunk, if it has one."""
+        has_folds = any(t.is_fold for term in terms for t in walk(term))
+        if not has_folds:
+            return None
+        trips = [self._trips(s) for s in self._lanes(frozenset(self.kernel.axes))]
+        size = sp.Mul(self.inner[within].trips, *trips)
+        element = max(bytes_of(term.type) for term in terms)
+        array = Array("tile", (size,), element, "scratch")
+        self.nest.arrays.append(array)
+        return array
+
+    def _trips(self, index: Expr) -> Expr:
+        """How many values the part of an index within a task has."""
+        return sp.Mul(
+            *(self.inner[s].trips for s in index.free_symbols if s in self.inner)
+        )
+
+    def _times(self, free: Sequence[Expr]) -> Expr:
+        """How often something is computed in a task that depends on these indices."""
+        symbols = {s for expression in free for s in expression.free_symbols}
+        found = [s for s in symbols if s in self.inner]
+        return sp.Mul(*(self.mean(self.inner[s].trips) for s in found))
+
+    def _around(self, access: Access) -> Node:
+        """Put loops within a task around an access: in the order of the array's axes."""
+        order: list[Expr] = []
+        for index in access.indices:
+            for symbol in sorted(index.free_symbols, key=str):
+                if symbol in self.inner and symbol not in order:
+                    order.append(symbol)
+        node: Node = access
+        for symbol in reversed(order):
+            loop = self.inner[symbol]
+            node = Loop(symbol, self.mean(loop.trips), [node], loop.span)
+        return node
+
+    def _terms(self, terms: Sequence[Term], all_lanes: bool = False) -> list[Node]:
+        """What terms read and compute, each once for the indices it depends on."""
+        found: list[Node] = []
+        seen: set[Term] = set()
+
+        def visit(term: Term) -> None:
+            if term in seen or not term.args and not term.computes(AtOp.name):
+                return
+            seen.add(term)
+            kind = term.kind
+            if isinstance(kind, Folded):
+                lower, upper = self.index(term.args[0]), self.index(term.args[1])
+                symbol = self.symbol("p")
+                length = self.mean(upper - lower)
+                before = self.names.get(kind.index)
+                self.names[kind.index] = lower + symbol
+                self.inner[symbol] = Loop(symbol, length, span=length)
+                outer, self.inside = self.inside, _is_product(term.args[2])
+                visit(term.args[2])
+                if self.inside:
+                    count = times(term.args[2], symbol)
+                    found.append(self._contracts(term, count))
+                self.inside = outer
+                name = term.function
+                which = name.data if isinstance(name, StringAttr) else ""
+                work = {"add": "add", "mul": "mul"}.get(which, "other")
+                dtype = narrow(term.args[2]) or element_name(term.type) or "i64"
+                found.append(Work(work, dtype, times(term.args[2], symbol)))
+                del self.inner[symbol]
+                if before is not None:
+                    self.names[kind.index] = before
+                return
+            if isinstance(kind, Computed) and kind.name == AtOp.name:
+                access = self._load(term)
+                if access is not None:
+                    found.append(self._around(access))
+                    found.extend(self._loads(access, times(term)))
+                return
+            for arg in term.args:
+                visit(arg)
+            if isinstance(kind, Held):
+                return
+            if isinstance(kind, Choice):
+                return
+            if isinstance(kind, Computed):
+                work = kind_of(kind.name)
+                of = term.args[0] if "cmp" in kind.name else term
+                dtype = narrow(term) or element_name(of.type)
+                if work is not None and dtype is not None and _counts(kind.name):
+                    found.append(Work(work, dtype, times(term)))
+
+        def narrow(term: Term) -> str | None:
+            return _narrow(term) if self.tiling.pairs else None
+
+        def times(term: Term, *besides: Expr) -> Expr:
+            free = [self.names[n] for n in term.free if n in self.names]
+            lanes = self._lanes(frozenset(self.kernel.axes)) if all_lanes else []
+            return self._times([*free, *lanes, *besides])
+
+        for term in terms:
+            visit(term)
+        return found
+
+    def _contracts(self, term: Term, count: Expr) -> Work:
+        """What a sum of products loads: a vector for each copy, the copies for each
+        vector.
+        """
+        tiling = self.tiling
+        each = sp.Rational(1, tiling.registers) + sp.Rational(1, tiling.vectors)
+        return Work("load", "bytes", bytes_of(term.type) * count * min(each, 2))
+
+    def _loads(self, access: Access, count: Expr) -> list[Work]:
+        """What is loaded outside of sums of products, and turned if need be."""
+        if self.inside:
+            return []
+        found = [Work("load", "bytes", access.array.element_bytes * count)]
+        lane = self.kernel.named(self.tiling.lane)
+        if lane and access.indices:
+            lanes = set(self._lanes(frozenset((lane,))))
+            *others, _ = (sp.sympify(i).free_symbols for i in access.indices)
+            if any(lanes & free for free in others):
+                found.append(Work("other", "f32", SHUFFLES * count))
+        return found
+
+    def _load(self, term: Term) -> Access | None:
+        array = term.args[0].kind
+        known = self.arrays.get(array) if isinstance(array, SSAValue) else None
+        if known is None:
+            return None
+        return Access(known, tuple(self.index(arg) for arg in term.args[1:]))
+
+    def _outputs(self) -> list[Node]:
+        kernel = self.kernel
+        found = self._terms([output.value for output in kernel.outputs])
+        for output in kernel.outputs:
+            value = kernel.op.arrays[output.number]
+            axes = len(kernel.op.extents) + len(output.axes)
+            whole = self._origins()
+            whole += [(self.extent(axis), self.names[axis]) for axis in output.axes]
+            positions = kernel.op.positions(axes)
+            shape: list[Expr] = [sp.Integer(1)] * axes
+            indices: list[Expr] = [sp.Integer(0)] * axes
+            for (extent, index), position in zip(whole, positions, strict=True):
+                shape[position], indices[position] = extent, index
+            if value not in self.arrays:
+                element = bytes_of(element_of(value.type))
+                hint = value.name_hint or "result"
+                self.arrays[value] = Array(hint, tuple(shape), element, "scratch")
+                self.nest.arrays.append(self.arrays[value])
+            access = Access(self.arrays[value], tuple(indices), True)
+            found.append(self._around(access))
+            count = self._times(indices)
+            found.append(Work("load", "bytes", access.array.element_bytes * count))
+        return self._grouped(found)
+
+    def _origins(self) -> list[tuple[Expr, Expr]]:
+        """The extent and the index of each axis that the comprehension had."""
+        kernel = self.kernel
+        found: list[tuple[Expr, Expr]] = []
+        for number, extent in enumerate(kernel.op.extents):
+            index: Expr = sp.Integer(0)
+            for axis in kernel.axes:
+                origin, steps = kernel.origins.get(axis, (axis, 1))
+                if origin == f"#{number}":
+                    index += steps * self.names[axis]
+            found.append((self.size(extent), index))
+        return found
+
+
+SHUFFLES = 4
+"""Operations that a vector takes whose lanes do not lie next to each other."""
+
+
+def _is_product(body: Term) -> bool:
+    """Whether a fold sums products of two values that both depend on its index."""
+    if not body.computes("arith.mulf"):
+        return False
+    return len(body.args) == 2 and all(arg.free for arg in body.args)
+
+
+def _narrow(term: Term) -> str | None:
+    """The type of the factors of a product, if both are extended from 16 bits."""
+    if not term.computes("arith.mulf"):
+        return None
+    types = {
+        f"{factor.args[0].type}" if factor.computes("arith.extf") else ""
+        for factor in term.args
+    }
+    return types.pop() if len(types) == 1 and types <= {"bf16", "f16"} else None
+
+
+def _counts(name: str) -> bool:
+    """Whether an operation is work, not only a choice of a number."""
+    return name not in (
+        "arith.constant",
+        "arith.index_cast",
+        "arith.sitofp",
+        "arith.andi",
+        "arith.ori",
+        "arith.xori",
+    )
+
+

@@ -1,0 +1,354 @@
+"""What a loop nest costs on a machine: operations, bytes, time, energy.
+
+Operations and compulsory bytes are facts about the algebra. Bytes for each level are
+those of a model of caches (`moa_dialect.cost.traffic`). Time is a model of the machine:
+each resource takes its amount divided by its rate, and the longest one hides most of
+the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sympy as sp
+
+from moa_dialect.cost.bounds import Bound, compulsory, storage
+from moa_dialect.cost.machines import CostMachine, Level
+from moa_dialect.cost.nests import (
+    Expr,
+    Nest,
+    Node,
+    accesses_count,
+    counts_of,
+    number_of,
+)
+from moa_dialect.cost.traffic import Traffic, traffic
+
+_NARROW = ("bf16", "f16")
+
+
+@dataclass(frozen=True)
+class LevelCost:
+    """What a level of the memory hierarchy gives and takes.
+
+    Attributes:
+        level: the level.
+        traffic: the bytes between it and the level before; None for the first one,
+            which registers are loaded from.
+        bytes: their number.
+        bound: a lower bound for these bytes.
+        seconds: what they take.
+        energy: joules they take.
+        inner: bytes that the level before holds; 0 for registers.
+    """
+
+    level: Level
+    traffic: Traffic | None
+    bytes: float
+    bound: float
+    seconds: float
+    energy: float
+    inner: int
+
+    @property
+    def ratio(self) -> float:
+        """How many times the bound the bytes are."""
+        return self.bytes / self.bound if self.bound else 1.0
+
+    @property
+    def regime(self) -> str:
+        """`fits`, `capacity-bound`, or `registers` for the first level."""
+        return "registers" if self.traffic is None else self.traffic.regime
+
+
+@dataclass
+class Cost:
+    """What a program costs on a machine.
+
+    Attributes:
+        name: the program.
+        form: what was analysed: `lifted`, `onf`, or `materialised`.
+        schedules: the schedules, if it was lifted.
+        machine: the machine.
+        nest: the loop nests.
+        operations: for each kind and element type how many scalar operations.
+        compulsory: the bytes that are used once at least.
+        storage: bytes of scratch memory.
+        levels: for each level the bytes, the first-level cache first.
+        bound: the lower bound that levels are compared with.
+        parts: for each resource the seconds it takes.
+        seconds: the time.
+        energy: joules.
+    """
+
+    name: str
+    form: str
+    schedules: list[str]
+    machine: CostMachine
+    nest: Nest
+    operations: dict[tuple[str, str], Expr]
+    compulsory: Expr
+    storage: Expr
+    levels: list[LevelCost]
+    bound: Bound
+    parts: dict[str, float]
+    seconds: float
+    energy: float
+
+    def number(self, expression: Expr) -> float:
+        """The number that a formula is, for the extents at hand."""
+        return number_of(expression, self.nest.values)
+
+    @property
+    def flops(self) -> float:
+        """Additions and multiplications of floats."""
+        return sum(
+            self.number(count)
+            for (kind, dtype), count in self.operations.items()
+            if kind in ("add", "mul") and not dtype.startswith("i")
+        )
+
+    def of_kind(self, kind: str) -> Expr:
+        """How many operations there are of a kind, of all element types."""
+        found = [count for (k, _), count in self.operations.items() if k == kind]
+        return sp.expand(sp.Add(*found))
+
+    def level(self, name: str) -> LevelCost:
+        """What a level of this name gives and takes."""
+        self.machine.level(name)
+        return next(found for found in self.levels if found.level.name == name)
+
+    @property
+    def bottleneck(self) -> str:
+        """The resource that takes longest."""
+        return max(self.parts, key=lambda name: self.parts[name])
+
+    @property
+    def memory_bytes(self) -> float:
+        """Bytes from and to the memory."""
+        return self.levels[-1].bytes
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary for `json.dumps`: numbers, and formulas as text."""
+        sizes = {f"{symbol}": value for symbol, value in self.nest.values.items()}
+        return {
+            "program": self.name,
+            "form": self.form,
+            "schedules": self.schedules,
+            "machine": self.machine.name,
+            "sizes": sizes,
+            "operations": [
+                {"kind": k, "dtype": d, "formula": f"{e}", "count": self.number(e)}
+                for (k, d), e in sorted(self.operations.items())
+            ],
+            "compulsory": _entry(self.compulsory, self),
+            "storage": _entry(self.storage, self),
+            "bound": {
+                "kind": self.bound.kind,
+                "formula": f"{self.bound.bytes}",
+                "source": self.bound.source,
+                "up_to_constant": self.bound.is_order,
+            },
+            "levels": [_level_entry(level) for level in self.levels],
+            "seconds": self.seconds,
+            "parts": self.parts,
+            "bottleneck": self.bottleneck,
+            "energy": self.energy,
+        }
+
+
+def _entry(expression: Expr, cost: Cost) -> dict[str, Any]:
+    return {"formula": f"{expression}", "bytes": cost.number(expression)}
+
+
+def _level_entry(level: LevelCost) -> dict[str, Any]:
+    moved = level.traffic
+    return {
+        "name": level.level.name,
+        "bytes": level.bytes,
+        "formula": None if moved is None else f"{moved.total}",
+        "conditions": [] if moved is None else list(map(str, moved.conditions)),
+        "regime": level.regime,
+        "bound": level.bound,
+        "ratio": level.ratio,
+        "seconds": level.seconds,
+        "energy": level.energy,
+    }
+
+
+def cost_of_nest(
+    nest: Nest,
+    machine: CostMachine,
+    bound: Bound,
+    name: str = "",
+    form: str = "onf",
+    schedules: list[str] | None = None,
+    least: Expr = None,
+) -> Cost:
+    """What a nest costs on a machine.
+
+    Args:
+        nest: the nest.
+        machine: the machine.
+        bound: the lower bound to compare with.
+        name: what to call it.
+        form: what the nest is of.
+        schedules: the schedules, if there are.
+        least: the compulsory bytes, if they are not those of the nest.
+    """
+    every = counts_of(nest.body)
+    counts = {key: count for key, count in every.items() if key[0] != "load"}
+    needed = compulsory(nest) if least is None else least
+    least_number = number_of(needed, nest.values)
+    vectors = [node for node in nest.body if node not in nest.scalar]
+    is_vector = bool(vectors)
+    cores = machine.cores if is_vector else 1
+    levels: list[LevelCost] = []
+    inner: Level | None = None
+    allocates = machine.kind == "cpu"
+    for level in machine.levels:
+        single = max(machine.single, 1 / machine.cores)
+        scale = 1.0 if is_vector or level.shared else single
+        if inner is None:
+            amount, moved = register_bytes(nest, vectors), None
+        else:
+            moved = traffic(
+                nest, inner.capacity, inner.line, allocates, cores, inner.shared
+            )
+            amount = moved.bytes
+        capacity = 0 if inner is None else inner.capacity
+        least_here = bound.at(capacity, least_number, nest)
+        levels.append(
+            LevelCost(
+                level,
+                moved,
+                amount,
+                least_here,
+                amount / (level.bandwidth * scale),
+                amount * level.energy,
+                capacity,
+            )
+        )
+        inner = level
+    parts = compute_seconds(counts_of(vectors), nest, machine)
+    slow = scalar_factor(machine)
+    for unit, value in compute_seconds(counts_of(nest.scalar), nest, machine).items():
+        parts[unit] += value * slow
+    parts |= {level.level.name: level.seconds for level in levels}
+    seconds = overlapped(parts, machine)
+    seconds += machine.launch * nest.launches
+    parts["launch"] = machine.launch * nest.launches
+    if machine.fresh:
+        fresh = fresh_bytes(nest, machine)
+        if fresh:
+            parts["fresh memory"] = fresh / machine.fresh
+            seconds += parts["fresh memory"]
+    energy = sum(level.energy for level in levels)
+    energy += operation_energy(counts, nest, machine) + machine.idle_watts * seconds
+    return Cost(
+        name,
+        form,
+        schedules or [],
+        machine,
+        nest,
+        counts,
+        needed,
+        storage(nest),
+        levels,
+        bound,
+        parts,
+        seconds,
+        energy,
+    )
+
+
+def register_bytes(nest: Nest, vectors: list[Node]) -> float:
+    """The bytes that loads and stores move between registers and the first cache."""
+    total: Expr = sp.Integer(0)
+    for nodes in (vectors, nest.scalar):
+        loads = counts_of(nodes).get(("load", "bytes"))
+        if loads is None:
+            loads = accesses_count(nodes, False) + accesses_count(nodes, True)
+        total += loads
+    return number_of(total, nest.values)
+
+
+def fresh_bytes(nest: Nest, machine: CostMachine) -> float:
+    """The bytes of results whose memory was not used before."""
+    found = [
+        number_of(array.bytes, nest.values)
+        for array in nest.arrays
+        if array.role == "result" or array in nest.intermediates
+    ]
+    return sum(size for size in found if size >= machine.fresh_from)
+
+
+def compute_seconds(
+    counts: Mapping[tuple[str, str], Expr], nest: Nest, machine: CostMachine
+) -> dict[str, float]:
+    """The seconds that operations take, for each unit of the machine.
+
+    A multiplication and an addition together are two of the flops that the machine has;
+    what is left over of one of both takes as long as both would.
+    """
+    numbers = {key: number_of(count, nest.values) for key, count in counts.items()}
+    arithmetic = 0.0
+    apart = 0.0
+    for dtype in {dtype for _, dtype in numbers}:
+        adds = numbers.get(("add", dtype), 0.0)
+        products = numbers.get(("mul", dtype), 0.0)
+        width = 2.0 if dtype in ("f64", "i64") else 1.0
+        rate = machine.flops.get(dtype, machine.flops["f32"] / width)
+        pairs = min(adds, products)
+        arithmetic += 2 * pairs / rate
+        single = machine.flops["f32"] / width
+        arithmetic += 2 * (max(adds, products) - pairs) / single
+        arithmetic += width * numbers.get(("other", dtype), 0.0) / machine.rates["other"]
+        arithmetic += width * numbers.get(("div", dtype), 0.0) / machine.rates["div"]
+        arithmetic += width * numbers.get(("math", dtype), 0.0) / machine.rates["math"]
+        exp = width * numbers.get(("exp", dtype), 0.0) / machine.rates["exp"]
+        if machine.separate_exp:
+            apart += exp
+        else:
+            arithmetic += exp
+    found = {"compute": arithmetic / machine.efficiency}
+    if machine.separate_exp:
+        found["exp"] = apart
+    return found
+
+
+def scalar_factor(machine: CostMachine) -> float:
+    """How much longer operations take one at a time, on one core.
+
+    Lanes and cores, and half as much again for accumulations that wait for each other.
+    """
+    cores = 1 / max(machine.single, 1 / machine.cores)
+    return SCALAR * machine.vector_bytes / 4 * cores
+
+
+SCALAR = 1.5
+"""How much longer an operation of plain loops takes than a lane's share of a vector's."""
+
+
+def overlapped(parts: Mapping[str, float], machine: CostMachine) -> float:
+    """The longest part, and what is not hidden behind it of the others."""
+    longest = max(parts.values(), default=0.0)
+    rest = sum(parts.values()) - longest
+    return longest + (1 - machine.overlap) * rest
+
+
+def operation_energy(
+    counts: Mapping[tuple[str, str], Expr], nest: Nest, machine: CostMachine
+) -> float:
+    """Joules that operations take."""
+    total = 0.0
+    for (kind, dtype), count in counts.items():
+        each = machine.op_energy.get(dtype, machine.op_energy["f32"])
+        if kind in ("exp", "math"):
+            each = machine.op_energy["exp"]
+        elif kind == "div":
+            each = 4 * each
+        total += each * number_of(count, nest.values)
+    return total

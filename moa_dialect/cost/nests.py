@@ -1,0 +1,390 @@
+"""Normal forms as loop nests: loops with trip counts, accesses with index functions.
+
+What the cost model knows of a program: which loops there are, in which order, how often
+each runs, and for each access to an array its index as a function of the loops' indices.
+Extents are symbols, or numbers where types give them; `Nest.values` has a number for
+each symbol, which decides what formulas alone do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from math import ceil
+from typing import Any, Literal
+
+import sympy as sp
+
+Expr = Any
+"""A SymPy expression (SymPy has no types of its own)."""
+
+Role = Literal["argument", "result", "scratch"]
+
+
+@dataclass(eq=False)
+class Array:
+    """An array in memory, in row-major order.
+
+    Attributes:
+        name: its name.
+        shape: its extents.
+        element_bytes: the size of an element.
+        role: an argument, a result, or scratch memory.
+    """
+
+    name: str
+    shape: tuple[Expr, ...]
+    element_bytes: int
+    role: Role
+
+    @property
+    def bytes(self) -> Expr:
+        """How large it is."""
+        return sp.Mul(self.element_bytes, *self.shape)
+
+
+@dataclass(eq=False)
+class Access:
+    """A read or write of one element, each time the loops around it come there.
+
+    Attributes:
+        array: the array.
+        indices: for each axis the index, of the indices of loops.
+        writes: whether it writes.
+    """
+
+    array: Array
+    indices: tuple[Expr, ...]
+    writes: bool = False
+
+
+@dataclass(eq=False)
+class Work:
+    """Scalar operations, each time the loops around come there.
+
+    Attributes:
+        kind: `add`, `mul`, `div`, `exp`, `math` or `other`; `load` for what vector code
+            loads and stores, in bytes.
+        dtype: the element type, such as f32.
+        count: how many.
+    """
+
+    kind: str
+    dtype: str
+    count: Expr = 1
+
+
+@dataclass(eq=False)
+class Loop:
+    """A loop: its index runs over 0, 1, ..., trips - 1.
+
+    Attributes:
+        index: the index.
+        trips: how often it runs; on average, if that depends on loops around.
+        body: what it does each time, in order.
+        span: how many indices of an axis all its iterations together have.
+        backwards: whether the addresses go down while the index goes up.
+        steps: how many indices of the axis an iteration stands for.
+        parallel: whether its iterations are shared among cores.
+    """
+
+    index: Expr
+    trips: Expr
+    body: list[Node] = field(default_factory=list["Node"])
+    span: Expr = None
+    backwards: bool = False
+    steps: Expr = 1
+    parallel: bool = False
+
+
+Node = Loop | Access | Work
+
+
+@dataclass
+class Nest:
+    """A program as loop nests, one after the other.
+
+    Attributes:
+        body: the nests, in order.
+        arrays: the arrays, arguments first.
+        values: a number for each symbol.
+        opaque: symbols that stand for indices from data.
+        launches: how many kernels it is.
+        scalar: those of the nests that are no vector code.
+        intermediates: arrays between kernels.
+    """
+
+    body: list[Node]
+    arrays: list[Array]
+    values: dict[Expr, int]
+    opaque: set[Expr] = field(default_factory=set[Any])
+    launches: int = 1
+    scalar: list[Node] = field(default_factory=list["Node"])
+    intermediates: set[Array] = field(default_factory=set[Array])
+
+    def number(self, expression: Expr) -> float:
+        """The number that an expression is."""
+        return number_of(expression, self.values)
+
+
+def number_of(expression: Expr, values: Mapping[Expr, int]) -> float:
+    """The number that an expression of symbols is, given the symbols' numbers."""
+    if isinstance(expression, int | float):
+        return float(expression)
+    if expression.is_Number:
+        return float(expression)
+    return float(expression.xreplace({s: sp.Integer(n) for s, n in values.items()}))
+
+
+def loops_in(nodes: Sequence[Node]) -> Iterator[Loop]:
+    """All loops in some nodes, the outer ones first."""
+    for node in nodes:
+        if isinstance(node, Loop):
+            yield node
+            yield from loops_in(node.body)
+
+
+def accesses_in(
+    nodes: Sequence[Node], around: tuple[Loop, ...] = ()
+) -> Iterator[tuple[Access, tuple[Loop, ...]]]:
+    """All accesses in some nodes, each with the loops around it among these."""
+    for node in nodes:
+        if isinstance(node, Access):
+            yield node, around
+        elif isinstance(node, Loop):
+            yield from accesses_in(node.body, (*around, node))
+
+
+def counts_of(nodes: Sequence[Node]) -> dict[tuple[str, str], Expr]:
+    """For each kind of operation and element type, how many there are in all."""
+    found: dict[tuple[str, str], Expr] = {}
+
+    def add(nodes: Sequence[Node], times: Expr) -> None:
+        for node in nodes:
+            if isinstance(node, Work):
+                key = node.kind, node.dtype
+                found[key] = found.get(key, sp.Integer(0)) + times * node.count
+            elif isinstance(node, Loop):
+                add(node.body, times * node.trips)
+
+    add(nodes, sp.Integer(1))
+    return {key: sp.expand(count) for key, count in found.items()}
+
+
+def accesses_count(nodes: Sequence[Node], writes: bool) -> Expr:
+    """How many elements are read, or written, counting each time; in bytes."""
+    total: Expr = sp.Integer(0)
+    for access, around in accesses_in(nodes):
+        if access.writes == writes:
+            times = sp.Mul(*(loop.trips for loop in around))
+            total += access.array.element_bytes * times
+    return sp.expand(total)
+
+
+@dataclass
+class Ranges:
+    """How far indices go while some loops run.
+
+    Attributes:
+        values: a number for each symbol.
+        trips: for the index of each loop how often it runs.
+        opaque: symbols that stand for indices from data.
+        loops: for the index of each loop that runs to its end the loop.
+    """
+
+    values: Mapping[Expr, int]
+    trips: dict[Expr, Expr] = field(default_factory=dict[Any, Any])
+    opaque: set[Expr] = field(default_factory=set[Any])
+    loops: dict[Expr, Loop] = field(default_factory=dict[Any, Loop])
+
+    def number(self, expression: Expr) -> float:
+        """The number that an expression is."""
+        return number_of(expression, self.values)
+
+    def smaller(self, left: Expr, right: Expr) -> Expr:
+        """The smaller one of two expressions, by their numbers."""
+        return left if self.number(left) <= self.number(right) else right
+
+    def larger(self, left: Expr, right: Expr) -> Expr:
+        """The larger one of two expressions, by their numbers."""
+        return left if self.number(left) >= self.number(right) else right
+
+    def span(self, index: Expr, extent: Expr) -> tuple[Expr, Expr]:
+        """How many indices of an axis lie between the first and the last, and how many
+        of these are used, while the loops of `trips` run.
+
+        Args:
+            index: the index, of the indices of loops.
+            extent: the extent of the axis, which is the most there can be.
+        """
+        one = sp.Integer(1)
+        if not hasattr(index, "free_symbols"):
+            return one, one
+        if index.free_symbols & self.opaque:
+            return extent, extent
+        inner = [s for s in index.free_symbols if s in self.trips]
+        if not inner:
+            return one, one
+        expanded = sp.expand(index)
+        span, used = one, one
+        rest = expanded
+        for symbol in inner:
+            factor = expanded.coeff(symbol, 1)
+            if factor.free_symbols & set(self.trips):
+                return self._corners(index, inner, extent)
+            rest -= factor * symbol
+            span += abs(factor) * (self.trips[symbol] - 1)
+            used *= self.trips[symbol]
+        if sp.expand(rest).free_symbols & set(inner):
+            return self._corners(index, inner, extent)
+        whole = self._whole_axis(expanded, inner)
+        if whole is not None:
+            span = used = whole
+        span = self.smaller(sp.expand(span), extent)
+        return span, self.smaller(used, span)
+
+    def _whole_axis(self, index: Expr, inner: Sequence[Expr]) -> Expr | None:
+        """The length of the axis if an index is one of it, cut into parts.
+
+        In `c t + q` with q < c, all loops together go along what the loop of t does.
+        """
+        factors = {symbol: abs(index.coeff(symbol, 1)) for symbol in inner}
+        first = max(inner, key=lambda symbol: self.number(factors[symbol]))
+        loop = self.loops.get(first)
+        if (
+            loop is None
+            or loop.span is None
+            or self.number(loop.steps) <= 1
+            or sp.expand(factors[first] - loop.steps) != 0
+        ):
+            return None
+        parts = sp.Mul(*(self.trips[symbol] for symbol in inner if symbol != first))
+        is_all = _close(self.number(parts * loop.trips), self.number(loop.span))
+        return loop.span if is_all and len(inner) > 1 else None
+
+    def _corners(
+        self, index: Expr, inner: Sequence[Expr], extent: Expr
+    ) -> tuple[Expr, Expr]:
+        """The same for an index that is not affine, by the ends of the loops."""
+        if isinstance(index, sp.floor) and len(inner) == 1:
+            (argument,) = index.args
+            factor = sp.expand(argument).coeff(inner[0], 1)
+            span = sp.ceiling(self.trips[inner[0]] * factor)
+            span = self.smaller(span, extent)
+            return span, span
+        found: list[float] = []
+        for ends in product((0, 1), repeat=min(len(inner), 6)):
+            at = {
+                symbol: sp.Integer(max(0, ceil(self.number(self.trips[symbol])) - 1))
+                * end
+                for symbol, end in zip(inner, ends, strict=False)
+            }
+            others = {s: sp.Integer(0) for s in inner if s not in at}
+            value = index.xreplace({**at, **others})
+            value = value.xreplace(
+                {s: sp.Integer(0) for s in value.free_symbols if s not in self.values}
+            )
+            found.append(self.number(value))
+        span = sp.Integer(round(max(found) - min(found)) + 1)
+        span = self.smaller(span, extent)
+        return span, span
+
+
+def average(
+    expression: Expr, loops: Sequence[Loop], values: Mapping[Expr, int]
+) -> Expr:
+    """The average of an expression over the iterations of loops around.
+
+    Args:
+        expression: what depends on the indices of loops.
+        loops: the loops around, outermost first.
+        values: a number for each symbol.
+    """
+    for loop in reversed(loops):
+        if loop.index in getattr(expression, "free_symbols", ()):
+            expression = _average_over(expression, loop, loops, values)
+    return expression
+
+
+def _average_over(
+    expression: Expr, loop: Loop, loops: Sequence[Loop], values: Mapping[Expr, int]
+) -> Expr:
+    index, trips = loop.index, loop.trips
+    others = [s for s in expression.free_symbols if s not in values and s != index]
+    if not others and loop.span is not None:
+        # The parts that a range is cut into, the last one shorter.
+        mean = _sampled(expression, loop, values)
+        whole = loop.span / trips
+        if not whole.free_symbols - set(values) and _close(
+            mean, number_of(whole, values)
+        ):
+            return whole
+    if isinstance(expression, sp.Add):
+        return sp.Add(
+            *(
+                average(term, loops, values)
+                if index in term.free_symbols
+                else term
+                for term in expression.args
+            )
+        )
+    if isinstance(expression, sp.Mul):
+        free = [f for f in expression.args if index not in f.free_symbols]
+        rest = [f for f in expression.args if index in f.free_symbols]
+        if len(rest) == 1 and free:
+            return sp.Mul(*free, _average_over(rest[0], loop, loops, values))
+    if expression == index:
+        return (trips - 1) / 2
+    if isinstance(expression, sp.Min | sp.Max) and not others:
+        found = _average_of_extreme(expression, loop, values)
+        if found is not None:
+            return found
+    if others:
+        return expression.xreplace({index: (trips - 1) / 2})
+    return sp.Float(_sampled(expression, loop, values))
+
+
+def _average_of_extreme(
+    expression: Expr, loop: Loop, values: Mapping[Expr, int]
+) -> Expr | None:
+    """The average of `min(a, i + c)` or `max(a, i + c)` over i, in closed form.
+
+    From i = k = a - c on, i + c is not the smaller one: the sum of the smaller ones is
+    `k (k - 1) / 2 + c k + (n - k) a`.
+    """
+    index, n = loop.index, loop.trips
+    if len(expression.args) != 2:
+        return None
+    moving = [a for a in expression.args if index in a.free_symbols]
+    fixed = [a for a in expression.args if index not in a.free_symbols]
+    if len(moving) != 1 or sp.expand(moving[0]).coeff(index, 1) != 1:
+        return None
+    a, c = fixed[0], sp.expand(moving[0] - index)
+    if index in c.free_symbols:
+        return None
+    k = a - c
+    number = number_of(k, values)
+    if number >= number_of(n, values):
+        least = (n - 1) / 2 + c
+    elif number <= 0:
+        least = a
+    else:
+        least = sp.expand(k * (k - 1) / 2 + c * k + (n - k) * a) / n
+    if isinstance(expression, sp.Min):
+        return sp.expand(least)
+    return sp.expand(a + (n - 1) / 2 + c - least)
+
+
+def _sampled(expression: Expr, loop: Loop, values: Mapping[Expr, int]) -> float:
+    """The average by evaluation, of at most 512 indices."""
+    count = max(1, ceil(number_of(loop.trips, values) - 1e-9))
+    step = max(1, count // 512)
+    numbers = {symbol: sp.Integer(n) for symbol, n in values.items()}
+    function = sp.lambdify([loop.index], expression.xreplace(numbers), "math")
+    found = [float(function(i)) for i in range(0, count, step)]
+    return sum(found) / len(found)
+
+
+def _close(left: float, right: float) -> bool:
+    return abs(left - right) <= 1e-6 * max(1.0, abs(left), abs(right))

@@ -1,0 +1,365 @@
+"""What programs cost: fused, and with every array operation a kernel of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from xdsl.builder import Builder
+from xdsl.context import Context
+from xdsl.dialects.builtin import (
+    ArrayAttr,
+    DictionaryAttr,
+    FunctionType,
+    ModuleOp,
+    StringAttr,
+)
+from xdsl.dialects.func import FuncOp, ReturnOp
+from xdsl.ir import Block, Operation, Region, SSAValue
+from xdsl.rewriter import InsertPoint
+
+from moa_dialect.cost.bounds import Bound, compulsory, lower_bound
+from moa_dialect.cost.lifted import read_lifted
+from moa_dialect.cost.machines import CostMachine
+from moa_dialect.cost.model import Cost, cost_of_nest
+from moa_dialect.cost.nests import Array, Expr, Nest, accesses_in
+from moa_dialect.cost.reader import Names, read_function
+from moa_dialect.cost.report import Decision
+from moa_dialect.ops.extents import EXTENTS
+from moa_dialect.ops.normal_form import ComprehensionOp
+from moa_dialect.options import AUTO, DEFAULTS, Options
+from moa_dialect.passes.grid import Grid, choose_grid
+from moa_dialect.passes.infer_shapes import functions_of
+from moa_dialect.passes.kernels import SCHEDULE, read_kernel
+from moa_dialect.passes.lift import choose, choose_shared
+from moa_dialect.passes.machine import Machine, host_machine
+from moa_dialect.passes.rebuild import comprehensions
+from moa_dialect.passes.split_cascades import SplitCascadesPass
+from moa_dialect.passes.terms import NotATerm
+
+
+def schedule_machine(machine: CostMachine) -> Machine:
+    """A machine as schedules are chosen for it."""
+    if machine.name == "host":
+        return replace(host_machine(), cores=machine.cores)
+    caches = [level.capacity for level in machine.levels if level.capacity]
+    return Machine(
+        machine.name,
+        machine.vector_bytes,
+        machine.registers,
+        caches[0] if caches else 32 << 10,
+        caches[1] if len(caches) > 1 else 1 << 20,
+        machine.cores,
+        machine.flops.get("bf16", 0.0) > 1.5 * machine.flops["f32"],
+    )
+
+
+def entry_function(module: ModuleOp, entry: str) -> FuncOp:
+    """The function of a name."""
+    return next(f for f in functions_of(module) if f.sym_name.data == entry)
+
+
+def names_of(function: FuncOp) -> list[list[str | None]]:
+    """The names that `moa.extents` gives to extents of a function's arguments."""
+    found: list[list[str | None]] = []
+    marks = function.arg_attrs.data if function.arg_attrs is not None else ()
+    for number in range(len(function.body.block.args)):
+        mark = marks[number] if number < len(marks) else DictionaryAttr({})
+        given = mark.data.get(EXTENTS)
+        names: list[str | None] = []
+        for text in given.data if isinstance(given, ArrayAttr) else ():
+            name = text.data if isinstance(text, StringAttr) else "?"
+            is_name = not (name == "?" or name.lstrip("-").isdigit())
+            names.append(name if is_name else None)
+        found.append(names)
+    return found
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program whose cost is asked for.
+
+    Attributes:
+        module: its module, at the stage moa.
+        entry: the name of its function.
+        options: how it is compiled.
+        names: names for extents of arguments; those of the module if there are none.
+        sizes: numbers for extents that types do not give.
+    """
+
+    module: ModuleOp
+    entry: str
+    options: Options = DEFAULTS
+    names: Names | None = None
+    sizes: Mapping[str, int] | None = None
+
+    def at(self, stage: str) -> ModuleOp:
+        """A copy of the module, lowered to a stage."""
+        from moa_dialect.lowering.pipelines import lower_to
+
+        module = self.module.clone()
+        lower_to(module, stage, Context(), self.options)
+        return module
+
+    def known_names(self) -> Names:
+        """The names of extents."""
+        if self.names is not None:
+            return self.names
+        return names_of(entry_function(self.module, self.entry))
+
+    def nest(self, stage: str) -> Nest:
+        """The loop nests at the stage dnf, fused or onf."""
+        function = entry_function(self.at(stage), self.entry)
+        return read_function(function, self.known_names(), self.sizes)
+
+    def lifted(self, machine: CostMachine) -> tuple[Nest, list[str]] | None:
+        """The loop nests as they are scheduled for a machine, with the schedules.
+
+        None if the program is left to plain loops there.
+        """
+        if not self.options.fuse:
+            return None
+        module = self.at("fused")
+        here = schedule_machine(machine)
+        options = self.options
+        is_gpu = machine.kind == "gpu"
+        if options.schedule == AUTO and not options.deterministic:
+            places = 2 * machine.cores if is_gpu else machine.cores
+            work = 1 if is_gpu else 1 << 18
+            SplitCascadesPass(places=places, work=work).apply(Context(), module)
+        function = entry_function(module, self.entry)
+        grids: dict[Operation, Grid] = {}
+        texts: list[str] = []
+        for op in comprehensions(function):
+            try:
+                kernel = read_kernel(op, function)
+                other = read_kernel(op, function)
+            except NotATerm:
+                return None
+            if is_gpu:
+                grid = choose_grid(kernel, self.options.best_tier or "wgmma")
+                if grid is None:  # A thread for each element.
+                    if not kernel.axes:
+                        return None
+                    grid = Grid(kernel.hints[kernel.axes[-1]], 8, chunk=0, tier="")
+                grids[op] = grid
+                texts.append(f"{grid}")
+                op.attributes[SCHEDULE] = StringAttr(f"{grid}")
+                continue
+            text = options.schedule
+            if text == AUTO:
+                schedule = None
+                if not options.deterministic:
+                    schedule = choose_shared(other, here)
+                if schedule is None:
+                    schedule = choose(kernel, here, options.deterministic)
+                if schedule is None:
+                    return None
+                text = f"{schedule}"
+            texts.append(text)
+            op.attributes[SCHEDULE] = StringAttr(text)
+        if not is_gpu and not has_vector_code(module, self.entry):
+            return None
+        function = entry_function(module, self.entry)
+        nest = read_lifted(function, self.known_names(), self.sizes, grids)
+        return None if nest is None else (nest, texts)
+
+    def least(self) -> tuple[Expr, Bound]:
+        """The compulsory bytes and the lower bound, by the normal form alone."""
+        nest = self.nest("dnf")
+        return compulsory(nest), lower_bound(nest)
+
+    def cost(self, machine: CostMachine) -> Cost:
+        """What the fused program costs on a machine."""
+        least, bound = self.least()
+        lifted = self.lifted(machine)
+        if lifted is not None:
+            nest, texts = lifted
+            form = "lifted"
+        else:
+            nest, texts = self.nest("onf"), []
+            nest.scalar = list(nest.body)
+            form = "onf"
+        return cost_of_nest(
+            nest, machine, bound, self.entry, form, texts, least=least
+        )
+
+    def decision(self, machine: CostMachine) -> Decision:
+        """What both forms cost on a machine."""
+        return Decision(self.cost(machine), self.materialised(machine))
+
+    def operations(self) -> list[Part]:
+        """The array operations, each as a program of its own, in order."""
+        return _operations(self)
+
+    def materialised(self, machine: CostMachine) -> Cost:
+        """What the program costs if every array operation is a kernel of its own.
+
+        Each reads its operands and writes its result, in memory that stays where it is
+        until it is used.
+        """
+        least, bound = self.least()
+        parts = _operations(self)
+        whole = Nest([], [], {})
+        known: dict[SSAValue, Array] = {}
+        texts: list[str] = []
+        for part in parts:
+            program = part.program
+            lifted = program.lifted(machine)
+            if lifted is None:
+                nest = program.nest("onf")
+                nest.scalar = list(nest.body)
+            else:
+                nest, found = lifted
+                texts += found
+            _join(whole, nest, part, known)
+        whole.launches = len(parts)
+        return cost_of_nest(
+            whole, machine, bound, self.entry, "materialised", texts, least=least
+        )
+
+
+def has_vector_code(module: ModuleOp, entry: str) -> bool:
+    """Whether there is vector code for all kernels of a function with schedules."""
+    from moa_dialect.lowering.to_vector import ToVectorPass
+
+    copy = module.clone()
+    ToVectorPass().apply(Context(), copy)
+    function = entry_function(copy, entry)
+    tasks = sum(op.name == "scf.parallel" for op in function.walk())
+    here = entry_function(module, entry)
+    kernels = sum(
+        isinstance(op, ComprehensionOp) and SCHEDULE in op.attributes
+        for op in here.body.block.ops
+    )
+    return tasks >= kernels
+
+
+@dataclass
+class Part:
+    """An array operation as a program, and the values it goes by in the whole one.
+
+    Attributes:
+        program: the program.
+        operands: what it reads.
+        results: what it gives.
+    """
+
+    program: Program
+    operands: list[SSAValue]
+    results: list[SSAValue]
+
+
+def _operations(program: Program) -> list[Part]:
+    """The array operations of a program, each as a program of its own."""
+    module = program.at("moa")
+    function = entry_function(module, program.entry)
+    returned = {v for op in function.body.block.ops if isinstance(op, ReturnOp)
+                for v in op.operands}
+    names = dict(zip(function.body.block.args, program.known_names(), strict=False))
+    found: list[Part] = []
+    for op in function.body.block.ops:
+        if isinstance(op, ReturnOp) or not op.results or _is_free(op):
+            continue
+        found.append(_alone(program, module, op, names, returned))
+    return found
+
+
+def _is_free(op: Operation) -> bool:
+    """Whether an operation moves nothing: a constant, a shape, or what follows from
+    these and scalars alone.
+    """
+    if not op.operands or op.name in ("moa.shape", "moa.dim", "moa.total"):
+        return True
+    return all(
+        isinstance(v.owner, Operation) and _is_free(v.owner) for v in op.operands
+    )
+
+
+def _needed(op: Operation) -> list[Operation]:
+    """The operations that are free and that one operation needs, in order."""
+    found: list[Operation] = []
+
+    def visit(op: Operation) -> None:
+        for operand in op.operands:
+            owner = operand.owner
+            if isinstance(owner, Operation) and _is_free(owner) and owner not in found:
+                visit(owner)
+                found.append(owner)
+
+    visit(op)
+    return found
+
+
+def _alone(
+    program: Program,
+    module: ModuleOp,
+    op: Operation,
+    names: Mapping[SSAValue, Sequence[str | None]],
+    returned: set[SSAValue],
+) -> Part:
+    """A program of one operation; what it needs and is free is computed again."""
+    free = _needed(op)
+    made = {result for inner in free for result in inner.results}
+    operands: list[SSAValue] = []
+    for inner in (*free, op):
+        for operand in inner.operands:
+            if operand not in made and operand not in operands:
+                operands.append(operand)
+    block = Block(arg_types=[value.type for value in operands])
+    mapping = dict(zip(operands, block.args, strict=True))
+    for value, argument in mapping.items():
+        argument.name_hint = value.name_hint
+    builder = Builder(InsertPoint.at_end(block))
+    for inner in (*free, op):
+        builder.insert(inner.clone(mapping))
+    last = block.last_op
+    assert last is not None
+    builder.insert(ReturnOp(*last.results))
+    name = "operation"
+    function = FuncOp(
+        name,
+        FunctionType.from_lists(
+            [value.type for value in operands], [r.type for r in last.results]
+        ),
+        Region(block),
+    )
+    others = [
+        f.clone()
+        for f in functions_of(module)
+        if f.sym_name.data != program.entry
+    ]
+    alone = ModuleOp([*others, function])
+    given = [names.get(value, ()) for value in operands]
+    part = Program(alone, name, program.options, given, program.sizes)
+    return Part(part, operands, list(op.results))
+
+
+def _join(
+    whole: Nest, nest: Nest, part: Part, known: dict[SSAValue, Array]
+) -> None:
+    """Add a kernel to others: what it reads is what they wrote."""
+    arguments = [a for a in nest.arrays if a.role == "argument"]
+    results = [a for a in nest.arrays if a.role == "result"]
+    new: dict[Array, Array] = {}
+    for value, array in zip(part.operands, arguments, strict=False):
+        known.setdefault(value, array)
+        new[array] = known[value]
+    for value, array in zip(part.results, results, strict=False):
+        known[value] = array
+        is_returned = any(isinstance(use.operation, ReturnOp) for use in value.uses)
+        array.role = "result" if is_returned else "scratch"
+        if not is_returned:
+            whole.intermediates.add(array)
+    for access, _ in accesses_in(nest.body):
+        access.array = new.get(access.array, access.array)
+    for array in (*known.values(), *nest.arrays):
+        if array not in whole.arrays and new.get(array, array) is array:
+            whole.arrays.append(array)
+    whole.body += nest.body
+    whole.scalar += nest.scalar
+    whole.values |= nest.values
+    whole.opaque |= nest.opaque
+
+
+__all__ = ["Part", "Program", "entry_function", "names_of", "schedule_machine"]

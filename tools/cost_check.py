@@ -1,0 +1,363 @@
+"""Predicted times beside measured ones, on the machine at hand.
+
+    python -m moa_dialect.tools.cost_check --out results.md
+
+Each case is compiled, its time predicted, and then measured: the best of several calls,
+between which memory is written that fills all caches. Prints and writes tables in
+Markdown: every case with its error, the order of schedules, and the fused form beside a
+kernel for each array operation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from xdsl.ir import SSAValue
+
+import moa_dialect as moa
+from moa_dialect.cost.machines import CostMachine, machine
+from moa_dialect.cost.programs import Program, entry_function
+from moa_dialect.cost.report import seconds
+from moa_dialect.errors import MoaError
+from moa_dialect.lowering.engine import compile_module
+from moa_dialect.tools.cost_programs import PROGRAMS
+from moa_dialect.types import dtype_of, element_of, shape_of
+
+FLUSHED_BYTES = 1 << 27
+
+CASES: tuple[tuple[str, dict[str, int], str], ...] = (
+    ("attention", {"n": 512}, "f32"),
+    ("attention", {"n": 1024}, "f32"),
+    ("attention", {"n": 2048}, "f32"),
+    ("attention", {"n": 4096}, "f32"),
+    ("attention", {"n": 2048, "d": 128}, "f32"),
+    ("attention", {"n": 2048}, "f64"),
+    ("attention", {"n": 2048}, "bf16"),
+    ("causal", {"n": 1024}, "f32"),
+    ("causal", {"n": 2048}, "f32"),
+    ("causal", {"n": 4096}, "f32"),
+    ("decode", {}, "f32"),
+    ("decode", {"n": 32768}, "f32"),
+    ("matmul", {"n": 1024, "k": 1024, "m": 1024}, "f32"),
+    ("matmul", {}, "f32"),
+    ("matmul", {}, "f64"),
+    ("softmax", {}, "f32"),
+    ("log_softmax", {}, "f32"),
+    ("layernorm", {}, "f32"),
+    ("rms_norm", {}, "f32"),
+    ("logsumexp", {}, "f32"),
+    ("variance", {}, "f32"),
+    ("entropy", {}, "f32"),
+    ("cross_entropy", {}, "f32"),
+)
+"""The cases: those of moa-bench that the model has a program for."""
+
+SCHEDULES: tuple[tuple[str, dict[str, int], tuple[str, ...]], ...] = (
+    (
+        "attention",
+        {"h": 2, "n": 2048},
+        (
+            "j=procs,regs:4,lanes:16;p=chunk:96,regs:6",
+            "j=procs,regs:2,lanes:16;p=chunk:96,regs:12",
+            "j=procs,regs:1,lanes:16;p=chunk:96,regs:24",
+            "j=procs,regs:4,lanes:16;p=chunk:96,regs:1",
+            "j=procs,regs:1,lanes:4;p=chunk:96,regs:24",
+        ),
+    ),
+    (
+        "matmul",
+        {"n": 1024, "k": 1024, "m": 1024},
+        (
+            "i=procs,block:96;j=procs,regs:4,lanes:16;p=chunk:256,regs:6",
+            "i=procs,block:96;j=procs,regs:2,lanes:16;p=chunk:256,regs:12",
+            "i=procs,block:96;j=procs,regs:1,lanes:16;p=chunk:256,regs:6",
+            "i=procs,block:96;j=procs,regs:4,lanes:16;p=chunk:256,regs:1",
+        ),
+    ),
+)
+"""Programs, each with schedules whose order is predicted."""
+
+LENGTHS = (512, 1024, 2048, 4096, 8192, 16384)
+"""Rows of the attention that is compared with its materialised form."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A case: what was predicted and what was measured, in seconds."""
+
+    name: str
+    predicted: float
+    measured: float
+    bottleneck: str
+
+    @property
+    def error(self) -> float:
+        """How far the prediction is off, of what was measured."""
+        return abs(self.predicted - self.measured) / self.measured
+
+
+def inputs_of(program: Program) -> list[Any]:
+    """Normally distributed numbers for a program; small indices."""
+    function = entry_function(program.module, program.entry)
+    generator = np.random.default_rng(0)
+    found: list[Any] = []
+    for argument in function.body.block.args:
+        shape, dtype = shape_of(argument.type), dtype_of(element_of(argument.type))
+        if dtype.kind in "iu":
+            found.append(generator.integers(0, 16, shape).astype(dtype))
+        else:
+            found.append(generator.standard_normal(shape, np.float32).astype(dtype))
+    return found
+
+
+def best_time(call: Callable[[], Any], budget_s: float, least: int = 3) -> float:
+    """The best time of several calls, with caches that hold none of their data.
+
+    On one thread it is processor time, which others on the machine disturb less.
+    """
+    clock = time.thread_time if moa.get_num_threads() == 1 else time.perf_counter
+    scratch = np.zeros(FLUSHED_BYTES, np.uint8)
+    call()
+    best, count, end = float("inf"), 0, time.perf_counter() + budget_s
+    while count < least or time.perf_counter() < end:
+        np.add(scratch, 1, out=scratch)
+        start = clock()
+        call()
+        best, count = min(best, clock() - start), count + 1
+    return best
+
+
+def fused_call(program: Program) -> Callable[[], Any]:
+    """A call of a program's kernel."""
+    kernel = compile_module(program.module, program.entry, program.options)
+    arrays = inputs_of(program)
+    return lambda: kernel(*arrays)
+
+
+def materialised_call(program: Program) -> Callable[[], Any]:
+    """A call of one kernel after the other, for each array operation."""
+    parts = program.operations()
+    kernels = [
+        compile_module(p.program.module, p.program.entry, p.program.options)
+        for p in parts
+    ]
+    arrays = inputs_of(program)
+    last = {v: k for k, part in enumerate(parts) for v in part.operands}
+
+    def call() -> Any:
+        known: dict[SSAValue, Any] = {}
+        result: Any = None
+        for number, (part, kernel) in enumerate(zip(parts, kernels, strict=True)):
+            operands = [
+                known[v] if v in known else arrays[v.index]  # pyright: ignore
+                for v in part.operands
+            ]
+            result = kernel(*operands)
+            results = result if isinstance(result, tuple) else (result,)
+            known |= dict(zip(part.results, results, strict=True))
+            del operands
+            for value in part.operands:  # as a program would, free what is used up
+                if last[value] == number:
+                    known.pop(value, None)
+        return result
+
+    return call
+
+
+def check_cases(here: CostMachine, budget_s: float, only: str) -> list[Row]:
+    """Predict and measure every case."""
+    rows: list[Row] = []
+    for name, sizes, dtype in CASES:
+        if only and only not in name:
+            continue
+        known = PROGRAMS[name]
+        program = known.at(sizes, dtype)
+        cost = program.cost(here)
+        measured = best_time(fused_call(program), budget_s)
+        numbers = " ".join(str(v) for v in {**known.sizes, **sizes}.values())
+        label = f"{name} {dtype}, {numbers}"
+        rows.append(Row(label, cost.seconds, measured, cost.bottleneck))
+        print(
+            f"{label}: predicted {seconds(cost.seconds)}, measured {seconds(measured)}"
+            f" ({', '.join(f'{k} {seconds(v)}' for k, v in cost.parts.items())})",
+            flush=True,
+        )
+    return rows
+
+
+def check_schedules(here: CostMachine, budget_s: float) -> tuple[list[Row], int, int]:
+    """Predict and measure schedules; how many pairs there are, and in right order.
+
+    Pairs whose measured times are within a tenth of each other are left out.
+    """
+    rows: list[Row] = []
+    pairs = right = 0
+    for name, sizes, texts in SCHEDULES:
+        found: list[Row] = []
+        for text in texts:
+            program = PROGRAMS[name].at(sizes)
+            program = replace(program, options=replace(program.options, schedule=text))
+            cost = program.cost(here)
+            measured = best_time(fused_call(program), budget_s)
+            found.append(
+                Row(f"{name}: `{text}`", cost.seconds, measured, cost.bottleneck)
+            )
+        for one, other in itertools.combinations(found, 2):
+            if abs(one.measured - other.measured) < 0.1 * one.measured:
+                continue
+            pairs += 1
+            right += (one.predicted < other.predicted) == (
+                one.measured < other.measured
+            )
+        rows += found
+    return rows, right, pairs
+
+
+def check_fusion(
+    here: CostMachine, budget_s: float, lengths: Sequence[int]
+) -> list[tuple[str, list[float]]]:
+    """The fused form and the materialised one: predicted and measured seconds."""
+    cases = [("attention", {"h": 1, "n": n}) for n in lengths]
+    cases += [("softmax", {}), ("layernorm", {}), ("cross_entropy", {})]
+    found: list[tuple[str, list[float]]] = []
+    for name, sizes in cases:
+        program = PROGRAMS[name].at(sizes)
+        decision = program.decision(here)
+        fused = best_time(fused_call(program), budget_s)
+        apart = best_time(materialised_call(program), budget_s)
+        predicted = [decision.fused.seconds, decision.materialised.seconds]
+        numbers = {**PROGRAMS[name].sizes, **sizes}
+        label = f"{name} {' '.join(map(str, numbers.values()))}"
+        found.append((label, [*predicted, fused, apart]))
+        print(
+            f"{label}: materialised over fused predicted "
+            f"{decision.speedup:.3g}, measured {apart / fused:.3g}",
+            flush=True,
+        )
+    return found
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as a table in Markdown; the first row is the head."""
+    head, *body = rows
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *body))
+
+
+def report(options: argparse.Namespace) -> str:
+    """Do what the command line asks for, and give the tables."""
+    here = machine("host").limited(options.threads)
+    budget = options.budget
+    blocks: list[str] = []
+    rows = check_cases(here, budget, options.only)
+    if rows:
+        errors = [row.error for row in rows]
+        blocks.append(
+            f"On {options.threads} thread(s): median error "
+            f"{statistics.median(errors):.0%}, worst {max(errors):.0%}."
+        )
+        head = ["case", "predicted", "measured", "error", "bottleneck"]
+        blocks.append(
+            markdown(
+                [
+                    head,
+                    *(
+                        [
+                            row.name,
+                            seconds(row.predicted),
+                            seconds(row.measured),
+                            f"{row.predicted / row.measured - 1:+.0%}",
+                            row.bottleneck,
+                        ]
+                        for row in rows
+                    ),
+                ]
+            )
+        )
+    if options.only:
+        return "\n\n".join(blocks)
+    ranked, right, pairs = check_schedules(here, budget)
+    blocks.append(f"Of {pairs} pairs of schedules, {right} are in the right order.")
+    blocks.append(
+        markdown(
+            [
+                ["schedule", "predicted", "measured"],
+                *(
+                    [row.name, seconds(row.predicted), seconds(row.measured)]
+                    for row in ranked
+                ),
+            ]
+        )
+    )
+    lengths = LENGTHS[: options.lengths]
+    head = ["case", "fused", "materialised", "ratio", "predicted", "choice", "right"]
+    body: list[list[str]] = []
+    for label, (fused, apart, fused_s, apart_s) in check_fusion(here, budget, lengths):
+        choice = "fuse" if fused <= apart else "do not fuse"
+        is_right = (fused <= apart) == (fused_s <= apart_s)
+        body.append(
+            [
+                label,
+                seconds(fused_s),
+                seconds(apart_s),
+                f"{apart_s / fused_s:.2f}",
+                f"{apart / fused:.2f}",
+                choice,
+                "yes" if is_right else "no",
+            ]
+        )
+    blocks.append(markdown([head, *body]))
+    return "\n\n".join(blocks)
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line's arguments."""
+    parser = argparse.ArgumentParser(
+        prog="python -m moa_dialect.tools.cost_check",
+        description="Predict times, measure them, and print both.",
+    )
+    cores = machine("host").cores
+    parser.add_argument(
+        "--threads", type=int, default=cores, help=f"threads (default: {cores})"
+    )
+    parser.add_argument(
+        "--budget", type=float, default=1.0, help="seconds for each measurement"
+    )
+    parser.add_argument(
+        "--lengths",
+        type=int,
+        default=len(LENGTHS),
+        help="how many lengths of the materialised attention",
+    )
+    parser.add_argument("--only", default="", help="cases whose name has this in it")
+    parser.add_argument("--out", type=Path, help="write the tables to this file")
+    options = parser.parse_args(arguments)
+    if not 1 <= options.threads <= cores:
+        parser.error(f"--threads: expected 1 to {cores}, got {options.threads}")
+    return options
+
+
+def main() -> None:
+    """Run the check on the command line's arguments."""
+    options = parse_arguments()
+    moa.set_num_threads(options.threads)
+    try:
+        text = report(options)
+    except MoaError as error:
+        raise SystemExit(f"cost_check: {error}") from error
+    print()
+    print(text)
+    if options.out is not None:
+        options.out.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
