@@ -314,15 +314,19 @@ class Derivation:
     def _weighted(
         self, rest: Term, above: Sequence[Term], below: Sequence[Term]
     ) -> Term:
-        """`rest * above / below`, 0 where rest is 0 and no factor is NaN."""
+        """`rest * above / below`, 0 where rest is 0 and no factor is NaN.
+
+        Whatever the factors are it is 0 where rest counts nothing.
+        """
         terms = self.terms
         whole = product(terms, [rest, *above], below)
         zero, one = terms.number(0.0, rest.type), terms.number(1.0, rest.type)
         numerator = chain(terms, arith.MulfOp, above) or one
         denominator = chain(terms, arith.MulfOp, below) or one
-        are_numbers = compare(terms, "ord", numerator, denominator)
-        is_zero = compare(terms, "oeq", rest, zero)
-        guard = terms.compute(arith.AndIOp, (is_zero, are_numbers))
+        guard = compare(terms, "oeq", rest, zero)
+        if not (rest.is_fold and rest.args[2].number == 1):
+            are_numbers = compare(terms, "ord", numerator, denominator)
+            guard = terms.compute(arith.AndIOp, (guard, are_numbers))
         return terms.select(guard, rest, whole)
 
     def _split(self, fold: Term, index: str, body: Term, one: Pass) -> None:
@@ -504,8 +508,7 @@ class Derivation:
                     )
         # First in the symbols of the transport, then in those of plain data.
         if not any(
-            self._is_relative(index, body, one, symbols, known)
-            for known in (names, {})
+            self._is_relative(index, body, one, symbols, known) for known in (names, {})
         ):
             raise NoTransport("a pivot is not the extreme of the data beside it")
 
