@@ -9,7 +9,8 @@ index but on folds of the pass. In this order:
    `sum of g(p) h = h (sum of g(p))`. (Made of a maximum, it was put there to keep
    numbers small, and stays.) Where the sum is 0, so is the result, though h may then be
    infinite: a sum over nothing times one over nothing.
-2. *Transport*: see `transport`.
+2. *Transport*: see `transport`. By a maximum or minimum only what is relative to it, so
+   that it is neither too large nor too small for a float on the way.
 3. *Splitting*: a sum in the body that separates pivots from the data becomes two folds:
    `sum of g(p) (a(p) + h) = sum of g(p) a(p) + h (sum of g(p))`. Only when there is no
    transport: it cancels digits. So is a sum of terms that have pivots of their own:
