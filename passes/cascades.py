@@ -9,7 +9,8 @@ index but on folds of the pass. In this order:
    `sum of g(p) h = h (sum of g(p))`. (Made of a maximum, it was put there to keep
    numbers small, and stays.) Where the sum is 0, so is the result, though h may then be
    infinite: a sum over nothing times one over nothing.
-2. *Transport*: see `transport`.
+2. *Transport*: see `transport`. By a maximum or minimum only what is relative to it, so
+   that it is neither too large nor too small for a float on the way.
 3. *Splitting*: a sum in the body that separates pivots from the data becomes two folds:
    `sum of g(p) (a(p) + h) = sum of g(p) a(p) + h (sum of g(p))`. Only when there is no
    transport: it cancels digits. So is a sum of terms that have pivots of their own:
@@ -315,15 +316,19 @@ class Derivation:
     def _weighted(
         self, rest: Term, above: Sequence[Term], below: Sequence[Term]
     ) -> Term:
-        """`rest * above / below`, 0 where rest is 0 and no factor is NaN."""
+        """`rest * above / below`, 0 where rest is 0 and no factor is NaN.
+
+        Whatever the factors are it is 0 where rest counts nothing.
+        """
         terms = self.terms
         whole = product(terms, [rest, *above], below)
         zero, one = terms.number(0.0, rest.type), terms.number(1.0, rest.type)
         numerator = chain(terms, arith.MulfOp, above) or one
         denominator = chain(terms, arith.MulfOp, below) or one
-        are_numbers = compare(terms, "ord", numerator, denominator)
-        is_zero = compare(terms, "oeq", rest, zero)
-        guard = terms.compute(arith.AndIOp, (is_zero, are_numbers))
+        guard = compare(terms, "oeq", rest, zero)
+        if not (rest.is_fold and rest.args[2].number == 1):
+            are_numbers = compare(terms, "ord", numerator, denominator)
+            guard = terms.compute(arith.AndIOp, (guard, are_numbers))
         return terms.select(guard, rest, whole)
 
     def _split(self, fold: Term, index: str, body: Term, one: Pass) -> None:
@@ -518,8 +523,7 @@ class Derivation:
                     )
         # First in the symbols of the transport, then in those of plain data.
         if not any(
-            self._is_relative(index, body, one, symbols, known)
-            for known in (names, {})
+            self._is_relative(index, body, one, symbols, known) for known in (names, {})
         ):
             raise NoTransport("a pivot is not the extreme of the data beside it")
 

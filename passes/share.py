@@ -63,29 +63,45 @@ def captured(op: Operation) -> set[SSAValue]:
 def may_move(op: Operation) -> bool:
     """Whether an operation may be evaluated where it would not have been.
 
-    A fold that reads memory may not: what it reads may have changed. Nor may one of
+    A fold that reads memory may not: what it reads may have changed. Nor may a value of
     elements that are not there.
     """
+    if isinstance(op, AtOp) and not all(index < n for index, n in _numbers(op)):
+        return False
+    return _is_pure(op) and has_elements(op)
+
+
+def _is_pure(op: Operation) -> bool:
+    """Whether an operation gives the same wherever it is evaluated."""
     return not isinstance(op, YieldOp) and not any(
         # xDSL does not know that the unsigned remainder has no effect.
         not (is_side_effect_free(inner) or isinstance(inner, arith.RemUIOp))
         or (isinstance(inner, _DIVISIONS) and not _is_positive(inner.operands[1]))
-        or (isinstance(inner, AtOp) and not _has_element(inner))
         for inner in op.walk()
     )
 
 
-def _has_element(op: AtOp) -> bool:
-    """Whether the numbers among the indices of an element are in range, by the types.
+def has_elements(op: Operation) -> bool:
+    """Whether the elements that an operation reads are there, as far as types tell.
 
     A loop over nothing may hold elements of an array that has none.
     """
-    return all(
-        index.owner.value.value.data < extent
+    return not any(
+        0 <= extent <= index
+        for inner in op.walk()
+        if isinstance(inner, AtOp)
+        for index, extent in _numbers(inner)
+    )
+
+
+def _numbers(op: AtOp) -> list[tuple[int, int]]:
+    """The numbers among the indices of an element, each with the extent of its axis."""
+    return [
+        (index.owner.value.value.data, extent)
         for index, extent in zip(op.indices, shape_of(op.array.type), strict=True)
         if isinstance(index.owner, arith.ConstantOp)
         and isinstance(index.owner.value, IntegerAttr)
-    )
+    ]
 
 
 def _is_positive(value: SSAValue) -> bool:
@@ -175,7 +191,7 @@ def merge_equal(block: Block, known: dict[Hashable, Operation] | None = None) ->
     for op in list(block.ops):
         for body in _blocks(op):
             merge_equal(body, known)
-        if not may_move(op) or not op.results:
+        if not _is_pure(op) or not op.results:
             continue
         key = _Numbering().key(op)
         if (first := known.setdefault(key, op)) is not op:

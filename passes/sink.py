@@ -39,7 +39,7 @@ from moa_dialect.ops.normal_form import (
 )
 from moa_dialect.passes.derivation import record
 from moa_dialect.passes.infer_shapes import functions_of
-from moa_dialect.passes.share import captured
+from moa_dialect.passes.share import captured, has_elements
 from moa_dialect.passes.work import (
     COSTLY,
     NOMINAL_EXTENT,
@@ -56,10 +56,16 @@ _MOST_PERMUTED_AXES = 6
 
 
 def dependences(block: Block, outer: dict[SSAValue, Axes]) -> dict[SSAValue, Axes]:
-    """For each value defined in a block, the numbered axes it depends on."""
+    """For each value defined in a block, the numbered axes it depends on.
+
+    A value of elements that are not there depends on all: some axis has no index.
+    """
     known = dict(outer)
+    every = frozenset[int]().union(*outer.values())
     for op in block.ops:
         axes = frozenset[int]().union(*(known.get(v, Axes()) for v in captured(op)))
+        if not has_elements(op):
+            axes = every
         known.update((value, axes) for value in op.results)
     return known
 

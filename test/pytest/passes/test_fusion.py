@@ -662,6 +662,22 @@ def test_what_is_relative_to_an_extreme_moves(program: Program) -> None:
     np.testing.assert_allclose(compiled(x), expected, rtol=1e-12)
 
 
+def test_a_sum_over_nothing_is_0_whatever_its_factors_are() -> None:
+    """The maximum of nothing is minus infinity, and its quotient by itself NaN."""
+
+    def program(x: Any, end: Any) -> Any:
+        hidden = moa.recycle([0], as_array(np.array(False)))
+        infinite = moa.where(hidden, x, -math.inf)
+        top = moa.maximum(infinite, moa.reduce("max", infinite))
+        return moa.reduce("add", moa.absolute(top / end))
+
+    arrays = [np.zeros(0), np.array(-math.inf)]
+    assert moa.jit(program, fuse=False)(*arrays) == 0
+    compiled = moa.jit(program).lower(*arrays)
+    assert cascades(compiled) == (1, 0)
+    assert compiled(*arrays) == 0
+
+
 @pytest.mark.parametrize("other", [math.inf, math.nan])
 def test_what_a_choice_leaves_out_is_not_multiplied(other: float) -> None:
     """A value without pivots may be infinite where it is not chosen, too."""

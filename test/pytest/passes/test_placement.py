@@ -160,6 +160,21 @@ def test_a_fold_of_elements_that_are_not_there_is_not_read_early() -> None:
     assert result.shape == (0,)
 
 
+def test_an_element_that_is_not_there_stays_with_its_axis() -> None:
+    """Of no planes each has the same place in the rows, which are none: none is read."""
+
+    def program(planes: Any, keep: Any) -> Any:
+        places = np.zeros((0, 2, 1), np.int64)
+        cells = moa.omega(lambda rows: moa.psi(as_array(places), rows), 2, planes)
+        return moa.ravel(moa.scan("add", moa.compress(keep, cells)))
+
+    arrays = [np.zeros((3, 1, 0)), np.zeros(3, bool)]
+    check(program, None, arrays, np.zeros(0))
+    module = moa.jit(program, fuse=False).lower(*arrays).module("fused")
+    (result,) = interpret_module(module, "program", arrays)
+    assert result.shape == (0,)
+
+
 def test_a_fold_that_no_result_can_hold_as_an_array_stays_a_scalar() -> None:
     """The places that a mask keeps are no floats, and no axis is around them."""
 
