@@ -5,6 +5,7 @@ from moa_dialect.frontend.torch.backend import (
     GraphReport,
     RegionReport,
     backend,
+    graph_breaks,
     report,
 )
 
@@ -12,6 +13,7 @@ __all__ = [
     "GraphReport",
     "RegionReport",
     "backend",
+    "graph_breaks",
     "report",
     "sdpa",
     "use_moa_attention",

@@ -156,6 +156,13 @@ def report(clear: bool = False) -> list[GraphReport]:
     return result
 
 
+def graph_breaks() -> dict[str, int]:
+    """How often Dynamo had to break a graph in this process, by its reasons."""
+    from torch._dynamo.utils import counters
+
+    return dict(counters["graph_break"])
+
+
 # The backend.
 
 
