@@ -259,7 +259,7 @@ def _losses(model, call, steps: int = 50) -> list[float]:
     for step in range(steps):
         first = torch.randint(0, 31, (8, 1), generator=generator)
         numbers = (first + 7 * torch.arange(14 + step % 3)) % 31
-        logits = call(numbers[:, :-1])
+        logits = call(numbers[:, :-1].contiguous())
         loss = functional.cross_entropy(logits.flatten(0, 1), numbers[:, 1:].flatten())
         optimizer.zero_grad()
         loss.backward()
