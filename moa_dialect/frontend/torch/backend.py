@@ -15,13 +15,12 @@ from torch import fx
 from torch._decomp import get_decompositions
 from torch._dynamo.backends.common import aot_autograd
 from torch.fx.passes.utils.fuser_utils import fuse_by_partitions
-from torch.nn import functional
 
 from moa_dialect.errors import MoaError, OptionError
 from moa_dialect.frontend import functions as moa
 from moa_dialect.frontend.jit import Compiled, jit
 from moa_dialect.frontend.torch import kernels, regions
-from moa_dialect.frontend.torch.attention import sdpa
+from moa_dialect.frontend.torch.attention import STOCK, sdpa
 from moa_dialect.frontend.torch.kernels import NAMES
 from moa_dialect.frontend.torch.linear import take_linear
 from moa_dialect.frontend.torch.translation import TABLE, Node, converted, element
@@ -205,13 +204,12 @@ def backend(
 
 def _take_attention(graph: fx.GraphModule) -> None:
     """Let the graph call `sdpa`, which keeps attention whole for AOTAutograd."""
-    stock = functional.scaled_dot_product_attention
     changed = False
     for module in graph.modules():
         if not isinstance(module, fx.GraphModule):
             continue
         for node in module.graph.nodes:
-            if node.op == "call_function" and node.target is stock:
+            if node.op == "call_function" and node.target is STOCK:
                 node.target = sdpa
                 changed = True
         if changed:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import moa_dialect as moa
+from moa_dialect import library
 from moa_dialect.errors import ShapeError
-from moa_dialect.library import attention_gradients
 from moa_dialect.library.attention_gradients import bias_gradient, row_products
 
 N, M, D, E = 5, 7, 4, 3
@@ -63,7 +63,7 @@ def expected(
 def gradients(*arrays: np.ndarray, **options: Any) -> Any:
     q, k, v, gradient = arrays
     out, lse = moa.attention(q, k, v, return_lse=True, **options)
-    return moa.jit(attention_gradients)(q, k, v, out, lse, gradient, **options)
+    return moa.jit(library.attention_gradients)(q, k, v, out, lse, gradient, **options)
 
 
 CASES: dict[str, tuple[tuple[np.ndarray, ...], dict[str, Any]]] = {
@@ -86,7 +86,7 @@ def test_gradients_are_those_of_the_definition(name: str):
 def test_the_interpreter_gives_the_same():
     q, k, v, gradient = inputs()
     out, lse = moa.attention(q, k, v, return_lse=True)
-    found = moa.interpret(attention_gradients, q, k, v, out, lse, gradient)
+    found = moa.interpret(library.attention_gradients, q, k, v, out, lse, gradient)
     for a, b in zip(found, expected(q, k, v, gradient), strict=False):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13)
 
@@ -141,5 +141,5 @@ def test_no_matrix_is_stored():
     wide, row = moa.ArraySpec((None, D), "f32"), moa.ArraySpec((None,), "f32")
     other = moa.ArraySpec((None, E), "f32")
     specs = wide, wide, other, other, row, other
-    program = moa.jit(attention_gradients).lower(*specs)
+    program = moa.jit(library.attention_gradients).lower(*specs)
     assert program.intermediates == 0

@@ -170,7 +170,9 @@ def test_wrong_options() -> None:
         OptionError, match="expected one of products, everything, got p"
     ):
         Settings.of({"p": 1})
-    with pytest.raises(OptionError, match=r"products: expected 'auto' or .*, got 'all'"):
+    with pytest.raises(
+        OptionError, match=r"products: expected 'auto' or .*, got 'all'"
+    ):
         Settings.of({"products": "all"})
 
 

@@ -77,7 +77,7 @@ def test_values(name: str) -> None:
     arguments, options = CASES[name]
     expected = stock(*arguments, **options)
     with use_moa_attention() as routing:
-        found = stock(*arguments, **options)
+        found = functional.scaled_dot_product_attention(*arguments, **options)
     assert routing.routed == 1
     assert found.stride() == expected.stride() or 1 in found.shape or not found.numel()
     tolerance = {"rtol": 2e-2, "atol": 2e-2} if found.element_size() == 2 else {}
@@ -238,25 +238,45 @@ def test_the_operators_are_well_formed() -> None:
 # Routing.
 
 
+def _attention(*arguments, **options):
+    return functional.scaled_dot_product_attention(*arguments, **options)
+
+
 def test_routing_counts() -> None:
     arguments = _qkv(2, 3)
     with use_moa_attention() as outer:
-        stock(*arguments)
+        _attention(*arguments)
         with use_moa_attention() as inner:
-            stock(*arguments, dropout_p=0.5)
-        with outer:
-            functional.softmax(arguments[0], -1)
-            functional.scaled_dot_product_attention(*arguments, is_causal=True)
-    assert (outer.routed, outer.left) == (2, 1)  # what the inner one left
+            _attention(*arguments, dropout_p=0.5)
+            with outer:
+                _attention(*arguments, is_causal=True)
+    assert (outer.routed, outer.left) == (2, 0)
     assert (inner.routed, inner.left) == (0, 1)
     assert inner.reasons == {"dropout": 1}
-    assert repr(outer) == "<use_moa_attention: 2 calls routed, 1 left>"
+    assert repr(outer) == "<use_moa_attention: 2 calls routed, 0 left>"
+    assert functional.scaled_dot_product_attention is stock
 
 
 def test_routing_is_of_one_thread() -> None:
     arguments = _qkv(2, 3)
     with use_moa_attention() as routing:
-        thread = threading.Thread(target=lambda: stock(*arguments))
+        thread = threading.Thread(target=lambda: _attention(*arguments))
         thread.start()
         thread.join()
     assert (routing.routed, routing.left) == (0, 0)
+
+
+def test_routing_ends_with_an_exception() -> None:
+    with pytest.raises(TypeError), use_moa_attention():
+        _attention()
+    assert functional.scaled_dot_product_attention is stock
+
+
+def test_a_module_of_pytorch_is_routed() -> None:
+    module = torch.nn.MultiheadAttention(8, 2, batch_first=True)
+    x = torch.randn(2, 5, 8)
+    expected, _ = module(x, x, x, need_weights=False)
+    with use_moa_attention() as routing:
+        found, _ = module(x, x, x, need_weights=False)
+    assert routing.routed == 1
+    torch.testing.assert_close(found, expected)
