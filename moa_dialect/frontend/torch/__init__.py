@@ -1,7 +1,7 @@
 """moa for PyTorch: a backend of `torch.compile`, and `sdpa`; see docs/pytorch.md."""
 
 from moa_dialect.frontend.torch.attention import sdpa, use_moa_attention
-from moa_dialect.frontend.torch.backend import (
+from moa_dialect.frontend.torch.dynamo import (
     GraphReport,
     RegionReport,
     backend,

@@ -6,7 +6,7 @@ torch = pytest.importorskip("torch")
 
 from torch.fx.experimental.proxy_tensor import make_fx  # noqa: E402
 
-from moa_dialect.frontend.torch.backend import (  # noqa: E402
+from moa_dialect.frontend.torch.dynamo import (  # noqa: E402
     GraphReport,
     Settings,
     _compile,

@@ -380,7 +380,7 @@ class Region(torch.nn.Module):
         ]
         for place in self._scalars:
             ready.append(torch.tensor(arguments[place]))
-        found = self._kernel(*ready)
+        found = kernels.called(self._kernel, ready)
         if self._is_single:
             order = self._orders[0]
             return found if order is None else found.permute(order[1])
