@@ -7,6 +7,7 @@ to `moa.jit`.
 """
 
 from moa_dialect.library.attention import attention
+from moa_dialect.library.attention_gradients import attention_gradients
 from moa_dialect.library.attention_variants import (
     differential_attention,
     linear_attention,
@@ -71,6 +72,7 @@ from moa_dialect.library.stencil import (
 __all__ = [
     "absmax_scaled_product",
     "attention",
+    "attention_gradients",
     "bilinear",
     "bit_reversal",
     "burgers_step",

@@ -1,10 +1,11 @@
 """moa for PyTorch: a backend of `torch.compile`, and `sdpa`; see docs/pytorch.md."""
 
 from moa_dialect.frontend.torch.attention import sdpa, use_moa_attention
-from moa_dialect.frontend.torch.backend import (
+from moa_dialect.frontend.torch.dynamo import (
     GraphReport,
     RegionReport,
     backend,
+    graph_breaks,
     report,
 )
 
@@ -12,6 +13,7 @@ __all__ = [
     "GraphReport",
     "RegionReport",
     "backend",
+    "graph_breaks",
     "report",
     "sdpa",
     "use_moa_attention",

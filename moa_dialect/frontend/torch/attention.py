@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Self
 
 import torch
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
 from moa_dialect.frontend.torch import kernels
 
@@ -51,7 +51,7 @@ def sdpa(
         query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa
     )
     if reason is not None:
-        return _stock(
+        return STOCK(
             query,
             key,
             value,
@@ -61,30 +61,41 @@ def sdpa(
             scale=scale,
             enable_gqa=enable_gqa,
         )
-    if torch.compiler.is_compiling():
-        out, _ = torch.ops.moa.attention(query, key, value, attn_mask, is_causal, scale)
-        return out
-    tensors = (
-        (query, key, value) if attn_mask is None else (query, key, value, attn_mask)
-    )
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        out, _ = torch.ops.moa.attention(query, key, value, attn_mask, is_causal, scale)
-        return out
-    for tensor in tensors:
-        if type(tensor) not in _PLAIN:
-            # Another dispatch may be at work: fake tensors, functional ones, vmap.
-            break
-    else:
-        if not torch._C._len_torch_dispatch_stack():
-            out, _ = kernels.run_forward(
-                query, key, value, attn_mask, is_causal, scale, False
-            )
-            return out
-    out, _ = torch.ops.moa.attention(query, key, value, attn_mask, is_causal, scale)
-    return out
+    return _by_kernel(query, key, value, attn_mask, dropout_p, is_causal, scale)
 
 
-_stock = functional.scaled_dot_product_attention
+def _by_kernel(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """Attention of arguments that there is a kernel for."""
+    tensors = (query, key, value)
+    if attn_mask is not None:
+        tensors = (*tensors, attn_mask)
+    # Fake tensors and others of their kind, and gradients, need the operator.
+    if (
+        not torch.compiler.is_compiling()
+        and all(type(tensor) in _PLAIN for tensor in tensors)
+        and not torch._C._len_torch_dispatch_stack()
+        and not (
+            torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+        )
+    ):
+        return kernels.run_forward(
+            query, key, value, attn_mask, is_causal, scale, False
+        )[0]
+    return torch.ops.moa.attention(query, key, value, attn_mask, is_causal, scale)[0]
+
+
+STOCK = functional.scaled_dot_product_attention
+"""PyTorch's own function."""
+
 _PLAIN = (Tensor, torch.nn.Parameter)
 
 
@@ -276,11 +287,12 @@ torch.library.register_autograd("moa::attention_backward", _no_more, lib=_LIBRAR
 # Routing a model's calls.
 
 
-class use_moa_attention(TorchFunctionMode):
+class use_moa_attention:
     """Route calls of `scaled_dot_product_attention` in this thread to `sdpa`.
 
-    A context manager, which may be entered again while it is active. Calls that `sdpa`
-    hands on to PyTorch are counted.
+    A context manager, which may be entered again while it is active. While one is,
+    `torch.nn.functional` has another function of that name; a function that was
+    imported from there by name before is not routed. The innermost manager counts.
 
     Attributes:
         routed: how many calls went to kernels of moa.
@@ -288,7 +300,6 @@ class use_moa_attention(TorchFunctionMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
         self.routed = 0
         self.reasons: Counter[str] = Counter()
 
@@ -297,26 +308,49 @@ class use_moa_attention(TorchFunctionMode):
         """How many calls went to PyTorch."""
         return sum(self.reasons.values())
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[Any],
-        args: Sequence[Any] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func is not _stock:
-            return func(*args, **kwargs)
-        reason: str | None
-        try:
-            reason = reason_against(*args, **kwargs)
-        except TypeError:  # PyTorch says what is wrong with the call
-            reason = "arguments that are no tensors"
+    def __enter__(self) -> Self:
+        global _managers
+        with _lock:
+            if not _managers:
+                functional.scaled_dot_product_attention = _routed
+            _managers += 1
+        _active().append(self)
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        global _managers
+        _active().pop()
+        with _lock:
+            _managers -= 1
+            if not _managers:
+                functional.scaled_dot_product_attention = STOCK
+
+    def call(self, arguments: tuple[Any, ...], options: dict[str, Any]) -> Tensor:
+        """One call of a model."""
+        reason = reason_against(*arguments, **options)
         if reason is not None:
             self.reasons[reason] += 1
-            return func(*args, **kwargs)
+            return STOCK(*arguments, **options)
         self.routed += 1
-        return sdpa(*args, **kwargs)
+        return _by_kernel(*arguments, **options)
 
     def __repr__(self) -> str:
         return f"<use_moa_attention: {self.routed} calls routed, {self.left} left>"
+
+
+_lock, _managers, _local = threading.Lock(), 0, threading.local()
+
+
+def _active() -> list[use_moa_attention]:
+    """The managers that are active in this thread, the innermost last."""
+    if not hasattr(_local, "managers"):
+        _local.managers = []
+    return _local.managers
+
+
+def _routed(*arguments: Any, **options: Any) -> Any:
+    """PyTorch's function, or what the innermost manager makes of the call."""
+    # What is compiled is routed by the backend.
+    if torch.compiler.is_compiling() or not (managers := _active()):
+        return STOCK(*arguments, **options)
+    return managers[-1].call(arguments, options)

@@ -18,8 +18,14 @@ import torch
 from moa_dialect.frontend import functions as moa
 from moa_dialect.frontend.jit import Compiled, jit
 from moa_dialect.frontend.trace import ArraySpec
-from moa_dialect.library import attention_gradients as gradients
 from moa_dialect.library.attention import attention
+from moa_dialect.library.attention_gradients import (
+    bias_gradient,
+    key_gradient,
+    query_gradient,
+    row_products,
+    value_gradient,
+)
 
 Tensor = torch.Tensor
 
@@ -148,6 +154,12 @@ def compact(mask: Tensor, dtype: torch.dtype) -> Tensor:
     return mask.detach().to(wanted).contiguous()
 
 
+def called(kernel: Compiled, tensors: Sequence[Tensor]) -> Any:
+    """Run a kernel on tensors, the shortest way if they are dense."""
+    found = kernel.kernel.call_tensors(torch, tensors)
+    return kernel(*tensors) if found is None else found
+
+
 def _compiled(
     name: str, program: Callable[..., Any], problem: Problem, *specs: ArraySpec
 ) -> Compiled:
@@ -187,7 +199,7 @@ def delta_kernel(problem: Problem) -> Compiled:
 
     def program(gradient: Any, out: Any) -> Any:
         of_rows = map(problem.arranged, (gradient, out))
-        return gradients.row_products(*of_rows)
+        return row_products(*of_rows)
 
     program.__name__ = "row_products"
     width = problem.spec(problem.widths[1])
@@ -206,11 +218,11 @@ def gradient_kernel(problem: Problem, name: str, summed: tuple[int, ...]) -> Com
         given = (*map(arranged, (q, k, v)), lse, delta, arranged(gradient))
         match name:
             case "query":
-                return arranged(gradients.query_gradient(*given, **options))
+                return arranged(query_gradient(*given, **options))
             case "key":
-                return arranged(gradients.key_gradient(*given, **options))
+                return arranged(key_gradient(*given, **options))
             case _:
-                return gradients.bias_gradient(*given, summed=summed, **options)
+                return bias_gradient(*given, summed=summed, **options)
 
     d, e = problem.widths
     specs = (
@@ -232,7 +244,7 @@ def value_kernel(problem: Problem) -> Compiled:
     def program(q: Any, k: Any, lse: Any, gradient: Any, bias: Any = None) -> Any:
         options = _options(problem, bias)
         given = arranged(q), arranged(k), lse, arranged(gradient)
-        return arranged(gradients.value_gradient(*given, **options))
+        return arranged(value_gradient(*given, **options))
 
     d, e = problem.widths
     specs = problem.spec(d), problem.spec(d, 1), problem.rows(), problem.spec(e)
@@ -265,7 +277,7 @@ def run_forward(
     problem = problem_of(q, k, v, mask, is_causal, scale)
     masks = () if mask is None else (mask,)
     kernel = forward_kernel(problem, with_lse)
-    result = kernel(*_in_order(problem, (q, k, v)), *masks)
+    result = called(kernel, [*_in_order(problem, (q, k, v)), *masks])
     if not with_lse:
         return _back(problem, result), None
     out, lse = result

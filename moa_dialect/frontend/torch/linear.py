@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from moa_dialect.frontend import functions as moa
 from moa_dialect.frontend.jit import Compiled, jit
+from moa_dialect.frontend.torch.kernels import called
 from moa_dialect.frontend.torch.regions import VIEWS
 from moa_dialect.frontend.torch.translation import gelu, sigmoid
 from moa_dialect.frontend.torch.values import extents
@@ -25,7 +26,7 @@ from moa_dialect.frontend.trace import ArraySpec
 aten = torch.ops.aten
 Tensor = torch.Tensor
 
-ENOUGH_ROWS = 48
+ENOUGH_ROWS = 12
 """From how many rows on the kernel is used; with fewer, PyTorch's product is faster."""
 
 WIDE = 64
@@ -79,7 +80,7 @@ class Linear(torch.nn.Module):
             return result
         rows = x.reshape(-1, inputs)
         given = (rows, weight) if bias is None else (rows, weight, bias)
-        return self._kernel(*given).view(*x.shape[:-1], outputs)
+        return called(self._kernel, given).view(*x.shape[:-1], outputs)
 
 
 @cache

@@ -24,7 +24,7 @@ from moa_dialect.frontend.torch.values import extents
 
 aten = torch.ops.aten
 
-VIEWS = {aten.view.default, aten._unsafe_view.default, aten.reshape.default}
+VIEWS = {aten.view.default, aten._unsafe_view.default}
 
 FREE = {
     *VIEWS,
@@ -182,7 +182,7 @@ def divided(nodes: list[fx.Node]) -> list[list[fx.Node]]:
             states[n].stage == stage
             and states[n].folds is not None
             and states[n].is_whole
-            and (_kind_of(n) == "product" or not all(u in inside for u in n.users))
+            and not all(u in inside for u in n.users)
             for n in node.all_input_nodes
             if n in inside
         )

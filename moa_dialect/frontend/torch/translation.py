@@ -34,7 +34,7 @@ from moa_dialect.frontend.torch.values import (
 from moa_dialect.frontend.trace import Array, as_array
 from moa_dialect.library.losses import log_softmax
 from moa_dialect.library.normalization import layernorm
-from moa_dialect.library.softmax import logsumexp, softmax
+from moa_dialect.library.softmax import logsumexp, row_maximum, row_sum, softmax
 from moa_dialect.library.statistics import mean, variance
 from moa_dialect.types import element_type_of
 
@@ -341,7 +341,6 @@ def _where(node: Node, condition: Any, a: Any, b: Any) -> Any:
     aten.clone.default,
     aten.alias.default,
     aten.detach.default,
-    aten.lift_fresh_copy.default,
 )
 def _copied(node: Node, a: Any, **options: Any) -> Any:
     dtype = node.value.dtype
@@ -433,7 +432,7 @@ def _not_everything(node: fx.Node) -> str | None:
     return None
 
 
-@register("fold", aten.sum.dim_IntList, aten.sum.default, reason=_not_everything)
+@register("fold", aten.sum.dim_IntList, reason=_not_everything)
 def _sum(
     node: Node, a: Any, dims: Any = None, keepdim: bool = False, **options: Any
 ) -> Any:
@@ -442,7 +441,7 @@ def _sum(
     return _kept(result, axes, keepdim)
 
 
-@register("fold", aten.mean.dim, aten.mean.default, reason=_not_everything)
+@register("fold", aten.mean.dim, reason=_not_everything)
 def _mean(
     node: Node, a: Any, dims: Any = None, keepdim: bool = False, **options: Any
 ) -> Any:
@@ -490,13 +489,21 @@ def _has_rows(node: fx.Node) -> str | None:
     return None if value.dim() else "a scalar"
 
 
-register(
-    "fold",
-    aten._softmax.default,
-    aten._safe_softmax.default,
-    worth=True,
-    reason=_has_rows,
-)(_on_last_axis(softmax))
+def safe_softmax(x: Any) -> Any:
+    """The softmax of rows, 0 in rows that are minus infinity throughout."""
+    top = row_maximum(x)
+    top = moa.where(top == -math.inf, 0.0, top)
+    powers = moa.exp(moa.omega("sub", (1, 0), x, top))
+    sums = row_sum(powers)
+    return moa.omega("div", (1, 0), powers, moa.where(sums == 0.0, 1.0, sums))
+
+
+register("fold", aten._softmax.default, worth=True, reason=_has_rows)(
+    _on_last_axis(softmax)
+)
+register("fold", aten._safe_softmax.default, worth=True, reason=_has_rows)(
+    _on_last_axis(safe_softmax)
+)
 register("fold", aten._log_softmax.default, worth=True, reason=_has_rows)(
     _on_last_axis(log_softmax)
 )
@@ -565,17 +572,17 @@ def _product(a: Any, b: Any) -> Any:
     return moa.inner("add", "mul", a, b)
 
 
-@register("product", aten.mm.default, reason=_float_only)
+@register("product", aten.mm.default, worth=True, reason=_float_only)
 def _mm(node: Node, a: Any, b: Any) -> Any:
     return _product(a, b)
 
 
-@register("product", aten.bmm.default, reason=_float_only)
+@register("product", aten.bmm.default, worth=True, reason=_float_only)
 def _bmm(node: Node, a: Any, b: Any) -> Any:
     return moa.omega(_product, (2, 2), a, b)
 
 
-@register("product", aten.addmm.default, reason=_float_only)
+@register("product", aten.addmm.default, worth=True, reason=_float_only)
 def _addmm(node: Node, c: Any, a: Any, b: Any, beta: Any = 1, alpha: Any = 1) -> Any:
     result = _product(a, b)
     result = result if alpha == 1 else alpha * result
@@ -630,7 +637,7 @@ def _expand(node: Node, a: Any, shape: Any, **options: Any) -> Any:
     return broadcast(a, node.shape_of(0), node.shape, node.known)
 
 
-@register("shape", aten.view.default, aten._unsafe_view.default, aten.reshape.default)
+@register("shape", aten.view.default, aten._unsafe_view.default)
 def _view(node: Node, a: Any, shape: Any) -> Any:
     before, after = list(node.shape_of(0)), list(node.shape)
     # Axes of extent 1 come and go without a new order of elements.

@@ -23,6 +23,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ PAGES = (
     "docs/fusion.md",
     "docs/attention.md",
     "docs/reductions.md",
+    "docs/pytorch.md",
     "docs/library.md",
     "docs/cli.md",
     "docs/upstream.md",
@@ -123,7 +125,9 @@ def run_command(command: str, folder: Path) -> tuple[int, str]:
 
 def run_page(page: str, folder: Path) -> Iterator[tuple[Block, str]]:
     """Run a page; gives each block that shows an output with what it should be."""
-    namespace: dict[str, Any] = {"__name__": "page"}
+    # A module that can be imported: torch.compile looks functions up in theirs.
+    module = sys.modules["page"] = ModuleType("page")
+    namespace = vars(module)
     blocks = blocks_of(page)
     for number, block in enumerate(blocks):
         match block.language:

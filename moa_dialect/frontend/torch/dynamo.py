@@ -15,13 +15,12 @@ from torch import fx
 from torch._decomp import get_decompositions
 from torch._dynamo.backends.common import aot_autograd
 from torch.fx.passes.utils.fuser_utils import fuse_by_partitions
-from torch.nn import functional
 
 from moa_dialect.errors import MoaError, OptionError
 from moa_dialect.frontend import functions as moa
 from moa_dialect.frontend.jit import Compiled, jit
 from moa_dialect.frontend.torch import kernels, regions
-from moa_dialect.frontend.torch.attention import sdpa
+from moa_dialect.frontend.torch.attention import STOCK, sdpa
 from moa_dialect.frontend.torch.kernels import NAMES
 from moa_dialect.frontend.torch.linear import take_linear
 from moa_dialect.frontend.torch.translation import TABLE, Node, converted, element
@@ -156,6 +155,13 @@ def report(clear: bool = False) -> list[GraphReport]:
     return result
 
 
+def graph_breaks() -> dict[str, int]:
+    """How often Dynamo had to break a graph in this process, by its reasons."""
+    from torch._dynamo.utils import counters
+
+    return dict(counters["graph_break"])
+
+
 # The backend.
 
 
@@ -198,13 +204,12 @@ def backend(
 
 def _take_attention(graph: fx.GraphModule) -> None:
     """Let the graph call `sdpa`, which keeps attention whole for AOTAutograd."""
-    stock = functional.scaled_dot_product_attention
     changed = False
     for module in graph.modules():
         if not isinstance(module, fx.GraphModule):
             continue
         for node in module.graph.nodes:
-            if node.op == "call_function" and node.target is stock:
+            if node.op == "call_function" and node.target is STOCK:
                 node.target = sdpa
                 changed = True
         if changed:
@@ -375,7 +380,7 @@ class Region(torch.nn.Module):
         ]
         for place in self._scalars:
             ready.append(torch.tensor(arguments[place]))
-        found = self._kernel(*ready)
+        found = kernels.called(self._kernel, ready)
         if self._is_single:
             order = self._orders[0]
             return found if order is None else found.permute(order[1])
