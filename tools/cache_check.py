@@ -9,6 +9,7 @@ Prints tables in Markdown. Code is that for AVX2, so they are the same on every 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -342,6 +343,10 @@ def regime_table(name: str) -> str:
     return table(["M", *WAYS], rows)
 
 
+HISTOGRAM = "attention"
+"""The program whose distances are printed."""
+
+
 def histogram_table(name: str) -> str:
     """The reuse distances of one program, in vector code and a row at a time."""
     n, _ = REGIMES[name]
@@ -364,13 +369,13 @@ def main() -> None:
         "--largest", type=int, default=1024, help="the largest n of attention"
     )
     parser.add_argument("--skip-valgrind", action="store_true")
-    options = parser.parse_args()
+    options = parser.parse_args(sys.argv[1:])
     np.seterr(all="ignore")
     print("## Attention in four ways\n")
     print(attention_table(options.largest), flush=True)
     for name, (n, _) in REGIMES.items():
         print(f"\n## {name}, {n}\n\n{regime_table(name)}", flush=True)
-    print(f"\n## Reuse distances of attention\n\n{histogram_table('attention')}")
+    print(f"\n## Reuse distances of {HISTOGRAM}\n\n{histogram_table(HISTOGRAM)}")
     if options.skip_valgrind or not is_available():
         return
     found: list[Comparison] = []

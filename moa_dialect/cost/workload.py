@@ -71,13 +71,16 @@ def at_target(
         CompileError: if it cannot be lowered.
     """
     context = Context()
-    if isinstance(program, ModuleOp):
-        program = Compiled(program, "")
+    is_lowered = isinstance(program, ModuleOp) and not unlowered(program)
+    module = program.clone() if isinstance(program, ModuleOp) else None
+    program = program if module is None else Compiled(module, "")
     if stage not in ("onf", "target"):
         raise MoaError(f"unknown stage: expected onf or target, got {stage}")
     if program.target != "cpu":
         raise MoaError(f"expected a program for target cpu, got {program.target}")
-    if stage == "onf" or not program.options.fuse:
+    if module is not None and is_lowered:
+        pass
+    elif stage == "onf" or not program.options.fuse:
         module = program.module("onf")
         for pass_ in STAGES["target"]:
             pass_.apply(context, module)
