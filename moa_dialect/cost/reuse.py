@@ -229,7 +229,7 @@ class _Distances:
         cold, counts, dirties, stop = self._counters(lines)
         width = stop - dirties
         both = run.counters[cold:].reshape(2, stop - cold)
-        recent, time, dirty, line_at, _, _ = self._words(lines)
+        recent, _, dirty, line_at, _, _ = self._words(lines)
         # The stack at the end: recent lines, then the others by their last use.
         by_time = run.words[line_at : line_at + self._times(lines) + 1][::-1]
         stack = np.concatenate([run.words[recent : recent + _RECENT], by_time])

@@ -205,7 +205,7 @@ def test_unknown_accesses_are_refused():
     module = parsed(
         copying('"memref.copy"(%x, %y) : (memref<8xf32>, memref<8xf32>) -> ()')
     )
-    with pytest.raises(CompileError, match="accesses of memref.copy are not known"):
+    with pytest.raises(CompileError, match=r"accesses of memref\.copy are not known"):
         accesses(module)
 
 
