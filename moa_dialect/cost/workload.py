@@ -188,12 +188,14 @@ class Workload:
         calls: what is called.
         functions: the functions that are called, at the stage `target`, each in a
             module of its own, without calls of others.
+        results: the arrays that are wanted; if None, those written last.
     """
 
     line: int = LINE
     buffers: list[Buffer] = field(default_factory=list[Buffer])
     calls: list[Call] = field(default_factory=list[Call])
     functions: dict[str, ModuleOp] = field(default_factory=dict[str, ModuleOp])
+    results: list[int] | None = None
 
     def array(
         self,
@@ -332,9 +334,10 @@ class Workload:
 
     @property
     def ends(self) -> tuple[list[int], list[int]]:
-        """The arrays that are read before they are written, and those written last.
+        """The arrays that are read before they are written, and those that are wanted.
 
-        Constants are among neither; of the results, those that no later call reads.
+        Constants are among neither. If no results are named, those are wanted that no
+        later call reads.
         """
         read: dict[int, None] = {}
         made: set[int] = set()
@@ -346,7 +349,7 @@ class Workload:
                 final.pop(number, None)
             made.update(call.outputs)
             final.update(dict.fromkeys(call.outputs))
-        return list(read), list(final)
+        return sorted(read), list(final) if self.results is None else self.results
 
     @property
     def compulsory_bytes(self) -> int:

@@ -50,6 +50,25 @@ def test_each_result_is_an_array_in_memory():
     assert workload.ends == ([0], [5])
 
 
+def test_results_may_be_used_by_later_operations():
+    def program(x: Any) -> Any:
+        y = moa.exp(x)
+        return y, y + 1.0
+
+    workload = materialised(lowered(program, (4, 5)))
+    x = np.ones((4, 5), np.float32)
+    first, second = reuse_distances(workload, [x]).results
+    np.testing.assert_allclose(first, np.exp(x), rtol=1e-6)
+    np.testing.assert_allclose(second, np.exp(x) + 1, rtol=1e-6)
+
+
+def test_arguments_are_in_order_whichever_is_used_first():
+    compiled = lowered(lambda x, y: moa.exp(y) * x, (3,), (3,))
+    x, y = np.full(3, 2, np.float32), np.zeros(3, np.float32)
+    (result,) = reuse_distances(materialised(compiled), [x, y]).results
+    np.testing.assert_array_equal(result, compiled(x, y))
+
+
 def test_traffic_without_reuse_is_the_sum_of_the_operations():
     """Softmax of n numbers in 5 kernels, n large: 4 reads and 3 results of n.
 
