@@ -70,41 +70,45 @@ def at_target(
         MoaError: for another stage, an unknown machine, or a program for a GPU.
         CompileError: if it cannot be lowered.
     """
-    context = Context()
-    is_lowered = isinstance(program, ModuleOp) and not unlowered(program)
-    module = program.clone() if isinstance(program, ModuleOp) else None
-    program = program if module is None else Compiled(module, "")
     if stage not in ("onf", "target"):
         raise MoaError(f"unknown stage: expected onf or target, got {stage}")
-    if program.target != "cpu":
+    if isinstance(program, ModuleOp):
+        module = program.clone()
+        if unlowered(module):
+            module = _lowered(Compiled(module, ""), stage, machine)
+    elif program.target != "cpu":
         raise MoaError(f"expected a program for target cpu, got {program.target}")
-    if module is not None and is_lowered:
-        pass
-    elif stage == "onf" or not program.options.fuse:
-        module = program.module("onf")
-        for pass_ in STAGES["target"]:
-            pass_.apply(context, module)
-    elif machine == "host":
-        module = program.module("target")
     else:
-        module = program.module("fused")
-        width = "avx512" if machine.startswith("avx512") else "generic"
-        options = program.options
-        for pass_ in FUSING["target"]:
-            if isinstance(pass_, LiftPass):
-                pass_ = replace(
-                    pass_,
-                    machine=machine,
-                    schedule=options.schedule,
-                    deterministic=options.deterministic,
-                )
-            elif isinstance(pass_, ExpandMathPass):
-                pass_ = ExpandMathPass(target=width)
-            pass_.apply(context, module)
+        module = _lowered(program, stage, machine)
     if left := unlowered(module):
         raise CompileError(f"not lowered: {', '.join(left)}")
     for function in functions_of(module):
         sequential(function)
+    return module
+
+
+def _lowered(program: Compiled, stage: str, machine: str) -> ModuleOp:
+    """A program as loops over vectors for a machine, or over scalars."""
+    options = program.options
+    if stage == "target" and options.fuse and machine == "host":
+        return program.module("target")
+    if stage == "onf" or not options.fuse:
+        module, passes = program.module("onf"), STAGES["target"]
+    else:
+        module, passes = program.module("fused"), FUSING["target"]
+    math = ExpandMathPass(
+        target="avx512" if machine.startswith("avx512") else "generic"
+    )
+    for pass_ in passes:
+        if isinstance(pass_, LiftPass):
+            pass_ = replace(
+                pass_,
+                machine=machine,
+                schedule=options.schedule,
+                deterministic=options.deterministic,
+            )
+        pass_ = math if isinstance(pass_, ExpandMathPass) else pass_
+        pass_.apply(Context(), module)
     return module
 
 

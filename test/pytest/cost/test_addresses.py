@@ -122,7 +122,11 @@ def test_masked_lanes_are_not_touched():
 
 def test_constants_of_a_program_are_arrays():
     table = np.arange(12, dtype=np.float32).reshape(3, 4)
-    compiled = lowered(lambda x: moa.inner("add", "mul", x, table), (2, 3))
+
+    def program(x: Any) -> Any:
+        return moa.inner("add", "mul", x, table)
+
+    compiled = lowered(program, (2, 3))
     workload = workload_of(compiled, "onf")
     (constant,) = [b for b in workload.buffers if b.content is not None]
     assert constant.size == 48

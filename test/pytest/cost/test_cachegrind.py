@@ -50,7 +50,7 @@ def test_comparison_table():
 
 
 def test_without_valgrind(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(cachegrind.shutil, "which", lambda name: None)
+    monkeypatch.setattr(cachegrind, "is_available", bool)
     with pytest.raises(MoaError, match="expected valgrind and a C compiler, got none"):
         count_misses(Workload(), CACHES)
 

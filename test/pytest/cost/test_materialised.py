@@ -63,7 +63,10 @@ def test_results_may_be_used_by_later_operations():
 
 
 def test_arguments_are_in_order_whichever_is_used_first():
-    compiled = lowered(lambda x, y: moa.exp(y) * x, (3,), (3,))
+    def program(x: Any, y: Any) -> Any:
+        return moa.exp(y) * x
+
+    compiled = lowered(program, (3,), (3,))
     x, y = np.full(3, 2, np.float32), np.zeros(3, np.float32)
     (result,) = reuse_distances(materialised(compiled), [x, y]).results
     np.testing.assert_array_equal(result, compiled(x, y))
@@ -82,8 +85,11 @@ def test_traffic_without_reuse_is_the_sum_of_the_operations():
 
 
 def test_a_program_without_operations():
+    def program(x: Any) -> Any:
+        return x
+
     with pytest.raises(MoaError, match="expected a program with operations on arrays"):
-        materialised(lowered(lambda x: x, (3,)))
+        materialised(lowered(program, (3,)))
 
 
 def test_extents_that_are_not_known():
