@@ -9,6 +9,7 @@ Prints tables in Markdown. Code is that for AVX2, so they are the same on every 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -118,23 +119,23 @@ CACHES = (
 
 
 def compared(
-    name: str, n: int, way: str, caches: tuple[CacheLevel, CacheLevel]
-) -> Comparison:
-    """Simulate a program, and count.
+    name: str, n: int, way: str, pairs: Sequence[tuple[CacheLevel, CacheLevel]]
+) -> Iterator[Comparison]:
+    """Simulate a program in pairs of caches, and count.
 
     Raises:
         MoaError: if valgrind or a C compiler is missing.
     """
     workload = WAYS[way](program_named(name, n))
-    found = simulate(workload, caches, inclusive=False)
-    counts = count_misses(workload, *caches)
-    return Comparison(
-        f"{name}, {n}",
-        way,
-        *caches,
-        (found.levels[0].fetches, found.levels[1].fetches),
-        (counts.first_misses, counts.last_misses),
-    )
+    for pair, counts in zip(pairs, count_misses(workload, pairs), strict=True):
+        first, last = simulate(workload, pair, inclusive=False).levels
+        yield Comparison(
+            f"{name}, {n}",
+            way,
+            *pair,
+            (first.fetches, last.fetches),
+            (counts.first_misses, counts.last_misses),
+        )
 
 
 def comparisons() -> Iterator[Comparison]:
@@ -142,8 +143,7 @@ def comparisons() -> Iterator[Comparison]:
     for name in PROGRAMS:
         for n in (1000,) if name == "decode" else (96, 200):
             for way in WAYS:
-                for caches in CACHES:
-                    yield compared(name, n, way, caches)
+                yield from compared(name, n, way, CACHES)
 
 
 def comparison_table(found: Sequence[Comparison]) -> str:
@@ -212,27 +212,30 @@ def _parsed(text: str) -> ModuleOp:
     return ModuleParser(context, text).parse_module()
 
 
-def three_kernels(n: int, tiled: bool) -> Workload:
-    """Attention as three kernels: scores, softmax in their place, product."""
+def three_kernels(n: int, block: int | None = None) -> Workload:
+    """Attention as three kernels: scores, softmax in their place, product.
+
+    Args:
+        n: how many queries and keys there are.
+        block: how many rows the products have at a time; if None, they are loops.
+    """
     row, square = (n, WIDTH), (n, n)
     workload = Workload()
     q, k, v = (workload.array(row, name=name) for name in "qkv")
-
-    def call(
-        program: Callable[..., Any],
-        shapes: Sequence[Sequence[int]],
-        inputs: Sequence[int],
-        outputs: Sequence[int] | None = None,
-    ) -> list[int]:
-        made = compiled(program, *shapes, fuse=tiled)
-        return workload.call(made, inputs, outputs, machine=MACHINE)
-
-    scores = call(_scores, (row, row), (q, k))
-    call(softmax, (square,), scores, scores)
-    if tiled:
-        call(matmul, (square, row), (*scores, v))
+    if block is None:
+        first = compiled(_scores, row, row, fuse=False)
+        second = compiled(softmax, square, fuse=False)
+        third = _parsed(_PRODUCT.format(n=n, d=WIDTH))
     else:
-        workload.call(_parsed(_PRODUCT.format(n=n, d=WIDTH)), (*scores, v))
+        rows, inner = f"i=procs,block:{block};j=procs", f"p=chunk:{WIDTH}"
+        schedule = f"{rows},regs:1,lanes:8;{inner},regs:8"
+        first = compiled(_scores, row, row, schedule=schedule)
+        second = compiled(softmax, square)
+        schedule = f"{rows},regs:{WIDTH // 8},lanes:8;{inner},regs:1"
+        third = compiled(matmul, square, row, schedule=schedule)
+    scores = workload.call(first, (q, k), machine=MACHINE)
+    workload.call(second, scores, scores, machine=MACHINE)
+    workload.call(third, (*scores, v), machine=MACHINE)
     return workload
 
 
@@ -262,20 +265,31 @@ def rows_for(n: int, capacity: int) -> int:
     return min(n, capacity // (4 * 4 * WIDTH), 1024)
 
 
+FOUR_WAYS = ("three kernels", "tiled", "row at a time", "lifted")
+
+
+def attention_by(way: str, n: int, rows: int) -> Workload:
+    """Attention in one of four ways; `tiled` and `lifted` so many rows at a time."""
+    match way:
+        case "three kernels":
+            return three_kernels(n)
+        case "tiled":
+            return three_kernels(n, rows)
+        case "lifted":
+            return lifted(n, rows)
+        case _:
+            return WAYS[way](program_named("attention", n))
+
+
 def attention_table(largest: int) -> str:
     """Attention in four ways: bytes over the least, and the reference in brackets."""
     found: dict[tuple[str, int, int], ReuseDistances] = {}
 
-    def distances(way: str, n: int, rows: int = 0) -> ReuseDistances:
+    def distances(way: str, n: int, rows: int) -> ReuseDistances:
+        rows = rows if way in ("tiled", "lifted") else 0
         key = way, n, rows
         if key not in found:
-            if way == "row at a time":
-                workload = WAYS[way](program_named("attention", n))
-            elif way == "lifted":
-                workload = lifted(n, rows)
-            else:
-                workload = three_kernels(n, way == "tiled")
-            found[key] = reuse_distances(workload)
+            found[key] = reuse_distances(attention_by(way, n, rows))
         return found[key]
 
     rows: list[list[str]] = []
@@ -284,10 +298,8 @@ def attention_table(largest: int) -> str:
             continue
         count = rows_for(n, capacity)
         row = [f"{n}", size(capacity)]
-        for way, number in zip(
-            ("loops", "tiled", "row at a time", "lifted"), known, strict=True
-        ):
-            each = distances(way, n, count if way == "lifted" else 0)
+        for way, number in zip(FOUR_WAYS, known, strict=True):
+            each = distances(way, n, count)
             least = each.compulsory_bytes
             shown = ratio(each.bytes(capacity, scratch=False) / least)
             row.append(f"{shown} ({number})")
@@ -300,8 +312,8 @@ def attention_table(largest: int) -> str:
         row.append(ratio(n * WIDTH * 4 / capacity))
         rows.append(row)
     header = [
-        "n", "M", "three kernels, loops", "three kernels, vectors", "row at a time",
-        "lifted", "with scratch", "B_r", "(3 + 2⌈n/B_r⌉) / 4", "n²d²/M ÷ nd",
+        "n", "M", "three kernels", "tiled", "row at a time", "lifted", "with scratch",
+        "B_r", "(3 + 2⌈n/B_r⌉) / 4", "n²d²/M ÷ nd",
     ]  # fmt: skip
     return table(header, rows)
 
@@ -342,6 +354,10 @@ def regime_table(name: str) -> str:
     return table(["M", *WAYS], rows)
 
 
+HISTOGRAM = "attention"
+"""The program whose distances are printed."""
+
+
 def histogram_table(name: str) -> str:
     """The reuse distances of one program, in vector code and a row at a time."""
     n, _ = REGIMES[name]
@@ -364,18 +380,16 @@ def main() -> None:
         "--largest", type=int, default=1024, help="the largest n of attention"
     )
     parser.add_argument("--skip-valgrind", action="store_true")
-    options = parser.parse_args()
+    options = parser.parse_args(sys.argv[1:])
     np.seterr(all="ignore")
     print("## Attention in four ways\n")
     print(attention_table(options.largest), flush=True)
     for name, (n, _) in REGIMES.items():
         print(f"\n## {name}, {n}\n\n{regime_table(name)}", flush=True)
-    print(f"\n## Reuse distances of attention\n\n{histogram_table('attention')}")
+    print(f"\n## Reuse distances of {HISTOGRAM}\n\n{histogram_table(HISTOGRAM)}")
     if options.skip_valgrind or not is_available():
         return
-    found: list[Comparison] = []
-    for each in comparisons():
-        found.append(each)
+    found = list(comparisons())
     most = [max(abs(each.differences[level]) for each in found) for level in (0, 1)]
     print(f"\n## Against cachegrind\n\n{comparison_table(found)}\n")
     print(f"Off by {100 * most[0]:.1f} % at most in D1, {100 * most[1]:.1f} % in LL.")

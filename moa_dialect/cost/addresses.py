@@ -297,7 +297,7 @@ class Run:
 
     @property
     def results(self) -> list[np.ndarray]:
-        """The arrays that were written last."""
+        """The arrays that are wanted of the workload."""
         return [self.arrays[number] for number in self.workload.ends[1]]
 
 
@@ -332,7 +332,7 @@ def run(
     from moa_dialect.universe import register_dialects
 
     scratch, size = workload.scratch, workload.bytes
-    lines = -(-size // simulator.line)
+    lines = size // simulator.line + 1  # Of empty arrays at the end one may be read.
     first_scratch = scratch // simulator.line
     if workload.line % simulator.line or PAGE % simulator.line:
         raise MoaError(

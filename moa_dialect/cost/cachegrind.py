@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -64,13 +65,17 @@ def is_available() -> bool:
     return bool(shutil.which("valgrind") and c_compiler())
 
 
-def count_misses(workload: Workload, first: CacheLevel, last: CacheLevel) -> Counts:
+def count_misses(
+    workload: Workload, caches: Sequence[tuple[CacheLevel, CacheLevel]]
+) -> list[Counts]:
     """What cachegrind counts of a workload's native code, its caches empty at first.
 
     Args:
         workload: what is run, on zeros. Its vector code should be that for `MACHINE`.
-        first: the first level, of a power of two of sets.
-        last: the last level.
+        caches: pairs of a first and a last level, with powers of two of sets.
+
+    Returns:
+        For each pair what is counted.
 
     Raises:
         MoaError: if valgrind or a C compiler is missing, or fails.
@@ -79,8 +84,10 @@ def count_misses(workload: Workload, first: CacheLevel, last: CacheLevel) -> Cou
         raise MoaError("cachegrind: expected valgrind and a C compiler, got none")
     with TemporaryDirectory() as folder:
         program = _linked(workload, Path(folder))
-        counts = [_counted(program, times, first, last) for times in ("0", "1")]
-    return counts[1] - counts[0]
+        return [
+            _counted(program, "1", *pair) - _counted(program, "0", *pair)
+            for pair in caches
+        ]
 
 
 def _run(*command: str) -> None:

@@ -49,6 +49,9 @@ def materialised(
     known: set[SSAValue] = set()
     for op in function.body.block.ops:
         if isinstance(op, ReturnOp):
+            workload.results = [
+                places[value] for value in op.operands if value in places
+            ]
             break
         if isinstance(op, ConstantOp | ShapeOp) or (
             op.operands and all(operand in known for operand in op.operands)

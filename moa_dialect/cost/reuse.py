@@ -229,17 +229,27 @@ class _Distances:
         cold, counts, dirties, stop = self._counters(lines)
         width = stop - dirties
         both = run.counters[cold:].reshape(2, stop - cold)
-        first_scratch = run.workload.scratch // self.line
-        at = self._words(lines)[2]
-        since = run.words[at : at + lines]
+        recent, _, dirty, line_at, _, _ = self._words(lines)
+        # The stack at the end: recent lines, then the others by their last use.
+        by_time = run.words[line_at : line_at + self._times(lines) + 1][::-1]
+        stack = np.concatenate([run.words[recent : recent + _RECENT], by_time])
+        stack = stack[stack >= 0]
+        since = run.words[dirty : dirty + lines][stack]
+        depth = np.arange(len(stack))
+        changes = both[:, counts - cold :][:, width:].copy()
         last = np.zeros((2, width), np.int64)
-        for row, part in enumerate((since[:first_scratch], since[first_scratch:])):
-            last[row] = np.bincount(part[part > 0], minlength=width)[:width]
+        is_scratch = stack >= run.workload.scratch // self.line
+        for row, is_here in enumerate((~is_scratch, is_scratch)):
+            has_left = is_here & (since > 0) & (depth >= since)
+            np.add.at(changes[row], since[has_left], 1)
+            np.add.at(changes[row], depth[has_left] + 1, -1)
+            stays_from = np.maximum(since, depth + 1)[is_here & (since > 0)]
+            np.add.at(last[row], stays_from, 1)
         return ReuseDistances(
             line=self.line,
             counts=both[:, counts - cold :][:, :width].copy(),
             cold=both[:, 0].copy(),
-            dirty=both[:, dirties - cold :][:, :width].copy(),
+            dirty=changes,
             last=last,
             compulsory_bytes=run.workload.compulsory_bytes,
             results=run.results,

@@ -70,38 +70,45 @@ def at_target(
         MoaError: for another stage, an unknown machine, or a program for a GPU.
         CompileError: if it cannot be lowered.
     """
-    context = Context()
-    if isinstance(program, ModuleOp):
-        program = Compiled(program, "")
     if stage not in ("onf", "target"):
         raise MoaError(f"unknown stage: expected onf or target, got {stage}")
-    if program.target != "cpu":
+    if isinstance(program, ModuleOp):
+        module = program.clone()
+        if unlowered(module):
+            module = _lowered(Compiled(module, ""), stage, machine)
+    elif program.target != "cpu":
         raise MoaError(f"expected a program for target cpu, got {program.target}")
-    if stage == "onf" or not program.options.fuse:
-        module = program.module("onf")
-        for pass_ in STAGES["target"]:
-            pass_.apply(context, module)
-    elif machine == "host":
-        module = program.module("target")
     else:
-        module = program.module("fused")
-        width = "avx512" if machine.startswith("avx512") else "generic"
-        options = program.options
-        for pass_ in FUSING["target"]:
-            if isinstance(pass_, LiftPass):
-                pass_ = replace(
-                    pass_,
-                    machine=machine,
-                    schedule=options.schedule,
-                    deterministic=options.deterministic,
-                )
-            elif isinstance(pass_, ExpandMathPass):
-                pass_ = ExpandMathPass(target=width)
-            pass_.apply(context, module)
+        module = _lowered(program, stage, machine)
     if left := unlowered(module):
         raise CompileError(f"not lowered: {', '.join(left)}")
     for function in functions_of(module):
         sequential(function)
+    return module
+
+
+def _lowered(program: Compiled, stage: str, machine: str) -> ModuleOp:
+    """A program as loops over vectors for a machine, or over scalars."""
+    options = program.options
+    if stage == "target" and options.fuse and machine == "host":
+        return program.module("target")
+    if stage == "onf" or not options.fuse:
+        module, passes = program.module("onf"), STAGES["target"]
+    else:
+        module, passes = program.module("fused"), FUSING["target"]
+    math = ExpandMathPass(
+        target="avx512" if machine.startswith("avx512") else "generic"
+    )
+    for pass_ in passes:
+        if isinstance(pass_, LiftPass):
+            pass_ = replace(
+                pass_,
+                machine=machine,
+                schedule=options.schedule,
+                deterministic=options.deterministic,
+            )
+        pass_ = math if isinstance(pass_, ExpandMathPass) else pass_
+        pass_.apply(Context(), module)
     return module
 
 
@@ -185,12 +192,14 @@ class Workload:
         calls: what is called.
         functions: the functions that are called, at the stage `target`, each in a
             module of its own, without calls of others.
+        results: the arrays that are wanted; if None, those written last.
     """
 
     line: int = LINE
     buffers: list[Buffer] = field(default_factory=list[Buffer])
     calls: list[Call] = field(default_factory=list[Call])
     functions: dict[str, ModuleOp] = field(default_factory=dict[str, ModuleOp])
+    results: list[int] | None = None
 
     def array(
         self,
@@ -329,9 +338,10 @@ class Workload:
 
     @property
     def ends(self) -> tuple[list[int], list[int]]:
-        """The arrays that are read before they are written, and those written last.
+        """The arrays that are read before they are written, and those that are wanted.
 
-        Constants are among neither; of the results, those that no later call reads.
+        Constants are among neither. If no results are named, those are wanted that no
+        later call reads.
         """
         read: dict[int, None] = {}
         made: set[int] = set()
@@ -343,7 +353,7 @@ class Workload:
                 final.pop(number, None)
             made.update(call.outputs)
             final.update(dict.fromkeys(call.outputs))
-        return list(read), list(final)
+        return sorted(read), list(final) if self.results is None else self.results
 
     @property
     def compulsory_bytes(self) -> int:
