@@ -224,6 +224,7 @@ class GroupCode(Emitter):
         layout: which rows and columns a thread has.
         thread: the number of the thread in its group.
         is_fast: whether exponentials may be those of the special function unit.
+        contracts: whether products and sums may be fused, with one rounding less.
         row_axis: the axis that the rows are of; or empty.
         rows: the index of each row.
         columns: the axes that columns are of.
@@ -243,6 +244,7 @@ class GroupCode(Emitter):
     thread: SSAValue
     exchange: Callable[[Attribute, int], SSAValue]
     is_fast: bool = False
+    contracts: bool = True
     row_axis: str = ""
     rows: list[SSAValue] = field(default_factory=list[SSAValue])
     columns: dict[str, Columns] = field(default_factory=dict[str, Columns])
@@ -483,7 +485,8 @@ class GroupCode(Emitter):
         row: int,
         column: int,
     ) -> SSAValue:
-        if isinstance(term.type, AnyFloat) and operation in _CONTRACTED:
+        is_float = isinstance(term.type, AnyFloat)
+        if self.contracts and is_float and operation in _CONTRACTED:
             properties["fastmath"] = FastMathFlagsAttr([FastMathFlag.ALLOW_CONTRACT])
         if (
             self.is_fast

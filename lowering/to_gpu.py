@@ -70,17 +70,19 @@ def _emit(
     """
     op = kernel.op
     let_extents_be_known(lowering, kernel)
-    if grid.columns:
+    if grid.columns and not kernel.lifted:
         split_folds(kernel, (kernel.named(grid.columns),))
     elif not grid.rows:
         split_folds(kernel)
     outputs: list[tuple[SSAValue, Sequence[SSAValue]]] = []
-    for array in op.arrays:
+    for array, output in zip(op.arrays, kernel.outputs, strict=True):
         place, *copies = lowering.targets[array]
         if copies:
             raise NotLifted("a result in two places")
         place = place.permuted(op.positions(len(place.free)))
-        strides = strides_along(lowering, kernel, axes, place.free)
+        has_row = bool(kernel.lifted) and not output.is_shared
+        old = [*axes, kernel.lifted] if has_row else axes
+        strides = strides_along(lowering, kernel, old, place.free)
         outputs.append((place.buffer, strides))
 
     def place_of(array: SSAValue) -> tuple[SSAValue, Sequence[SSAValue]]:
