@@ -6,6 +6,7 @@ They verify their types and print in the generic form, which upstream reads.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 from xdsl.dialects.builtin import (
     DYNAMIC_INDEX,
@@ -40,12 +41,17 @@ from xdsl.irdl import (
 from xdsl.utils.hints import isa
 
 
+@cache
 def upstream_attribute(name: str, value: str) -> Attribute:
-    """An attribute of a dialect that xDSL does not know: `#name<value>`."""
+    """An attribute of a dialect that xDSL does not know: `#name<value>`.
+
+    Each is made once: xDSL makes a class for it, which takes a millisecond.
+    """
     kind = UnregisteredAttr.with_name_and_type(name, False)
     return kind(name, False, False, value)
 
 
+@cache
 def _opaque(name: str, value: str, is_type: bool) -> Attribute:
     """An attribute or type as MLIR prints those without a short form."""
     kind = UnregisteredAttr.with_name_and_type(name, is_type)

@@ -58,6 +58,9 @@ from moa_dialect.types import dtype_of, memory_element
 
 WARP = 32
 
+FAST_EXP2 = "ex2.approx.ftz.f32 $0, $1;"
+"""A power of 2 by the special function unit."""
+
 
 class Layout(ABC):
     """Which rows and columns of a tile a thread has.
@@ -527,9 +530,7 @@ class GroupCode(Emitter):
     def exp2(self, value: SSAValue) -> SSAValue:
         """A power of 2 by the special function unit."""
         return self.emit(
-            llvm.InlineAsmOp(
-                "ex2.approx.ftz.f32 $0, $1;", "=f,f", [value], [f32], asm_dialect=0
-            )
+            llvm.InlineAsmOp(FAST_EXP2, "=f,f", [value], [f32], asm_dialect=0)
         )
 
     def _held(self, term: Term, kind: Held, row: int, column: int) -> SSAValue:

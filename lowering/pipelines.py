@@ -280,3 +280,32 @@ class RocdlPipelinePass(ModulePass):
         )
         lower_to(op, "target", ctx, options)
         rocdl.replace_kernels(op, self.chip)
+
+
+@dataclass(frozen=True)
+class SpirvPipelinePass(ModulePass):
+    """The pipeline from the algebra to SPIR-V for OpenCL, for other GPUs.
+
+    As moa-nvvm with the tier `portable`, but for the conversions of the kernels. The
+    result has `gpu.module @kernels` with a `spirv.module` of version 1.4, of subgroups
+    of 32 threads, beside the functions of the host. There is no bf16. It is compiled no
+    further here, and has run on no device.
+    """
+
+    name = "moa-spirv"
+
+    fuse: bool = True
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        """Lower a module.
+
+        Raises:
+            CompileError: for what SPIR-V has not, or upstream does not convert to it.
+        """
+        from moa_dialect.lowering import spirv
+
+        options = Options(
+            self.fuse, target="cuda", tier="portable", shared=spirv.SHARED_BYTES
+        )
+        lower_to(op, "target", ctx, options)
+        spirv.replace_kernels(op)
