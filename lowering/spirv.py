@@ -2,6 +2,7 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportMissingImports=false
 # pyright: reportUnknownMemberType=false, reportUnknownLambdaType=false
+# pyright: reportAttributeAccessIssue=false
 
 from __future__ import annotations
 

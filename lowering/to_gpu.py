@@ -72,7 +72,7 @@ def _emit(
     let_extents_be_known(lowering, kernel)
     if grid.columns and not kernel.lifted:
         split_folds(kernel, (kernel.named(grid.columns),))
-    elif not grid.rows:
+    elif not grid.rows or not kernel.passes:
         split_folds(kernel)
     outputs: list[tuple[SSAValue, Sequence[SSAValue]]] = []
     for array, output in zip(op.arrays, kernel.outputs, strict=True):

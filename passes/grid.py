@@ -246,7 +246,9 @@ def _chosen(
             grid = _for_rows(kernel, rows, types, tier, has_tf32, deterministic)
             if row:
                 width = _LIFTED if types <= {"f16", "bf16"} else _LIFTED // 2
-                grid = replace(grid, columns=kernel.hints[row], width=width)
+                # Of two groups one would have too few registers.
+                hint = kernel.hints[row]
+                grid = replace(grid, columns=hint, width=width, groups=0)
             return _fitted(kernel, grid, shared)
     if not kernel.passes:
         for rows in reversed(kernel.axes[:-1]):
@@ -259,6 +261,9 @@ def _chosen(
                 split_folds(kernel, (columns,))
                 return _fitted(kernel, grid, shared)
         split_folds(kernel)
+        if (rows := rows_of(kernel)) and (types := _products(kernel, rows)):
+            grid = _for_rows(kernel, rows, types, tier, has_tf32, deterministic)
+            return _fitted(kernel, grid, shared)
     longest = max(map(_length, kernel.passes), default=0)
     if (
         longest < _SHORT
@@ -472,6 +477,8 @@ def check_fits(kernel: Kernel, grid: Grid, shared: int) -> None:
     """
     if grid.columns and not kernel.lifted:
         split_folds(kernel, (kernel.named(grid.columns),))
+    elif not kernel.passes:
+        split_folds(kernel)
     if (taken := shared_bytes(kernel, grid)) > shared:
         raise CompileError(
             f"schedule: expected at most {shared} bytes of shared memory, got {taken}"

@@ -517,6 +517,20 @@ def softmax_of_product(a: moa.Array, b: moa.Array) -> moa.Array:
     return library.softmax(product(a, b))
 
 
+def below(x: np.ndarray) -> np.ndarray:
+    return x - x.max(-1, keepdims=True)
+
+
+def below_the_maximum(a: moa.Array, b: moa.Array) -> moa.Array:
+    """No cascade: a fold, then what needs it."""
+    rows = product(a, b)
+
+    def cell(row: moa.Array) -> moa.Array:
+        return row - moa.reduce("max", row)
+
+    return moa.omega(cell, 1, rows)
+
+
 def layernorm_of_product(a: moa.Array, b: moa.Array) -> moa.Array:
     return library.layernorm(product(a, b))
 
@@ -524,6 +538,7 @@ def layernorm_of_product(a: moa.Array, b: moa.Array) -> moa.Array:
 @pytest.mark.parametrize(
     ("program", "of", "dtype", "names", "tier"),
     [
+        (below_the_maximum, below, np.float32, ("n", "k", "m"), "portable"),
         (softmax_of_product, normalized, np.float32, None, "portable"),
         (softmax_of_product, normalized, np.float32, ("n", "k", "m"), "mma"),
         (layernorm_of_product, centred, np.float64, None, "mma"),
