@@ -328,6 +328,10 @@ class GroupPass:
         """Emit the pass; the accumulators and pivots are known afterwards."""
         kernel, code, pass_ = self.kernel, self.code, self.pass_
         code.scopes.append({})
+        if row := self._row():
+            # In registers as a whole: an index is where its element is.
+            self.size = self.block = -(-kernel.size_of(row) // 8) * 8
+            code.alike[pass_.index] = row
         self._bounds()
         axes = {
             state.name: (kernel.row_axis,) if kernel.row_axis else ()
@@ -357,6 +361,36 @@ class GroupPass:
         statements = chunk.statements(self.pass_)
         self.code.given = {s.name: s.value for s in statements}
         return [s.value for s in statements]
+
+    def _row(self) -> str:
+        """The axis of states of earlier passes that this one goes over, if it does."""
+        kernel, pass_ = self.kernel, self.pass_
+        axes = {
+            a.name: a.axes[0]
+            for other in kernel.kernel.passes
+            for a in other.accumulators
+            if len(a.axes) == 1
+        }
+        terms = [a.part for a in pass_.accumulators]
+        found = {
+            axes[term.kind.name]
+            for term in walk(*terms)
+            if isinstance(term.kind, Held)
+            and term.kind.name in axes
+            and any(arg.kind == pass_.index for arg in term.args)
+        }
+        if not found:
+            return ""
+        row = found.pop()
+        static, upper = kernel.static(row), pass_.upper
+        is_whole = upper.kind is kernel.kernel.extents[row] or (
+            static is not None
+            and isinstance(upper.kind, SSAValue)
+            and static_extent(upper.kind) == static
+        )
+        if found or pass_.lower.number != 0 or not is_whole:
+            raise NotLifted("a pass over a part of a row")
+        return row
 
     # Bounds.
 
@@ -634,6 +668,7 @@ class GroupPass:
     def _hold(self, version: str, values: Sequence[SSAValue]) -> None:
         rest = list(values)
         for name, _, axis in self._states():
+            self.code.axes[name] = axis
             places = self._places(axis)
             self.code.states[Held(name, version)] = dict(
                 zip(places, rest[: len(places)], strict=True)

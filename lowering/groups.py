@@ -233,6 +233,8 @@ class GroupCode(Emitter):
         columns: the axes that columns are of.
         index: for each other axis the value of its index.
         states: the values of what is held, for each row and column.
+        axes: for states the axis of their columns, if they have some.
+        alike: for the index of a pass the axis of columns of states that it goes over.
         given: the terms of the new values of states, and of tiles.
         contraction: emits the folds that the layout does not reduce.
         in_flight: what is computed in the background, in order.
@@ -255,6 +257,8 @@ class GroupCode(Emitter):
     states: dict[Held, Values | Pending] = field(
         default_factory=dict[Held, Values | Pending]
     )
+    axes: dict[str, str] = field(default_factory=dict[str, str])
+    alike: dict[str, str] = field(default_factory=dict[str, str])
     given: dict[str, Term] = field(default_factory=dict[str, Term])
     contraction: Callable[[Term, Term | None], Values | Pending] = _no_fold
     in_flight: list[Pending] = field(default_factory=list[Pending])
@@ -541,8 +545,13 @@ class GroupCode(Emitter):
             if kind.name not in self.given or kind.version not in ("new", ""):
                 raise NotLifted(f"{kind.name} {kind.version}")
             return self.value(self.given[kind.name], row, column)
-        if any(not isinstance(arg.kind, str) for arg in term.args):
-            raise NotLifted("an element of a state at another index than its own")
+        own = self.axes.get(kind.name, "")
+        for arg in term.args:
+            name = arg.kind
+            if isinstance(name, str) and name == self.row_axis:
+                continue
+            if not isinstance(name, str) or self.alike.get(name, name) != own:
+                raise NotLifted("an element of a state at another index than its own")
         rows = 1 + max(r for r, _ in values)
         columns = 1 + max(c for _, c in values)
         return values[row if rows > 1 else 0, column if columns > 1 else 0]

@@ -24,12 +24,11 @@ from moa_dialect.lowering.emitter import NotLifted
 from moa_dialect.lowering.group_kernel import GroupKernel
 from moa_dialect.lowering.kernel_axes import let_extents_be_known, strides_along
 from moa_dialect.ops.normal_form import ComprehensionOp
-from moa_dialect.passes.grid import Grid, read_grid
+from moa_dialect.passes.grid import Grid, let_folds_be_passes, read_grid
 from moa_dialect.passes.kernels import (
     SCHEDULE,
     Kernel,
     read_kernel,
-    split_folds,
 )
 from moa_dialect.passes.terms import NotATerm
 from moa_dialect.passes.to_onf import Lowering, lower_functions
@@ -70,10 +69,7 @@ def _emit(
     """
     op = kernel.op
     let_extents_be_known(lowering, kernel)
-    if grid.columns and not kernel.lifted:
-        split_folds(kernel, (kernel.named(grid.columns),))
-    elif not grid.rows or not kernel.passes:
-        split_folds(kernel)
+    let_folds_be_passes(kernel, grid)
     outputs: list[tuple[SSAValue, Sequence[SSAValue]]] = []
     for array, output in zip(op.arrays, kernel.outputs, strict=True):
         place, *copies = lowering.targets[array]

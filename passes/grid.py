@@ -258,7 +258,6 @@ def _chosen(
                 grid = _for_rows(
                     kernel, rows, types, tier, has_tf32, deterministic, columns
                 )
-                split_folds(kernel, (columns,))
                 return _fitted(kernel, grid, shared)
         split_folds(kernel)
         if (rows := rows_of(kernel)) and (types := _products(kernel, rows)):
@@ -279,6 +278,7 @@ def _chosen(
 
 def _fitted(kernel: Kernel, grid: Grid, shared: int) -> Grid | None:
     """A schedule with tiles as small as they have to be; None if none fits."""
+    let_folds_be_passes(kernel, grid)
     return next((g for g in _smaller(grid) if shared_bytes(kernel, g) <= shared), None)
 
 
@@ -467,6 +467,14 @@ def read_grid(text: str, kernel: Kernel) -> Grid:
     return parse_grid(text, [kernel.hints[axis] for axis in kernel.axes])
 
 
+def let_folds_be_passes(kernel: Kernel, grid: Grid) -> None:
+    """Make the folds in outputs passes, over the columns of a group if it has some."""
+    if grid.columns and not kernel.lifted:
+        split_folds(kernel, (kernel.named(grid.columns),))
+    else:
+        split_folds(kernel)
+
+
 def check_fits(kernel: Kernel, grid: Grid, shared: int) -> None:
     """Check that the tiles of a kernel fit so many bytes of shared memory.
 
@@ -475,10 +483,7 @@ def check_fits(kernel: Kernel, grid: Grid, shared: int) -> None:
     Raises:
         CompileError: if they do not.
     """
-    if grid.columns and not kernel.lifted:
-        split_folds(kernel, (kernel.named(grid.columns),))
-    elif not kernel.passes:
-        split_folds(kernel)
+    let_folds_be_passes(kernel, grid)
     if (taken := shared_bytes(kernel, grid)) > shared:
         raise CompileError(
             f"schedule: expected at most {shared} bytes of shared memory, got {taken}"

@@ -10,6 +10,7 @@ import pytest
 from xdsl.context import Context
 from xdsl.dialects import arith, gpu
 from xdsl.dialects.builtin import IntegerAttr, StringAttr
+from xdsl.parser import Parser
 
 import moa_dialect as moa
 from moa_dialect import library
@@ -18,12 +19,18 @@ from moa_dialect.lowering import emulator, engine
 from moa_dialect.lowering.chips import shared_bytes
 from moa_dialect.lowering.pipelines import cuda_target
 from moa_dialect.options import Options
-from moa_dialect.passes.grid import Grid, parse_grid, read_grid
+from moa_dialect.passes.grid import (
+    Grid,
+    let_folds_be_passes,
+    parse_grid,
+    read_grid,
+)
 from moa_dialect.passes.infer_shapes import functions_of
-from moa_dialect.passes.kernels import SCHEDULE, read_kernel, split_folds
+from moa_dialect.passes.kernels import SCHEDULE, read_kernel
 from moa_dialect.passes.lift import LiftPass
 from moa_dialect.passes.products import shared_bytes as taken_bytes
 from moa_dialect.passes.rebuild import comprehensions
+from moa_dialect.universe import register_dialects
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 
@@ -445,8 +452,7 @@ def test_tiles_take_what_was_counted_and_fit_the_chip(
             if isinstance(text, StringAttr):
                 kernel = read_kernel(op, function)
                 grid = read_grid(text.data, kernel)
-                if grid.columns:
-                    split_folds(kernel, (kernel.named(grid.columns),))
+                let_folds_be_passes(kernel, grid)
                 counted.append(taken_bytes(kernel, grid))
     taken: list[int] = []
     for op in compiled.module("target").walk():
@@ -677,3 +683,69 @@ def test_tf32_is_off_by_default_and_compiles() -> None:
 def test_tf32_where_there_is_none(options: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=re.escape(message)):
         moa.jit(library.softmax, **options)
+
+
+SUMS_OF_ROWS = """
+func.func @main(%a: tensor<20x40xf32>, %b: tensor<40x{width}xf32>)
+    -> tensor<20x{width}xf32> {{
+  %0 = arith.constant 0 : index
+  %n = moa.extent %a, 0 : tensor<20x40xf32>
+  %k = moa.extent %a, 1 : tensor<20x40xf32>
+  %m = moa.extent %b, 1 : tensor<40x{width}xf32>
+  %r = moa.comprehension [%i < %n] -> tensor<20x{width}xf32> {{
+    %s = moa.fold add [%p = %0 to %k] -> tensor<{width}xf32> {{
+      %row = moa.comprehension [%l < %m] -> tensor<{width}xf32> {{
+        %x = moa.at %a[%i, %p] : tensor<20x40xf32>
+        %y = moa.at %b[%p, %l] : tensor<40x{width}xf32>
+        %z = arith.mulf %x, %y : f32
+        moa.yield %z : f32
+      }}
+      moa.yield %row : tensor<{width}xf32>
+    }}
+    {fold}
+    %out = moa.comprehension [%l < %m] -> tensor<{width}xf32> {{
+      %v = moa.at %s[%l] : tensor<{width}xf32>
+      %w = arith.subf %v, %t : f32
+      moa.yield %w : f32
+    }}
+    moa.yield %out : tensor<{width}xf32>
+  }}
+  func.return %r : tensor<20x{width}xf32>
+}}
+"""
+WHOLE = """%t = moa.fold max [%q = %0 to %m] -> f32 {{
+      %v = moa.at %s[%q] : tensor<{width}xf32>
+      moa.yield %v : f32
+    }}"""
+PART = WHOLE.replace("%0 to", "%two to").replace(
+    "%t =", "%two = arith.constant 2 : index\n    %t ="
+)
+ONE = "%t = moa.at %s[%0] : tensor<{width}xf32>"
+
+
+@pytest.mark.parametrize("width", [24, 100, 300])
+@pytest.mark.parametrize(
+    ("fold", "of"),
+    [
+        (WHOLE, lambda x: x.max(-1, keepdims=True)),
+        (PART, lambda x: x[:, 2:].max(-1, keepdims=True)),
+        (ONE, lambda x: x[:, :1]),
+    ],
+    ids=["whole", "part", "one"],
+)
+def test_what_is_folded_over_a_row_in_registers(
+    fold: str, of: Callable[[np.ndarray], np.ndarray], width: int
+) -> None:
+    """An index of a row is where its element is, in no other thread's registers.
+
+    Folds over whole rows that fit are done there; others are left to loops.
+    """
+    text = SUMS_OF_ROWS.format(width=width, fold=fold.format(width=width))
+    context = Context()
+    register_dialects(context)
+    module = Parser(context, text).parse_module()
+    options = Options(target="cuda", emulate=True)
+    a, b = random(0, 20, 40), random(1, 40, width)
+    found = engine.compile_for_cuda(module, "main", options)(a, b)
+    rows = a.astype(float) @ b
+    np.testing.assert_allclose(found, rows - of(rows), atol=2e-5)
