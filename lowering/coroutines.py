@@ -412,6 +412,9 @@ class Rewriter:
         if "wgmma." in text:
             warp_group_assembly(self, op, text)
             return
+        if name == "cvt.rna.tf32.f32":
+            self._rounded_to_tf32(op)
+            return
         parts = name.split(".")
         if parts[0] not in APPROXIMATE or parts[1:] not in OF_F32:
             raise CompileError(
@@ -419,6 +422,21 @@ class Rewriter:
                 f"instruction {name}"
             )
         self._approximate(op, parts[0], "ftz" in parts)
+
+    def _rounded_to_tf32(self, op: Operation) -> None:
+        """Round an f32 to the nearest number of 10 bits, ties away from 0, as a word.
+
+        NaN stays what it is; what is too large becomes infinite by the carry.
+        """
+        build = Builder(op)
+        (value,) = op.operands
+        bits = build.value("llvm.bitcast", (value,), "i32")
+        half, kept = build.constant(1 << 12), build.constant(-(1 << 13))
+        carried = build.value("llvm.add", (bits, half), "i32")
+        rounded = build.value("llvm.and", (carried, kept), "i32")
+        is_nan = build.value("llvm.fcmp", (value, value), "i1", predicate="14 : i64")
+        chosen = build.value("llvm.select", (is_nan, bits, rounded), "i32")
+        self.replace(op, chosen)
 
     def _approximate(self, op: Operation, name: str, flushes: bool) -> None:
         build = Builder(op)

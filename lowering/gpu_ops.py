@@ -6,6 +6,7 @@ They verify their types and print in the generic form, which upstream reads.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 from xdsl.dialects.builtin import (
     DYNAMIC_INDEX,
@@ -18,7 +19,6 @@ from xdsl.dialects.builtin import (
     UnregisteredAttr,
     VectorType,
     f32,
-    f64,
     i1,
     i8,
     i32,
@@ -41,12 +41,17 @@ from xdsl.irdl import (
 from xdsl.utils.hints import isa
 
 
+@cache
 def upstream_attribute(name: str, value: str) -> Attribute:
-    """An attribute of a dialect that xDSL does not know: `#name<value>`."""
+    """An attribute of a dialect that xDSL does not know: `#name<value>`.
+
+    Each is made once: xDSL makes a class for it, which takes a millisecond.
+    """
     kind = UnregisteredAttr.with_name_and_type(name, False)
     return kind(name, False, False, value)
 
 
+@cache
 def _opaque(name: str, value: str, is_type: bool) -> Attribute:
     """An attribute or type as MLIR prints those without a short form."""
     kind = UnregisteredAttr.with_name_and_type(name, is_type)
@@ -193,7 +198,8 @@ class MmaOp(IRDLOperation):
     """Adds the product of two fragments of matrices to a third, warp-wide.
 
     The shapes and the elements of a lane are those of the PTX instruction
-    `mma.sync.aligned.row.col`: m16n8k16 for f16 and bf16, m8n8k4 for f64.
+    `mma.sync.aligned.row.col`: m16n8k16 for f16 and bf16, m8n8k4 for f64, and m16n8k8
+    for numbers of f32 that are rounded to tf32, as words.
     """
 
     name = "nvvm.mma.sync"
@@ -217,8 +223,9 @@ class MmaOp(IRDLOperation):
         c: Sequence[SSAValue],
         element: Attribute,
     ):
-        m, n, k = (8, 8, 4) if element == f64 else (16, 8, 16)
-        names = {"bf16": "bf16", "f16": "f16", "f64": "f64"}
+        shapes = {"f64": (8, 8, 4), "f32": (16, 8, 8)}
+        m, n, k = shapes.get(f"{element}", (16, 8, 16))
+        names = {"bf16": "bf16", "f16": "f16", "f64": "f64", "f32": "tf32"}
         type_ = upstream_attribute("nvvm.mma_type", names[f"{element}"])
         super().__init__(
             operands=[a, b, c],

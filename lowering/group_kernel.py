@@ -49,8 +49,10 @@ from moa_dialect.passes.kernels import (
 )
 from moa_dialect.passes.products import (
     COPY_BYTES,
+    DEPTH,
     WIDEST,
     Product,
+    is_long,
     is_stored,
     padded_sizes,
     read_product,
@@ -177,6 +179,7 @@ class GroupKernel:
             thread,
             self._exchange,
             is_fast=self._is_narrow(),
+            contracts=not self.grid.aligned,
         )
         self.shared = SharedMemory(
             code,
@@ -317,26 +320,31 @@ class GroupPass:
         self.products: dict[Term, Product | None] = {}
         self.tiles: dict[Term, Tile] = {}
         self.spilled: dict[Term, Tile] = {}
+        self.streamed: dict[Term, dict[Term, Tile]] = {}
+        self.chunk: SSAValue = kernel.number(0)
         self.ahead: list[Tile] = []
 
     def emit(self) -> None:
         """Emit the pass; the accumulators and pivots are known afterwards."""
         kernel, code, pass_ = self.kernel, self.code, self.pass_
         code.scopes.append({})
+        if row := self._row():
+            # In registers as a whole: an index is where its element is.
+            self.size = self.block = -(-kernel.size_of(row) // 8) * 8
+            code.alike[pass_.index] = row
         self._bounds()
         axes = {
             state.name: (kernel.row_axis,) if kernel.row_axis else ()
             for other in kernel.kernel.passes
             for state in (*other.accumulators, *other.pivots)
         }
-        chunk = Chunk(code.terms, axes, self._count_axes())
-        statements = chunk.statements(pass_)
-        code.given = {s.name: s.value for s in statements}
+        keeps = kernel.grid.aligned and any(self.differs)
+        values = self.statements(Chunk(code.terms, axes, self._count_axes(), keeps))
         for a in pass_.accumulators:
             for axis in a.axes:
                 code.columns.setdefault(axis, kernel.columns_of(axis))
         code.columns[pass_.index] = Columns([])
-        self._find_tiles([s.value for s in statements])
+        self._find_tiles(values)
         before = code.contraction
         code.contraction = self._contraction
         states = self._loop(self._start())
@@ -345,8 +353,44 @@ class GroupPass:
         code.given = {}
         code.scopes.pop()
         self._hold("final", states)
-        if self.tiles or self.spilled:
+        if self.tiles or self.spilled or self.streamed:
             code.barrier()
+
+    def statements(self, chunk: Chunk) -> list[Term]:
+        """What is computed of a chunk: the new states, and what they need."""
+        statements = chunk.statements(self.pass_)
+        self.code.given = {s.name: s.value for s in statements}
+        return [s.value for s in statements]
+
+    def _row(self) -> str:
+        """The axis of states of earlier passes that this one goes over, if it does."""
+        kernel, pass_ = self.kernel, self.pass_
+        axes = {
+            a.name: a.axes[0]
+            for other in kernel.kernel.passes
+            for a in other.accumulators
+            if len(a.axes) == 1
+        }
+        terms = [a.part for a in pass_.accumulators]
+        found = {
+            axes[term.kind.name]
+            for term in walk(*terms)
+            if isinstance(term.kind, Held)
+            and term.kind.name in axes
+            and any(arg.kind == pass_.index for arg in term.args)
+        }
+        if not found:
+            return ""
+        row = found.pop()
+        static, upper = kernel.static(row), pass_.upper
+        is_whole = upper.kind is kernel.kernel.extents[row] or (
+            static is not None
+            and isinstance(upper.kind, SSAValue)
+            and static_extent(upper.kind) == static
+        )
+        if found or pass_.lower.number != 0 or not is_whole:
+            raise NotLifted("a pass over a part of a row")
+        return row
 
     # Bounds.
 
@@ -374,6 +418,8 @@ class GroupPass:
                     values.append(code.value(bound))
             ends.append((values[0], values[1]))
         (self.first, self.full_first), (self.full_last, self.last) = ends
+        if kernel.grid.aligned and self.differs[0]:
+            self.first = code.sub(self.first, code.rem(self.first, self.size))
 
     def _count_axes(self) -> tuple[str, ...]:
         return (self.kernel.row_axis,) if any(self.differs) else ()
@@ -405,6 +451,7 @@ class GroupPass:
                 kernel.row_axis,
                 list(code.columns),
                 f"k{len(self.products)}",
+                kernel.grid.tf32,
             )
             if product is not None and not self._has_tiles(product):
                 product = None
@@ -413,12 +460,14 @@ class GroupPass:
     def _has_tiles(self, product: Product) -> bool:
         """Give the factors of a product tiles, if they can have some."""
         size = self.size
+        is_streamed = is_long(product)
         if product.axis != self.pass_.index:
-            known = static_bound(product.fold)
-            if known is None or known > WIDEST:
+            size = DEPTH if is_streamed else static_bound(product.fold)
+            if size is None:
                 return False
-            size = known
         if not is_stored(product.right):
+            return False
+        if is_streamed and not self._may_stream(product):
             return False
         sizes = {product.axis: size, self.kernel.row_axis: self.kernel.height}
         if product.columns != self.pass_.index:
@@ -427,11 +476,17 @@ class GroupPass:
             sizes[product.columns] = self.size
         if is_stored(product.left):
             axes = (self.kernel.row_axis, product.axis)
-            self._tile(product, product.left, axes, sizes)
+            self._tile(product, product.left, axes, sizes, is_streamed)
         elif product.axis != self.pass_.index:
             return False
-        self._tile(product, product.right, (product.columns, product.axis), sizes)
+        axes = (product.columns, product.axis)
+        self._tile(product, product.right, axes, sizes, is_streamed)
         return True
+
+    def _may_stream(self, product: Product) -> bool:
+        """Whether all threads take the same pieces of the axis of a sum."""
+        own = {self.kernel.row_axis, *self.code.columns}
+        return is_stored(product.left) and not product.fold.args[1].free & own
 
     def _tile(
         self,
@@ -439,24 +494,29 @@ class GroupPass:
         term: Term,
         axes: tuple[str, str],
         sizes: dict[str, int],
+        is_streamed: bool,
     ) -> None:
-        if term in self.tiles:
+        tiles = self.tiles
+        if is_streamed:
+            tiles = self.streamed.setdefault(product.fold, {})
+        if term in tiles:
             return
         across, axis = axes
         if term.computes(AtOp.name) and self.code.is_contiguous(term, across):
             axes = (axis, across)
         element = product.element
-        is_chunk = self.pass_.index in term.free
+        is_chunk = self.pass_.index in term.free and not is_streamed
         stages = self.kernel.grid.stages if is_chunk else 1
+        is_grouped = self.kernel.grid.tier == "wgmma" and product.is_narrow
         tile = self.kernel.shared.tile(
             term,
             axes,
             padded_sizes(product, axes, sizes),
             element,
             stages,
-            self.kernel.grid.tier == "wgmma" and product.is_narrow,
+            is_grouped and not is_streamed,
         )
-        self.tiles[term] = tile
+        tiles[term] = tile
         if is_chunk:
             self.ahead.append(tile)
 
@@ -524,12 +584,41 @@ class GroupPass:
             self.block,
             self.offset,
         )
+        if product is not None and fold in self.streamed:
+            return self._streamed(product, start)
         if product is not None:
             return emitter.emit(product, start)
         values: Values | None = None
         if start is not None:
             values = {place: code.value(start, *place) for place in code.every(fold)}
         return emitter.loop(fold, values)
+
+    def _streamed(self, product: Product, start: Term | None) -> Values:
+        """A product whose factors are loaded piece by piece of what is summed over."""
+        kernel, code = self.kernel, self.code
+        tiles = self.streamed[product.fold]
+        tier = "mma" if kernel.grid.tier else ""
+        emitter = Products(code, tier, tiles, self._spill, self.pass_.index, self.block)
+        every = code.every(product.fold)
+        values = emitter.start(product, start)
+        upper = product.fold.args[1]
+        limit = code.value(upper)
+        chunk = code.add(self.chunk, self.offset)
+
+        def step(index: SSAValue, carried: list[SSAValue]) -> Sequence[SSAValue]:
+            code.barrier()  # Of what is read still of the piece before.
+            for tile in tiles.values():
+                extents = self._extents(tile, chunk)
+                is_whole = is_multiple(upper, DEPTH)
+                extents[product.axis] = Extent(index, None if is_whole else limit)
+                kernel.shared.fill(tile, extents)
+            kernel.shared.arrive()
+            found = emitter.added(product, dict(zip(every, carried, strict=True)))
+            return [found[place] for place in every]
+
+        first = [values[place] for place in every]
+        found = code.loop(self.number(0), limit, DEPTH, first, step)
+        return dict(zip(every, found, strict=True))
 
     # States.
 
@@ -579,6 +668,7 @@ class GroupPass:
     def _hold(self, version: str, values: Sequence[SSAValue]) -> None:
         rest = list(values)
         for name, _, axis in self._states():
+            self.code.axes[name] = axis
             places = self._places(axis)
             self.code.states[Held(name, version)] = dict(
                 zip(places, rest[: len(places)], strict=True)
@@ -665,6 +755,7 @@ class GroupPass:
         """
         code, pass_ = self.code, self.pass_
         code.in_flight = []
+        self.chunk = index
         self._hold("old", states)
         before = code.vectors
         if not is_masked and is_multiple(pass_.lower, code.layout.vector):
@@ -780,12 +871,14 @@ class GroupOutputs:
         for output in kernel.kernel.outputs:
             value = resolve(output.value)
             axes = output.axes
-            if kernel.column_axis:
+            if kernel.column_axis and not output.is_shared:
                 axes = (kernel.column_axis, *axes)
             if len(axes) > 1:
                 raise NotLifted("an output over several axes of columns")
             if not axes:
                 self._rows_only(output, value)
+            elif kernel.row_axis and self._is_pass(value, axes[0]):
+                self._by_chunks(output, value, axes[0])
             elif kernel.row_axis:
                 self._columns(output, value, axes[0])
             else:
@@ -795,7 +888,9 @@ class GroupOutputs:
         """The address of an element of an output."""
         kernel, code = self.kernel, self.code
         _, strides = kernel.outputs[output.number]
-        axes = (*kernel.kernel.axes, *output.axes)
+        axes = [*kernel.kernel.axes, *output.axes]
+        if output.is_shared:
+            axes.remove(kernel.kernel.lifted)
         address = self.number(0)
         # What rows and columns share comes first.
         parts = sorted(
@@ -850,15 +945,62 @@ class GroupOutputs:
                 self._store(output, element, self._address(output, rows))
 
             exists = kernel.exists[row] if kernel.exists else None
-            self._when([exists, code.layout.is_first(code)], store)
+            first = None
+            if output.is_shared:  # By the groups that have the first columns.
+                assert kernel.column_start is not None
+                first = code.equals(kernel.column_start, 0)
+            self._when([exists, first, code.layout.is_first(code)], store)
+
+    def _is_pass(self, value: Term, axis: str) -> bool:
+        """Whether an output is computed by chunks of columns, which have no state.
+
+        There may be any number of them, and sums over other indices in each.
+        """
+        kernel = self.kernel
+        if axis in self.code.columns or axis == kernel.column_axis:
+            return False
+        size = kernel.static(axis)
+        has_folds = any(isinstance(t.kind, Folded) for t in walk(value))
+        return size is None or size > WIDEST or has_folds
+
+    def _by_chunks(self, output: Output, value: Term, axis: str) -> None:
+        """An output over rows and columns, some columns at a time."""
+        terms = self.kernel.kernel.terms
+        upper = terms.value(self.kernel.kernel.extents[axis])
+        pass_ = Pass(axis, "", terms.number(0, INDEX), upper, [])
+        OutputPass(self, output, value, pass_).emit()
 
     def _columns(self, output: Output, value: Term, axis: str) -> None:
         """An output over rows and columns."""
         kernel, code = self.kernel, self.code
-        columns = code.columns.setdefault(axis, kernel.columns_of(axis))
+        code.columns.setdefault(axis, kernel.columns_of(axis))
         extent, size = kernel.extent_of(axis), kernel.size_of(axis)
         static = kernel.static(axis)
         has_all = size % 8 == 0 and static is not None and static % size == 0
+
+        def inside(column: int) -> SSAValue | None:
+            return None if has_all else self._is_inside(extent, column, axis)
+
+        self.store_columns(output, value, axis, inside)
+
+    def store_columns(
+        self,
+        output: Output,
+        value: Term,
+        axis: str,
+        inside: Callable[[int], SSAValue | None],
+    ) -> None:
+        """Store what a thread has of an output over rows and columns.
+
+        Args:
+            output: the output.
+            value: its elements.
+            axis: the axis of the columns, which are known.
+            inside: for a column whether it exists; None if all do.
+        """
+        kernel, code = self.kernel, self.code
+        columns = code.columns[axis]
+        static = kernel.static(axis)
         _, strides = kernel.outputs[output.number]
         number = (*kernel.kernel.axes, *output.axes).index(axis)
         in_pairs = (
@@ -875,10 +1017,7 @@ class GroupOutputs:
 
             def store_row(row: int = row, index: SSAValue = index) -> None:
                 for column in range(0, len(columns.indices), step):
-                    self._when(
-                        [] if has_all else [self._is_inside(extent, column, axis)],
-                        lambda c=column: store(row, index, c),
-                    )
+                    self._when([inside(column)], lambda c=column: store(row, index, c))
 
             def store(row: int, index: SSAValue, column: int) -> None:
                 place = {kernel.row_axis: index, axis: columns.indices[column]}
@@ -937,6 +1076,38 @@ class GroupOutputs:
             code.vectors = code.vectors - {axis}
 
         code.loop(self.number(0), limit, size, [], body)
+
+
+class OutputPass(GroupPass):
+    """An output as a pass over chunks of its columns, which leaves no state."""
+
+    def __init__(self, outputs: GroupOutputs, output: Output, value: Term, pass_: Pass):
+        super().__init__(outputs.kernel, pass_)
+        self.block = self.size
+        self.outputs, self.output, self.value = outputs, output, value
+
+    def statements(self, chunk: Chunk) -> list[Term]:
+        """What is computed of a chunk."""
+        return [self.value]
+
+    def _new(
+        self, index: SSAValue, states: Sequence[SSAValue], is_masked: bool
+    ) -> list[SSAValue]:
+        code, axis = self.code, self.pass_.index
+        code.in_flight = []
+        self.chunk = index
+        with code.scope():
+            columns = self._chunk_columns(index, is_masked)
+            code.columns[axis] = columns
+            # Products take all threads: not only those that have something to store.
+            for place in code.every(self.value):
+                code.value(self.value, *place)
+
+            def inside(column: int) -> SSAValue | None:
+                return None if columns.valid is None else columns.valid(0, column)
+
+            self.outputs.store_columns(self.output, self.value, axis, inside)
+        return []
 
 
 def is_monotone(term: Term, axis: str, is_falling: bool = False) -> bool:

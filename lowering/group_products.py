@@ -75,16 +75,25 @@ class Products:
             factors = self._fragments(product)
             sums = [code.value(first, *place) for place in every] if first else []
             return self._of_group(product, every, sums, factors)
+        return self.added(product, self.start(product, first))
+
+    def start(self, product: Product, first: Term | None) -> Values:
+        """What a product is added to: the values of a term, or nothing."""
+        code = self.code
+        every = code.every(product.fold)
         if first is not None:
-            start = {place: code.value(first, *place) for place in every}
-        else:
-            unit = 0.0 if product.has_matrices(self.tier) else -0.0
-            zero = code.constant(unit, product.fold.type)
-            start = dict.fromkeys(every, zero)
+            return {place: code.value(first, *place) for place in every}
+        unit = 0.0 if product.has_matrices(self.tier) else -0.0
+        return dict.fromkeys(every, code.constant(unit, product.fold.type))
+
+    def added(self, product: Product, start: Values) -> Values:
+        """The values with a product added, at once."""
         if not product.has_matrices(self.tier):
             return self._multiply_add(product, start)
         if product.is_narrow:
             return self._narrow(product, start)
+        if product.is_tf32:
+            return self._rounded(product, start)
         return self._double(product, start)
 
     def _size(self, product: Product) -> int:
@@ -397,6 +406,58 @@ class Products:
                     for number, place in enumerate(pair):
                         values[place] = self._member(found, number, f64)
         return values
+
+    # 16x8x8, f32 rounded to tf32.
+
+    def _rounded(self, product: Product, start: Values) -> Values:
+        code = self.code
+        values = dict(start)
+        blocks = (1 + max(column for _, column in start)) // 2
+        left, right = self.tiles.get(product.left), self.tiles[product.right]
+        turn, group = code.rem(code.lane, 4), code.div(code.lane, 4)
+        first = code.mul(code.warp, 8 * len(code.rows))
+        # A lane has two terms of each eight: t and t + 4 of a tile. The terms of a sum
+        # have no order: of a computed factor those are taken that the lane has.
+        spread, apart = (2, 1) if left is None else (1, 4)
+        for step in range(self._size(product) // 8):
+            terms = [
+                code.add(code.mul(turn, spread), 8 * step + apart * late)
+                for late in (0, 1)
+            ]
+            columns: list[list[SSAValue]] = []
+            for block in range(blocks):
+                at = code.add(group, 8 * block)
+                places = [{product.axis: t, product.columns: at} for t in terms]
+                columns.append([self._tf32(self._element(right, p)) for p in places])
+            for pair in range(len(code.rows) // 2):
+                row: list[SSAValue] = []
+                for late, high in ((0, 0), (0, 1), (1, 0), (1, 1)):
+                    number = 2 * pair + high
+                    if left is None:
+                        factor = self._masked(product, number, 2 * step + late)
+                    else:
+                        at = code.add(code.add(group, first), 8 * number)
+                        place = {product.axis: terms[late], code.row_axis: at}
+                        factor = self._element(left, place)
+                    row.append(self._tf32(factor))
+                for block, column in enumerate(columns):
+                    cells = [
+                        (2 * pair + high, 2 * block + odd)
+                        for high in (0, 1)
+                        for odd in (0, 1)
+                    ]
+                    sums = [values[cell] for cell in cells]
+                    found = code.emit(MmaOp(row, column, sums, f32))
+                    for number, cell in enumerate(cells):
+                        values[cell] = self._member(found, number, f32)
+        return values
+
+    def _tf32(self, value: SSAValue) -> SSAValue:
+        """A number rounded to tf32, as the word that the instruction takes."""
+        text = "cvt.rna.tf32.f32 $0, $1;"
+        return self.code.emit(
+            llvm.InlineAsmOp(text, "=r,f", [value], [i32], asm_dialect=0)
+        )
 
     def _masked(self, product: Product, row: int, column: int) -> SSAValue:
         """A value of a computed factor, 0 where the column does not count."""

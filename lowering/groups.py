@@ -58,6 +58,9 @@ from moa_dialect.types import dtype_of, memory_element
 
 WARP = 32
 
+FAST_EXP2 = "ex2.approx.ftz.f32 $0, $1;"
+"""A power of 2 by the special function unit."""
+
 
 class Layout(ABC):
     """Which rows and columns of a tile a thread has.
@@ -224,11 +227,14 @@ class GroupCode(Emitter):
         layout: which rows and columns a thread has.
         thread: the number of the thread in its group.
         is_fast: whether exponentials may be those of the special function unit.
+        contracts: whether products and sums may be fused, with one rounding less.
         row_axis: the axis that the rows are of; or empty.
         rows: the index of each row.
         columns: the axes that columns are of.
         index: for each other axis the value of its index.
         states: the values of what is held, for each row and column.
+        axes: for states the axis of their columns, if they have some.
+        alike: for the index of a pass the axis of columns of states that it goes over.
         given: the terms of the new values of states, and of tiles.
         contraction: emits the folds that the layout does not reduce.
         in_flight: what is computed in the background, in order.
@@ -243,6 +249,7 @@ class GroupCode(Emitter):
     thread: SSAValue
     exchange: Callable[[Attribute, int], SSAValue]
     is_fast: bool = False
+    contracts: bool = True
     row_axis: str = ""
     rows: list[SSAValue] = field(default_factory=list[SSAValue])
     columns: dict[str, Columns] = field(default_factory=dict[str, Columns])
@@ -250,6 +257,8 @@ class GroupCode(Emitter):
     states: dict[Held, Values | Pending] = field(
         default_factory=dict[Held, Values | Pending]
     )
+    axes: dict[str, str] = field(default_factory=dict[str, str])
+    alike: dict[str, str] = field(default_factory=dict[str, str])
     given: dict[str, Term] = field(default_factory=dict[str, Term])
     contraction: Callable[[Term, Term | None], Values | Pending] = _no_fold
     in_flight: list[Pending] = field(default_factory=list[Pending])
@@ -483,7 +492,8 @@ class GroupCode(Emitter):
         row: int,
         column: int,
     ) -> SSAValue:
-        if isinstance(term.type, AnyFloat) and operation in _CONTRACTED:
+        is_float = isinstance(term.type, AnyFloat)
+        if self.contracts and is_float and operation in _CONTRACTED:
             properties["fastmath"] = FastMathFlagsAttr([FastMathFlag.ALLOW_CONTRACT])
         if (
             self.is_fast
@@ -524,9 +534,7 @@ class GroupCode(Emitter):
     def exp2(self, value: SSAValue) -> SSAValue:
         """A power of 2 by the special function unit."""
         return self.emit(
-            llvm.InlineAsmOp(
-                "ex2.approx.ftz.f32 $0, $1;", "=f,f", [value], [f32], asm_dialect=0
-            )
+            llvm.InlineAsmOp(FAST_EXP2, "=f,f", [value], [f32], asm_dialect=0)
         )
 
     def _held(self, term: Term, kind: Held, row: int, column: int) -> SSAValue:
@@ -537,8 +545,13 @@ class GroupCode(Emitter):
             if kind.name not in self.given or kind.version not in ("new", ""):
                 raise NotLifted(f"{kind.name} {kind.version}")
             return self.value(self.given[kind.name], row, column)
-        if any(not isinstance(arg.kind, str) for arg in term.args):
-            raise NotLifted("an element of a state at another index than its own")
+        own = self.axes.get(kind.name, "")
+        for arg in term.args:
+            name = arg.kind
+            if isinstance(name, str) and name == self.row_axis:
+                continue
+            if not isinstance(name, str) or self.alike.get(name, name) != own:
+                raise NotLifted("an element of a state at another index than its own")
         rows = 1 + max(r for r, _ in values)
         columns = 1 + max(c for _, c in values)
         return values[row if rows > 1 else 0, column if columns > 1 else 0]

@@ -35,6 +35,8 @@ def strides_along(
     found: list[SSAValue] = []
     for axis in kernel.axes:
         origin, steps = kernel.origins.get(axis, (axis, 1))
+        if origin == kernel.lifted and origin not in known:
+            continue  # The result does not have it.
         stride = known[origin]
         if steps > 1:
             factor = lowering.number(steps)

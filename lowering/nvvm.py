@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from xdsl.builder import Builder
 from xdsl.context import Context
-from xdsl.dialects import arith, gpu
+from xdsl.dialects import arith, gpu, llvm, math
 from xdsl.dialects.builtin import Builtin, ModuleOp, UnitAttr
 from xdsl.ir import SSAValue
 from xdsl.rewriter import InsertPoint, Rewriter
@@ -17,6 +17,7 @@ from xdsl.rewriter import InsertPoint, Rewriter
 from moa_dialect.errors import CompileError
 from moa_dialect.lowering import upstream
 from moa_dialect.lowering.chips import CHIP, check_chip
+from moa_dialect.lowering.groups import FAST_EXP2
 from moa_dialect.passes.products import SWIZZLE_BYTES
 from moa_dialect.scalar_code import constant
 
@@ -137,6 +138,14 @@ def ptx(native: ir.Module) -> str:
             content: bytes = upstream_gpu.ObjectAttr(found).object
             return content.rstrip(b"\0").decode()
     raise CompileError("there are no kernels")
+
+
+def without_assembly(module: ModuleOp) -> None:
+    """Write what is an instruction of NVIDIA's chips as the function it computes."""
+    for op in list(module.walk()):
+        if isinstance(op, llvm.InlineAsmOp) and op.asm_string.data == FAST_EXP2:
+            (value,) = op.operands
+            Rewriter.replace_op(op, math.Exp2Op(value))
 
 
 def expand_divisions(module: ModuleOp) -> None:

@@ -89,14 +89,20 @@ def cuda_target(options: Options) -> tuple[ModulePass, ...]:
     """The passes from the fused form to the stage `target` for a GPU.
 
     Without fusion, which may not reassociate, an element is one thread's. Cascades are
-    split where there are few groups of threads, unless a schedule is given.
+    split where there are few groups of threads, unless a schedule is given or values
+    must not depend on how many there are.
     """
     if not options.fuse:
         return ToOnfPass(parallel=True), *TO_KERNELS
     shared = options.shared_bytes
-    lift = LiftPass(target="nvptx", tier=options.best_tier, shared_bytes=shared)
+    lift = LiftPass(
+        target="nvptx",
+        tier=options.best_tier,
+        shared_bytes=shared,
+        tf32=options.tf32,
+    )
     grouped = (lift, ToGpuPass(shared), *TO_KERNELS)
-    if options.schedule != AUTO:
+    if options.schedule != AUTO or options.deterministic:
         return grouped
     return SplitCascadesPass(places=PLACES), *grouped
 
@@ -208,7 +214,8 @@ class NvvmPipelinePass(ModulePass):
     moa-lift and moa-to-gpu.
 
     `tier` says what products of matrices are made of: `wgmma`, `mma` or `portable`;
-    the best of the chip if empty.
+    the best of the chip if empty. With `tf32` factors of f32 are rounded to tf32.
+    `deterministic` is that of moa-lift, and leaves moa-split-cascades out.
 
     The result has `gpu.module @kernels` in the dialects llvm and nvvm, for `chip` and
     with LLVM's `features` such as `+ptx83`, beside the functions of the host, which
@@ -221,6 +228,8 @@ class NvvmPipelinePass(ModulePass):
     features: str = ""
     fuse: bool = True
     tier: str = ""
+    tf32: bool = False
+    deterministic: bool = False
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         """Lower a module.
@@ -230,7 +239,14 @@ class NvvmPipelinePass(ModulePass):
         """
         from moa_dialect.lowering import nvvm
 
-        options = Options(self.fuse, target="cuda", chip=self.chip, tier=self.tier)
+        options = Options(
+            self.fuse,
+            self.deterministic,
+            target="cuda",
+            chip=self.chip,
+            tier=self.tier,
+            tf32=self.tf32,
+        )
         options.check()
         lower_to(op, "target", ctx, options)
         nvvm.replace_kernels(op, self.chip, self.features)
@@ -264,3 +280,32 @@ class RocdlPipelinePass(ModulePass):
         )
         lower_to(op, "target", ctx, options)
         rocdl.replace_kernels(op, self.chip)
+
+
+@dataclass(frozen=True)
+class SpirvPipelinePass(ModulePass):
+    """The pipeline from the algebra to SPIR-V for OpenCL, for other GPUs.
+
+    As moa-nvvm with the tier `portable`, but for the conversions of the kernels. The
+    result has `gpu.module @kernels` with a `spirv.module` of version 1.4, of subgroups
+    of 32 threads, beside the functions of the host. There is no bf16. It is compiled no
+    further here, and has run on no device.
+    """
+
+    name = "moa-spirv"
+
+    fuse: bool = True
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        """Lower a module.
+
+        Raises:
+            CompileError: for what SPIR-V has not, or upstream does not convert to it.
+        """
+        from moa_dialect.lowering import spirv
+
+        options = Options(
+            self.fuse, target="cuda", tier="portable", shared=spirv.SHARED_BYTES
+        )
+        lower_to(op, "target", ctx, options)
+        spirv.replace_kernels(op)

@@ -12,7 +12,12 @@ from xdsl.dialects.builtin import ModuleOp
 
 from moa_dialect.errors import CompileError
 from moa_dialect.lowering import upstream
-from moa_dialect.lowering.nvvm import device_module, expand_divisions, replace_by
+from moa_dialect.lowering.nvvm import (
+    device_module,
+    expand_divisions,
+    replace_by,
+    without_assembly,
+)
 
 if TYPE_CHECKING:
     from mlir import ir
@@ -59,6 +64,7 @@ def rocdl_dialect(module: ModuleOp, chip: str) -> ir.Module:
     check_chip(chip)
     device = device_module(module)
     expand_divisions(device)
+    without_assembly(device)
     native = upstream.parse(upstream.generic_text(device), upstream.new_context())
     upstream.run_pipeline(native, TO_ROCDL.format(chip=chip), verify_each=False)
     known = ("llvm.", "rocdl.", "builtin.module", "gpu.module")

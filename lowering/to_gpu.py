@@ -24,12 +24,11 @@ from moa_dialect.lowering.emitter import NotLifted
 from moa_dialect.lowering.group_kernel import GroupKernel
 from moa_dialect.lowering.kernel_axes import let_extents_be_known, strides_along
 from moa_dialect.ops.normal_form import ComprehensionOp
-from moa_dialect.passes.grid import Grid, read_grid
+from moa_dialect.passes.grid import Grid, let_folds_be_passes, read_grid
 from moa_dialect.passes.kernels import (
     SCHEDULE,
     Kernel,
     read_kernel,
-    split_folds,
 )
 from moa_dialect.passes.terms import NotATerm
 from moa_dialect.passes.to_onf import Lowering, lower_functions
@@ -70,17 +69,16 @@ def _emit(
     """
     op = kernel.op
     let_extents_be_known(lowering, kernel)
-    if grid.columns:
-        split_folds(kernel, (kernel.named(grid.columns),))
-    elif not grid.rows:
-        split_folds(kernel)
+    let_folds_be_passes(kernel, grid)
     outputs: list[tuple[SSAValue, Sequence[SSAValue]]] = []
-    for array in op.arrays:
+    for array, output in zip(op.arrays, kernel.outputs, strict=True):
         place, *copies = lowering.targets[array]
         if copies:
             raise NotLifted("a result in two places")
         place = place.permuted(op.positions(len(place.free)))
-        strides = strides_along(lowering, kernel, axes, place.free)
+        has_row = bool(kernel.lifted) and not output.is_shared
+        old = [*axes, kernel.lifted] if has_row else axes
+        strides = strides_along(lowering, kernel, old, place.free)
         outputs.append((place.buffer, strides))
 
     def place_of(array: SSAValue) -> tuple[SSAValue, Sequence[SSAValue]]:

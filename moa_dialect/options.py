@@ -30,6 +30,7 @@ class Options:
         emulate: for `cuda`, whether the emulator runs it, on NumPy arrays.
         shared: for `cuda`, how many bytes of shared memory a group of threads may have;
             as many as on the chip if 0.
+        tf32: for `cuda`, whether factors of products of f32 are rounded to tf32.
     """
 
     fuse: bool = True
@@ -41,6 +42,7 @@ class Options:
     tier: str = ""
     emulate: bool = False
     shared: int = 0
+    tf32: bool = False
 
     @property
     def shared_bytes(self) -> int:
@@ -71,12 +73,12 @@ class Options:
         if self.is_cuda:
             check_chip(self.chip)
             check_tier(self.tier, self.chip)
-            if self.deterministic:
+            if self.tf32 and self.best_tier == "portable":
                 raise OptionError(
-                    "deterministic: expected with target cpu, got it with cuda"
+                    "tf32: expected with the tier mma or wgmma, got it with portable"
                 )
             return
-        for name in ("emulate", "chip", "tier", "features"):
+        for name in ("emulate", "chip", "tier", "features", "tf32"):
             if getattr(self, name) != getattr(DEFAULTS, name):
                 raise OptionError(
                     f"{name}: expected with target cuda, got it with {self.target}"

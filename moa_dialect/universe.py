@@ -197,6 +197,12 @@ def _rocdl() -> type[ModulePass]:
     return RocdlPipelinePass
 
 
+def _spirv() -> type[ModulePass]:
+    from moa_dialect.lowering.pipelines import SpirvPipelinePass
+
+    return SpirvPipelinePass
+
+
 def _notation() -> type[Target]:
     from moa_dialect.notation_target import NotationTarget
 
@@ -235,6 +241,7 @@ MOA_UNIVERSE = Universe(
         "moa-cpu": _cpu,
         "moa-nvvm": _nvvm,
         "moa-rocdl": _rocdl,
+        "moa-spirv": _spirv,
     },
     all_targets={"moa": _notation},
 )

@@ -23,6 +23,7 @@ from moa_dialect.passes.kernels import (
     split_folds,
     static_extent,
 )
+from moa_dialect.passes.lift_rows import find_long_row, lift_named, lift_row
 from moa_dialect.passes.products import shared_bytes
 from moa_dialect.passes.share_rows import find_shared, share_rows
 from moa_dialect.passes.terms import Term, walk
@@ -55,6 +56,11 @@ class Grid:
         groups: how many groups a multiprocessor should have room for; 0 for any.
         tier: what products of matrices are made of: `mma` for instructions of a warp
             and background copies, `wgmma` for those of four warps; else multiply-adds.
+        tf32: whether factors of f32 are rounded to tf32, for which there are
+            instructions of a warp.
+        aligned: whether the value of an element does not depend on which others its
+            group has: chunks begin at multiples of their length, whatever the bounds,
+            and nothing is rounded otherwise where some are masked.
     """
 
     rows: str
@@ -67,9 +73,13 @@ class Grid:
     tier: str = "mma"
     block: int = 0
     groups: int = 0
+    tf32: bool = False
+    aligned: bool = False
 
     def __str__(self) -> str:
         tier = f",{self.tier}" if self.tier else ""
+        tier += ",tf32" if self.tf32 else ""
+        tier += ",aligned" if self.aligned else ""
         if not self.rows:
             return f"p=chunk:{self.chunk},threads:{32 * self.warps}{tier}"
         columns = f"{self.columns}=grid,block:{self.width};" if self.columns else ""
@@ -85,7 +95,7 @@ class Grid:
 TIERS = ("mma", "wgmma")
 """Instructions for products of matrices."""
 
-_ITEM = re.compile(r"(?P<name>[a-z]+)(:(?P<number>[0-9]+))?$")
+_ITEM = re.compile(r"(?P<name>[a-z][a-z0-9]*)(:(?P<number>[0-9]+))?$")
 
 _RESOURCES = (
     "grid",
@@ -97,6 +107,8 @@ _RESOURCES = (
     "stages",
     "threads",
     *TIERS,
+    "tf32",
+    "aligned",
 )
 
 
@@ -158,6 +170,8 @@ def parse_grid(text: str, axes: Sequence[str]) -> Grid:
         block=found.get("part", 0),
         groups=found.get("groups", 0),
         tier=next((tier for tier in reversed(TIERS) if tier in found), ""),
+        tf32="tf32" in found,
+        aligned="aligned" in found,
     )
 
 
@@ -167,6 +181,8 @@ def _check(found: dict[str, int], rows: str) -> None:
     Raises:
         CompileError: if one is not.
     """
+    if "tf32" in found and not found.keys() & set(TIERS):
+        raise CompileError("schedule: tf32: expected mma or wgmma as well")
     part = found.get("part", found["chunk"])
     multiples = {"chunk": (found["chunk"], 16), "block of folded indices": (part, 16)}
     if "mma" in found or "wgmma" in found:
@@ -188,7 +204,13 @@ def _check(found: dict[str, int], rows: str) -> None:
             raise CompileError(f"schedule: {name} of at most {most}, got {found[name]}")
 
 
-def choose_grid(kernel: Kernel, tier: str, shared: int = LARGEST) -> Grid | None:
+def choose_grid(
+    kernel: Kernel,
+    tier: str,
+    shared: int = LARGEST,
+    has_tf32: bool = False,
+    deterministic: bool = False,
+) -> Grid | None:
     """The schedule of a kernel in closed form, None if one thread an element is best.
 
     Rows are along an axis that the first factors of its sums of products have and the
@@ -201,23 +223,46 @@ def choose_grid(kernel: Kernel, tier: str, shared: int = LARGEST) -> Grid | None
             `mma`, or none with `portable`.
         shared: how many bytes of shared memory a group of threads may have; tiles are
             made smaller until they fit.
+        has_tf32: whether factors of f32 may be rounded to tf32.
+        deterministic: whether the order of every sum, and what it is made of, is the
+            same whatever the extents of results.
     """
+    grid = _chosen(kernel, tier, shared, has_tf32, deterministic)
+    return None if grid is None else replace(grid, aligned=deterministic)
+
+
+def _chosen(
+    kernel: Kernel, tier: str, shared: int, has_tf32: bool, deterministic: bool
+) -> Grid | None:
     rows = rows_of(kernel)
-    if (same := find_shared(kernel, rows)) is not None:
+    same = None if deterministic else find_shared(kernel, rows)
+    if same is not None:
         rows = share_rows(kernel, same)
     if rows:
         types = _products(kernel, rows)
         if types:
-            return _fitted(kernel, _for_rows(kernel, rows, types, tier), shared)
+            if row := find_long_row(kernel):
+                lift_row(kernel, row)
+            grid = _for_rows(kernel, rows, types, tier, has_tf32, deterministic)
+            if row:
+                width = _LIFTED if types <= {"f16", "bf16"} else _LIFTED // 2
+                # Of two groups one would have too few registers.
+                hint = kernel.hints[row]
+                grid = replace(grid, columns=hint, width=width, groups=0)
+            return _fitted(kernel, grid, shared)
     if not kernel.passes:
         for rows in reversed(kernel.axes[:-1]):
             columns = kernel.axes[-1]
             types = _products_of_outputs(kernel, rows, columns)
             if types:
-                grid = _for_rows(kernel, rows, types, tier, columns)
-                split_folds(kernel, (columns,))
+                grid = _for_rows(
+                    kernel, rows, types, tier, has_tf32, deterministic, columns
+                )
                 return _fitted(kernel, grid, shared)
         split_folds(kernel)
+        if (rows := rows_of(kernel)) and (types := _products(kernel, rows)):
+            grid = _for_rows(kernel, rows, types, tier, has_tf32, deterministic)
+            return _fitted(kernel, grid, shared)
     longest = max(map(_length, kernel.passes), default=0)
     if (
         longest < _SHORT
@@ -233,6 +278,7 @@ def choose_grid(kernel: Kernel, tier: str, shared: int = LARGEST) -> Grid | None
 
 def _fitted(kernel: Kernel, grid: Grid, shared: int) -> Grid | None:
     """A schedule with tiles as small as they have to be; None if none fits."""
+    let_folds_be_passes(kernel, grid)
     return next((g for g in _smaller(grid) if shared_bytes(kernel, g) <= shared), None)
 
 
@@ -260,12 +306,24 @@ def _smaller(grid: Grid) -> Iterator[Grid]:
             return
 
 
+_LIFTED = 128
+"""How many elements a group has of a row that is too long for it, if narrow."""
+
+_ANY = 1024
+"""As many indices a fold is taken to have that is as long as the call says."""
+
 _SHORT = 64
 """Folds over fewer indices are left to one thread."""
 
 
 def _for_rows(
-    kernel: Kernel, rows: str, types: set[str], tier: str, columns: str = ""
+    kernel: Kernel,
+    rows: str,
+    types: set[str],
+    tier: str,
+    has_tf32: bool,
+    deterministic: bool,
+    columns: str = "",
 ) -> Grid:
     is_narrow = types <= {"f16", "bf16"} and tier != "portable"
     is_double = "f64" in types
@@ -276,7 +334,7 @@ def _for_rows(
         for a in pass_.accumulators
         for axis in a.axes
     ]
-    widest = max(widths, default=1)
+    widest = _LIFTED if kernel.lifted else max(widths, default=1)
     warps, blocks = 4, 2 if is_double or widest > 128 else 4
     while warps * blocks * 8 >= 2 * extent and blocks * warps > 2:
         if blocks > 2:
@@ -285,12 +343,19 @@ def _for_rows(
             warps //= 2
     chunk = 64 if is_narrow else 32
     # With few rows all is copying: f32 has it in the background, if no instructions.
-    is_read = extent <= 32
-    uses = "mma" if tier != "portable" and (is_narrow or is_double or is_read) else ""
-    if is_narrow and tier == "wgmma" and not columns and extent > 32:
-        return _for_warp_groups(kernel.hints[rows], extent, widest)
+    is_read = extent <= 32 and not deterministic
+    is_rounded = has_tf32 and "f32" in types and tier != "portable"
+    has_matrices = is_narrow or is_double or is_rounded
+    uses = "mma" if tier != "portable" and (has_matrices or is_read) else ""
+    # How many rows a group has does not change them; of what products are made does.
+    has_many = extent > 32 or deterministic
+    if is_narrow and tier == "wgmma" and not columns and has_many:
+        grid = _for_warp_groups(kernel.hints[rows], extent, widest)
+        return replace(grid, chunk=64) if deterministic else grid
     if not columns:
-        return Grid(kernel.hints[rows], warps, blocks, chunk, 2, tier=uses)
+        return Grid(
+            kernel.hints[rows], warps, blocks, chunk, 2, tier=uses, tf32=is_rounded
+        )
     number = static_extent(kernel.extents[columns]) or NOMINAL_EXTENT
     width = min(128 if is_narrow else 64, -(-number // 8) * 8)
     return Grid(
@@ -302,6 +367,7 @@ def _for_rows(
         kernel.hints[columns],
         width,
         uses,
+        tf32=is_rounded,
     )
 
 
@@ -321,7 +387,7 @@ def _for_warp_groups(rows: str, extent: int, widest: int) -> Grid:
 def _length(pass_: Pass) -> int:
     """How many indices a pass has, about."""
     known = length_of(pass_)
-    return NOMINAL_EXTENT if known is None else known
+    return _ANY if known is None else known
 
 
 def _is_across(kernel: Kernel, pass_: Pass) -> bool:
@@ -397,7 +463,16 @@ def read_grid(text: str, kernel: Kernel) -> Grid:
         CompileError: if it is none.
     """
     share_named(kernel, text)
+    lift_named(kernel, text)
     return parse_grid(text, [kernel.hints[axis] for axis in kernel.axes])
+
+
+def let_folds_be_passes(kernel: Kernel, grid: Grid) -> None:
+    """Make the folds in outputs passes, over the columns of a group if it has some."""
+    if grid.columns and not kernel.lifted:
+        split_folds(kernel, (kernel.named(grid.columns),))
+    else:
+        split_folds(kernel)
 
 
 def check_fits(kernel: Kernel, grid: Grid, shared: int) -> None:
@@ -408,8 +483,7 @@ def check_fits(kernel: Kernel, grid: Grid, shared: int) -> None:
     Raises:
         CompileError: if they do not.
     """
-    if grid.columns:
-        split_folds(kernel, (kernel.named(grid.columns),))
+    let_folds_be_passes(kernel, grid)
     if (taken := shared_bytes(kernel, grid)) > shared:
         raise CompileError(
             f"schedule: expected at most {shared} bytes of shared memory, got {taken}"

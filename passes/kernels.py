@@ -104,11 +104,19 @@ class Pass:
 
 @dataclass
 class Output:
-    """What the elements of a result are, in terms of the kernel's and the row axes."""
+    """What the elements of a result are, in terms of the kernel's and the row axes.
+
+    Attributes:
+        number: the number of the result.
+        axes: the row axes that it has.
+        value: its elements.
+        is_shared: whether it lacks the row axis that is the kernel's, if one is.
+    """
 
     number: int
     axes: tuple[str, ...]
     value: Term
+    is_shared: bool = False
 
 
 @dataclass
@@ -125,6 +133,7 @@ class Kernel:
         outputs: the results.
         origins: for an axis made of others the one along which results go, and how many
             of its indices one of the axis is.
+        lifted: the row axis that is one of the kernel's; or empty.
     """
 
     op: ComprehensionOp
@@ -137,6 +146,7 @@ class Kernel:
     origins: dict[str, tuple[str, int]] = field(
         default_factory=dict[str, tuple[str, int]]
     )
+    lifted: str = ""
 
     def named(self, hint: str) -> str:
         """The axis that has a name in the text; empty if there is none."""

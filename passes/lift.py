@@ -757,7 +757,8 @@ class LiftPass(ModulePass):
 
     With the `target` nvptx it is a schedule for a GPU (see moa_dialect.passes.grid),
     whose products of matrices are made of what the `tier` has: `wgmma`, `mma` or
-    `portable`, and whose tiles take at most `shared_bytes` of shared memory.
+    `portable`, and whose tiles take at most `shared_bytes` of shared memory. With
+    `tf32` factors of f32 are rounded to tf32 where the tier has instructions for that.
 
     A schedule by hand is refused where lanes do not lie next to each other and cannot
     be turned, unless `strided` allows such lanes.
@@ -773,6 +774,7 @@ class LiftPass(ModulePass):
     target: str = "cpu"
     tier: str = "wgmma"
     shared_bytes: int = LARGEST
+    tf32: bool = False
     deterministic: bool = False
     strided: bool = False
 
@@ -820,7 +822,9 @@ class LiftPass(ModulePass):
                 grid = read_grid(self.schedule, kernel)
                 check_fits(kernel, grid, self.shared_bytes)
                 return grid
-            return choose_grid(kernel, self.tier, self.shared_bytes)
+            return choose_grid(
+                kernel, self.tier, self.shared_bytes, self.tf32, self.deterministic
+            )
         if self.schedule != AUTO:
             share_named(kernel, self.schedule)
             axes = [kernel.hints[axis] for axis in kernel.axes]

@@ -8,7 +8,7 @@ lie in tiles in the memory that a group of threads shares; how large those are s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
@@ -43,6 +43,9 @@ SWIZZLE_BYTES = 1024
 WIDEST = 256
 """The most columns of an axis that are not folded that a group has at a time."""
 
+DEPTH = 64
+"""How much of an axis is loaded at a time that is summed over and longer than that."""
+
 
 @dataclass(frozen=True)
 class Product:
@@ -55,6 +58,7 @@ class Product:
         axis: the index that is summed over.
         columns: the axis of the columns.
         element: the type of the factors: a narrow one, if both are extended from it.
+        is_tf32: whether factors of f32 are rounded to tf32.
     """
 
     fold: Term
@@ -63,6 +67,7 @@ class Product:
     axis: str
     columns: str
     element: Attribute
+    is_tf32: bool = False
 
     @property
     def is_narrow(self) -> bool:
@@ -71,16 +76,22 @@ class Product:
 
     def has_matrices(self, tier: str) -> bool:
         """Whether there are instructions for it in a tier; see `Grid`."""
-        return bool(tier) and (self.is_narrow or isinstance(self.element, Float64Type))
+        is_double = isinstance(self.element, Float64Type)
+        return bool(tier) and (self.is_narrow or is_double or self.is_tf32)
 
     @property
     def depth(self) -> int:
         """How many terms an instruction adds up."""
-        return 16 if self.is_narrow else 4
+        return 16 if self.is_narrow else 8 if self.is_tf32 else 4
 
 
 def read_product(
-    terms: Terms, fold: Term, rows: str, columns: Sequence[str], index: str
+    terms: Terms,
+    fold: Term,
+    rows: str,
+    columns: Sequence[str],
+    index: str,
+    has_tf32: bool = False,
 ) -> Product | None:
     """A sum as a product of matrices, None if it is none.
 
@@ -90,6 +101,7 @@ def read_product(
         rows: the axis of the rows.
         columns: the axes of columns.
         index: a name for the index of a fold.
+        has_tf32: whether factors of f32 may be rounded to tf32.
     """
     kind = fold.kind
     if isinstance(kind, ChunkFold):
@@ -118,7 +130,8 @@ def read_product(
             if narrow[0].type == narrow[1].type and element == f32:
                 left, right = narrow
                 element = left.type
-        return Product(fold, left, right, axis, column, element)
+        is_tf32 = has_tf32 and element == f32
+        return Product(fold, left, right, axis, column, element, is_tf32)
     return None
 
 
@@ -137,6 +150,14 @@ def static_bound(fold: Term) -> int | None:
     if known is None and isinstance(upper.kind, SSAValue):
         known = static_extent(upper.kind)
     return None if known is None or fold.args[0].number != 0 else int(known)
+
+
+def is_long(product: Product) -> bool:
+    """Whether a sum within a chunk is over more than tiles hold, or nobody knows."""
+    if not isinstance(product.fold.kind, Folded) or product.fold.args[0].number != 0:
+        return False
+    bound = static_bound(product.fold)
+    return bound is None or bound > WIDEST
 
 
 def tile_dims(
@@ -190,32 +211,41 @@ class _Memory:
 
     def of_pass(self, pass_: Pass, axes: Sequence[str]) -> None:
         """Count the tiles of a pass, beside those of axes of passes before."""
-        terms, tiles = self.kernel.terms, set[Term]()
-        columns = [*axes, pass_.index]
-        found: list[Product] = []
+        terms = self.kernel.terms
+        folds: dict[Term, None] = {}
         for a in pass_.accumulators:
-            folds = [t for t in walk(a.part) if isinstance(t.kind, Folded)]
+            folds |= dict.fromkeys(walk(a.part))
             if a.axes:
-                folds.append(terms.chunk_fold(a.function, pass_.index, a.part))
-            for fold in folds:
-                name = f"k{len(found)}"
-                product = read_product(terms, fold, self.rows, columns, name)
-                if product is not None and product.fold not in (p.fold for p in found):
-                    found.append(product)
-        for product in found:
-            self._of_product(product, pass_, tiles)
+                folds[terms.chunk_fold(a.function, pass_.index, a.part)] = None
+        self.of_folds(folds, pass_.index, axes)
 
-    def _of_product(self, product: Product, pass_: Pass, tiles: set[Term]) -> None:
+    def of_folds(self, folds: Iterable[Term], index: str, axes: Sequence[str]) -> None:
+        """Count the tiles of the products among some terms, in chunks of an index."""
+        tiles = set[Term]()
+        for number, fold in enumerate(folds):
+            product = read_product(
+                self.kernel.terms,
+                fold,
+                self.rows,
+                [*axes, index],
+                f"k{number}",
+                self.grid.tf32,
+            )
+            if product is not None:
+                self._of_product(product, index, tiles)
+
+    def _of_product(self, product: Product, index: str, tiles: set[Term]) -> None:
         grid, kernel = self.grid, self.kernel
         depth: int | None = grid.chunk
-        if product.axis != pass_.index:
-            depth = static_bound(product.fold)
-            if depth is None or depth > WIDEST:
+        is_streamed = is_long(product)
+        if product.axis != index:
+            depth = DEPTH if is_streamed else static_bound(product.fold)
+            if depth is None:
                 return
         if not is_stored(product.right):
             return
         width: int | None = grid.chunk
-        if product.columns != pass_.index:
+        if product.columns != index:
             width = static_extent(kernel.extents[product.columns])
             if product.columns == kernel.named(grid.columns):
                 width = grid.width
@@ -223,20 +253,22 @@ class _Memory:
                 return
         height = 8 * grid.blocks * grid.warps
         sizes = {product.axis: depth, self.rows: height, product.columns: width}
-        swizzled = grid.tier == "wgmma" and product.is_narrow
+        swizzled = grid.tier == "wgmma" and product.is_narrow and not is_streamed
         factors = [(product.right, product.columns)]
         if is_stored(product.left):
             factors.insert(0, (product.left, self.rows))
-        elif product.axis != pass_.index:
+        elif product.axis != index:
             return
         for term, across in factors:
-            if term in tiles:
+            if term in tiles and not is_streamed:
                 continue
-            tiles.add(term)
+            if not is_streamed:
+                tiles.add(term)
             axes = (across, product.axis)
             if _is_last(term, across):
                 axes = axes[::-1]
-            stages = grid.stages if pass_.index in term.free else 1
+            is_ahead = index in term.free and not is_streamed
+            stages = grid.stages if is_ahead else 1
             padded = padded_sizes(product, axes, sizes)
             self.take(padded, product.element, stages, swizzled)
         is_spilled = not (is_stored(product.left) or product.has_matrices(grid.tier))
@@ -266,4 +298,9 @@ def shared_bytes(kernel: Kernel, grid: Grid) -> int:
         for a in pass_.accumulators:
             axes |= dict.fromkeys(a.axes)
         memory.of_pass(pass_, list(axes))
+    for output in kernel.outputs:
+        # Those of columns for which there is no state are computed by chunks.
+        for axis in output.axes:
+            if axis not in axes:
+                memory.of_folds(walk(output.value), axis, list(axes))
     return memory.bytes

@@ -1043,11 +1043,9 @@ def _read(op: CascadeOp, function: FuncOp) -> list[_Group]:
                 _is_positive(start) and (aim is old or _is_kept_positive(aim))
                 for start, aim, old in zip(starts, aims, before, strict=True)
             ]
-        for function, accumulator, cells in zip(
-            view.functions, held, parts, strict=True
-        ):
+        for folded, accumulator, cells in zip(view.functions, held, parts, strict=True):
             if (
-                function == StringAttr("max")
+                folded == StringAttr("max")
                 and isinstance(cells, _Cells)
                 and not cells.axes
             ):

@@ -560,6 +560,7 @@ def jit(
     emulate: bool = False,
     tier: str = "",
     schedule: str = AUTO,
+    tf32: bool = False,
 ) -> Jit:
     """Compile a program when it is called.
 
@@ -584,6 +585,9 @@ def jit(
         tier: for `cuda`, what products of matrices are made of: `wgmma` for the
             instructions of warp groups (chip sm_90a), `mma` for those of warps, or
             `portable` for multiply-adds; the best of the chip if empty.
+        tf32: for `cuda`, round factors of sums of products of f32 to tf32, that is to
+            10 bits, for which there are instructions in the tiers `mma` and `wgmma`:
+            each product is off by 2^-10 of itself.
         schedule: how kernels run, `auto` for what is chosen; see docs/schedules.md, and
             docs/gpu.md for `cuda`.
 
@@ -598,7 +602,14 @@ def jit(
         MoaError: if `specs` has anything but `ArraySpec` values.
     """
     options = Options(
-        fuse, deterministic, target, schedule, chip, tier=tier, emulate=emulate
+        fuse,
+        deterministic,
+        target,
+        schedule,
+        chip,
+        tier=tier,
+        emulate=emulate,
+        tf32=tf32,
     )
     return Jit(fn, copy, specs, options)
 

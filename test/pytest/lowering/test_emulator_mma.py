@@ -160,6 +160,28 @@ def test_products_of_fragments(kind: str, k: int):
     np.testing.assert_allclose(given, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_rounding_to_tf32() -> None:
+    """To nearest, ties away from 0; too large becomes infinite, NaN stays NaN."""
+    text = module("""
+  llvm.func @round(%words: !llvm.ptr) attributes {nvvm.kernel} {
+    %t = nvvm.read.ptx.sreg.tid.x : i32
+    %p = llvm.getelementptr %words[%t] : (!llvm.ptr, i32) -> !llvm.ptr, i32
+    %x = llvm.load %p : !llvm.ptr -> f32
+    %y = llvm.inline_asm "cvt.rna.tf32.f32 $0, $1;", "=r,f" %x : (f32) -> i32
+    llvm.store %y, %p : i32, !llvm.ptr
+    llvm.return
+  }""")
+    bit, largest = 2.0**-10, np.finfo(np.float32).max
+    given = [1 + bit / 2, 1 + bit / 4, -1 - bit / 2, 1 + bit * 3 / 4, largest, -largest]
+    wanted = [1 + bit, 1, -1 - bit, 1 + bit, np.inf, -np.inf]
+    given += [np.inf, -np.inf, np.nan, -np.nan, 0.0, 3.0]
+    wanted += [np.inf, -np.inf, np.nan, np.nan, 0.0, 3.0]
+    rows = np.zeros(32, np.float32)
+    rows[: len(given)] = given
+    emulator(text).launch("round", (1, 1, 1), (32, 1, 1), bare(rows))
+    np.testing.assert_array_equal(rows[: len(given)], np.array(wanted, np.float32))
+
+
 @pytest.mark.parametrize(("kind", "k"), KINDS)
 def test_wrong_fragments_give_wrong_products(kind: str, k: int):
     a, b, c = operands(kind, k)

@@ -10,20 +10,27 @@ import pytest
 from xdsl.context import Context
 from xdsl.dialects import arith, gpu
 from xdsl.dialects.builtin import IntegerAttr, StringAttr
+from xdsl.parser import Parser
 
 import moa_dialect as moa
 from moa_dialect import library
-from moa_dialect.errors import CompileError, KernelError
+from moa_dialect.errors import CompileError, KernelError, OptionError
 from moa_dialect.lowering import emulator, engine
 from moa_dialect.lowering.chips import shared_bytes
 from moa_dialect.lowering.pipelines import cuda_target
 from moa_dialect.options import Options
-from moa_dialect.passes.grid import Grid, parse_grid, read_grid
+from moa_dialect.passes.grid import (
+    Grid,
+    let_folds_be_passes,
+    parse_grid,
+    read_grid,
+)
 from moa_dialect.passes.infer_shapes import functions_of
-from moa_dialect.passes.kernels import SCHEDULE, read_kernel, split_folds
+from moa_dialect.passes.kernels import SCHEDULE, read_kernel
 from moa_dialect.passes.lift import LiftPass
 from moa_dialect.passes.products import shared_bytes as taken_bytes
 from moa_dialect.passes.rebuild import comprehensions
+from moa_dialect.universe import register_dialects
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 
@@ -327,6 +334,7 @@ def test_a_schedule_reads_as_it_prints():
         "i=grid,groups:2,warps:8,regs:2;p=chunk:128,block:64,stages:2,wgmma",
         "j=grid,block:64;i=grid,warps:4,regs:4;p=chunk:32,stages:2",
         "p=chunk:4096,threads:256",
+        "i=grid,warps:4,regs:2;p=chunk:64,stages:2,mma,tf32,aligned",
     ):
         assert str(parse_grid(text, ["i", "j"])) == text
     assert parse_grid("p=chunk:512,threads:64", []) == Grid(
@@ -349,6 +357,7 @@ def test_a_schedule_reads_as_it_prints():
         ("j=grid,block:9;i=grid,warps:1;p=chunk:16", "multiple of 8, got 9"),
         ("i=grid,warps:1;p=chunk:16,stages:3", "stages of at most 2, got 3"),
         ("i=grid,warps:64;p=chunk:16", "warps of at most 32, got 64"),
+        ("i=grid,warps:1;p=chunk:16,tf32", "tf32: expected mma or wgmma as well"),
     ],
 )
 def test_schedules_that_are_none(text: str, message: str):
@@ -443,8 +452,7 @@ def test_tiles_take_what_was_counted_and_fit_the_chip(
             if isinstance(text, StringAttr):
                 kernel = read_kernel(op, function)
                 grid = read_grid(text.data, kernel)
-                if grid.columns:
-                    split_folds(kernel, (kernel.named(grid.columns),))
+                let_folds_be_passes(kernel, grid)
                 counted.append(taken_bytes(kernel, grid))
     taken: list[int] = []
     for op in compiled.module("target").walk():
@@ -484,3 +492,260 @@ def test_a_schedule_that_does_not_fit_a_chip(
     message = f"expected at most {most} bytes of shared memory, got {taken}"
     with pytest.raises(CompileError, match=message):
         jit.lower(*specs).text("target")
+
+
+def normalized(x: np.ndarray) -> np.ndarray:
+    p = np.exp(x - x.max(-1, keepdims=True))
+    return p / p.sum(-1, keepdims=True)
+
+
+def centred(x: np.ndarray) -> np.ndarray:
+    deviation = np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+    return (x - x.mean(-1, keepdims=True)) / deviation
+
+
+@pytest.mark.parametrize("columns", [3, 1500])
+@pytest.mark.parametrize(
+    ("program", "of"), [(library.softmax, normalized), (library.layernorm, centred)]
+)
+def test_rows_of_any_length(
+    program: Callable[..., Any], of: Callable[..., Any], columns: int
+) -> None:
+    """One kernel for all lengths, of which a row is all threads' of a group."""
+    specs = [moa.ArraySpec(("n", "m"), "float32")]
+    jit = moa.jit(program, target="cuda", emulate=True, specs=specs)
+    x = random(0, 3, columns)
+    np.testing.assert_allclose(jit(x), of(x.astype(float)), rtol=1e-4, atol=2e-6)
+    assert jit.lower(*specs).schedules == ["p=chunk:1024,threads:128"]
+
+
+def softmax_of_product(a: moa.Array, b: moa.Array) -> moa.Array:
+    return library.softmax(product(a, b))
+
+
+def below(x: np.ndarray) -> np.ndarray:
+    return x - x.max(-1, keepdims=True)
+
+
+def below_the_maximum(a: moa.Array, b: moa.Array) -> moa.Array:
+    """No cascade: a fold, then what needs it."""
+    rows = product(a, b)
+
+    def cell(row: moa.Array) -> moa.Array:
+        return row - moa.reduce("max", row)
+
+    return moa.omega(cell, 1, rows)
+
+
+def layernorm_of_product(a: moa.Array, b: moa.Array) -> moa.Array:
+    return library.layernorm(product(a, b))
+
+
+@pytest.mark.parametrize(
+    ("program", "of", "dtype", "names", "tier"),
+    [
+        (below_the_maximum, below, np.float32, ("n", "k", "m"), "portable"),
+        (softmax_of_product, normalized, np.float32, None, "portable"),
+        (softmax_of_product, normalized, np.float32, ("n", "k", "m"), "mma"),
+        (layernorm_of_product, centred, np.float64, None, "mma"),
+        (layernorm_of_product, centred, np.float32, ("n", 70, "m"), "portable"),
+    ],
+)
+def test_normalized_rows_of_a_product(
+    program: Callable[..., Any],
+    of: Callable[..., Any],
+    dtype: Any,
+    names: tuple[Any, ...] | None,
+    tier: str,
+) -> None:
+    """The rows are computed twice, in the pass and in the output, chunk by chunk."""
+    a, b = random(0, 30, 70, dtype=dtype), random(1, 70, 50, dtype=dtype)
+    specs = None
+    if names:
+        n, k, m = names
+        name = np.dtype(dtype).name
+        specs = [moa.ArraySpec((n, k), name), moa.ArraySpec((k, m), name)]
+    jit = moa.jit(program, target="cuda", emulate=True, tier=tier, specs=specs)
+    wanted = of(a.astype(float) @ b)
+    np.testing.assert_allclose(jit(a, b), wanted, rtol=1e-3, atol=1e-5)
+    text = jit.lower(*(specs or [a, b])).text("target")
+    assert "gpu.dynamic_shared_memory" in text
+
+
+WIDE = [
+    ("portable", np.float32, 24, 300),
+    ("mma", BF16, 24, 264),
+    ("wgmma", BF16, 24, 264),
+    ("portable", np.float32, 300, 24),
+    ("mma", BF16, 296, 24),
+    ("wgmma", BF16, 296, 24),
+]
+
+
+@pytest.mark.parametrize(("tier", "dtype", "depth", "width"), WIDE)
+def test_rows_that_are_longer_than_registers(
+    tier: str, dtype: Any, depth: int, width: int
+) -> None:
+    """Of values: blocks of the grid; of queries and keys: loaded piece by piece."""
+    q, k = random(0, 1, 40, depth, dtype=dtype), random(1, 1, 50, depth, dtype=dtype)
+    v = random(2, 1, 50, width, dtype=dtype)
+    check(library.attention, [q, k, v], weighted(scores(q, k), v), tier=tier)
+
+
+@pytest.mark.parametrize("tier", ["portable", "wgmma"])
+def test_heads_of_any_width(tier: str) -> None:
+    name = "float32" if tier == "portable" else "bfloat16"
+    specs = [
+        moa.ArraySpec((1, "n", "d"), name),
+        moa.ArraySpec((1, "m", "d"), name),
+        moa.ArraySpec((1, "m", "e"), name),
+    ]
+    jit = moa.jit(library.attention, "cuda", specs=specs, emulate=True, tier=tier)
+    dtype = np.float32 if tier == "portable" else BF16
+    for depth, width in ((40, 24), (70, 140)):
+        q, k = (random(n, 1, 30, depth, dtype=dtype) for n in range(2))
+        v = random(2, 1, 30, width, dtype=dtype)
+        wanted = weighted(scores(q, k), v)
+        error = np.linalg.norm(jit(q, k, v).astype(float) - wanted)
+        assert error < TOLERANCES[name] * np.linalg.norm(wanted)
+    assert "gpu.dynamic_shared_memory" in jit.lower(*specs).text("target")
+
+
+def test_what_all_blocks_of_a_row_share_is_stored_once() -> None:
+    q, k, v = random(0, 2, 20, 32), random(1, 2, 33, 32), random(2, 2, 33, 300)
+    jit = moa.jit(library.attention, target="cuda", emulate=True)
+    found, logarithm = jit(q, k, v, return_lse=True)
+    s = scores(q, k)
+    np.testing.assert_allclose(found, weighted(s, v), atol=2e-6)
+    np.testing.assert_allclose(logarithm, np.log(np.exp(s).sum(-1)), atol=2e-6)
+
+
+def test_pieces_make_no_races(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked(monkeypatch, lambda text: text, "random")
+    q, k = (random(n, 1, 30, 296, dtype=BF16) for n in range(2))
+    v = random(2, 1, 30, 264, dtype=BF16)
+    check(library.attention, [q, k, v], weighted(scores(q, k), v))
+
+
+@pytest.mark.parametrize("tier", ["mma", "wgmma"])
+def test_products_in_tf32(tier: str) -> None:
+    """Each factor is rounded to nearest, to 10 bits, so a product is off by 2^-10."""
+    a, b = random(0, 40, 70), random(1, 70, 41)
+    jit = moa.jit(product, target="cuda", emulate=True, tier=tier, tf32=True)
+    compiled = jit.lower(a, b)
+    assert "nvvm.mma.sync" in compiled.text("target")
+    assert compiled.schedules[0].endswith(",mma,tf32")
+    exact = a.astype(float) @ b
+    bound = (2.0**-10 + 2.0**-18) * (np.abs(a).astype(float) @ np.abs(b))
+    off = np.abs(jit(a, b) - exact)
+    assert (off <= bound).all()
+    assert off.max() > 1e-5  # It is off, unlike without the option.
+
+
+@pytest.mark.parametrize("depth", [36, 296])
+def test_attention_in_tf32(depth: int) -> None:
+    """A factor that is computed, too; and factors that are loaded piece by piece."""
+    q, k = random(0, 1, 40, depth), random(1, 1, 50, depth)
+    v = random(2, 1, 50, 24)
+    jit = moa.jit(library.attention, target="cuda", emulate=True, tf32=True)
+    s = scores(q, k)
+    size = np.abs(q).astype(float) @ np.abs(k[0]).T * depth**-0.5
+    # Scores that are off by d change a weight by the factor e^2d at most, with its sum.
+    shift = 2.0**-10 * size.max()
+    off = np.abs(jit(q, k, v) - weighted(s, v))
+    assert off.max() <= (np.exp(2 * shift) - 1 + 2.0**-9) * np.abs(v).max()
+
+
+def test_tf32_is_off_by_default_and_compiles() -> None:
+    specs = [moa.ArraySpec((2, 128, 64), "float32")] * 3
+    plain = moa.jit(library.attention, target="cuda").lower(*specs).text("asm")
+    assert "tf32" not in plain
+    jit = moa.jit(library.attention, target="cuda", chip="sm_80", tf32=True)
+    text = jit.lower(*specs).text("asm")
+    assert "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32" in text
+    assert "cvt.rna.tf32.f32" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tf32": True}, "tf32: expected with target cuda, got it with cpu"),
+        (
+            {"tf32": True, "target": "cuda", "tier": "portable"},
+            "tf32: expected with the tier mma or wgmma, got it with portable",
+        ),
+        (
+            {"tf32": True, "target": "cuda", "chip": "sm_75"},
+            "tf32: expected with the tier mma or wgmma, got it with portable",
+        ),
+    ],
+)
+def test_tf32_where_there_is_none(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=re.escape(message)):
+        moa.jit(library.softmax, **options)
+
+
+SUMS_OF_ROWS = """
+func.func @main(%a: tensor<20x40xf32>, %b: tensor<40x{width}xf32>)
+    -> tensor<20x{width}xf32> {{
+  %0 = arith.constant 0 : index
+  %n = moa.extent %a, 0 : tensor<20x40xf32>
+  %k = moa.extent %a, 1 : tensor<20x40xf32>
+  %m = moa.extent %b, 1 : tensor<40x{width}xf32>
+  %r = moa.comprehension [%i < %n] -> tensor<20x{width}xf32> {{
+    %s = moa.fold add [%p = %0 to %k] -> tensor<{width}xf32> {{
+      %row = moa.comprehension [%l < %m] -> tensor<{width}xf32> {{
+        %x = moa.at %a[%i, %p] : tensor<20x40xf32>
+        %y = moa.at %b[%p, %l] : tensor<40x{width}xf32>
+        %z = arith.mulf %x, %y : f32
+        moa.yield %z : f32
+      }}
+      moa.yield %row : tensor<{width}xf32>
+    }}
+    {fold}
+    %out = moa.comprehension [%l < %m] -> tensor<{width}xf32> {{
+      %v = moa.at %s[%l] : tensor<{width}xf32>
+      %w = arith.subf %v, %t : f32
+      moa.yield %w : f32
+    }}
+    moa.yield %out : tensor<{width}xf32>
+  }}
+  func.return %r : tensor<20x{width}xf32>
+}}
+"""
+WHOLE = """%t = moa.fold max [%q = %0 to %m] -> f32 {{
+      %v = moa.at %s[%q] : tensor<{width}xf32>
+      moa.yield %v : f32
+    }}"""
+PART = WHOLE.replace("%0 to", "%two to").replace(
+    "%t =", "%two = arith.constant 2 : index\n    %t ="
+)
+ONE = "%t = moa.at %s[%0] : tensor<{width}xf32>"
+
+
+@pytest.mark.parametrize("width", [24, 100, 300])
+@pytest.mark.parametrize(
+    ("fold", "of"),
+    [
+        (WHOLE, lambda x: x.max(-1, keepdims=True)),
+        (PART, lambda x: x[:, 2:].max(-1, keepdims=True)),
+        (ONE, lambda x: x[:, :1]),
+    ],
+    ids=["whole", "part", "one"],
+)
+def test_what_is_folded_over_a_row_in_registers(
+    fold: str, of: Callable[[np.ndarray], np.ndarray], width: int
+) -> None:
+    """An index of a row is where its element is, in no other thread's registers.
+
+    Folds over whole rows that fit are done there; others are left to loops.
+    """
+    text = SUMS_OF_ROWS.format(width=width, fold=fold.format(width=width))
+    context = Context()
+    register_dialects(context)
+    module = Parser(context, text).parse_module()
+    options = Options(target="cuda", emulate=True)
+    a, b = random(0, 20, 40), random(1, 40, width)
+    found = engine.compile_for_cuda(module, "main", options)(a, b)
+    rows = a.astype(float) @ b
+    np.testing.assert_allclose(found, rows - of(rows), atol=2e-5)
