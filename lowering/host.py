@@ -56,7 +56,7 @@ def features() -> str:
 
 @dataclass(frozen=True)
 class Processor:
-    """What code is made for: a target triple, a CPU and features, as LLVM names them."""
+    """What code is made for: a triple, a CPU and features, as LLVM names them."""
 
     triple: str
     cpu: str
