@@ -327,7 +327,7 @@ def vector_operations(
     rows = {axis: size(axis) for axis in kernel.extents if axis not in extents}
     each = 0.0
     for pass_ in kernel.passes:
-        many = _range_of(pass_)
+        many = _range_of(kernel, pass_)
         if not name:
             many = ceil(many / width)
         count = _Count(
@@ -382,8 +382,8 @@ def _last_axis(kernel: Kernel, output: Output) -> str:
     )
 
 
-def _range_of(pass_: Pass) -> int:
-    """How many indices a pass has, about."""
+def _range_of(kernel: Kernel, pass_: Pass) -> int:
+    """How many indices a pass has at most, about."""
     upper = pass_.upper
     sizes = [
         _nominal(term.kind) if isinstance(term.kind, SSAValue) else int(term.kind)
@@ -392,6 +392,8 @@ def _range_of(pass_: Pass) -> int:
         and not isinstance(term.kind, bool)
         and term.type == upper.type
     ]
+    # As many as an index of the kernel may be, where the bound depends on it.
+    sizes += [_nominal(kernel.extents[a]) for a in kernel.axes if a in upper.free]
     return max(sizes, default=NOMINAL_EXTENT)
 
 
@@ -419,13 +421,14 @@ def candidates(
         if not kernel.passes and extent is not None and _is_in_rows(kernel, axis):
             # Where rows are read once, long pieces of them at a time.
             one = _schedule(kernel, kernel.hints[axis], most, 1, machine)
-            found += [
+            longer = [
                 replace(one, vectors=vectors, registers=1)
                 for vectors in _LONGER
                 if most * vectors * machine.cores <= extent
             ]
+            found += [s for s in longer if _has_room(kernel, axis, s)]
     if kernel.passes:
-        longest = max(map(_range_of, kernel.passes))
+        longest = max(_range_of(kernel, pass_) for pass_ in kernel.passes)
         most = min(lanes, _power_below(longest))
         for vectors in range(1, 5):
             if vectors > 1 and most * vectors > longest:
@@ -439,13 +442,21 @@ def candidates(
 
 
 def _has_room(kernel: Kernel, lane: str, schedule: Schedule) -> bool:
-    """Whether what a kernel without passes turns fits into tiles: whole folds do."""
+    """Whether a kernel without passes has code with an axis in the lanes.
+
+    What is turned has to fit into tiles, for whole folds, and folds have the same
+    bounds in all lanes.
+    """
     folds = {
         term.kind.index: _static_length(term)
         for term in all_terms(kernel)
         if isinstance(term.kind, Folded)
     }
     for term in all_terms(kernel):
+        if isinstance(term.kind, Folded) and any(
+            lane in bound.free for bound in term.args[:2]
+        ):
+            return False
         if not term.computes(AtOp.name) or lane not in term.free:
             continue
         if advances(term, lane):
@@ -545,7 +556,7 @@ def _schedule(
     registers = max(1, (machine.registers - 1 - vectors) // vectors)
     registers = min({9: 8}.get(registers, registers), _STREAMS_READ)
     width = lanes * vectors * element_bytes(kernel)
-    longest = max(map(_range_of, kernel.passes), default=1)
+    longest = max((_range_of(kernel, pass_) for pass_ in kernel.passes), default=1)
     if lane:
         chunk = machine.l1_bytes // 2 // width
         chunk = max(registers, min(chunk, 96) // registers * registers)

@@ -190,16 +190,23 @@ def test_results_do_not_depend_on_the_number_of_threads(program: Program) -> Non
 
 def test_what_has_no_vector_code_is_compiled_all_the_same() -> None:
     a = numbers(40)
-    agree(
-        under(lambda a: moa.scan("add", a), [a], "auto", is_lifted=False),
-        lambda a: moa.scan("add", a),
-        [a],
-    )
-    agree(
-        under(lambda a: moa.reduce("sub", a), [a], "auto", is_lifted=False),
-        lambda a: moa.reduce("sub", a),
-        [a],
-    )
+
+    def alternating(a: Any) -> Any:
+        return moa.reduce("sub", a)
+
+    agree(under(alternating, [a], "auto", is_lifted=False), alternating, [a])
+
+
+@pytest.mark.parametrize("n", [1, 15, 16, 17, 33, 100])
+def test_scans(n: int) -> None:
+    """A sum that ends at an index: its own indices are in the lanes."""
+
+    def sums(a: Any) -> Any:
+        return moa.scan("add", a)
+
+    agree(under(sums, [numbers(n)], "auto"), sums, [numbers(n)])
+    rows = numbers(5, n)
+    agree(under(sums, [rows], "auto"), sums, [rows])
 
 
 # NaN
