@@ -257,7 +257,9 @@ class _Count:
         self.seen.add(term)
         if isinstance(term.kind, Folded):
             before = self.extents
-            self.extents = before | {term.kind.index: _length_of_fold(term)}
+            self.extents = before | {
+                term.kind.index: _indices_below(self.kernel, term.args[1])
+            }
             self.add(term.args[2])
             # An accumulation waits for the one before, unless there are others.
             waiting = max(1.0, 8 / (self.vectors * self.registers))
@@ -296,12 +298,18 @@ class _Count:
         return 1.0
 
 
-def _length_of_fold(term: Term) -> int:
-    """How many indices a fold has, about."""
-    upper, number = term.args[1].kind, term.args[1].number
-    if number is None and isinstance(upper, SSAValue):
-        number = _nominal(upper)
-    return int(number or NOMINAL_EXTENT)
+def _indices_below(kernel: Kernel, upper: Term) -> int:
+    """How many indices there are from 0 up to a bound at most, about."""
+    sizes = [
+        _nominal(term.kind) if isinstance(term.kind, SSAValue) else int(term.kind)
+        for term in walk(upper)
+        if isinstance(term.kind, SSAValue | int)
+        and not isinstance(term.kind, bool)
+        and term.type == upper.type
+    ]
+    # As many as an index of the kernel may be, where the bound depends on it.
+    sizes += [_nominal(kernel.extents[a]) for a in kernel.axes if a in upper.free]
+    return max(sizes, default=NOMINAL_EXTENT)
 
 
 def vector_operations(
@@ -384,17 +392,7 @@ def _last_axis(kernel: Kernel, output: Output) -> str:
 
 def _range_of(kernel: Kernel, pass_: Pass) -> int:
     """How many indices a pass has at most, about."""
-    upper = pass_.upper
-    sizes = [
-        _nominal(term.kind) if isinstance(term.kind, SSAValue) else int(term.kind)
-        for term in walk(upper)
-        if isinstance(term.kind, SSAValue | int)
-        and not isinstance(term.kind, bool)
-        and term.type == upper.type
-    ]
-    # As many as an index of the kernel may be, where the bound depends on it.
-    sizes += [_nominal(kernel.extents[a]) for a in kernel.axes if a in upper.free]
-    return max(sizes, default=NOMINAL_EXTENT)
+    return _indices_below(kernel, pass_.upper)
 
 
 def candidates(
@@ -411,9 +409,10 @@ def candidates(
             if vectors > 1 and extent is not None and most * vectors > extent:
                 break
             plain = _schedule(kernel, kernel.hints[axis], most, vectors, machine)
-            if kernel.passes or _has_room(kernel, axis, plain):
+            if _has_code(kernel, axis) and _has_room(kernel, axis, plain):
                 found.append(plain)
-            if has_folds and not kernel.passes and not nominal:
+            is_even = not _bounds(kernel, axis)
+            if has_folds and not kernel.passes and not nominal and is_even:
                 found += _blocked(kernel, axis, plain)
             is_plain = not has_folds and not kernel.passes and not nominal
             if is_plain and vectors == 1:
@@ -441,22 +440,32 @@ def candidates(
     return [replace(s, aligned=True, pairs=s.pairs and is_even) for s in found]
 
 
+def _has_code(kernel: Kernel, lane: str) -> bool:
+    """Whether what passes fold differs between lanes where their bounds do."""
+    return all(
+        lane in accumulator.part.free
+        for pass_ in kernel.passes
+        if lane in pass_.lower.free | pass_.upper.free
+        for accumulator in pass_.accumulators
+    )
+
+
 def _has_room(kernel: Kernel, lane: str, schedule: Schedule) -> bool:
     """Whether a kernel without passes has code with an axis in the lanes.
 
     What is turned has to fit into tiles, for whole folds, and folds have the same
     bounds in all lanes.
     """
+    if kernel.passes:
+        return True
+    if _bounds(kernel, lane):
+        return False
     folds = {
         term.kind.index: _static_length(term)
         for term in all_terms(kernel)
         if isinstance(term.kind, Folded)
     }
     for term in all_terms(kernel):
-        if isinstance(term.kind, Folded) and any(
-            lane in bound.free for bound in term.args[:2]
-        ):
-            return False
         if not term.computes(AtOp.name) or lane not in term.free:
             continue
         if advances(term, lane):
@@ -468,6 +477,16 @@ def _has_room(kernel: Kernel, lane: str, schedule: Schedule) -> bool:
         if size > TILE_BYTES:
             return False
     return True
+
+
+def _bounds(kernel: Kernel, axis: str) -> bool:
+    """Whether the bounds of a fold in the results depend on an axis."""
+    return any(
+        axis in bound.free
+        for term in walk(*(output.value for output in kernel.outputs))
+        if term.is_fold
+        for bound in term.args[:2]
+    )
 
 
 def _static_length(fold: Term) -> int:
@@ -494,7 +513,7 @@ def _blocked(kernel: Kernel, lane: str, plain: Schedule) -> list[Schedule]:
     found: list[Schedule] = []
     for axis in kernel.axes:
         extent = static_extent(kernel.extents[axis])
-        if axis == lane or extent is None or extent < 2:
+        if axis == lane or extent is None or extent < 2 or _bounds(kernel, axis):
             continue
         registers = min(plain.registers, extent)
         even = ceil(extent / ceil(extent / _BLOCK))

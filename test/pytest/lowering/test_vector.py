@@ -209,6 +209,17 @@ def test_scans(n: int) -> None:
     agree(under(sums, [rows], "auto"), sums, [rows])
 
 
+def test_folds_that_differ_between_lanes_by_their_bounds_alone() -> None:
+    """What is folded is the same in all lanes: a mask would have nothing to hide."""
+
+    def sums(a: Any) -> Any:
+        return moa.scan("add", a)
+
+    rows = numbers(7, 9)
+    schedule = "j=procs,block:9;i=procs,regs:1,lanes:4"
+    agree(under(sums, [rows], schedule, is_lifted=False), sums, [rows])
+
+
 # NaN
 
 
