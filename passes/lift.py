@@ -262,7 +262,7 @@ class _Count:
             }
             self.add(term.args[2])
             # An accumulation waits for the one before, unless there are others.
-            waiting = max(1.0, 8 / (self.vectors * self.registers))
+            waiting = max(1.0, _CHAINS / (self.vectors * self.registers))
             self.total += self._times(term.args[2]) * waiting
             self.extents = before
             return
@@ -283,7 +283,7 @@ class _Count:
         name = term.kind.name
         if name == AtOp.name:
             if self.lane not in term.free:
-                return 0.5 / self.vectors  # One broadcast for all vectors.
+                return 0.25 / self.vectors  # One broadcast for all vectors.
             if advances(term, self.lane):
                 return 0.5
             grid = {*self.kernel.axes, self.lane} - {self.shared}
@@ -336,18 +336,24 @@ def vector_operations(
     each = 0.0
     for pass_ in kernel.passes:
         many = _range_of(kernel, pass_)
+        if name and name in pass_.lower.free | pass_.upper.free:
+            # Half of them on average, and what only some of the lanes have.
+            many = ceil((many + width) / 2)
         if not name:
             many = ceil(many / width)
         count = _Count(
             kernel,
             name or pass_.index,
             {pass_.index: many, **rows},
+            registers=schedule.registers,
             vectors=vectors,
             lanes=schedule.lanes,
         )
         for accumulator in pass_.accumulators:
             count.add(accumulator.part)
-            count.total += many * prod(rows[axis] for axis in accumulator.axes)
+            # Without rows one vector's sum waits for itself.
+            waiting = 1 if accumulator.axes or vectors > 1 else 2
+            count.total += many * waiting * prod(rows[a] for a in accumulator.axes)
             if not name:
                 count.total += _MERGE * prod(rows[axis] for axis in accumulator.axes)
         each += count.total * vectors
@@ -373,7 +379,7 @@ def vector_operations(
     cores = 1 if nominal else machine.cores
     rounds = ceil(tasks / cores) * cores
     # A broadcast serves as many operations as there are vectors.
-    return rounds * each * (1 + 0.02 / vectors)
+    return rounds * each * ((1 + 0.02 / vectors) if name else 1.0)
 
 
 def _last_axis(kernel: Kernel, output: Output) -> str:
@@ -574,6 +580,7 @@ def _schedule(
     """
     registers = max(1, (machine.registers - 1 - vectors) // vectors)
     registers = min({9: 8}.get(registers, registers), _STREAMS_READ)
+    registers = _even(kernel, registers, vectors)
     width = lanes * vectors * element_bytes(kernel)
     longest = max((_range_of(kernel, pass_) for pass_ in kernel.passes), default=1)
     if lane:
@@ -581,7 +588,8 @@ def _schedule(
         chunk = max(registers, min(chunk, 96) // registers * registers)
         chunk = min(chunk, max(longest, 1))
     else:
-        chunk = max(1, min(machine.l1_bytes // 4 // width, 32))
+        # Two kilobytes or so, which are read in turns with what is computed of them.
+        chunk = max(1, min(machine.l1_bytes // 4 // width, 32 // vectors))
         # What is read over a row axis has a tile for each of its elements.
         accumulators = [a for pass_ in kernel.passes for a in pass_.accumulators]
         axes = {axis for a in accumulators for axis in a.axes}
@@ -590,6 +598,22 @@ def _schedule(
         registers = min(registers, 4)
     pairs = machine.has_bf16_dot and multiplies_bf16(kernel)
     return Schedule(lane, lanes, vectors, registers, chunk, pairs=pairs)
+
+
+def _even(kernel: Kernel, registers: int, vectors: int) -> int:
+    """As many indices at a time as leave no rest of rows, if pipelines are full then."""
+    axes = {axis for p in kernel.passes for a in p.accumulators for axis in a.axes}
+    extents = [static_extent(kernel.extents[axis]) for axis in axes]
+    for fewer in range(registers, 0, -1):
+        if vectors * fewer < _CHAINS:
+            break
+        if all(extent is not None and extent % fewer == 0 for extent in extents):
+            return fewer
+    return registers
+
+
+_CHAINS = 8
+"""How many sums have to be in progress for none to wait for the one before."""
 
 
 def multiplies_bf16(kernel: Kernel) -> bool:

@@ -397,7 +397,7 @@ def test_schedules_where_keys_are_shared() -> None:
 
 def test_keys_in_the_lanes_have_tiles_that_fit() -> None:
     """Without heads that share keys chunks are short where values are long."""
-    assert chosen_for(8, 8, 1, 8192).startswith("p=chunk:8,")
+    assert chosen_for(8, 8, 1, 8192).startswith("p=chunk:16,block:4,regs:2,")
     arrays = [numbers(2, 1, 128), numbers(2, 300, 128, seed=1)]
     arrays.append(numbers(2, 300, 128, seed=2))
     agree(under(full, arrays, "auto"), full, arrays)
