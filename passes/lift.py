@@ -289,13 +289,15 @@ class _Count:
             grid = {*self.kernel.axes, self.lane} - {self.shared}
             # What cannot be turned is read one by one.
             return 0.5 + (_SHUFFLES if turning_axis(term, grid) else self.lanes)
+        # What has no lanes is computed once for all vectors.
+        shared = self.vectors if self.lane and self.lane not in term.free else 1
         if name == arith.DivfOp.name:
-            return _DIVISION
+            return _DIVISION / shared
         if name == arith.MulfOp.name:
-            return 0.5  # Most are fused with an addition.
+            return 0.5 / shared  # Most are fused with an addition.
         if name.startswith("math."):
-            return _OPERATIONS.get(name, _FUNCTION)
-        return 1.0
+            return _OPERATIONS.get(name, _FUNCTION) / shared
+        return 1.0 / shared
 
 
 def _indices_below(kernel: Kernel, upper: Term) -> int:
