@@ -148,25 +148,37 @@ def _ir_function(symbol: str, lines: Sequence[str]) -> str:
     return f"\ndefine void @{_quoted(symbol)}(ptr %frame) {{\n{body}\n  ret void\n}}\n"
 
 
-def compilation_of(module: ModuleOp, entry: str | None) -> Compilation:
+def compilation_of(
+    module: ModuleOp, entry: str | None, processor: host.Processor | None = None
+) -> Compilation:
     """Compile a module at the target stage (upstream dialects only).
+
+    Args:
+        module: the module.
+        entry: the function; may be None if there is one only.
+        processor: what the code is for; None for the host.
 
     Raises:
         MoaError: for an unknown entry.
         CompileError: if operations of the dialect are left or upstream fails.
     """
-    (found,) = compilations_of(module, [find_entry(module, entry).sym_name.data])
+    name = find_entry(module, entry).sym_name.data
+    (found,) = compilations_of(module, [name], processor)
     return found
 
 
 def compilations_of(
-    module: ModuleOp, names: Sequence[str], without: Sequence[str] = ()
+    module: ModuleOp,
+    names: Sequence[str],
+    processor: host.Processor | None = None,
+    without: Sequence[str] = (),
 ) -> list[Compilation]:
     """Compile a module at the target stage once, for some of its functions.
 
     Args:
         module: the module.
         names: the functions.
+        processor: what the code is for; None for the host.
         without: features of the host's CPU that are not used.
 
     Raises:
@@ -187,7 +199,7 @@ def compilations_of(
     text = llvm_ir_text(module, for_callers=False)
     # Equal code may be called in different ways.
     plain = [_signature(function, "") for function in functions]
-    key = f"{text}{plain}{','.join(without)}"
+    key = f"{text}{plain}{processor}{','.join(without)}"
     digest = hashlib.sha256(key.encode()).hexdigest()[:32]
     signatures = [
         replace(signature, symbol=f"moa.{digest}" + (f".{number}" if number else ""))
@@ -196,7 +208,7 @@ def compilations_of(
     for function, signature in zip(functions, signatures, strict=True):
         text += entry_points(signature, has_status(function))
     symbols = [symbol for each in signatures for symbol in each.symbols]
-    code = host.object_code(text, symbols, without=without)
+    code = host.object_code(text, symbols, without=without, processor=processor)
     return [Compilation(signature, code) for signature in signatures]
 
 

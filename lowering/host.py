@@ -7,6 +7,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from ctypes import POINTER, byref, c_char_p, c_int, c_size_t, c_void_p
+from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -53,10 +54,40 @@ def features() -> str:
     return _string("LLVMGetHostCPUFeatures")
 
 
-@cache
+@dataclass(frozen=True)
+class Processor:
+    """What code is made for: a triple, a CPU and features, as LLVM names them."""
+
+    triple: str
+    cpu: str
+    features: str = ""
+
+
+_X86, _ARM = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"
+
+PROCESSORS = {
+    "avx512": Processor(_X86, "x86-64-v4"),
+    "avx512bf16": Processor(_X86, "x86-64-v4", "+avx512bf16"),
+    "avx2": Processor(_X86, "x86-64-v3"),
+    "neon": Processor(_ARM, "generic", "+neon"),
+}
+"""A processor for each kind of machine (`moa_dialect.passes.machine`)."""
+
+
 def native_target() -> tuple[bytes, c_void_p]:
     """The default target triple and the target for it."""
-    triple = _string("LLVMGetDefaultTargetTriple").encode()
+    return _target_of(_default_triple())
+
+
+@cache
+def _default_triple() -> str:
+    return _string("LLVMGetDefaultTargetTriple")
+
+
+@cache
+def _target_of(name_of_triple: str) -> tuple[bytes, c_void_p]:
+    """A target triple and the target for it."""
+    triple = name_of_triple.encode()
     name = "AArch64" if triple.startswith((b"aarch64", b"arm64")) else "X86"
     for part in ("TargetInfo", "Target", "TargetMC", "AsmPrinter", "AsmParser"):
         function(f"LLVMInitialize{name}{part}", None)()
@@ -69,13 +100,17 @@ def native_target() -> tuple[bytes, c_void_p]:
     return triple, target
 
 
-def assembly(llvm_ir: str) -> str:
-    """The host's assembly for LLVM IR, optimised as the engine does (O3).
+def assembly(llvm_ir: str, processor: Processor | None = None) -> str:
+    """The assembly for LLVM IR, optimised as the engine does (O3).
+
+    Args:
+        llvm_ir: the module as text.
+        processor: what it is for; None for the host.
 
     Raises:
         CompileError: if LLVM rejects the text.
     """
-    return _emit(llvm_ir, _ASSEMBLY, None).decode()
+    return _emit(llvm_ir, _ASSEMBLY, None, processor=processor).decode()
 
 
 def object_code(
@@ -83,19 +118,21 @@ def object_code(
     exported: Sequence[str],
     passes: str = "default<O3>",
     without: Sequence[str] = (),
+    processor: Processor | None = None,
 ) -> bytes:
-    """An object file for the host from LLVM IR, optimised.
+    """An object file from LLVM IR, optimised.
 
     Args:
         llvm_ir: the module as text.
         exported: the functions that keep their names; all others become internal.
         passes: LLVM's pipeline.
         without: features of the host's CPU that are not used.
+        processor: what it is for; None for the host.
 
     Raises:
         CompileError: if LLVM rejects the text.
     """
-    return _emit(llvm_ir, _OBJECT, exported, passes, without)
+    return _emit(llvm_ir, _OBJECT, exported, passes, without, processor)
 
 
 _ASSEMBLY, _OBJECT = 0, 1
@@ -124,8 +161,11 @@ def _emit(
     exported: Sequence[str] | None,
     passes: str = "default<O3>",
     without: Sequence[str] = (),
+    processor: Processor | None = None,
 ) -> bytes:
-    triple, target = native_target()
+    if processor is None:
+        processor = Processor(_default_triple(), cpu(), features())
+    triple, target = _target_of(processor.triple)
     text = llvm_ir.encode()
     context = function("LLVMContextCreate", c_void_p)()
     copy = function(
@@ -141,11 +181,11 @@ def _emit(
         raise CompileError(f"LLVM rejects the module: {message.value!r}")
     if exported is not None:
         _internalise(module, exported)
-    used = ",".join([features(), *(f"-{name}" for name in without)])
+    used = ",".join([processor.features, *(f"-{name}" for name in without)])
     machine = function(
         "LLVMCreateTargetMachine", c_void_p, c_void_p, c_char_p, c_char_p, c_char_p,
         c_int, c_int, c_int,
-    )(target, triple, cpu().encode(), used.encode(), 3, 2, 0)  # fmt: skip
+    )(target, triple, processor.cpu.encode(), used.encode(), 3, 2, 0)  # fmt: skip
     layout = function("LLVMCreateTargetDataLayout", c_void_p, c_void_p)(machine)
     function("LLVMSetTarget", None, c_void_p, c_char_p)(module, triple)
     function("LLVMSetModuleDataLayout", None, c_void_p, c_void_p)(module, layout)

@@ -883,7 +883,7 @@ def checks(term: Term) -> bool:
 
 
 def is_unit(stride: SSAValue) -> bool:
-    """Whether a stride is 1: the axes after its own are of extent 1, or there is none."""
+    """Whether a stride is 1: axes after its own are of extent 1, or there are none."""
     if isinstance(stride.owner, arith.MuliOp):
         return all(is_unit(factor) for factor in stride.owner.operands)
     if isinstance(stride.owner, arith.ConstantOp):

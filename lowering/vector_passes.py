@@ -93,6 +93,11 @@ class PassCode:
             any(self.differs) or not is_some(pass_.lower, pass_.upper)
         ):
             raise NotLifted("a check in a pass that may have no index, or not all")
+        if any(self.differs) and any(
+            isinstance(term.kind, ChunkFold) and not code.is_vector(term)
+            for term in walk(*(s.value for s in statements))
+        ):
+            raise NotLifted("a fold that depends on the lane by its bounds alone")
         tile_axes = self._tile_axes()
         statements, staged = self.kernel.stage(statements, tile_axes, f"s{pass_.index}")
         statements = materialize(code.terms, statements, list(tile_axes), pass_.index)

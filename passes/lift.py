@@ -265,10 +265,12 @@ class _Count:
         self.seen.add(term)
         if isinstance(term.kind, Folded):
             before = self.extents
-            self.extents = before | {term.kind.index: _length_of_fold(term)}
+            self.extents = before | {
+                term.kind.index: _indices_below(self.kernel, term.args[1])
+            }
             self.add(term.args[2])
             # An accumulation waits for the one before, unless there are others.
-            waiting = max(1.0, 8 / (self.vectors * self.registers))
+            waiting = max(1.0, _CHAINS / (self.vectors * self.registers))
             self.total += self._times(term.args[2]) * waiting
             self.extents = before
             return
@@ -289,27 +291,35 @@ class _Count:
         name = term.kind.name
         if name == AtOp.name:
             if self.lane not in term.free:
-                return 0.5 / self.vectors  # One broadcast for all vectors.
+                return 0.25 / self.vectors  # One broadcast for all vectors.
             if advances(term, self.lane):
                 return 0.5
             grid = {*self.kernel.axes, self.lane} - {self.shared}
             # What cannot be turned is read one by one.
             return 0.5 + (_SHUFFLES if turning_axis(term, grid) else self.lanes)
+        # What has no lanes is computed once for all vectors.
+        shared = self.vectors if self.lane and self.lane not in term.free else 1
         if name == arith.DivfOp.name:
-            return _DIVISION
+            return _DIVISION / shared
         if name == arith.MulfOp.name:
-            return 0.5  # Most are fused with an addition.
+            return 0.5 / shared  # Most are fused with an addition.
         if name.startswith("math."):
-            return _OPERATIONS.get(name, _FUNCTION)
-        return 1.0
+            return _OPERATIONS.get(name, _FUNCTION) / shared
+        return 1.0 / shared
 
 
-def _length_of_fold(term: Term) -> int:
-    """How many indices a fold has, about."""
-    upper, number = term.args[1].kind, term.args[1].number
-    if number is None and isinstance(upper, SSAValue):
-        number = _nominal(upper)
-    return int(number or NOMINAL_EXTENT)
+def _indices_below(kernel: Kernel, upper: Term) -> int:
+    """How many indices there are from 0 up to a bound at most, about."""
+    sizes = [
+        _nominal(term.kind) if isinstance(term.kind, SSAValue) else int(term.kind)
+        for term in walk(upper)
+        if isinstance(term.kind, SSAValue | int)
+        and not isinstance(term.kind, bool)
+        and term.type == upper.type
+    ]
+    # As many as an index of the kernel may be, where the bound depends on it.
+    sizes += [_nominal(kernel.extents[a]) for a in kernel.axes if a in upper.free]
+    return max(sizes, default=NOMINAL_EXTENT)
 
 
 def vector_operations(
@@ -335,19 +345,25 @@ def vector_operations(
     rows = {axis: size(axis) for axis in kernel.extents if axis not in extents}
     each = 0.0
     for pass_ in kernel.passes:
-        many = _range_of(pass_)
+        many = _range_of(kernel, pass_)
+        if name and name in pass_.lower.free | pass_.upper.free:
+            # Half of them on average, and what only some of the lanes have.
+            many = ceil((many + width) / 2)
         if not name:
             many = ceil(many / width)
         count = _Count(
             kernel,
             name or pass_.index,
             {pass_.index: many, **rows},
+            registers=schedule.registers,
             vectors=vectors,
             lanes=schedule.lanes,
         )
         for accumulator in pass_.accumulators:
             count.add(accumulator.part)
-            count.total += many * prod(rows[axis] for axis in accumulator.axes)
+            # Without rows one vector's sum waits for itself.
+            waiting = 1 if accumulator.axes or vectors > 1 else 2
+            count.total += many * waiting * prod(rows[a] for a in accumulator.axes)
             if not name:
                 count.total += _MERGE * prod(rows[axis] for axis in accumulator.axes)
         each += count.total * vectors
@@ -373,7 +389,7 @@ def vector_operations(
     cores = 1 if nominal else machine.cores
     rounds = ceil(tasks / cores) * cores
     # A broadcast serves as many operations as there are vectors.
-    return rounds * each * (1 + 0.02 / vectors)
+    return rounds * each * ((1 + 0.02 / vectors) if name else 1.0)
 
 
 def _last_axis(kernel: Kernel, output: Output) -> str:
@@ -390,17 +406,9 @@ def _last_axis(kernel: Kernel, output: Output) -> str:
     )
 
 
-def _range_of(pass_: Pass) -> int:
-    """How many indices a pass has, about."""
-    upper = pass_.upper
-    sizes = [
-        _nominal(term.kind) if isinstance(term.kind, SSAValue) else int(term.kind)
-        for term in walk(upper)
-        if isinstance(term.kind, SSAValue | int)
-        and not isinstance(term.kind, bool)
-        and term.type == upper.type
-    ]
-    return max(sizes, default=NOMINAL_EXTENT)
+def _range_of(kernel: Kernel, pass_: Pass) -> int:
+    """How many indices a pass has at most, about."""
+    return _indices_below(kernel, pass_.upper)
 
 
 def candidates(
@@ -417,9 +425,10 @@ def candidates(
             if vectors > 1 and extent is not None and most * vectors > extent:
                 break
             plain = _schedule(kernel, kernel.hints[axis], most, vectors, machine)
-            if kernel.passes or _has_room(kernel, axis, plain):
+            if _has_code(kernel, axis) and _has_room(kernel, axis, plain):
                 found.append(plain)
-            if has_folds and not kernel.passes and not nominal:
+            is_even = not _bounds(kernel, axis)
+            if has_folds and not kernel.passes and not nominal and is_even:
                 found += _blocked(kernel, axis, plain)
             is_plain = not has_folds and not kernel.passes and not nominal
             if is_plain and vectors == 1:
@@ -427,13 +436,14 @@ def candidates(
         if not kernel.passes and extent is not None and _is_in_rows(kernel, axis):
             # Where rows are read once, long pieces of them at a time.
             one = _schedule(kernel, kernel.hints[axis], most, 1, machine)
-            found += [
+            longer = [
                 replace(one, vectors=vectors, registers=1)
                 for vectors in _LONGER
                 if most * vectors * machine.cores <= extent
             ]
+            found += [s for s in longer if _has_room(kernel, axis, s)]
     if kernel.passes:
-        longest = max(map(_range_of, kernel.passes))
+        longest = max(_range_of(kernel, pass_) for pass_ in kernel.passes)
         most = min(lanes, _power_below(longest))
         for vectors in range(1, 5):
             if vectors > 1 and most * vectors > longest:
@@ -446,8 +456,26 @@ def candidates(
     return [replace(s, aligned=True, pairs=s.pairs and is_even) for s in found]
 
 
+def _has_code(kernel: Kernel, lane: str) -> bool:
+    """Whether what passes fold differs between lanes where their bounds do."""
+    return all(
+        lane in accumulator.part.free
+        for pass_ in kernel.passes
+        if lane in pass_.lower.free | pass_.upper.free
+        for accumulator in pass_.accumulators
+    )
+
+
 def _has_room(kernel: Kernel, lane: str, schedule: Schedule) -> bool:
-    """Whether what a kernel without passes turns fits into tiles: whole folds do."""
+    """Whether a kernel without passes has code with an axis in the lanes.
+
+    What is turned has to fit into tiles, for whole folds, and folds have the same
+    bounds in all lanes.
+    """
+    if kernel.passes:
+        return True
+    if _bounds(kernel, lane):
+        return False
     folds = {
         term.kind.index: _static_length(term)
         for term in all_terms(kernel)
@@ -465,6 +493,16 @@ def _has_room(kernel: Kernel, lane: str, schedule: Schedule) -> bool:
         if size > TILE_BYTES:
             return False
     return True
+
+
+def _bounds(kernel: Kernel, axis: str) -> bool:
+    """Whether the bounds of a fold in the results depend on an axis."""
+    return any(
+        axis in bound.free
+        for term in walk(*(output.value for output in kernel.outputs))
+        if term.is_fold
+        for bound in term.args[:2]
+    )
 
 
 def _static_length(fold: Term) -> int:
@@ -491,7 +529,7 @@ def _blocked(kernel: Kernel, lane: str, plain: Schedule) -> list[Schedule]:
     found: list[Schedule] = []
     for axis in kernel.axes:
         extent = static_extent(kernel.extents[axis])
-        if axis == lane or extent is None or extent < 2:
+        if axis == lane or extent is None or extent < 2 or _bounds(kernel, axis):
             continue
         registers = min(plain.registers, extent)
         even = ceil(extent / ceil(extent / _BLOCK))
@@ -552,14 +590,16 @@ def _schedule(
     """
     registers = max(1, (machine.registers - 1 - vectors) // vectors)
     registers = min({9: 8}.get(registers, registers), _STREAMS_READ)
+    registers = _even(kernel, registers, vectors)
     width = lanes * vectors * element_bytes(kernel)
-    longest = max(map(_range_of, kernel.passes), default=1)
+    longest = max((_range_of(kernel, pass_) for pass_ in kernel.passes), default=1)
     if lane:
         chunk = machine.l1_bytes // 2 // width
         chunk = max(registers, min(chunk, 96) // registers * registers)
         chunk = min(chunk, max(longest, 1))
     else:
-        chunk = max(1, min(machine.l1_bytes // 4 // width, 32))
+        # Two kilobytes or so, which are read in turns with what is computed of them.
+        chunk = max(1, min(machine.l1_bytes // 4 // width, 32 // vectors))
         # What is read over a row axis has a tile for each of its elements.
         accumulators = [a for pass_ in kernel.passes for a in pass_.accumulators]
         axes = {axis for a in accumulators for axis in a.axes}
@@ -568,6 +608,22 @@ def _schedule(
         registers = min(registers, 4)
     pairs = machine.has_bf16_dot and multiplies_bf16(kernel)
     return Schedule(lane, lanes, vectors, registers, chunk, pairs=pairs)
+
+
+def _even(kernel: Kernel, registers: int, vectors: int) -> int:
+    """As many indices at a time as leave no rest of rows, if pipelines are full then."""
+    axes = {axis for p in kernel.passes for a in p.accumulators for axis in a.axes}
+    extents = [static_extent(kernel.extents[axis]) for axis in axes]
+    for fewer in range(registers, 0, -1):
+        if vectors * fewer < _CHAINS:
+            break
+        if all(extent is not None and extent % fewer == 0 for extent in extents):
+            return fewer
+    return registers
+
+
+_CHAINS = 8
+"""How many sums have to be in progress for none to wait for the one before."""
 
 
 def multiplies_bf16(kernel: Kernel) -> bool:

@@ -106,6 +106,26 @@ def moa_build(case: Case, inputs: Inputs, threads: int) -> Built:
     return Built(lambda: compiled(*arrays))
 
 
+def moa_call(case: Case, inputs: Inputs) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """The program of a case as a function of positional arrays, and these.
+
+    Raises:
+        UnsupportedError: for a case that has arrays by name.
+    """
+    import moa_dialect as moa
+
+    if case.program != "attention":
+        return _moa_program(case), tuple(inputs.values())
+    if "bias" in inputs:
+        raise UnsupportedError("arrays by name")
+    options = _moa_options(case)
+
+    def attention(q: Any, k: Any, v: Any) -> Any:
+        return moa.library.attention(q, k, v, **options)
+
+    return attention, (inputs["q"], inputs["k"], inputs["v"])
+
+
 def _moa_program(case: Case) -> Callable[..., Any]:
     import moa_dialect as moa
 

@@ -45,7 +45,7 @@ def lifted(
 ) -> ModuleOp:
     """A function lowered to vectors for a machine."""
     module = moa.jit(function).lower(*arrays).module("fused")
-    LiftPass(schedule, machine).apply(Context(), module)
+    LiftPass(schedule, machine, strided=True).apply(Context(), module)
     assert any(SCHEDULE in op.attributes for op in module.walk())
     FUSING["target"][1].apply(Context(), module)
     assert any(op.name == "scf.parallel" for op in module.walk())

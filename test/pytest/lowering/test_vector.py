@@ -190,16 +190,34 @@ def test_results_do_not_depend_on_the_number_of_threads(program: Program) -> Non
 
 def test_what_has_no_vector_code_is_compiled_all_the_same() -> None:
     a = numbers(40)
-    agree(
-        under(lambda a: moa.scan("add", a), [a], "auto", is_lifted=False),
-        lambda a: moa.scan("add", a),
-        [a],
-    )
-    agree(
-        under(lambda a: moa.reduce("sub", a), [a], "auto", is_lifted=False),
-        lambda a: moa.reduce("sub", a),
-        [a],
-    )
+
+    def alternating(a: Any) -> Any:
+        return moa.reduce("sub", a)
+
+    agree(under(alternating, [a], "auto", is_lifted=False), alternating, [a])
+
+
+@pytest.mark.parametrize("n", [1, 15, 16, 17, 33, 100])
+def test_scans(n: int) -> None:
+    """A sum that ends at an index: its own indices are in the lanes."""
+
+    def sums(a: Any) -> Any:
+        return moa.scan("add", a)
+
+    agree(under(sums, [numbers(n)], "auto"), sums, [numbers(n)])
+    rows = numbers(5, n)
+    agree(under(sums, [rows], "auto"), sums, [rows])
+
+
+def test_folds_that_differ_between_lanes_by_their_bounds_alone() -> None:
+    """What is folded is the same in all lanes: a mask would have nothing to hide."""
+
+    def sums(a: Any) -> Any:
+        return moa.scan("add", a)
+
+    rows = numbers(7, 9)
+    schedule = "j=procs,block:9;i=procs,regs:1,lanes:4"
+    agree(under(sums, [rows], schedule, is_lifted=False), sums, [rows])
 
 
 # NaN
@@ -379,7 +397,7 @@ def test_schedules_where_keys_are_shared() -> None:
 
 def test_keys_in_the_lanes_have_tiles_that_fit() -> None:
     """Without heads that share keys chunks are short where values are long."""
-    assert chosen_for(8, 8, 1, 8192).startswith("p=chunk:8,")
+    assert chosen_for(8, 8, 1, 8192).startswith("p=chunk:16,block:4,regs:2,")
     arrays = [numbers(2, 1, 128), numbers(2, 300, 128, seed=1)]
     arrays.append(numbers(2, 300, 128, seed=2))
     agree(under(full, arrays, "auto"), full, arrays)

@@ -1,0 +1,147 @@
+"""The same generator makes code for AVX2 and for AArch64: from the machine alone.
+
+Code for AVX2 runs where the machine has it; that for AArch64 is only looked at.
+"""
+
+# What any function gives has no type.
+# pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownVariableType=false
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from xdsl.context import Context
+from xdsl.dialects.builtin import ModuleOp, VectorType
+from xdsl.utils.hints import isa
+
+import moa_dialect as moa
+from moa_dialect import library
+from moa_dialect.lowering import host
+from moa_dialect.lowering.compiler import compilation_of, llvm_ir_text
+from moa_dialect.lowering.engine import load
+from moa_dialect.lowering.expand_math import ExpandMathPass
+from moa_dialect.lowering.pipelines import FUSING
+from moa_dialect.passes.lift import LiftPass
+from moa_dialect.passes.machine import MACHINES
+
+PROGRAMS: dict[str, tuple[Callable[..., Any], list[tuple[int, ...]]]] = {
+    "attention": (lambda q, k, v: moa.attention(q, k, v), [(2, 96, 64)] * 3),
+    "causal": (
+        lambda q, k, v: moa.attention(q, k, v, is_causal=True),
+        [(2, 96, 64)] * 3,
+    ),
+    "softmax": (library.softmax, [(8, 515)]),
+    "layernorm": (library.layernorm, [(8, 515)]),
+    "product": (lambda a, b: moa.inner("add", "mul", a, b), [(96, 130), (130, 96)]),
+}
+CONTRACTIONS = ("attention", "causal", "product")
+MULTIPLY = {"avx2": "vfmadd", "neon": "fmla"}
+WIDE = {"avx2": "ymm", "neon": r"v\d+\.4s"}
+SPILL = {
+    "avx2": r"\tvmov\w+\t%ymm\d+, -?\d*\(%r[sb]p\)",
+    "neon": r"\tst[rp]\tq\d+.*\[sp",
+}
+
+
+def arrays_of(name: str) -> list[np.ndarray]:
+    random = np.random.default_rng(0)
+    return [random.standard_normal(s).astype(np.float32) for s in PROGRAMS[name][1]]
+
+
+@cache
+def lowered(name: str, machine: str) -> ModuleOp:
+    """A program at the target stage, for a machine."""
+    function, _ = PROGRAMS[name]
+    module = moa.jit(function).lower(*arrays_of(name)).module("fused")
+    LiftPass(machine=machine).apply(Context(), module)
+    for pass_ in FUSING["target"][1:]:
+        if isinstance(pass_, ExpandMathPass):
+            pass_ = replace(pass_, target="generic")
+        pass_.apply(Context(), module)
+    return module
+
+
+@cache
+def assembly(name: str, machine: str) -> str:
+    text = llvm_ir_text(lowered(name, machine).clone(), for_callers=False)
+    assert "llvm.x86" not in text
+    return host.assembly(text, host.PROCESSORS[machine])
+
+
+def innermost_loops(text: str) -> Iterator[list[str]]:
+    """Blocks of an assembly that end with a jump to their own beginning."""
+    block, name = list[str](), ""
+    for line in text.splitlines():
+        if (label := re.match(r"(\.L\w+):", line)) is not None:
+            block, name = [], label[1]
+            continue
+        block.append(line)
+        if name and re.match(rf"\tj\w+\t{re.escape(name)}$|\tb\.\w+\t{name}$", line):
+            yield block
+            name = ""
+
+
+def multiplications(block: list[str], machine: str) -> list[str]:
+    return [line for line in block if re.match(rf"\t{MULTIPLY[machine]}", line)]
+
+
+@pytest.mark.parametrize("machine", ["avx2", "neon"])
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_vectors_are_as_wide_as_registers(name: str, machine: str) -> None:
+    lanes = MACHINES[machine].vector_bytes // 4
+    shapes = {
+        result.type.get_shape()
+        for op in lowered(name, machine).walk()
+        for result in op.results
+        if isa(result.type, VectorType)
+    }
+    assert (lanes,) in shapes
+    assert all(size <= lanes for (size,) in shapes)
+
+
+@pytest.mark.parametrize("machine", ["avx2", "neon"])
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_loops_have_vectors_and_no_spills(name: str, machine: str) -> None:
+    """What is multiplied in loops is vectors, and stays in registers."""
+    loops = [
+        (block, found)
+        for block in innermost_loops(assembly(name, machine))
+        if (found := multiplications(block, machine))
+    ]
+    assert loops
+    wide = re.compile(WIDE[machine])
+    lines = [line for _, found in loops for line in found]
+    assert sum(bool(wide.search(line)) for line in lines) >= 0.8 * len(lines)
+    longest = max(loops, key=lambda loop: len(loop[1]))[0]
+    spills = [line for line in longest if re.match(SPILL[machine], line)]
+    most = len(multiplications(longest, machine))
+    if name in CONTRACTIONS:  # Their accumulators are what registers are counted for.
+        most //= 8
+    assert len(spills) <= most, spills
+
+
+@pytest.mark.skipif("+avx2" not in host.features(), reason="the machine has no AVX2")
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_code_for_avx2_gives_what_the_interpreter_gives(name: str) -> None:
+    module = lowered(name, "avx2").clone()
+    kernel = load(compilation_of(module, None, host.PROCESSORS["avx2"]))
+    arrays = arrays_of(name)
+    expected = moa.interpret(PROGRAMS[name][0], *arrays)
+    np.testing.assert_allclose(kernel(*arrays), expected, 1e-5, 1e-5)
+    assert "zmm" not in assembly(name, "avx2")
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_code_for_aarch64_has_no_scalar_multiplications_in_loops(name: str) -> None:
+    text = assembly(name, "neon")
+    assert re.search(r"\tfmla\tv\d+\.4s", text)
+    for block in innermost_loops(text):
+        scalar = [x for x in block if re.match(r"\tf(madd|mul)\ts\d", x)]
+        assert len(scalar) <= len(multiplications(block, "neon"))
