@@ -383,6 +383,11 @@ def assume(terms: Terms, term: Term, condition: Term, holds: bool) -> Term:
     return terms.rewrite(term, rule)
 
 
+def absorbed(terms: Terms, term: Term) -> Term:
+    """A term with what constants decide, as if all other values were finite."""
+    return terms.rewrite(term, lambda part: _absorb(terms, part))
+
+
 def _absorb(terms: Terms, term: Term) -> Term:
     """Constants that decide the result of an operation, or leave its operand alone."""
     if isinstance(term.kind, Choice):
