@@ -1053,6 +1053,7 @@ WITHOUT_INDEX_REWRITING: dict[str, str] = {
     "map": "the operand is indexed as the result is",
     "cast": "the operand is indexed as the result is",
     "where": "the operands are indexed as the result is",
+    "comprehension": "its body is written at the index, by definition",
 }
 """The laws of which nothing is to be proved, by name, and why."""
 
