@@ -857,7 +857,7 @@ def has_foreign(function: FuncOp) -> bool:
     )
 
 
-_FOREIGN = ("linalg.", "tensor.", "arith.", "math.", "bufferization.")
+_FOREIGN = ("linalg.", "tensor.", "arith.", "math.", "scf.", "bufferization.")
 
 
 def _name_of(op: Operation) -> str:

@@ -198,7 +198,7 @@ def element(builder: Builder, array: SSAValue, entries: Sequence[SSAValue]) -> S
         if not isinstance(entry.type, IndexType):
             raise CannotRaise(f"an index of type {entry.type}")
         extent = builder.insert(ExtentOp(array, axis)).result
-        message = f"index entry {axis} out of range of axis {axis}"
+        message = f"psi: index entry {axis} out of range of axis {axis}"
         checked.append(builder.insert(InBoundsOp(entry, extent, message)).result)
     return at(builder, array, checked)
 

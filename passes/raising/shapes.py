@@ -321,7 +321,7 @@ class RaiseExtractSlice(Rule):
             for axis, is_checked in enumerate(checks):
                 if is_checked:
                     message = (
-                        f"tensor.extract_slice: index out of range of axis {axis}"
+                        f"psi: index entry {axis} out of range of axis {axis}"
                     )
                     checked = InBoundsOp(entries[axis], bounds[axis], message)
                     entries[axis] = builder.insert(checked).result

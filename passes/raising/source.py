@@ -103,7 +103,8 @@ def _annotate(module: ir.Module, name: str) -> None:
     from mlir.dialects import linalg
 
     def visit(op: Any) -> Any:
-        if op.name.startswith(("linalg.", "tensor.")) and "yield" not in op.name:
+        is_ours = op.name.startswith(("linalg.", "tensor.")) and "yield" not in op.name
+        if is_ours or op.name == "func.func" or _gives_tensors(op):
             with module.context:
                 place = _place(str(op.location), name).removesuffix(": ")
                 if place and LOCATION not in op.attributes:
@@ -114,6 +115,10 @@ def _annotate(module: ir.Module, name: str) -> None:
         return ir.WalkResult.ADVANCE
 
     module.operation.walk(visit, ir.WalkOrder.PRE_ORDER)
+
+
+def _gives_tensors(op: Any) -> bool:
+    return any(str(result.type).startswith("tensor<") for result in op.results)
 
 
 def _context() -> Context:

@@ -332,7 +332,7 @@ class _Body:
         ):
             return index
         extent = self.builder.insert(ExtentOp(array, axis)).result
-        message = f"{name_of(self.s.op)}: index out of range of axis {axis}"
+        message = f"psi: index entry {axis} out of range of axis {axis}"
         return self.builder.insert(InBoundsOp(index, extent, message)).result
 
     def _is_within(self, array: SSAValue, axis: int, expression: AffineExpr) -> bool:
