@@ -20,6 +20,7 @@ from moa_dialect.options import DEFAULTS, Options
 from moa_dialect.passes.split_programs import PROGRAM, SplitProgramsPass
 from moa_dialect.types import array_of
 
+
 @dataclass
 class _Step:
     """One call: which values it takes, and which it gives."""

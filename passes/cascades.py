@@ -506,8 +506,7 @@ class Derivation:
                     )
         # First in the symbols of the transport, then in those of plain data.
         if not any(
-            self._is_relative(index, body, one, symbols, known)
-            for known in (names, {})
+            self._is_relative(index, body, one, symbols, known) for known in (names, {})
         ):
             raise NoTransport("a pivot is not the extreme of the data beside it")
 

@@ -86,7 +86,13 @@ from moa_dialect.ops.structural import CellOp, ConstantOp
 from moa_dialect.passes import derivation
 from moa_dialect.passes.infer_shapes import functions_of, infer_shapes
 from moa_dialect.passes.laws import LAWS
-from moa_dialect.passes.psi_laws import FoldBody, Index, PsiLaw, PsiOfConstant, number_of
+from moa_dialect.passes.psi_laws import (
+    FoldBody,
+    Index,
+    PsiLaw,
+    PsiOfConstant,
+    number_of,
+)
 from moa_dialect.scalar_code import apply_named, cast, constant, inline
 from moa_dialect.types import dense, shape_of
 
@@ -486,16 +492,13 @@ class PsiReduction:
             case arith.DivUIOp() as op:
                 limit, by = self._limit(op.lhs), _number_here(op.rhs)
                 return -(-limit // by) if limit is not None and by else None
-            case arith.MuliOp() as op:
-                limits = [self._limit(op.lhs), self._limit(op.rhs)]
-                if limits[0] is None or limits[1] is None or min(*limits) < 1:
+            case arith.MuliOp() | arith.AddiOp() as op:
+                left, right = self._limit(op.lhs), self._limit(op.rhs)
+                if left is None or right is None:
                     return None
-                return (limits[0] - 1) * (limits[1] - 1) + 1
-            case arith.AddiOp() as op:
-                limits = [self._limit(op.lhs), self._limit(op.rhs)]
-                if limits[0] is None or limits[1] is None:
-                    return None
-                return limits[0] + limits[1] - 1
+                if isinstance(op, arith.AddiOp):
+                    return left + right - 1
+                return (left - 1) * (right - 1) + 1 if min(left, right) > 0 else None
             case _:
                 return None
 

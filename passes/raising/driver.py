@@ -112,5 +112,3 @@ def _erase_unused(block: Block) -> None:
         if any(list(result.uses) for result in op.results) or not op.results:
             continue
         Rewriter.erase_op(op)
-
-

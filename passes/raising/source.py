@@ -1,7 +1,7 @@
 """A module as upstream MLIR reads it, for the rules to look at.
 
-Upstream parses and verifies; what its interfaces know of an operation, the indexing maps
-of the named ones, and where it stands in the source, is written next to it as
+Upstream parses and verifies; what its interfaces know of an operation, the indexing
+maps of the named ones, and where it stands in the source, is written next to it as
 attributes. Operations of linalg and tensor stay unregistered on this side.
 """
 # pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false

@@ -16,11 +16,9 @@ from xdsl.builder import Builder
 from xdsl.dialects import arith
 from xdsl.dialects.builtin import (
     DYNAMIC_INDEX,
-    AnyFloat,
-    DenseArrayBase,
     FloatAttr,
     IndexType,
-    IntegerAttr,
+    IntegerType,
     StringAttr,
     TensorType,
     i1,
@@ -194,9 +192,7 @@ class RaiseStructured(Rule):
         rest = [d for d in range(s.dimensions) if d not in parallel]
         type_ = s.op.results[number].type
         output = s.outputs[number]
-        outer = [
-            r.fixed(1) if axis is None else s.extents[axis] for axis in axes
-        ]
+        outer = [r.fixed(1) if axis is None else s.extents[axis] for axis in axes]
         reduction = find_reduction(s, number) if rest else None
 
         def emit(builder: Builder, indices: Sequence[SSAValue]) -> SSAValue:
@@ -522,9 +518,7 @@ def _folds(
                 start = identity_of(StringAttr(reduction.function), type_)
                 identity = builder.insert(constant(start, type_)).result
                 is_nan = apply_named("ne", (value, value), builder)
-                value = builder.insert(
-                    arith.SelectOp(is_nan, identity, value)
-                ).result
+                value = builder.insert(arith.SelectOp(is_nan, identity, value)).result
             total = (
                 value
                 if total is None
@@ -538,14 +532,10 @@ def _folds(
     inside = Builder(InsertPoint.at_end(block))
     now = list(bound)
     now[dimension] = block.args[0]
-    inside.insert(
-        YieldOp(_folds(s, r, inside, now, inner, number, reduction))
-    )
+    inside.insert(YieldOp(_folds(s, r, inside, now, inner, number, reduction)))
     zero = builder.insert(constant(0, IndexType())).result
     return builder.insert(
-        FoldOp(
-            reduction.function, zero, s.extents[dimension], Region(block), type_
-        )
+        FoldOp(reduction.function, zero, s.extents[dimension], Region(block), type_)
     ).result
 
 
@@ -578,18 +568,7 @@ def is_identity(function: str, number: Number) -> bool:
     identity = identity_of(StringAttr(function), type_)
     if isinstance(number, FloatAttr):
         return number.value.data == identity
-    mask = (1 << 64) - 1
-    if isinstance(type_, IndexType) or isinstance(type_, AnyFloat):
+    if not isinstance(type_, IntegerType):
         return number.value.data == identity
     mask = (1 << type_.width.data) - 1
     return number.value.data & mask == int(identity) & mask
-
-
-__all__ = [
-    "DenseArrayBase",
-    "IntegerAttr",
-    "RaiseStructured",
-    "Structured",
-    "is_identity",
-    "read",
-]

@@ -21,30 +21,36 @@ HEAD = """#i = affine_map<(i) -> (i)>
 
 def program(body: str, result: str = "tensor<5xf32>", more: str = "") -> str:
     """A function of one vector, from its third line on; the body begins on the fourth."""
-    return (
-        f"{HEAD}func.func @main(%a: tensor<5xf32>) -> {result} {{\n{body}}}\n{more}"
-    )
+    return f"{HEAD}func.func @main(%a: tensor<5xf32>) -> {result} {{\n{body}}}\n{more}"
 
 
 BAD: dict[str, tuple[str, str]] = {
     "truncated": (
-        program("  %e = tensor.empty() : tensor<5xf32>\n  %r = linalg.map { math.exp } ins("),
+        program(
+            "  %e = tensor.empty() : tensor<5xf32>\n  %r = linalg.map { math.exp } ins("
+        ),
         r"bad\.mlir:5:36: .*",
     ),
     "unknown operation": (
-        program("  %r = linalg.nothing %a : tensor<5xf32>\n  return %r : tensor<5xf32>\n"),
+        program(
+            "  %r = linalg.nothing %a : tensor<5xf32>\n  return %r : tensor<5xf32>\n"
+        ),
         r"bad\.mlir:4:8: .*linalg\.nothing.*",
     ),
     "unknown dialect": (
-        program('  %r = "tm_tensor.sort"(%a) : (tensor<5xf32>) -> tensor<5xf32>\n'
-                "  %e = tensor.empty() : tensor<5xf32>\n"
-                "  return %r : tensor<5xf32>\n"),
+        program(
+            '  %r = "tm_tensor.sort"(%a) : (tensor<5xf32>) -> tensor<5xf32>\n'
+            "  %e = tensor.empty() : tensor<5xf32>\n"
+            "  return %r : tensor<5xf32>\n"
+        ),
         r"cannot raise bad\.mlir:4:8: tm_tensor\.sort: there is no rule for it",
     ),
     "types": (
-        program("  %c = arith.constant dense<1.0> : tensor<4xf32>\n"
-                "  %r = linalg.add ins(%a, %c : tensor<5xf32>, tensor<4xf32>) "
-                "outs(%a : tensor<5xf32>) -> tensor<5xf32>\n  return %r : tensor<5xf32>\n"),
+        program(
+            "  %c = arith.constant dense<1.0> : tensor<4xf32>\n"
+            "  %r = linalg.add ins(%a, %c : tensor<5xf32>, tensor<4xf32>) "
+            "outs(%a : tensor<5xf32>) -> tensor<5xf32>\n  return %r : tensor<5xf32>\n"
+        ),
         r"bad\.mlir:5:8: .*",
     ),
     "returned type": (
@@ -52,13 +58,15 @@ BAD: dict[str, tuple[str, str]] = {
         r"bad\.mlir:5:3: .*",
     ),
     "recursion": (
-        program("  %r = call @other(%a) : (tensor<5xf32>) -> tensor<5xf32>\n"
-                "  return %r : tensor<5xf32>\n",
-                more="func.func private @other(%a: tensor<5xf32>) -> tensor<5xf32> {\n"
-                "  %e = tensor.empty() : tensor<5xf32>\n"
-                "  %b = linalg.map { math.exp } ins(%a : tensor<5xf32>) outs(%e : tensor<5xf32>)\n"
-                "  %r = call @main(%b) : (tensor<5xf32>) -> tensor<5xf32>\n"
-                "  return %r : tensor<5xf32>\n}\n"),
+        program(
+            "  %r = call @other(%a) : (tensor<5xf32>) -> tensor<5xf32>\n"
+            "  return %r : tensor<5xf32>\n",
+            more="func.func private @other(%a: tensor<5xf32>) -> tensor<5xf32> {\n"
+            "  %e = tensor.empty() : tensor<5xf32>\n"
+            "  %b = linalg.map { math.exp } ins(%a : tensor<5xf32>) outs(%e : tensor<5xf32>)\n"
+            "  %r = call @main(%b) : (tensor<5xf32>) -> tensor<5xf32>\n"
+            "  return %r : tensor<5xf32>\n}\n",
+        ),
         r"bad\.mlir:3:1: function @main is recursive; .*",
     ),
     "never written": (
@@ -66,53 +74,68 @@ BAD: dict[str, tuple[str, str]] = {
         r"cannot raise bad\.mlir:4:8: tensor\.empty: it is never written",
     ),
     "read before it is written": (
-        program("  %e = tensor.empty() : tensor<5xf32>\n"
-                "  %r = linalg.add ins(%a, %e : tensor<5xf32>, tensor<5xf32>) "
-                "outs(%e : tensor<5xf32>) -> tensor<5xf32>\n  return %r : tensor<5xf32>\n"),
+        program(
+            "  %e = tensor.empty() : tensor<5xf32>\n"
+            "  %r = linalg.add ins(%a, %e : tensor<5xf32>, tensor<5xf32>) "
+            "outs(%e : tensor<5xf32>) -> tensor<5xf32>\n  return %r : tensor<5xf32>\n"
+        ),
         r"cannot raise bad\.mlir:5:8: linalg\.add: it reads a tensor that has never "
         r"been written",
     ),
     "narrow integers": (
-        program("  %c = arith.constant dense<1> : tensor<5xi8>\n"
-                "  %e = tensor.empty() : tensor<5xi8>\n"
-                "  %r = linalg.add ins(%c, %c : tensor<5xi8>, tensor<5xi8>) "
-                "outs(%e : tensor<5xi8>) -> tensor<5xi8>\n  return %r : tensor<5xi8>\n",
-                "tensor<5xi8>"),
+        program(
+            "  %c = arith.constant dense<1> : tensor<5xi8>\n"
+            "  %e = tensor.empty() : tensor<5xi8>\n"
+            "  %r = linalg.add ins(%c, %c : tensor<5xi8>, tensor<5xi8>) "
+            "outs(%e : tensor<5xi8>) -> tensor<5xi8>\n  return %r : tensor<5xi8>\n",
+            "tensor<5xi8>",
+        ),
         r"cannot raise bad\.mlir:4:8: arith\.constant: elements of type i8",
     ),
     "scalar operation": (
-        program("  %e = tensor.empty() : tensor<5xf32>\n"
-                "  %r = linalg.map { math.atan } ins(%a : tensor<5xf32>) outs(%e : tensor<5xf32>)\n"
-                "  return %r : tensor<5xf32>\n"),
+        program(
+            "  %e = tensor.empty() : tensor<5xf32>\n"
+            "  %r = linalg.map { math.atan } ins(%a : tensor<5xf32>) outs(%e : tensor<5xf32>)\n"
+            "  return %r : tensor<5xf32>\n"
+        ),
         r"cannot raise bad\.mlir:5:8: linalg\.map: math\.atan in a body",
     ),
     "last value": (
-        program("  %e = tensor.empty() : tensor<f32>\n"
-                "  %r = linalg.generic {indexing_maps = [#i, #n], iterator_types = "
-                '["reduction"]} ins(%a : tensor<5xf32>) outs(%e : tensor<f32>) {\n'
-                "  ^bb0(%x: f32, %o: f32):\n    linalg.yield %x : f32\n"
-                "  } -> tensor<f32>\n  return %r : tensor<f32>\n", "tensor<f32>"),
+        program(
+            "  %e = tensor.empty() : tensor<f32>\n"
+            "  %r = linalg.generic {indexing_maps = [#i, #n], iterator_types = "
+            '["reduction"]} ins(%a : tensor<5xf32>) outs(%e : tensor<f32>) {\n'
+            "  ^bb0(%x: f32, %o: f32):\n    linalg.yield %x : f32\n"
+            "  } -> tensor<f32>\n  return %r : tensor<f32>\n",
+            "tensor<f32>",
+        ),
         r"cannot raise bad\.mlir:5:8: linalg\.generic: a result that does not have every "
         r"dimension is not a reduction",
     ),
     "slice": (
-        program("  %r = tensor.extract_slice %a[3] [5] [1] : tensor<5xf32> to tensor<5xf32>\n"
-                "  return %r : tensor<5xf32>\n"),
+        program(
+            "  %r = tensor.extract_slice %a[3] [5] [1] : tensor<5xf32> to tensor<5xf32>\n"
+            "  return %r : tensor<5xf32>\n"
+        ),
         r".*bad\.mlir:4:8: .*out.of.*",
     ),
     "resource without elements": (
-        program("  %c = arith.constant dense_resource<w> : tensor<5xf32>\n"
-                "  %e = tensor.empty() : tensor<5xf32>\n"
-                "  %r = linalg.add ins(%a, %c : tensor<5xf32>, tensor<5xf32>) "
-                "outs(%e : tensor<5xf32>) -> tensor<5xf32>\n  return %r : tensor<5xf32>\n"),
+        program(
+            "  %c = arith.constant dense_resource<w> : tensor<5xf32>\n"
+            "  %e = tensor.empty() : tensor<5xf32>\n"
+            "  %r = linalg.add ins(%a, %c : tensor<5xf32>, tensor<5xf32>) "
+            "outs(%e : tensor<5xf32>) -> tensor<5xf32>\n  return %r : tensor<5xf32>\n"
+        ),
         r"the resource w has no elements in this file",
     ),
     "resource of another size": (
-        program("  %c = arith.constant dense_resource<w> : tensor<5xf32>\n"
-                "  %e = tensor.empty() : tensor<5xf32>\n"
-                "  %r = linalg.add ins(%a, %c : tensor<5xf32>, tensor<5xf32>) "
-                "outs(%e : tensor<5xf32>) -> tensor<5xf32>\n  return %r : tensor<5xf32>\n",
-                more='{-# dialect_resources: { builtin: { w: "0x040000000000803F" } } #-}\n'),
+        program(
+            "  %c = arith.constant dense_resource<w> : tensor<5xf32>\n"
+            "  %e = tensor.empty() : tensor<5xf32>\n"
+            "  %r = linalg.add ins(%a, %c : tensor<5xf32>, tensor<5xf32>) "
+            "outs(%e : tensor<5xf32>) -> tensor<5xf32>\n  return %r : tensor<5xf32>\n",
+            more='{-# dialect_resources: { builtin: { w: "0x040000000000803F" } } #-}\n',
+        ),
         r".*(?:resource w: expected 20 bytes, got 4|bad\.mlir:\d+:\d+: .*)",
     ),
 }
