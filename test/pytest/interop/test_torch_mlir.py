@@ -349,6 +349,13 @@ def test_other_programs(name: str):
     check(module_of(function), [torch.randn(*shape) for shape in shapes])
 
 
+def test_places_of_extremes():
+    torch.manual_seed(7)
+    x = torch.randint(-3, 4, (6, 9)).float()
+    check(module_of(lambda x: torch.argmax(x, -1)), [x])
+    check(module_of(lambda x: torch.min(x, 0)), [x])
+
+
 def test_rows_of_a_table_and_a_loss():
     torch.manual_seed(6)
     f = torch.nn.functional
