@@ -35,12 +35,14 @@ from moa_dialect.ops.base import ArrayOperation
 from moa_dialect.ops.normal_form import AtOp, ComprehensionOp, FoldOp, RequireOp
 from moa_dialect.ops.structural import ConstantOp
 from moa_dialect.passes.infer_shapes import functions_of
-from moa_dialect.passes.to_dnf import callers_first, erase_dead, inline_calls
+from moa_dialect.passes.to_dnf import (
+    PROGRAM,
+    callers_first,
+    erase_dead,
+    inline_calls,
+)
 from moa_dialect.passes.work import COSTLY, weight
 from moa_dialect.types import shape_of
-
-PROGRAM = "moa.program"
-"""The attribute of a function that calls kernels and does nothing else."""
 
 LARGEST_CONSTANT = 1024
 """Constants of more elements are arguments of kernels, not part of their code."""
@@ -142,10 +144,12 @@ class Cutter:
             op = self.values[part].op
             if self.values[part].folds:
                 return False
+            # Where elements are is worked out in any case, and so they are read.
             total += sum(
                 weight(inner)
                 for inner in op.body.block.ops
-                if not any(isinstance(r.type, IndexType) for r in inner.results)
+                if not isinstance(inner, AtOp)
+                and not any(isinstance(r.type, IndexType) for r in inner.results)
             )
         return value not in results and total < COSTLY
 

@@ -108,6 +108,11 @@ _FOLD_STEPS = 8
 _MOST_NESTED = 64
 """How deep folds may nest: beyond, evaluating them is hopeless anyway."""
 
+_EQUAL = arith.CMPI_COMPARISON_OPERATIONS.index("eq")
+
+PROGRAM = "moa.program"
+"""The attribute of a function that calls kernels and does nothing else."""
+
 Key = tuple[SSAValue, tuple[SSAValue, ...]]
 
 
@@ -356,9 +361,11 @@ class PsiReduction:
         owner = value.owner
         if isinstance(owner, Block) or isa(value.type, TensorType):
             return value
-        if isinstance(owner, ExtentOp | FixedExtentOp):
-            root = index_root(value, self._roots)
-            assert root is not None
+        if (
+            isinstance(value.type, IndexType)
+            and not isinstance(owner, arith.ConstantOp)
+            and (root := index_root(value, self._roots)) is not None
+        ):
             known[value] = self._value_of(root)
         elif owner.parent is self.function.body.block:
             self._copy_operation(owner, known)
@@ -374,6 +381,8 @@ class PsiReduction:
             return None
         if isinstance(op, InBoundsOp) and self._is_below(*operands):
             return operands[0]
+        if isinstance(op, arith.SelectOp):
+            return self._stretched(*operands)
         if isinstance(op, arith.ConstantOp):
             number = number_of(op.result)
             return None if number is None else self.number(number)
@@ -399,6 +408,18 @@ class PsiReduction:
             if number is not None:
                 divisor = self.number(number)
             return self._divided(isinstance(op, arith.DivUIOp), index, divisor)
+        return None
+
+    def _stretched(
+        self, condition: SSAValue, then: SSAValue, otherwise: SSAValue
+    ) -> SSAValue | None:
+        """`0 if n = 1 else i` is i, for an index i below n."""
+        compare = condition.owner
+        if number_of(then) != 0 or not isinstance(compare, arith.CmpiOp):
+            return None
+        is_equal = compare.predicate.value.data == _EQUAL
+        if is_equal and number_of(compare.rhs) == 1:
+            return otherwise if self._bounds.get(otherwise) is compare.lhs else None
         return None
 
     def _put_together(self, high: SSAValue, low: SSAValue) -> SSAValue | None:
@@ -990,6 +1011,7 @@ class ToDnfPass(ModulePass):
                 derivation.begin(function)
         ordered = callers_first(functions)
         check_extent_names(functions)
+        ordered = [f for f in ordered if PROGRAM not in f.attributes]
         for function in reversed(ordered):
             inline_calls(function)
         for function in ordered:

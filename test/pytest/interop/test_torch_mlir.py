@@ -278,6 +278,7 @@ def test_encoder_layer():
                     assert shape.count(n) < 2, f"{value.type} is stored"
     lower_to(module, "fused", Context())
     cascades = [op for op in module.walk() if isinstance(op, CascadeOp)]
+    # The attention, and for each norm what it needs of a row.
     assert len(cascades) == 3
 
 
