@@ -375,7 +375,9 @@ class PsiReduction:
         """An index computed from numbers, or taken apart where it was put together.
 
         `(x * n + y) div n = x` and `(x * n + y) mod n = y` for `y < n`, and
-        `(x * m * n + y) div n = x * m + y div n`, `(x * m * n + y) mod n = y mod n`.
+        `(x * m * n + y) div n = x * m + y div n`, `(x * m * n + y) mod n = y mod n`;
+        for `y < n` also `(x * n + y) div (m * n) = x div m` and
+        `(x * n + y) mod (m * n) = (x mod m) * n + y`.
         """
         if len(op.results) != 1 or not isinstance(op.results[0].type, IndexType):
             return None
@@ -476,7 +478,16 @@ class PsiReduction:
             return quotient if is_quotient else low
         # x * (m * n) + y, by n: the first term is m * x times n.
         whole, part = _number_here(factor), _number_here(divisor)
-        if whole is None or not part or whole % part:
+        if not whole or not part:
+            return None
+        if part % whole == 0 and self._is_below(low, factor):
+            # x * n + y, by m * n: the quotient is that of x by m.
+            inner = self._divided(is_quotient, quotient, self.number(part // whole))
+            if is_quotient:
+                return inner
+            times = self.builder.insert(arith.MuliOp(inner, self.number(whole)))
+            return self.builder.insert(arith.AddiOp(times.result, low)).result
+        if whole % part:
             return None
         rest = self._divided(is_quotient, low, divisor)
         if not is_quotient:
