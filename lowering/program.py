@@ -17,8 +17,10 @@ from moa_dialect.lowering.engine import compile_for_cuda, compile_module, find_e
 from moa_dialect.ops.function import lookup_function
 from moa_dialect.ops.structural import ConstantOp
 from moa_dialect.options import DEFAULTS, Options
-from moa_dialect.passes.split_programs import PROGRAM, SplitProgramsPass
+from moa_dialect.passes.split_programs import SplitProgramsPass
+from moa_dialect.passes.to_dnf import PROGRAM
 from moa_dialect.types import array_of
+
 
 @dataclass
 class _Step:

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, TypeAlias
 
 import sympy as sp
@@ -37,6 +38,7 @@ from moa_dialect.passes.simplify import (
     chain,
     compare,
     factors,
+    predicate_of,
     product,
     summands,
     total,
@@ -606,6 +608,8 @@ class Derivation:
             elif term.computes("arith.maximumf", "arith.minimumf"):
                 for arg in term.args:
                     visit(arg)
+            elif (finite := unless_infinite(term)) is not None:
+                visit(finite)
             else:
                 folds = direct_folds(term, one.folds)
                 inside = {f: self.terms.open(f, index)[1] for f in folds}
@@ -857,6 +861,20 @@ def direct_folds(term: Term, folds: set[Term]) -> list[Term]:
 
     visit(term)
     return list(found)
+
+
+def unless_infinite(term: Term) -> Term | None:
+    """The value of a choice that puts a number for it only where it is infinite."""
+    if not term.computes("arith.select") or term.args[1].number is None:
+        return None
+    condition, _, value = term.args
+    if not condition.computes("arith.cmpf") or predicate_of(condition) != "oeq":
+        return None
+    left, right = condition.args
+    if left.computes("math.absf"):
+        (left,) = left.args
+    is_infinite = left is value and abs(right.number or 0) == inf
+    return value if is_infinite else None
 
 
 def pivots_of(body: Term, index: str, folds: set[Term]) -> list[Term]:

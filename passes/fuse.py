@@ -54,7 +54,13 @@ from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.parts import emit_parts
 from moa_dialect.passes.rebuild import Body, comprehensions, read_body, tidy
 from moa_dialect.passes.restrict import conditions
-from moa_dialect.passes.simplify import assume, chain, compare, is_identity
+from moa_dialect.passes.simplify import (
+    absorbed,
+    assume,
+    chain,
+    compare,
+    is_identity,
+)
 from moa_dialect.passes.sink import sink_axes
 from moa_dialect.passes.symbolic import evaluate, from_sympy, is_real, real
 from moa_dialect.passes.terms import (
@@ -596,7 +602,31 @@ def _presence(
                 sides = (present, zero) if holds else (zero, present)
                 present = terms.select(condition, *sides)
                 break
+    # An infinity among the data may leave nothing as well.
+    lowest = terms.number(-inf, fold.type)
+    for data in _data(body, index, folds):
+        without = absorbed(terms, terms.replace(body, {data: lowest}))
+        if data.type == fold.type and is_identity(without, fold.function):
+            is_there = compare(terms, "une", data, lowest)
+            present = terms.select(is_there, present, zero)
     return None if present is one else present
+
+
+def _data(body: Term, index: str, folds: set[Term]) -> list[Term]:
+    """The largest parts of a body of floats that hold no fold of the pass."""
+    found: dict[Term, None] = {}
+
+    def visit(term: Term) -> None:
+        if index not in term.free:
+            return
+        if is_real(term) and not contains(term, folds):
+            found[term] = None
+            return
+        for arg in term.args:
+            visit(arg)
+
+    visit(body)
+    return list(found)
 
 
 def _static(extent: Term) -> int | None:

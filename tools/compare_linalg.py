@@ -44,8 +44,11 @@ PIPELINE = (
 def _descriptor(array: np.ndarray) -> Any:
     """A pointer to a pointer to the memref descriptor of an array."""
     rank = array.ndim
-    fields = [("base", ctypes.c_void_p), ("data", ctypes.c_void_p),
-              ("offset", ctypes.c_int64)]
+    fields = [
+        ("base", ctypes.c_void_p),
+        ("data", ctypes.c_void_p),
+        ("offset", ctypes.c_int64),
+    ]
     if rank:
         fields += [("shape", ctypes.c_int64 * rank), ("strides", ctypes.c_int64 * rank)]
     kind = type("Descriptor", (ctypes.Structure,), {"_fields_": fields})

@@ -237,8 +237,8 @@ def prepare(
     )
 
     def call(*arrays: Array) -> tuple[Array, ...]:
-        results = kernel(*arrays)
-        return results if isinstance(results, tuple) else (results,)
+        results: Any = kernel(*arrays)
+        return results if isinstance(results, tuple) else (results,)  # pyright: ignore
 
     return call
 

@@ -131,7 +131,7 @@ def _linked(workload: Workload, folder: Path) -> Path:
     objects: list[str] = []
     symbols: dict[str, str] = {}
     for name, module in workload.functions.items():
-        (found,) = compilations_of(module, [name], without)
+        (found,) = compilations_of(module, [name], without=without)
         path = folder / f"{name}.o"
         path.write_bytes(found.code)
         objects.append(str(path))

@@ -53,12 +53,24 @@ def read(text: str, name: str = "<text>") -> Raised:
         name: what messages call it.
 
     Raises:
-        CompileError: with file, line and column, if upstream does not accept it.
+        CompileError: with file, line and column, if upstream does not accept it, or a
+            function calls itself.
     """
+    from moa_dialect.passes.infer_shapes import functions_of
     from moa_dialect.passes.raising import source
     from moa_dialect.passes.raising.driver import raise_module
+    from moa_dialect.passes.to_dnf import callers_first
 
     module = source.parse(source.annotated_text(text, name))
+    functions = functions_of(module)
+    try:
+        callers_first(functions)
+    except CompileError as error:
+        for function in functions:
+            if f"@{function.sym_name.data} " in f"{error}":
+                place = source.location_of(function)
+                raise CompileError(f"{place}: {error}") from None
+        raise
     left = raise_module(module)
     source.without_annotations(module)
     return Raised(module, left)

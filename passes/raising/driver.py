@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from xdsl.dialects.builtin import ModuleOp, TensorType
 from xdsl.dialects.cf import AssertOp
 from xdsl.dialects.func import FuncOp
-from xdsl.ir import Block, Operation
+from xdsl.ir import Block, Operation, SSAValue
 from xdsl.rewriter import Rewriter
 from xdsl.utils.hints import isa
 
@@ -53,6 +53,7 @@ def raise_function(function: FuncOp) -> list[Unraised]:
     name = function.sym_name.data
     for block in function.body.blocks:
         _erase_unused(block)
+        _erase_assertions(block)
         raising = Raising(function)
         for op in list(block.ops):
             rule = rule_for(op)
@@ -74,6 +75,13 @@ def raise_function(function: FuncOp) -> list[Unraised]:
             op.detach()
             op.erase()
         _erase_unused(block)
+        if not left:
+            # What nothing has written may only be what is written next.
+            left += [
+                Unraised(name_of(op), location_of(op), name, "it is never written")
+                for op in block.ops
+                if name_of(op) == "tensor.empty"
+            ]
     return left
 
 
@@ -87,9 +95,28 @@ def rule_for(op: Operation) -> Rule | None:
     is_on_tensors = any(isa(result.type, TensorType) for result in op.results)
     if name.startswith(("arith.", "math.")) and is_on_tensors:
         return _RULES["elementwise"]
-    if name.startswith(("linalg.", "tensor.")) and name != "tensor.empty":
+    if name == "tensor.empty" or name.startswith(("moa.", "func.")):
+        return None
+    if name.startswith(("linalg.", "tensor.")) or is_on_tensors:
         return _RULES["unknown"]
     return None
+
+
+def _erase_assertions(block: Block) -> None:
+    """Erase assertions about extents: what operations need of them is required."""
+    for op in list(block.ops):
+        if isinstance(op, AssertOp) and not _reads(op.operands[0]):
+            Rewriter.erase_op(op)
+
+
+def _reads(value: SSAValue) -> bool:
+    """Whether a scalar is computed from elements of arrays, or is an argument."""
+    owner = value.owner
+    if isinstance(owner, Block):
+        return True
+    if name_of(owner) == "tensor.dim":
+        return False
+    return name_of(owner) == "tensor.extract" or any(map(_reads, owner.operands))
 
 
 def _erase_unused(block: Block) -> None:
@@ -103,5 +130,3 @@ def _erase_unused(block: Block) -> None:
         if any(list(result.uses) for result in op.results) or not op.results:
             continue
         Rewriter.erase_op(op)
-
-

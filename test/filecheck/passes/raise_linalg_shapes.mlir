@@ -50,7 +50,7 @@ func.func @slice(%a: tensor<4x9xf32>) -> tensor<3xf32> {
 // An offset that is data is checked where it is used.
 
 // CHECK-LABEL: func.func @slice_at
-// CHECK: moa.in_bounds %{{.*}} in %{{.*}}, "tensor.extract_slice: index out of range of axis 0"
+// CHECK: moa.in_bounds %{{.*}} in %{{.*}}, "psi: index entry 0 out of range of axis 0"
 // DNF-LABEL: func.func @slice_at
 func.func @slice_at(%a: tensor<9xf32>, %n: tensor<i64>) -> tensor<3xf32> {
   %x = tensor.extract %n[] : tensor<i64>

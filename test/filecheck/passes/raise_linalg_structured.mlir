@@ -114,6 +114,28 @@ func.func @maximum_and_place(%a: tensor<4x5xf32>) -> tensor<4xf32> {
   return %r#0 : tensor<4xf32>
 }
 
+// Where the place is used, it is the first index of an element that is the maximum.
+
+// CHECK-LABEL: func.func @place
+// CHECK: %[[MAX:.*]] = moa.fold max
+// CHECK: %[[FIRST:.*]] = moa.fold min
+// CHECK: arith.cmpi eq, %{{.*}}, %[[MAX]]
+// CHECK: arith.cmpi slt, %[[FIRST]]
+func.func @place(%a: tensor<5xi32>, %most: tensor<i32>, %at: tensor<index>) -> tensor<index> {
+  %r:2 = linalg.generic {
+    indexing_maps = [affine_map<(i) -> (i)>, affine_map<(i) -> ()>, affine_map<(i) -> ()>],
+    iterator_types = ["reduction"]
+  } ins(%a : tensor<5xi32>) outs(%most, %at : tensor<i32>, tensor<index>) {
+  ^bb0(%x: i32, %out: i32, %place: index):
+    %i = linalg.index 0 : index
+    %m = arith.maxsi %x, %out : i32
+    %c = arith.cmpi sgt, %x, %out : i32
+    %p = arith.select %c, %i, %place : index
+    linalg.yield %m, %p : i32, index
+  } -> (tensor<i32>, tensor<index>)
+  return %r#1 : tensor<index>
+}
+
 // A difference is a sum of negated elements; a choice by comparison is a maximum.
 
 // CHECK-LABEL: func.func @other_combinations

@@ -43,6 +43,7 @@ PAGES = (
     "docs/library.md",
     "docs/cli.md",
     "docs/upstream.md",
+    "docs/raising.md",
 )
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

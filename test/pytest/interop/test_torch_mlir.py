@@ -5,6 +5,7 @@ as the matrix of scores is stored.
 """
 # pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownLambdaType=false
 
 from __future__ import annotations
 
@@ -277,6 +278,7 @@ def test_encoder_layer():
                     assert shape.count(n) < 2, f"{value.type} is stored"
     lower_to(module, "fused", Context())
     cascades = [op for op in module.walk() if isinstance(op, CascadeOp)]
+    # The attention, and for each norm what it needs of a row.
     assert len(cascades) == 3
 
 
@@ -346,6 +348,13 @@ def test_other_programs(name: str):
     function, shapes = OTHERS[name]
     torch.manual_seed(5)
     check(module_of(function), [torch.randn(*shape) for shape in shapes])
+
+
+def test_places_of_extremes():
+    torch.manual_seed(7)
+    x = torch.randint(-3, 4, (6, 9)).float()
+    check(module_of(lambda x: torch.argmax(x, -1)), [x])
+    check(module_of(lambda x: torch.min(x, 0)), [x])
 
 
 def test_rows_of_a_table_and_a_loss():
