@@ -976,8 +976,10 @@ class _Lowering:
                 return root.array.tensor
         else:
             root = self.resolved(root)
-            bound = self.env.get(root)
             owner = root.owner
+            if isinstance(owner, CascadeOp) and root not in self.env:
+                self.cascade(owner)
+            bound = self.env.get(root)
             if isinstance(bound, Stored) and list(bound.axes) == list(dims):
                 return bound.tensor
             if (
@@ -1513,7 +1515,11 @@ class _Lowering:
 
             def run(region: Region, *arguments: SSAValue) -> list[SSAValue]:
                 block, terminator = body_of(region)
-                scalars.known.append(dict(zip(block.args, arguments, strict=True)))
+                known = dict(zip(block.args, arguments, strict=True))
+                if known.get(block.args[0]) is index:
+                    del known[block.args[0]]
+                    self.env[block.args[0]] = indices
+                scalars.known.append(known)
                 scalars.guards.append(block)
                 found = [scalars.value(value) for value in terminator.values]
                 scalars.guards.pop()
@@ -1558,6 +1564,7 @@ class _Lowering:
                 ends += old
                 last_pivots += r
             results = generic.finish([*ends, *last_pivots], self.builder)
+        self.forget(*op.regions)
         if around:
             return results
         return [extracted(result, [], self.builder) for result in results]
