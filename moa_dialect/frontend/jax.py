@@ -98,7 +98,10 @@ def jit(fn: Callable[..., Any], options: Options = DEFAULTS) -> Callable[..., An
     del derivative
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        return call((args, kwargs))
+        leaves, tree = jax.tree.flatten((args, kwargs))
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+            return call((args, kwargs))
+        return program_for(leaves, tree)(leaves)
 
     return update_wrapper(wrapper, fn)
 
@@ -145,7 +148,7 @@ def to_linalg(text: str) -> str:
     """
     result = subprocess.run(
         (
-            *(_converter(), f"--pass-pipeline={CONVERSION}"),
+            *(converter(), f"--pass-pipeline={CONVERSION}"),
             *("--mlir-print-op-generic", "--mlir-print-debuginfo"),
             "--mlir-print-local-scope",
         ),
@@ -173,7 +176,7 @@ def to_linalg(text: str) -> str:
 
 
 @cache
-def _converter() -> str:
+def converter() -> str:
     """The tool of torch-mlir, which the wheel brings.
 
     Raises:
@@ -277,7 +280,7 @@ class _Program:
         import jax.numpy as jnp
 
         arrays = [
-            jnp.asarray(leaf, dtype)
+            leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf, dtype)
             for leaf, dtype in zip(leaves, self.dtypes, strict=True)
         ]
         found = self.run(*arrays)
@@ -301,10 +304,10 @@ def _compiled(
     module = _raised(text)
     compiled: Any = compile_program(module, "main", options)
     if isinstance(compiled, Program):
-        steps = [replace(step, kernel=_foreign(step.kernel)) for step in compiled.steps]
+        steps = [replace(step, kernel=foreign(step.kernel)) for step in compiled.steps]
         run: Callable[..., Any] = replace(compiled, steps=steps)
     else:
-        run = _foreign(compiled)
+        run = foreign(compiled)
     dtypes = [jax.typeof(leaf).dtype for leaf in leaves]
     return _Program(jax.jit(run), dtypes, jax.tree.structure(out_info))
 
@@ -312,7 +315,7 @@ def _compiled(
 _REGISTERED: set[str] = set()
 
 
-def _foreign(kernel: Any) -> Callable[..., Any]:
+def foreign(kernel: Any) -> Callable[..., Any]:
     """A kernel as a function on JAX arrays: a call of XLA's foreign functions."""
     import ctypes
 
