@@ -7,6 +7,9 @@ IREE bring their own, each with the MLIR that it was built with. All of them pri
 parse the generic form, which is what is exchanged here; none of them is imported.
 """
 
+# Modules of the bindings have no types here: they may be of any copy.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import re

@@ -13,6 +13,7 @@ Needs JAX and torch-mlir, which are imported when a function is called.
 """
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportUnknownParameterType=false, reportMissingTypeStubs=false
+# pyright: reportUnknownLambdaType=false, reportAttributeAccessIssue=false
 
 from __future__ import annotations
 

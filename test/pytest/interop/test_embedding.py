@@ -4,7 +4,7 @@ What is wrong with a program is said with the place it has in the compiler it is
 """
 # pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 from __future__ import annotations
 
@@ -310,7 +310,7 @@ def test_upstream_syntax_is_read():
 
 
 def test_linalg_goes_through_the_algebra(copy: Any):
-    """linalg of any copy of the bindings is raised, and comes back as linalg."""
+    """Linalg of any copy of the bindings is raised, and comes back as linalg."""
     generic = moa.run_pipeline(UPSTREAM, "", generic=True)
     module = copy.ir.Module.parse(generic, open_context(copy))
     raised = moa.run_pipeline(module, "moa-raise-linalg{strict=true}")
