@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,14 +20,13 @@ from moa_dialect.options import DEFAULTS, Options
 from moa_dialect.passes.split_programs import PROGRAM, SplitProgramsPass
 from moa_dialect.types import array_of
 
-Kernel = Callable[..., Any]
-
 
 @dataclass
 class _Step:
     """One call: which values it takes, and which it gives."""
 
-    kernel: Kernel
+    name: str
+    kernel: Any
     inputs: Sequence[SSAValue]
     outputs: Sequence[SSAValue]
 
@@ -47,6 +46,15 @@ class Program:
     constants: dict[SSAValue, np.ndarray]
     steps: list[_Step]
     results: Sequence[SSAValue]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the kernels, in the order in which they run."""
+        return tuple(step.name for step in self.steps)
+
+    def to_tensor(self, torch: Any, array: np.ndarray) -> Any:
+        """A result as a tensor of PyTorch."""
+        return self.steps[-1].kernel.to_tensor(torch, array)
 
     def __call__(self, *arrays: Any) -> Any:
         """Run the program on arrays, as a kernel is run.
@@ -70,10 +78,13 @@ class Program:
 
 def compile_program(
     module: ModuleOp, entry: str | None = None, options: Options = DEFAULTS
-) -> Kernel:
+) -> Any:
     """Compile a function, split into kernels where one would not do.
 
     The module is kept.
+
+    Returns:
+        A kernel, or a `Program` of kernels.
 
     Raises:
         MoaError: for an unknown entry, or a program that cannot be lowered.
@@ -93,8 +104,9 @@ def compile_program(
             constants[op.result] = array_of(op.value)
         elif isinstance(op, CallOp):
             callee = lookup_function(op, op.callee)
-            kernel = compile_(_alone(callee), callee.sym_name.data, options)
-            steps.append(_Step(kernel, list(op.operands), list(op.results)))
+            name = callee.sym_name.data
+            kernel = compile_(_alone(callee), name, options)
+            steps.append(_Step(name, kernel, list(op.operands), list(op.results)))
     last = block.last_op
     assert isinstance(last, ReturnOp)
     return Program(list(block.args), constants, steps, list(last.operands))

@@ -832,8 +832,11 @@ class VectorCode(Emitter):
         if statement.target is Target.TILE:
             indices = [self.terms.index(axis) for axis in sorted(statement.value.free)]
             me = self.terms.held(Held(statement.name), indices, statement.value.type)
-            if self.lanes.axis in me.free:
-                self.know(me, copy, number, value)
+            # One that is the same in all lanes is a scalar.
+            known = value
+            if self.lanes.axis not in me.free:
+                known = self.value(statement.value, copy, number)
+            self.know(me, copy, number, known)
             if statement.name not in live or self._is_in_pairs(statement, live):
                 return
         buffer = self.buffers[statement.name]

@@ -81,6 +81,7 @@ from moa_dialect.frontend.functions import (
     where,
 )
 from moa_dialect.frontend.jit import Compiled, interpret, jit
+from moa_dialect.frontend.linalg import CompiledLinalg, compile_linalg
 from moa_dialect.frontend.trace import Array, ArraySpec, Scalar
 from moa_dialect.library.attention import attention
 from moa_dialect.lowering.runtime import get_num_threads, set_num_threads
@@ -92,6 +93,7 @@ __all__ = [
     "ArraySpec",
     "CompileError",
     "Compiled",
+    "CompiledLinalg",
     "DTypeError",
     "DeviceError",
     "IndexRangeError",
@@ -108,6 +110,7 @@ __all__ = [
     "cast",
     "cat",
     "ceil",
+    "compile_linalg",
     "compress",
     "cos",
     "dim",

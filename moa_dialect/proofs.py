@@ -1014,6 +1014,20 @@ def _omega(f: IndexFunctions) -> Iterator[_Part]:
         yield left, f"{name}: i ++ k and j ++ k", given, claim
 
 
+def _comprehension(f: IndexFunctions) -> Iterator[_Part]:
+    """What is put together and taken apart again when a body is written at an index.
+
+    By the lemma that a remainder is unique, an index that is `q n + r` with
+    `0 <= r < n` has the quotient q and the remainder r.
+    """
+    x, y, m, n, q, r = _ints("x y m n q r")
+    divided = y == q * n + r, 0 <= r, r < n
+    claim = x * (m * n) + y == (x * m + q) * n + r
+    yield 0, "x m n + y by n: the quotient x m + q, the remainder r", divided, claim
+    claim = (x + q) * n + r == x * n + y
+    yield 0, "a quotient and its remainder put together", divided, claim
+
+
 _RULES: dict[str, Callable[[IndexFunctions], Iterator[_Part]]] = {
     "division": _division,
     "gamma": _gamma,
@@ -1041,6 +1055,7 @@ _RULES: dict[str, Callable[[IndexFunctions], Iterator[_Part]]] = {
     "outer": _outer,
     "inner": _inner,
     "omega": _omega,
+    "comprehension": _comprehension,
 }
 
 WITHOUT_INDEX_REWRITING: dict[str, str] = {
@@ -1090,6 +1105,7 @@ ASSUMED: dict[str, tuple[str, ...]] = {
     "reshape": ("division", "gamma", "gamma-inverse", "reshape"),
     "recycle": ("division", "gamma", "gamma-inverse", "reshape", "recycle"),
     "ravel": ("division", "gamma", "gamma-inverse", "reshape", "ravel"),
+    "comprehension": ("division",),
 }
 """The rules whose obligations the proofs of a rule assume or use instances of.
 

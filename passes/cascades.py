@@ -18,11 +18,13 @@ index but on folds of the pass. In this order:
 Otherwise the fold stays in a later pass, and the reason is noted.
 """
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownLambdaType=false
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, TypeAlias
 
 import sympy as sp
@@ -31,9 +33,11 @@ from xdsl.dialects.builtin import StringAttr, i64
 
 from moa_dialect.ops.function import has_identity, print_name
 from moa_dialect.passes.simplify import (
+    assume,
     chain,
     compare,
     factors,
+    predicate_of,
     product,
     summands,
     total,
@@ -44,6 +48,7 @@ from moa_dialect.passes.symbolic import (
     from_sympy,
     is_real,
     is_rounding,
+    is_understood,
     real,
     to_sympy,
 )
@@ -52,7 +57,9 @@ from moa_dialect.passes.transport import (
     NoTransport,
     Pivot,
     Transport,
+    exponential_of,
     find,
+    is_bounded,
     pivot_symbols,
     quotient_of,
     symbol,
@@ -249,6 +256,7 @@ class Derivation:
                 if fold.function == ADD:
                     self._defer(fold, index, body, one, None)
                 raise NoTransport(f"T = {factor} has no value for a pivot of 0")
+            self._check_size(fold, index, body, one, symbols, names, transport)
             self._add(fold, index, one, pivots, symbols, names, transport)
         except (NoTransport, NotReal) as reason:
             if fold.function == ADD and is_real(fold):
@@ -399,10 +407,13 @@ class Derivation:
         body = product(self.terms, above, below)
         pivots = pivots_of(body, index, one.folds)
         try:
-            transport, symbols, _ = self._transport(fold, index, body, pivots, one)
+            transport, symbols, names = self._transport(fold, index, body, pivots, one)
+            if quotient_of(transport, list(symbols.values())) is not None:
+                return False
+            self._check_size(fold, index, body, one, symbols, names, transport)
         except (NoTransport, NotReal):
             return False
-        return quotient_of(transport, list(symbols.values())) is None
+        return True
 
     # Transport.
 
@@ -457,8 +468,144 @@ class Derivation:
             raise NoTransport(ROUNDED)
         return found, symbols, names
 
+    def _check_size(
+        self,
+        fold: Term,
+        index: str,
+        body: Term,
+        one: Pass,
+        symbols: dict[Term, Pivot],
+        names: dict[Expression, Term],
+        transport: Transport,
+    ) -> None:
+        """Check that what is folded keeps its size whatever extreme its pivot is.
+
+        On the way a maximum or a minimum may be anything, and as long as infinities are
+        all that has been met it is the largest float. What is folded is as large as
+        before if it is relative to the pivot, and that one is the extreme of the very
+        data: at x = r the body, or its factor with r, does not depend on r. Otherwise
+        it is too large or too small for a float where in the end it is not: so it is
+        with `exp(x + max(x))`, or for y that is not below the maximum with
+        `exp(y - max(x))`.
+
+        Raises:
+            NoTransport: if it is not so.
+        """
+        if fold.function != ADD:
+            signed = {
+                name: sp.Symbol(name.name, nonnegative=True)
+                for name, term in names.items()
+                if is_nonnegative(term)
+            }
+            ways = [direction_of(pivot, one) for pivot in symbols]
+            for factor in (factor for row in transport.moves for factor in row):
+                power = exponential_of(factor).subs(signed)
+                if not is_bounded(power, list(symbols.values()), ways):
+                    raise NoTransport(
+                        f"T = {factor} may be infinite where the accumulator is 0"
+                    )
+        # First in the symbols of the transport, then in those of plain data.
+        if not any(
+            self._is_relative(index, body, one, symbols, known) for known in (names, {})
+        ):
+            raise NoTransport("a pivot is not the extreme of the data beside it")
+
+    def _is_relative(
+        self,
+        index: str,
+        body: Term,
+        one: Pass,
+        symbols: dict[Term, Pivot],
+        names: dict[Expression, Term],
+    ) -> bool:
+        """Whether a body does not depend on extremes where data are equal to them."""
+        names = dict(names)
+        known = {pivot: pair.old for pivot, pair in symbols.items()}
+        extremes = [
+            pivot
+            for pivot in symbols
+            if any(f.function in _ENDS for f in direct_folds(pivot, one.folds))
+        ]
+        ends = [known[pivot] for pivot in extremes]
+
+        def atom(term: Term) -> Expression | None:
+            for name, other in names.items():
+                if other is term:
+                    return name
+            if contains(term, set(symbols)) or is_understood(term):
+                return None
+            name = symbol(f"x{len(names)}")
+            names[name] = term
+            return name
+
+        def express(term: Term) -> Expression:
+            return to_sympy(self._flags(term, set(symbols)), known, atom, rounded=True)
+
+        def holds(value: Expression, pivots: Sequence[Term]) -> bool:
+            if not pivots:
+                is_free = value.free_symbols.isdisjoint(ends)
+                return is_free or sp.simplify(value).free_symbols.isdisjoint(ends)
+            pivot, *further = pivots
+            for data in self._data_below(pivot, index, body, one, set(symbols)):
+                try:
+                    end = express(data).replace(sp.Abs, lambda a: a)
+                except NotReal:
+                    continue
+                for x in sorted(end.free_symbols & names.keys(), key=str):
+                    slope = sp.diff(end, x)
+                    if index not in names[x].free or slope == 0 or slope.has(x):
+                        continue
+                    at = x + (known[pivot] - end) / slope
+                    if holds(value.subs(x, sp.expand(at)), further):
+                        return True
+            return False
+
+        whole = express(body)
+        return holds(whole, extremes) or all(
+            holds(_depending(term, ends), extremes) for term in sp.Add.make_args(whole)
+        )
+
+    def _data_below(
+        self, pivot: Term, index: str, body: Term, one: Pass, pivots: set[Term]
+    ) -> list[Term]:
+        """The data that a pivot is the extreme of, for each index that has a part.
+
+        Only one side of a choice counts, if the body has no pivots on the other.
+        """
+        found: dict[Term, None] = {}
+
+        def see(data: Term) -> None:
+            found[data] = None
+            if isinstance(data.kind, Choice) or data.computes("arith.select"):
+                condition, *sides = data.args
+                for side, holds in zip(sides, (True, False), strict=True):
+                    rest = assume(self.terms, body, condition, not holds)
+                    if not contains(rest, pivots):
+                        see(side)
+
+        def visit(term: Term) -> None:
+            if term in one.folds:
+                see(self.terms.open(term, index)[1])
+            elif term.computes("arith.maximumf", "arith.minimumf"):
+                for arg in term.args:
+                    visit(arg)
+            elif (finite := unless_infinite(term)) is not None:
+                visit(finite)
+            else:
+                folds = direct_folds(term, one.folds)
+                inside = {f: self.terms.open(f, index)[1] for f in folds}
+                if len(folds) == 1:
+                    see(self.terms.replace(term, inside))
+
+        visit(pivot)
+        return list(found)
+
     def _flags(self, body: Term, pivots: set[Term]) -> Term:
-        """Choices between values with pivots as products with 0 or 1."""
+        """Choices between values with pivots as products with 0 or 1.
+
+        A value without pivots stays a choice: it is not multiplied where it is left
+        out, since it may be infinite there.
+        """
         terms = self.terms
 
         def rule(term: Term) -> Term:
@@ -472,10 +619,15 @@ class Derivation:
             one, zero = terms.number(1.0, term.type), terms.number(0.0, term.type)
             parts: list[Term] = []
             for side, flags in ((then, (one, zero)), (otherwise, (zero, one))):
-                if side.number != 0:
-                    flag = terms.select(condition, *flags)
-                    self.flags.add(flag)
-                    parts.append(real(terms, arith.MulfOp, flag, side))
+                if side.number == 0:
+                    continue
+                if not contains(side, pivots):
+                    values = (side, zero) if side is then else (zero, side)
+                    parts.append(terms.select(condition, *values))
+                    continue
+                flag = terms.select(condition, *flags)
+                self.flags.add(flag)
+                parts.append(real(terms, arith.MulfOp, flag, side))
             return chain(terms, arith.AddfOp, parts) or zero
 
         return terms.rewrite(body, rule)
@@ -652,6 +804,12 @@ class Derivation:
         group.means[pivot] = (of, distances)
 
 
+def _depending(product: Expression, symbols: Sequence[Expression]) -> Expression:
+    """The factors of a product that depend on some symbols."""
+    factors = sp.Mul.make_args(product)
+    return sp.Mul(*(f for f in factors if not f.free_symbols.isdisjoint(symbols)))
+
+
 def _bounds(fold: Term) -> tuple[Term, Term]:
     return fold.args[0], fold.args[1]
 
@@ -684,6 +842,20 @@ def direct_folds(term: Term, folds: set[Term]) -> list[Term]:
 
     visit(term)
     return list(found)
+
+
+def unless_infinite(term: Term) -> Term | None:
+    """The value of a choice that puts a number for it only where it is infinite."""
+    if not term.computes("arith.select") or term.args[1].number is None:
+        return None
+    condition, _, value = term.args
+    if not condition.computes("arith.cmpf") or predicate_of(condition) != "oeq":
+        return None
+    left, right = condition.args
+    if left.computes("math.absf"):
+        (left,) = left.args
+    is_infinite = left is value and abs(right.number or 0) == inf
+    return value if is_infinite else None
 
 
 def pivots_of(body: Term, index: str, folds: set[Term]) -> list[Term]:

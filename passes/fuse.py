@@ -54,7 +54,13 @@ from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.parts import emit_parts
 from moa_dialect.passes.rebuild import Body, comprehensions, read_body, tidy
 from moa_dialect.passes.restrict import conditions
-from moa_dialect.passes.simplify import assume, chain, compare, is_identity
+from moa_dialect.passes.simplify import (
+    absorbed,
+    assume,
+    chain,
+    compare,
+    is_identity,
+)
 from moa_dialect.passes.sink import sink_axes
 from moa_dialect.passes.symbolic import evaluate, from_sympy, is_real, real
 from moa_dialect.passes.terms import (
@@ -88,9 +94,15 @@ class Options:
 
 @dataclass
 class _Axes:
-    """The axes that move inside cascades: names of their indices, and extents."""
+    """The axes that move inside cascades.
+
+    Attributes:
+        extents: the names of their indices, and extents.
+        apart: folds that share no pass and take them inside nevertheless.
+    """
 
     extents: dict[str, Term]
+    apart: set[Term] = field(default_factory=set[Term])
 
     def of(self, fold: Term) -> list[str]:
         """Those that a fold depends on, in order."""
@@ -162,12 +174,7 @@ class CascadeWriter(Writer):
     def passes(self, passes: Sequence[Pass], axes: _Axes) -> None:
         """Write passes in their order: cascades, and folds that can be values here."""
         for one in passes:
-            if one.is_cascade or any(
-                axes.of(fold)
-                and not _bounds_use(one, axes.extents)
-                and is_costly_without(self.terms, fold, axes.extents)
-                for fold in one.folds
-            ):
+            if one.is_cascade or not axes.apart.isdisjoint(one.folds):
                 _Cascade(self, one, axes).write()
             else:
                 for fold in one.folds:
@@ -595,7 +602,31 @@ def _presence(
                 sides = (present, zero) if holds else (zero, present)
                 present = terms.select(condition, *sides)
                 break
+    # An infinity among the data may leave nothing as well.
+    lowest = terms.number(-inf, fold.type)
+    for data in _data(body, index, folds):
+        without = absorbed(terms, terms.replace(body, {data: lowest}))
+        if data.type == fold.type and is_identity(without, fold.function):
+            is_there = compare(terms, "une", data, lowest)
+            present = terms.select(is_there, present, zero)
     return None if present is one else present
+
+
+def _data(body: Term, index: str, folds: set[Term]) -> list[Term]:
+    """The largest parts of a body of floats that hold no fold of the pass."""
+    found: dict[Term, None] = {}
+
+    def visit(term: Term) -> None:
+        if index not in term.free:
+            return
+        if is_real(term) and not contains(term, folds):
+            found[term] = None
+            return
+        for arg in term.args:
+            visit(arg)
+
+    visit(body)
+    return list(found)
 
 
 def _static(extent: Term) -> int | None:
@@ -646,12 +677,39 @@ def _sunk_axes(body: Body, passes: Sequence[Pass]) -> list[str]:
     return [a for a in body.axes if any(a not in fold.free for fold in folds)]
 
 
-def _storage_error(body: Body, passes: Sequence[Pass], sunk: Sequence[str]) -> str:
-    """Why accumulators over these axes cannot be stored; empty if they can."""
+def _storage_error(
+    body: Body, passes: Sequence[Pass], sunk: Sequence[str], apart: set[Term]
+) -> str:
+    """Why accumulators over these axes cannot be stored; empty if they can.
+
+    They lie in a result that has elements of their type, each in one of its own, or
+    are a row, where there are axes around them.
+
+    Args:
+        body: the comprehension.
+        passes: its passes.
+        sunk: the axes.
+        apart: gets the folds outside of cascades that are to take them inside, because
+            they would evaluate something costly for each index, and can.
+    """
     extents = dict(zip(body.axes, body.extents, strict=True))
     axes = _Axes({axis: extents[axis] for axis in sunk})
-    has_outer = len(sunk) < len(body.axes)
+    outer = set(body.axes) - set(sunk)
     hosts = [element_of(array.type) for array in body.op.arrays]
+    folds = [fold for one in passes for fold in one.folds]
+
+    def is_stored(fold: Term) -> bool:
+        inner = axes.of(fold)
+        if outer and outer.isdisjoint(fold.free):
+            return False  # What no axis around it enters does not stay inside of it.
+        # A result holds an array for the comprehension, not for another fold.
+        is_read = any(fold in set(walk(*other.args)) for other in folds)
+        is_in_order = bool(outer) or body.op.order is None
+        if inner == list(sunk) and fold.type in hosts and is_in_order and not is_read:
+            hosts.remove(fold.type)
+            return True
+        return bool(outer) and len(inner) == 1
+
     for one in passes:
         if not one.is_cascade:
             continue
@@ -662,13 +720,17 @@ def _storage_error(body: Body, passes: Sequence[Pass], sunk: Sequence[str]) -> s
                 if pivot.free & set(sunk):
                     return "a pivot depends on an axis that would move inside"
             for fold in group.moves:
-                inner = axes.of(fold)
-                if not inner:
-                    continue
-                if inner == list(sunk) and fold.type in hosts:
-                    hosts.remove(fold.type)
-                elif len(inner) > 1 or not has_outer:
+                if axes.of(fold) and not is_stored(fold):
                     return "accumulators would be arrays that no result can hold"
+    apart.update(
+        fold
+        for one in passes
+        if not one.is_cascade and not _bounds_use(one, sunk)
+        for fold in one.folds
+        if axes.of(fold)
+        and is_costly_without(body.terms, fold, axes.extents)
+        and is_stored(fold)
+    )
     return ""
 
 
@@ -691,7 +753,8 @@ def fuse(body: Body, options: Options, explain: Callable[[str], None] | None) ->
     notes = dict(derivation.notes)
     storage = ""
     sunk = _sunk_axes(body, passes)
-    if sunk and (storage := _storage_error(body, passes, sunk)):
+    apart: set[Term] = set()
+    if sunk and (storage := _storage_error(body, passes, sunk, apart)):
         folds = [f for one in passes if one.is_cascade for f in one.folds]
         cheap = not any(
             is_costly_without(terms, fold, {axis: fold})
@@ -700,13 +763,13 @@ def fuse(body: Body, options: Options, explain: Callable[[str], None] | None) ->
             if axis in fold.free
         )
         sunk = [axis for axis in sunk if all(axis not in fold.free for fold in folds)]
-        if cheap and not _storage_error(body, passes, sunk):
+        if cheap and not _storage_error(body, passes, sunk, apart):
             storage = ""
     if explain is not None:
         _explain(explain, derivation, before, storage, notes)
     if storage or not any(one.is_cascade for one in passes):
         return False
-    _write(body, derivation, sunk, options, notes)
+    _write(body, derivation, sunk, apart, options, notes)
     return True
 
 
@@ -755,6 +818,7 @@ def _write(
     body: Body,
     derivation: Derivation,
     sunk: Sequence[str],
+    apart: set[Term],
     options: Options,
     notes: dict[str, None],
 ) -> None:
@@ -767,7 +831,7 @@ def _write(
     top = CascadeWriter(
         terms, Builder(InsertPoint.before(body.op)), options, notes, None
     )
-    axes = _Axes({axis: extents[axis] for axis in sunk})
+    axes = _Axes({axis: extents[axis] for axis in sunk}, apart)
     order = body.op.positions(len(body.axes))
     types = [array.type for array in body.op.arrays]
 

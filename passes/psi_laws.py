@@ -208,12 +208,15 @@ class PsiOfIota(PsiLaw[IotaOp]):
 
 
 def entry_at(vector: Index, position: SSAValue, r: Reduction) -> SSAValue:
-    """The entry of a vector of index values at a position, by selection."""
-    if not vector:
-        return r.number(0)  # An empty vector is never asked: there is no position.
+    """The entry of a vector of index values at a position, by selection.
+
+    A number beyond its end, as any is of an empty vector, is of no element: it is 0.
+    """
     number = number_of(position)
     if number is not None:
-        return vector[number]
+        return vector[number] if 0 <= number < len(vector) else r.number(0)
+    if not vector:
+        return r.number(0)
     chosen = vector[-1]
     for k in reversed(range(len(vector) - 1)):
         is_k = r.builder.insert(arith.CmpiOp(position, r.number(k), "eq"))

@@ -114,12 +114,19 @@ def natural(m: IndexCode, value: SSAValue) -> SSAValue:
 
 
 def integer_at(array: SSAValue, index: Index, r: Reduction) -> SSAValue:
-    """An element of an array of integers as an index; a constant's as a number."""
+    """An element of an array of integers as an index; a constant's as a number.
+
+    One that is not there, of which no result is made, is 0.
+    """
     values = constant_array(array)
     if values is not None:
-        numbers = tuple(number_of(entry) for entry in index)
-        if None not in numbers:
-            return r.number(int(values[numbers]))
+        numbers = [n for entry in index if (n := number_of(entry)) is not None]
+        if len(numbers) == len(index):
+            extents = map(range, values.shape)
+            is_there = all(
+                n in there for n, there in zip(numbers, extents, strict=True)
+            )
+            return r.number(int(values[tuple(numbers)]) if is_there else 0)
     return cast(r.element(array, index), IndexType(), r.builder)
 
 

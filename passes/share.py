@@ -63,14 +63,14 @@ def captured(op: Operation) -> set[SSAValue]:
 def may_move(op: Operation) -> bool:
     """Whether an operation may be evaluated where it would not have been.
 
-    A fold that reads memory may not: what it reads may have changed.
+    A fold that reads memory may not: what it reads may have changed. Nor may one of
+    elements that are not there.
     """
-    if isinstance(op, AtOp) and not _has_element(op):
-        return False
     return not isinstance(op, YieldOp) and not any(
         # xDSL does not know that the unsigned remainder has no effect.
         not (is_side_effect_free(inner) or isinstance(inner, arith.RemUIOp))
         or (isinstance(inner, _DIVISIONS) and not _is_positive(inner.operands[1]))
+        or (isinstance(inner, AtOp) and not _has_element(inner))
         for inner in op.walk()
     )
 

@@ -201,12 +201,12 @@ class Normalize:
         depend on the index. And all x are -inf if and only if their maximum is, NaN and
         an empty range included.
         """
-        terms = self.terms
+        terms, (lower, upper) = self.terms, fold.args[:2]
         index, body = terms.open(fold)
         if fold.function == StringAttr("and") and body.computes("arith.cmpf"):
             value, lowest = body.args
             if predicate_of(body) == "oeq" and lowest.number == -inf:
-                maximum = terms.fold(StringAttr("max"), *fold.args[:2], index, value)
+                maximum = terms.fold(StringAttr("max"), lower, upper, index, value)
                 return compare(terms, "oeq", maximum, lowest)
         if fold.function != StringAttr("add") or not is_real(body):
             return fold
@@ -221,7 +221,7 @@ class Normalize:
             rest = product(terms, [*above[:place], kept, *above[place + 1 :]], below)
             if negative:
                 rest = real(terms, arith.NegfOp, rest)
-            total = self.rule(terms.fold(fold.function, *fold.args[:2], index, rest))
+            total = self.rule(terms.fold(fold.function, lower, upper, index, rest))
             zero = terms.number(0.0, total.type)
             sides = (zero, total) if then.number == 0 else (total, zero)
             return terms.select(condition, *sides)
@@ -381,6 +381,11 @@ def assume(terms: Terms, term: Term, condition: Term, holds: bool) -> Term:
         return _absorb(terms, term)
 
     return terms.rewrite(term, rule)
+
+
+def absorbed(terms: Terms, term: Term) -> Term:
+    """A term with what constants decide, as if all other values were finite."""
+    return terms.rewrite(term, lambda part: _absorb(terms, part))
 
 
 def _absorb(terms: Terms, term: Term) -> Term:

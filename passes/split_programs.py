@@ -230,8 +230,10 @@ def split(function: FuncOp) -> list[FuncOp]:
     terminator = block.last_op
     if not isinstance(terminator, ReturnOp):
         return []
-    if any(isinstance(op, ArrayOperation) and not isinstance(op, ConstantOp)
-           for op in block.ops):
+    if any(
+        isinstance(op, ArrayOperation) and not isinstance(op, ConstantOp)
+        for op in block.ops
+    ):
         return []
     cut = Cutter(function).run()
     large = [
@@ -245,9 +247,9 @@ def split(function: FuncOp) -> list[FuncOp]:
     kernels: list[FuncOp] = []
     given = {*function.body.block.args, *cut, *(op.result for op in large)}
     made: dict[SSAValue, SSAValue] = {}
-    builder = Builder(InsertPoint.at_end(body := Block(
-        arg_types=[arg.type for arg in block.args]
-    )))
+    builder = Builder(
+        InsertPoint.at_end(body := Block(arg_types=[arg.type for arg in block.args]))
+    )
     for old, new in zip(block.args, body.args, strict=True):
         new.name_hint = old.name_hint
         made[old] = new
@@ -261,8 +263,9 @@ def split(function: FuncOp) -> list[FuncOp]:
     stem = function.sym_name.data
     for number, outputs in enumerate(ends):
         kernel, inputs = _kernel(block, f"{stem}.{number}", outputs, given)
-        call = CallOp(kernel.sym_name.data, [made[v] for v in inputs],
-                      [v.type for v in outputs])
+        call = CallOp(
+            kernel.sym_name.data, [made[v] for v in inputs], [v.type for v in outputs]
+        )
         builder.insert(call)
         made.update(zip(outputs, call.results, strict=True))
         kernels.append(kernel)

@@ -93,7 +93,13 @@ from moa_dialect.passes.infer_shapes import (
     programs_of,
 )
 from moa_dialect.passes.laws import LAWS
-from moa_dialect.passes.psi_laws import FoldBody, Index, PsiLaw, PsiOfConstant, number_of
+from moa_dialect.passes.psi_laws import (
+    FoldBody,
+    Index,
+    PsiLaw,
+    PsiOfConstant,
+    number_of,
+)
 from moa_dialect.scalar_code import apply_named, cast, constant, inline
 from moa_dialect.types import dense, shape_of
 
@@ -306,6 +312,9 @@ class PsiReduction:
         if isinstance(op, AtOp):
             known[op.result] = self.element(operands[0], operands[1:])
             return
+        if isinstance(op, ExtentOp):
+            known[op.result] = self.extent(operands[0], op.axis_number)
+            return
         simple = self._simple(op, operands)
         if simple is not None:
             known[op.results[0]] = simple
@@ -370,8 +379,13 @@ class PsiReduction:
         """
         if len(op.results) != 1 or not isinstance(op.results[0].type, IndexType):
             return None
+<<<<<<< HEAD
         if isinstance(op, ExtentOp):
             return self.extent(operands[0], op.axis_number)
+=======
+        if isinstance(op, InBoundsOp) and self._is_below(*operands):
+            return operands[0]
+>>>>>>> raise
         if isinstance(op, arith.ConstantOp):
             number = number_of(op.result)
             return None if number is None else self.number(number)
@@ -388,6 +402,8 @@ class PsiReduction:
                 return operands[1]
             if isinstance(op, arith.MuliOp) and 0 in numbers:
                 return self.number(0)
+            if isinstance(op, arith.AddiOp):
+                return self._put_together(*operands)
         if isinstance(op, arith.DivUIOp | arith.RemUIOp):
             # A divisor that is a number is told from data by every later pass.
             index, divisor = operands
@@ -396,6 +412,40 @@ class PsiReduction:
                 divisor = self.number(number)
             return self._divided(isinstance(op, arith.DivUIOp), index, divisor)
         return None
+
+    def _put_together(self, high: SSAValue, low: SSAValue) -> SSAValue | None:
+        """`(x div n) * n + x mod n = x`, also with more before: `(y + x div n) * n`."""
+        if not isinstance(low.owner, arith.RemUIOp):
+            return None
+        if not isinstance(high.owner, arith.MuliOp):
+            return None
+        index, divisor = low.owner.operands
+        quotient, factor = high.owner.operands
+        if not _is_same_number(factor, divisor):
+            return None
+
+        def is_quotient(value: SSAValue) -> bool:
+            owner = value.owner
+            return (
+                isinstance(owner, arith.DivUIOp)
+                and owner.lhs is index
+                and _is_same_number(owner.rhs, divisor)
+            )
+
+        if is_quotient(quotient):
+            return index
+        if not isinstance(quotient.owner, arith.AddiOp):
+            return None
+        before, last = quotient.owner.operands
+        if not is_quotient(last):
+            return None
+        by = _number_here(divisor)
+        if isinstance(before.owner, arith.MuliOp):
+            inner, times = before.owner.operands
+            if (number := _number_here(times)) is not None and by is not None:
+                before, divisor = inner, self.number(number * by)
+        scaled = self.builder.insert(arith.MuliOp(before, divisor)).result
+        return self.builder.insert(arith.AddiOp(scaled, index)).result
 
     def _taken_apart(
         self, is_quotient: bool, index: SSAValue, divisor: SSAValue
@@ -445,7 +495,7 @@ class PsiReduction:
     def _limit(self, index: SSAValue) -> int | None:
         """A number that an index stays below, if one is known."""
         if (number := number_of(index)) is not None:
-            return number + 1
+            return number + 1 if number >= 0 else None
         if (extent := self._bounds.get(index)) is not None:
             return _number_here(extent)
         match index.owner:
@@ -454,16 +504,13 @@ class PsiReduction:
             case arith.DivUIOp() as op:
                 limit, by = self._limit(op.lhs), _number_here(op.rhs)
                 return -(-limit // by) if limit is not None and by else None
-            case arith.MuliOp() as op:
-                limits = [self._limit(op.lhs), self._limit(op.rhs)]
-                if limits[0] is None or limits[1] is None or min(*limits) < 1:
+            case arith.MuliOp() | arith.AddiOp() as op:
+                left, right = self._limit(op.lhs), self._limit(op.rhs)
+                if left is None or right is None:
                     return None
-                return (limits[0] - 1) * (limits[1] - 1) + 1
-            case arith.AddiOp() as op:
-                limits = [self._limit(op.lhs), self._limit(op.rhs)]
-                if limits[0] is None or limits[1] is None:
-                    return None
-                return limits[0] + limits[1] - 1
+                if isinstance(op, arith.AddiOp):
+                    return left + right - 1
+                return (left - 1) * (right - 1) + 1 if min(left, right) > 0 else None
             case _:
                 return None
 
@@ -825,7 +872,7 @@ def has_foreign(function: FuncOp) -> bool:
     )
 
 
-_FOREIGN = ("linalg.", "tensor.", "arith.", "math.", "bufferization.")
+_FOREIGN = ("linalg.", "tensor.", "arith.", "math.", "scf.", "bufferization.")
 
 
 def _name_of(op: Operation) -> str:

@@ -104,6 +104,16 @@ def quotient_of(transport: Transport, pivots: Sequence[Pivot]) -> Expression | N
     return None
 
 
+def exponential_of(factor: Expression) -> Expression:
+    """The exponentials in a product."""
+    found = sp.Integer(1)
+    for part in sp.Mul.make_args(factor):
+        base, power = part.as_base_exp()
+        if isinstance(part, sp.exp) or (base.is_number and not power.is_number):
+            found *= part
+    return found
+
+
 def is_bounded(
     factor: Expression, pivots: Sequence[Pivot], directions: Sequence[int]
 ) -> bool:

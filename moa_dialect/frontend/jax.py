@@ -30,7 +30,7 @@ from typing import Any
 
 from xdsl.builder import Builder
 from xdsl.dialects import arith, math, tensor
-from xdsl.dialects.builtin import AffineMapAttr, FloatAttr, ModuleOp, TensorType
+from xdsl.dialects.builtin import AffineMapAttr, AnyFloat, ModuleOp, TensorType
 from xdsl.dialects.linalg.attrs import IteratorType, IteratorTypeAttr
 from xdsl.dialects.linalg.ops import GenericOp, YieldOp
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
@@ -42,6 +42,7 @@ from moa_dialect.embedding import generic_text_of, parse_text, print_text, run_p
 from moa_dialect.errors import CompileError, PipelineError
 from moa_dialect.lowering.unregistered import name_of
 from moa_dialect.options import DEFAULTS, Options
+from moa_dialect.scalar_code import constant
 from moa_dialect.tools.diagnostics import described
 from moa_dialect.types import element_of, shape_of
 
@@ -221,9 +222,8 @@ def _erf(x: SSAValue, builder: Builder) -> SSAValue:
 
 
 def _erfc(x: SSAValue, builder: Builder) -> SSAValue:
-    one = arith.ConstantOp(FloatAttr(1.0, x.type))  # pyright: ignore[reportArgumentType]
-    erf = _erf(x, builder)
-    return builder.insert(arith.SubfOp(builder.insert(one).result, erf)).result
+    one = builder.insert(constant(1.0, x.type)).result
+    return builder.insert(arith.SubfOp(one, _erf(x, builder))).result
 
 
 _CHLO: dict[str, _Scalar] = {
@@ -260,8 +260,6 @@ def _replace_chlo(op: Operation) -> None:
 
 
 def _is_float(type_: Attribute) -> bool:
-    from xdsl.dialects.builtin import AnyFloat
-
     return isa(type_, TensorType) and isinstance(type_.get_element_type(), AnyFloat)
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.dialects.func import FuncOp
 
-from moa_dialect.errors import CompileError
+from moa_dialect.arrays import is_torch, to_numpy
+from moa_dialect.errors import CompileError, MoaError
 from moa_dialect.lowering.engine import find_entry
 from moa_dialect.options import DEFAULTS, Options
-from moa_dialect.passes.raising import source
-from moa_dialect.passes.raising.driver import Unraised, raise_module
+
+if TYPE_CHECKING:
+    from moa_dialect.passes.raising.driver import Unraised
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Raised:
     left: Sequence[Unraised]
 
     def entry(self, name: str | None = None) -> FuncOp:
-        """The function to run, all of it raised.
+        """The function to run, of a module of which all is raised.
 
         Raises:
             MoaError: if there is none of that name.
@@ -50,15 +53,66 @@ def read(text: str, name: str = "<text>") -> Raised:
         name: what messages call it.
 
     Raises:
-        CompileError: with file, line and column, if upstream does not accept it.
+        CompileError: with file, line and column, if upstream does not accept it, or a
+            function calls itself.
     """
+    from moa_dialect.passes.infer_shapes import functions_of
+    from moa_dialect.passes.raising import source
+    from moa_dialect.passes.raising.driver import raise_module
+    from moa_dialect.passes.to_dnf import callers_first
+
     module = source.parse(source.annotated_text(text, name))
-    return Raised(module, raise_module(module))
+    functions = functions_of(module)
+    try:
+        callers_first(functions)
+    except CompileError as error:
+        for function in functions:
+            if f"@{function.sym_name.data} " in f"{error}":
+                place = source.location_of(function)
+                raise CompileError(f"{place}: {error}") from None
+        raise
+    left = raise_module(module)
+    source.without_annotations(module)
+    return Raised(module, left)
+
+
+class CompiledLinalg:
+    """A compiled function of a module of linalg.
+
+    Attributes:
+        module: the module, raised.
+        kernels: the names of the kernels that run, in order.
+    """
+
+    def __init__(self, module: ModuleOp, entry: str, options: Options):
+        from moa_dialect.lowering.program import Program, compile_program
+
+        self.module = module
+        self._kernel = compile_program(module, entry, options)
+        is_program = isinstance(self._kernel, Program)
+        self.kernels = self._kernel.names if is_program else (entry,)
+
+    def __call__(self, *arrays: Any) -> Any:
+        """Run it; torch tensors in, torch tensors out.
+
+        Raises:
+            MoaError: if the arrays do not fit, as for a function of `moa.jit`.
+        """
+        kernel = self._kernel
+        converted = [to_numpy(number, value) for number, value in enumerate(arrays)]
+        result = kernel(*converted)
+        if not any(map(is_torch, arrays)):
+            return result
+        torch = sys.modules["torch"]
+        if isinstance(result, tuple):
+            results = cast(tuple[Any, ...], result)
+            return tuple(kernel.to_tensor(torch, array) for array in results)
+        return kernel.to_tensor(torch, result)
 
 
 def compile_linalg(
     text: str | Path, entry: str | None = None, options: Options = DEFAULTS
-) -> Callable[..., Any]:
+) -> CompiledLinalg:
     """Compile a function of a module of linalg on tensors.
 
     Args:
@@ -73,12 +127,12 @@ def compile_linalg(
         MoaError: if it cannot be read, raised or compiled; with the place in the
             source, if there is one.
     """
-    from moa_dialect.lowering.program import compile_program
-
     if isinstance(text, Path):
-        raised = read(text.read_text("utf-8"), str(text))
+        try:
+            raised = read(text.read_text("utf-8"), str(text))
+        except (OSError, UnicodeDecodeError) as error:
+            raise MoaError(f"{text}: {error}") from error
     else:
         raised = read(text)
     function = raised.entry(entry)
-    source.without_annotations(raised.module)
-    return compile_program(raised.module, function.sym_name.data, options)
+    return CompiledLinalg(raised.module, function.sym_name.data, options)

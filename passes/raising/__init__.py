@@ -3,7 +3,8 @@
 - `source`: a module read through upstream MLIR, with what its interfaces know of it.
 - `rule`: what a rule is, and what it may ask: extents, comprehensions, requirements.
 - `scalars`: scalar bodies, operation by operation.
-- `structured`: linalg operations with a body: elementwise ones and reductions.
+- `structured`, `parts`: linalg operations with a body: elementwise ones, reductions.
+- `places`: reductions to the place of an extreme. `softmax`: the one without a body.
 - `shapes`: operations on tensors that move elements.
 - `driver`: the rules applied to the functions of a module.
 """

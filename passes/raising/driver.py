@@ -74,6 +74,13 @@ def raise_function(function: FuncOp) -> list[Unraised]:
             op.detach()
             op.erase()
         _erase_unused(block)
+        if not left:
+            # What nothing has written may only be what is written next.
+            left += [
+                Unraised(name_of(op), location_of(op), name, "it is never written")
+                for op in block.ops
+                if name_of(op) == "tensor.empty"
+            ]
     return left
 
 
@@ -87,7 +94,9 @@ def rule_for(op: Operation) -> Rule | None:
     is_on_tensors = any(isa(result.type, TensorType) for result in op.results)
     if name.startswith(("arith.", "math.")) and is_on_tensors:
         return _RULES["elementwise"]
-    if name.startswith(("linalg.", "tensor.")) and name != "tensor.empty":
+    if name == "tensor.empty" or name.startswith(("moa.", "func.")):
+        return None
+    if name.startswith(("linalg.", "tensor.")) or is_on_tensors:
         return _RULES["unknown"]
     return None
 
@@ -103,5 +112,3 @@ def _erase_unused(block: Block) -> None:
         if any(list(result.uses) for result in op.results) or not op.results:
             continue
         Rewriter.erase_op(op)
-
-

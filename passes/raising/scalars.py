@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 from xdsl.builder import Builder
-from xdsl.dialects import arith, cf, math, scf
+from xdsl.dialects import arith, math, scf
 from xdsl.dialects.builtin import (
-    DYNAMIC_INDEX,
     AffineMapAttr,
     AnyFloat,
     FloatAttr,
@@ -16,6 +15,7 @@ from xdsl.dialects.builtin import (
     IntegerAttr,
     IntegerType,
     i1,
+    i32,
     i64,
 )
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
@@ -31,9 +31,9 @@ from xdsl.rewriter import InsertPoint
 
 from moa_dialect.ops.normal_form import ExtentOp, InBoundsOp
 from moa_dialect.passes.raising.rule import CannotRaise, at, check_element
-from moa_dialect.passes.raising.source import integers_of, name_of, property_of
+from moa_dialect.passes.raising.source import name_of, property_of
 from moa_dialect.scalar_code import apply_named, constant
-from moa_dialect.types import is_element_type, kind_of, shape_of
+from moa_dialect.types import is_element_type, kind_of
 
 _SAME: tuple[type[Operation], ...] = (
     *(arith.AddfOp, arith.SubfOp, arith.MulfOp, arith.DivfOp, arith.NegfOp),
@@ -198,7 +198,7 @@ def element(builder: Builder, array: SSAValue, entries: Sequence[SSAValue]) -> S
         if not isinstance(entry.type, IndexType):
             raise CannotRaise(f"an index of type {entry.type}")
         extent = builder.insert(ExtentOp(array, axis)).result
-        message = f"index entry {axis} out of range of axis {axis}"
+        message = f"psi: index entry {axis} out of range of axis {axis}"
         checked.append(builder.insert(InBoundsOp(entry, extent, message)).result)
     return at(builder, array, checked)
 
@@ -310,9 +310,7 @@ def _round_even(s: Scalars, op: Operation, args: Sequence[SSAValue]) -> SSAValue
     pairs = s.named("floor", s.named("mul", low, half))
     is_odd = s.named("ne", s.named("add", pairs, pairs), low)
     is_half = s.named("eq", rest, half)
-    up = s.named(
-        "or", s.named("gt", rest, half), s.named("and", is_half, is_odd)
-    )
+    up = s.named("or", s.named("gt", rest, half), s.named("and", is_half, is_odd))
     return s.select(up, s.named("add", low, s.number(1, x.type)), low)
 
 
@@ -384,9 +382,9 @@ def _unsigned_float(s: Scalars, op: Operation, args: Sequence[SSAValue]) -> SSAV
     """A number of 32 bits without sign, by way of 64."""
     (x,) = args
     target = op.results[0].type
-    if target != IntegerType(32) or not isinstance(x.type, AnyFloat):
+    if target != i32 or not isinstance(x.type, AnyFloat):
         raise CannotRaise(f"arith.fptoui to {target}")
-    return s.emit(arith.TruncIOp(s.emit(arith.FPToSIOp(x, i64)), IntegerType(32)))
+    return s.emit(arith.TruncIOp(s.emit(arith.FPToSIOp(x, i64)), i32))
 
 
 def _unsigned_index(s: Scalars, op: Operation, args: Sequence[SSAValue]) -> SSAValue:
@@ -394,9 +392,9 @@ def _unsigned_index(s: Scalars, op: Operation, args: Sequence[SSAValue]) -> SSAV
     target = op.results[0].type
     if isinstance(x.type, IntegerType) and x.type.width.data < 64:
         x = s.emit(arith.ExtUIOp(x, i64))
-    if isinstance(target, IntegerType) and target.width.data < 64:
+    if target == i32:
         x = s.emit(arith.IndexCastOp(x, i64))
-        return s.emit(arith.TruncIOp(x, target))
+        return s.emit(arith.TruncIOp(x, i32))
     return s.emit(arith.IndexCastOp(x, target))
 
 
@@ -531,19 +529,3 @@ def is_natural(expression: AffineExpr) -> bool:
             return is_natural(expression.lhs) and is_natural(expression.rhs)
         case _:
             return False
-
-
-def is_static(value: SSAValue) -> bool:
-    """Whether all extents of an array are known."""
-    return DYNAMIC_INDEX not in shape_of(value.type)
-
-
-__all__ = [
-    "Scalars",
-    "affine",
-    "cf",
-    "element",
-    "integers_of",
-    "is_natural",
-    "is_static",
-]

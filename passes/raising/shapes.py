@@ -193,7 +193,9 @@ class RaiseCollapse(Rule):
                 entries = [code.number(0) for _ in shape_of(source.type)]
             return read(r, source, entries, builder)
 
-        return _same_splat(source, r.comprehension(extents, op.results[0].type, emit), r)
+        return _same_splat(
+            source, r.comprehension(extents, op.results[0].type, emit), r
+        )
 
 
 def _product(r: Raising, extents: Sequence[SSAValue]) -> SSAValue:
@@ -273,9 +275,7 @@ class RaiseReshape(Rule):
     def apply(self, op: Operation, r: Raising) -> Sequence[SSAValue | None]:
         source, type_ = op.operands[0], op.results[0].type
         check_element(element_of(source.type))
-        if any(
-            DYNAMIC_INDEX in shape_of(each) for each in (source.type, type_)
-        ):
+        if any(DYNAMIC_INDEX in shape_of(each) for each in (source.type, type_)):
             raise CannotRaise("a reshape with dynamic extents")
         inner = [r.extent(source, axis) for axis in range(len(shape_of(source.type)))]
         extents = [r.fixed(extent) for extent in shape_of(type_)]
@@ -320,9 +320,7 @@ class RaiseExtractSlice(Rule):
                 entries[axis] = code.add(code.mul(entry, steps[axis]), starts[axis])
             for axis, is_checked in enumerate(checks):
                 if is_checked:
-                    message = (
-                        f"tensor.extract_slice: index out of range of axis {axis}"
-                    )
+                    message = f"psi: index entry {axis} out of range of axis {axis}"
                     checked = InBoundsOp(entries[axis], bounds[axis], message)
                     entries[axis] = builder.insert(checked).result
             return read(r, source, entries, builder)
@@ -343,7 +341,7 @@ def kept_axes(counts: Sequence[SSAValue], shape: Sequence[int]) -> list[int]:
         wanted = shape[len(kept)] if len(kept) < len(shape) else None
         given = DYNAMIC_INDEX if number is None else number
         is_equal = wanted is not None and (
-            given == wanted or wanted == DYNAMIC_INDEX or given == DYNAMIC_INDEX
+            given == wanted or DYNAMIC_INDEX in (wanted, given)
         )
         if number == 1 and surplus and not (is_equal and wanted == 1):
             surplus -= 1
@@ -422,12 +420,11 @@ class RaiseInsertSlice(Rule):
             r.require("le", after, extents[axis], message)
         for place, axis in enumerate(kept):
             message = "tensor.insert_slice: the source must be as large as the slice"
-            r.require(
-                "eq", r.extent(source, place), r.known(counts[axis]), message
-            )
+            r.require("eq", r.extent(source, place), r.known(counts[axis]), message)
 
         def emit(builder: Builder, index: Index) -> SSAValue:
-            code, conditions, entries = _Code(builder), list[SSAValue](), {}
+            code, conditions = _Code(builder), list[SSAValue]()
+            entries: dict[int, SSAValue] = {}
             for axis in range(rank):
                 entry = code.sub(index[axis], starts[axis])
                 if not _covers(target, axis, starts[axis], counts[axis], steps[axis]):
@@ -435,9 +432,7 @@ class RaiseInsertSlice(Rule):
                         code, index[axis], entry, starts, counts, steps, axis
                     )
                 entries[axis] = (
-                    entry
-                    if _static(steps[axis]) == 1
-                    else code.div(entry, steps[axis])
+                    entry if _static(steps[axis]) == 1 else code.div(entry, steps[axis])
                 )
 
             def inside(inner: Builder) -> SSAValue:
@@ -520,7 +515,8 @@ class RaisePad(Rule):
         value = last.operands[0]
 
         def emit(builder: Builder, index: Index) -> SSAValue:
-            code, conditions, entries = _Code(builder), list[SSAValue](), []
+            code, conditions = _Code(builder), list[SSAValue]()
+            entries: list[SSAValue] = []
             for axis, (entry, left, right) in enumerate(
                 zip(index, before, after, strict=True)
             ):
@@ -532,7 +528,9 @@ class RaisePad(Rule):
                     conditions.append(code.compare("lt", place, inner[axis]))
 
             def padding(inside: Builder) -> SSAValue:
-                given = dict(zip(body.args, index, strict=True))
+                given: dict[SSAValue, SSAValue] = dict(
+                    zip(body.args, index, strict=True)
+                )
                 return Scalars(inside, given, ()).value(value, body)
 
             def kept(inside: Builder) -> SSAValue:
@@ -623,7 +621,7 @@ class RaiseGenerate(Rule):
         value = last.operands[0]
 
         def emit(builder: Builder, index: Index) -> SSAValue:
-            given = dict(zip(body.args, index, strict=True))
+            given: dict[SSAValue, SSAValue] = dict(zip(body.args, index, strict=True))
             return Scalars(builder, given, ()).value(value, body)
 
         return [r.comprehension(extents, type_, emit)]
@@ -736,9 +734,7 @@ class RaiseElementwise(Rule):
         def emit(builder: Builder, index: Index) -> SSAValue:
             # The same operation on scalars, as a body would have it.
             operands = [
-                read(r, value, index, builder)
-                if isa(value.type, TensorType)
-                else value
+                read(r, value, index, builder) if isa(value.type, TensorType) else value
                 for value in op.operands
             ]
             scalar = type(op).create(
@@ -757,9 +753,7 @@ class RaiseElementwise(Rule):
         return [r.comprehension(extents, type_, emit)]
 
 
-def _note_splat(
-    value: DenseIntOrFPElementsAttr, result: SSAValue, r: Raising
-) -> None:
+def _note_splat(value: DenseIntOrFPElementsAttr, result: SSAValue, r: Raising) -> None:
     if value.is_splat():
         number = next(iter(value.iter_attrs()), None)
         if number is not None:

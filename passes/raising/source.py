@@ -1,7 +1,7 @@
 """A module as upstream MLIR reads it, for the rules to look at.
 
-Upstream parses and verifies; what its interfaces know of an operation, the indexing maps
-of the named ones, and where it stands in the source, is written next to it as
+Upstream parses and verifies; what its interfaces know of an operation, the indexing
+maps of the named ones, and where it stands in the source, is written next to it as
 attributes. Operations of linalg and tensor stay unregistered on this side.
 """
 # pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false
@@ -52,13 +52,15 @@ MAPS = "moa.indexing_maps"
 _PLACE = re.compile(r'loc\((?:.*?)"([^"]*)":(\d+):(\d+)')
 _RESOURCES = re.compile(r"\n\{-#.*#-\}\s*\Z", re.DOTALL)
 _BLOB = re.compile(r'"?([^\s":{}]+)"?: "0x([0-9A-Fa-f]*)"')
+_COMMENT = re.compile(r"//[^\n]*")
 _UPSTREAM = re.compile(r"\b(?:linalg|tensor)\.\w")
 _OURS = re.compile(r"(?<![\w.\"@!#])\"?moa\.(?!location|indexing_maps)\w")
 
 
 def is_upstream_text(text: str) -> bool:
     """Whether text has operations of linalg or tensor, and none of moa."""
-    return _UPSTREAM.search(text) is not None and _OURS.search(text) is None
+    code = _COMMENT.sub("", text)
+    return _UPSTREAM.search(code) is not None and _OURS.search(code) is None
 
 
 def _native(text: str, name: str) -> ir.Module:
@@ -110,7 +112,8 @@ def _annotate(module: ir.Module, name: str) -> None:
     from mlir.dialects import linalg
 
     def visit(op: Any) -> Any:
-        if op.name.startswith(("linalg.", "tensor.")) and "yield" not in op.name:
+        is_ours = op.name.startswith(("linalg.", "tensor.")) and "yield" not in op.name
+        if is_ours or op.name == "func.func" or _gives_tensors(op):
             with module.context:
                 place = _place(str(op.location), name).removesuffix(": ")
                 if place and LOCATION not in op.attributes:
@@ -121,6 +124,10 @@ def _annotate(module: ir.Module, name: str) -> None:
         return ir.WalkResult.ADVANCE
 
     module.operation.walk(visit, ir.WalkOrder.PRE_ORDER)
+
+
+def _gives_tensors(op: Any) -> bool:
+    return any(str(result.type).startswith("tensor<") for result in op.results)
 
 
 def _context() -> Context:

@@ -10,17 +10,14 @@ where the body yields `f(out, e)`. Named operations have a body and maps like an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from xdsl.builder import Builder
 from xdsl.dialects import arith
 from xdsl.dialects.builtin import (
     DYNAMIC_INDEX,
-    AnyFloat,
-    DenseArrayBase,
     FloatAttr,
     IndexType,
-    IntegerAttr,
+    IntegerType,
     StringAttr,
     TensorType,
     i1,
@@ -38,16 +35,11 @@ from xdsl.utils.hints import isa
 
 from moa_dialect.algebra.shape import Fixed
 from moa_dialect.ops.normal_form import ExtentOp, FoldOp, InBoundsOp, YieldOp
-from moa_dialect.passes.raising.rule import (
-    CannotRaise,
-    Number,
-    Raising,
-    Rule,
-    at,
-    check_tensors,
-)
+from moa_dialect.passes.raising.parts import Part, Reduction, Structured, depends
+from moa_dialect.passes.raising.places import find_place, write_place
+from moa_dialect.passes.raising.rule import CannotRaise, Number, Raising, Rule, at
 from moa_dialect.passes.raising.scalars import Scalars, affine
-from moa_dialect.passes.raising.source import maps_of, name_of
+from moa_dialect.passes.raising.source import name_of
 from moa_dialect.scalar_code import apply_named, constant, identity_of
 from moa_dialect.types import element_of, shape_of
 
@@ -70,89 +62,6 @@ _ORDERS = {
     **{"sgt": "max", "sge": "max", "slt": "min", "sle": "min"},
     **{"ogt": "max", "oge": "max", "olt": "min", "ole": "min"},
 }
-
-
-@dataclass
-class Part:
-    """What one index contributes to a fold: a value of the body, negated or guarded.
-
-    With `skips_nan` a NaN counts as the identity element.
-    """
-
-    value: SSAValue
-    is_negated: bool = False
-    skips_nan: bool = False
-
-
-@dataclass
-class Structured:
-    """An operation of linalg as its parts."""
-
-    op: Operation
-    inputs: Sequence[SSAValue]
-    outputs: Sequence[SSAValue]
-    maps: Sequence[AffineMap]
-    body: Block
-    yielded: Sequence[SSAValue]
-    extents: list[SSAValue] = field(default_factory=list[SSAValue])
-
-    @classmethod
-    def read(cls, op: Operation) -> Structured:
-        """Take an operation apart.
-
-        Raises:
-            CannotRaise: if it is not on tensors, or its body is not one block.
-        """
-        check_tensors(op)
-        count = len(op.results)
-        if not op.results or len(op.regions) != 1 or len(op.regions[0].blocks) != 1:
-            raise CannotRaise("an operation on memory")
-        body = op.regions[0].block
-        terminator = body.last_op
-        maps = maps_of(op)
-        if terminator is None or len(maps) != len(op.operands):
-            raise CannotRaise("an operation without indexing maps")
-        if any(map_.num_symbols for map_ in maps):
-            raise CannotRaise("an indexing map with symbols")
-        split = len(op.operands) - count
-        yielded = list(terminator.operands)
-        return cls(op, op.operands[:split], op.operands[split:], maps, body, yielded)
-
-    @property
-    def dimensions(self) -> int:
-        """How many dimensions the iteration space has."""
-        return self.maps[0].num_dims
-
-    def argument(self, operand: int) -> BlockArgument | None:
-        """The argument of the body for an operand."""
-        arguments = self.body.args
-        return arguments[operand] if operand < len(arguments) else None
-
-    def output_argument(self, result: int) -> BlockArgument | None:
-        """The argument of the body for what a result has been so far."""
-        return self.argument(len(self.inputs) + result)
-
-    def output_map(self, result: int) -> AffineMap:
-        """The indexing map of a result."""
-        return self.maps[len(self.inputs) + result]
-
-
-def depends(value: SSAValue, on: SSAValue | None, body: Block) -> bool:
-    """Whether a value of a body is computed from an argument."""
-    seen: set[SSAValue] = set()
-    pending = [value]
-    while pending:
-        current = pending.pop()
-        if current is on:
-            return True
-        if current in seen or isinstance(current.owner, Block):
-            continue
-        seen.add(current)
-        pending += current.owner.operands
-        for region in current.owner.regions:
-            for inner in region.walk():
-                pending += inner.operands
-    return False
 
 
 class RaiseStructured(Rule):
@@ -194,16 +103,30 @@ class RaiseStructured(Rule):
         rest = [d for d in range(s.dimensions) if d not in parallel]
         type_ = s.op.results[number].type
         output = s.outputs[number]
-        outer = [
-            r.fixed(1) if axis is None else s.extents[axis] for axis in axes
-        ]
-        reduction = find_reduction(s, number) if rest else None
+        outer = [r.fixed(1) if axis is None else s.extents[axis] for axis in axes]
+        place = None
+        if len(rest) == 1:
+            place = find_place(s, number, lambda other: find_reduction(s, other))
+        reduction = find_reduction(s, number) if rest and place is None else None
 
         def emit(builder: Builder, indices: Sequence[SSAValue]) -> SSAValue:
             bound: list[SSAValue | None] = [None] * s.dimensions
             for axis, index in zip(axes, indices, strict=True):
                 if axis is not None:
                     bound[axis] = index
+            if place is not None:
+                (dimension,) = rest
+                initial = (
+                    _initial(s.outputs[place.partner], indices, builder, r),
+                    _initial(output, indices, builder, r),
+                )
+
+                def element(at: Builder, value: SSAValue, p: SSAValue) -> SSAValue:
+                    values = [p if index is None else index for index in bound]
+                    return _Body(s, r, at, values, number).element(value)
+
+                extent = s.extents[dimension]
+                return write_place(place, builder, extent, initial, element)
             if reduction is None:
                 values = [index for index in bound if index is not None]
                 return _Body(s, r, builder, values, number).element(s.yielded[number])
@@ -332,7 +255,7 @@ class _Body:
         ):
             return index
         extent = self.builder.insert(ExtentOp(array, axis)).result
-        message = f"{name_of(self.s.op)}: index out of range of axis {axis}"
+        message = f"psi: index entry {axis} out of range of axis {axis}"
         return self.builder.insert(InBoundsOp(index, extent, message)).result
 
     def _is_within(self, array: SSAValue, axis: int, expression: AffineExpr) -> bool:
@@ -402,19 +325,6 @@ def read(
 
 
 # Reductions.
-
-
-@dataclass
-class Reduction:
-    """A body's way to combine what a result has been so far with what comes.
-
-    Attributes:
-        function: the scalar operation; None if the result stays what it was.
-        parts: what is combined with it for an index, by the same operation.
-    """
-
-    function: str | None
-    parts: list[Part]
 
 
 def find_reduction(s: Structured, number: int) -> Reduction:
@@ -522,9 +432,7 @@ def _folds(
                 start = identity_of(StringAttr(reduction.function), type_)
                 identity = builder.insert(constant(start, type_)).result
                 is_nan = apply_named("ne", (value, value), builder)
-                value = builder.insert(
-                    arith.SelectOp(is_nan, identity, value)
-                ).result
+                value = builder.insert(arith.SelectOp(is_nan, identity, value)).result
             total = (
                 value
                 if total is None
@@ -538,14 +446,10 @@ def _folds(
     inside = Builder(InsertPoint.at_end(block))
     now = list(bound)
     now[dimension] = block.args[0]
-    inside.insert(
-        YieldOp(_folds(s, r, inside, now, inner, number, reduction))
-    )
+    inside.insert(YieldOp(_folds(s, r, inside, now, inner, number, reduction)))
     zero = builder.insert(constant(0, IndexType())).result
     return builder.insert(
-        FoldOp(
-            reduction.function, zero, s.extents[dimension], Region(block), type_
-        )
+        FoldOp(reduction.function, zero, s.extents[dimension], Region(block), type_)
     ).result
 
 
@@ -578,18 +482,7 @@ def is_identity(function: str, number: Number) -> bool:
     identity = identity_of(StringAttr(function), type_)
     if isinstance(number, FloatAttr):
         return number.value.data == identity
-    mask = (1 << 64) - 1
-    if isinstance(type_, IndexType) or isinstance(type_, AnyFloat):
+    if not isinstance(type_, IntegerType):
         return number.value.data == identity
     mask = (1 << type_.width.data) - 1
     return number.value.data & mask == int(identity) & mask
-
-
-__all__ = [
-    "DenseArrayBase",
-    "IntegerAttr",
-    "RaiseStructured",
-    "Structured",
-    "is_identity",
-    "read",
-]

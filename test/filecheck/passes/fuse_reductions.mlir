@@ -15,6 +15,14 @@
 // CHECK: // moa-fuse-reductions @refused
 // CHECK-NEXT: passes over the data: 2 before, 2 after
 // CHECK: a fold of add stays in a later pass: {{.*}}f is not an exponential polynomial
+// CHECK: // moa-fuse-reductions @not_relative
+// CHECK-NEXT: passes over the data: 2 before, 2 after
+// CHECK: a fold of add stays in a later pass: a pivot is not the extreme of the data beside it
+// CHECK: // moa-fuse-reductions @may_be_infinite
+// CHECK-NEXT: passes over the data: 2 before, 2 after
+// CHECK: a fold of max stays in a later pass: T = exp(r0 - r0') may be infinite where the accumulator is 0
+// CHECK: // moa-fuse-reductions @no_result_for_places
+// CHECK-NEXT: passes over the data: 3 before, 2 after
 
 // CHECK-LABEL: func.func @logsumexp
 // CHECK: moa.cascade
@@ -105,4 +113,90 @@ func.func @refused(%a: tensor<?xf64>) -> tensor<f64> {
     moa.yield %s : f64
   }
   func.return %r : tensor<f64>
+}
+
+// Once minus infinities are all that has been met, the sum is 0 and T infinite.
+// CHECK-LABEL: func.func @not_relative
+// CHECK-NOT: moa.cascade
+// CHECK: moa.fold max
+// CHECK: moa.fold add
+func.func @not_relative(%a: tensor<?xf64>) -> tensor<f64> {
+  %0 = arith.constant 0 : index
+  %n = moa.extent %a, 0 : tensor<?xf64>
+  %r = moa.comprehension [] -> tensor<f64> {
+    %top = moa.fold max [%p = %0 to %n] -> f64 {
+      %x = moa.at %a[%p] : tensor<?xf64>
+      moa.yield %x : f64
+    }
+    %sum = moa.fold add [%p = %0 to %n] -> f64 {
+      %x = moa.at %a[%p] : tensor<?xf64>
+      %d = arith.addf %x, %top : f64
+      %e = math.exp %d : f64
+      moa.yield %e : f64
+    }
+    moa.yield %sum : f64
+  }
+  func.return %r : tensor<f64>
+}
+
+// CHECK-LABEL: func.func @may_be_infinite
+// CHECK-NOT: moa.cascade
+// CHECK: moa.fold min
+// CHECK: moa.fold max
+func.func @may_be_infinite(%a: tensor<?xf64>) -> tensor<f64> {
+  %0 = arith.constant 0 : index
+  %n = moa.extent %a, 0 : tensor<?xf64>
+  %r = moa.comprehension [] -> tensor<f64> {
+    %least = moa.fold min [%p = %0 to %n] -> f64 {
+      %x = moa.at %a[%p] : tensor<?xf64>
+      moa.yield %x : f64
+    }
+    %most = moa.fold max [%p = %0 to %n] -> f64 {
+      %x = moa.at %a[%p] : tensor<?xf64>
+      %d = arith.subf %x, %least : f64
+      %e = math.exp %d : f64
+      moa.yield %e : f64
+    }
+    moa.yield %most : f64
+  }
+  func.return %r : tensor<f64>
+}
+
+// The place of each kept element is an index: no result holds an array of them, and they
+// have no axis around them. Their fold stays where an element is.
+// CHECK-LABEL: func.func @no_result_for_places
+// CHECK: moa.cascade
+// CHECK: group max part
+// CHECK: group add pivot
+// CHECK: moa.comprehension [%[[I:.*]] < %{{.*}}] -> tensor<?xf64> {
+// CHECK-NEXT: moa.fold add [%{{.*}}] -> index
+func.func @no_result_for_places(%a: tensor<?xf64>, %rank: tensor<?xindex>, %b: tensor<?xf64>) -> tensor<?xf64> {
+  %0 = arith.constant 0 : index
+  %n = moa.extent %a, 0 : tensor<?xf64>
+  %m = moa.extent %b, 0 : tensor<?xf64>
+  %r = moa.comprehension [%i < %m] -> tensor<?xf64> {
+    %top = moa.fold max [%p = %0 to %n] -> f64 {
+      %x = moa.at %a[%p] : tensor<?xf64>
+      moa.yield %x : f64
+    }
+    %sum = moa.fold add [%p = %0 to %n] -> f64 {
+      %x = moa.at %a[%p] : tensor<?xf64>
+      %d = arith.subf %x, %top : f64
+      %e = math.exp %d : f64
+      moa.yield %e : f64
+    }
+    %place = moa.fold add [%p = %0 to %m] -> index {
+      %before = moa.fold add [%q = %0 to %p] -> index {
+        %k = moa.at %rank[%q] : tensor<?xindex>
+        moa.yield %k : index
+      }
+      %is_it = arith.cmpi eq, %before, %i : index
+      %here = arith.select %is_it, %p, %0 : index
+      moa.yield %here : index
+    }
+    %x = moa.at %a[%place] : tensor<?xf64>
+    %y = arith.divf %x, %sum : f64
+    moa.yield %y : f64
+  }
+  func.return %r : tensor<?xf64>
 }

@@ -231,3 +231,22 @@ func.func @results_over_other_axes_are_kept(%a: tensor<3x3xf64>) -> (tensor<3xf6
 // CHECK:       %[[B:.*]] = moa.comprehension
 // CHECK:       %[[C:.*]] = moa.comprehension
 // CHECK:       func.return %[[B]], %[[C]] :
+
+// Beside the columns of an array without any there is nothing to fold early: the loop
+// over the columns is over nothing.
+// CHECK-LABEL: func.func @a_fold_of_elements_that_are_not_there_stays(
+func.func @a_fold_of_elements_that_are_not_there_stays(%a: tensor<2x0xf64>) -> tensor<2x0xf64> {
+  %n = moa.extent %a, 0 : tensor<2x0xf64>
+  %m = moa.extent %a, 1 : tensor<2x0xf64>
+  %zero = arith.constant 0 : index
+  %b = moa.comprehension [%i < %n, %j < %m] -> tensor<2x0xf64> {
+    %sum = moa.fold add [%k = %zero to %n] -> f64 {
+      %x = moa.at %a[%k, %zero] : tensor<2x0xf64>
+      moa.yield %x : f64
+    }
+    moa.yield %sum : f64
+  }
+  func.return %b : tensor<2x0xf64>
+}
+// CHECK:       moa.comprehension
+// CHECK-NEXT:    moa.fold add

@@ -43,6 +43,7 @@ PAGES = (
     "docs/upstream.md",
     "docs/embedding.md",
     "docs/jax.md",
+    "docs/raising.md",
 )
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

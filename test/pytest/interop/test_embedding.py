@@ -8,6 +8,7 @@ What is wrong with a program is said with the place it has in the compiler it is
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import re
 import subprocess
@@ -207,7 +208,7 @@ def test_pass_works_on_modules():
         manager.add(moa.upstream_pass("moa-to-dnf"))
         (function,) = module.body.operations
         with pytest.raises(
-            ir.MLIRError, match="works on builtin.module, got func.func"
+            ir.MLIRError, match=r"works on builtin\.module, got func\.func"
         ):
             manager.run(function.operation)
 
@@ -288,7 +289,9 @@ def test_error_in_text_without_locations_has_line_and_column():
   %0 = moa.pointwise add %a, %b : tensor<3xf32>, tensor<4xf32> -> tensor<3xf32>
   func.return %0 : tensor<3xf32>
 }"""
-    with pytest.raises(moa.PipelineError, match="^<text>:2:3: 'moa.pointwise' op add"):
+    with pytest.raises(
+        moa.PipelineError, match=r"^<text>:2:3: 'moa\.pointwise' op add"
+    ):
         moa.run_pipeline(text, "moa-to-dnf")
 
 
@@ -304,7 +307,7 @@ UPSTREAM = """func.func @f(%a: tensor<3x4xf32>, %b: tensor<4x5xf32>) -> tensor<3
 def test_upstream_syntax_is_read():
     assert '"linalg.matmul"' in moa.run_pipeline(UPSTREAM, "")
     with pytest.raises(
-        moa.PipelineError, match="^<text>:5:8: custom op 'linalg.matmu'"
+        moa.PipelineError, match=r"^<text>:5:8: custom op 'linalg\.matmu'"
     ):
         moa.run_pipeline(UPSTREAM.replace("matmul", "matmu"), "")
 
@@ -377,12 +380,8 @@ def mutated(data: st.DataObject) -> str:
 def test_damaged_text(data: st.DataObject):
     """Whatever happens to a text, it is read or refused, never worse."""
     text = mutated(data)
-    try:
-        result = moa.run_pipeline(text, LOWER)
-    except moa.PipelineError as error:
-        assert error.message
-    else:
-        assert result
+    with contextlib.suppress(moa.PipelineError):
+        assert moa.run_pipeline(text, LOWER)
 
 
 # StableHLO

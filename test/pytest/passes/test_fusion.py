@@ -18,6 +18,7 @@ from xdsl.utils.test_value import create_ssa_value
 
 import moa_dialect as moa
 from moa_dialect import library
+from moa_dialect.frontend.trace import as_array
 from moa_dialect.interpreter import interpret_module
 from moa_dialect.ops.normal_form import CascadeOp, FoldOp
 from moa_dialect.passes import transport
@@ -29,6 +30,8 @@ from moa_dialect.passes.terms import Terms
 from moa_dialect.passes.transport import NoTransport, pivot_symbols
 
 Program = Callable[..., Any]
+
+VECTOR = moa.ArraySpec(("n",))
 
 R, S = pivot_symbols(0, False), pivot_symbols(1, False)
 POSITIVE = pivot_symbols(0, True)
@@ -531,6 +534,148 @@ def test_nothing_is_not_multiplied_by_infinity(program: Program, huge: float) ->
     assert np.all(np.isnan(compiled(x, seen)))
 
 
+def least_of_doubled(x: Any, y: Any) -> Any:
+    return moa.reduce("min", moa.exp(x + moa.reduce("max", x)))
+
+
+def sum_of_doubled(x: Any, y: Any) -> Any:
+    return moa.reduce("add", moa.exp(x + moa.reduce("max", x)))
+
+
+def weights_of_others(x: Any, y: Any) -> Any:
+    return moa.reduce("add", moa.exp(y - moa.reduce("max", x)))
+
+
+def weights_of_all(x: Any, y: Any) -> Any:
+    top = moa.reduce("max", moa.where(y > 0.0, x, -math.inf))
+    return moa.reduce("add", moa.exp(x - top))
+
+
+def greatest_of_others(x: Any, y: Any) -> Any:
+    return moa.reduce("max", y + moa.reduce("max", x - math.inf))
+
+
+def scaled_by_infinity(x: Any, y: Any) -> Any:
+    infinite = moa.where(as_array(np.zeros(200, bool)), x, -math.inf)
+    return moa.reduce("max", infinite * moa.reduce("max", infinite))
+
+
+def greatest_of_some(x: Any, y: Any) -> Any:
+    weights = moa.exp(y - moa.reduce("min", y))
+    return moa.reduce("max", moa.where(x > -10.0, weights, 0.0))
+
+
+RELATIVE = "a pivot is not the extreme of the data beside it"
+FACTOR = "may be infinite where the accumulator is 0"
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [
+        (least_of_doubled, f"T = exp(-r0 + r0') {FACTOR}"),
+        (sum_of_doubled, RELATIVE),
+        (weights_of_others, RELATIVE),
+        (weights_of_all, RELATIVE),
+        (greatest_of_others, RELATIVE),
+        (scaled_by_infinity, RELATIVE),
+        (greatest_of_some, f"T = exp(r0 - r0') {FACTOR}"),
+    ],
+)
+def test_what_is_not_relative_to_an_extreme_stays(
+    program: Program, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The pivot of the first indices, those from the last down, is far from the last.
+
+    What is folded relative to it is 0 or infinite, and does not come back from there.
+    """
+    data = np.random.default_rng(0).normal(size=(2, 200))
+    data[0, 100:] = -math.inf
+    if program is greatest_of_some:
+        data[1, 100:] = 1e4
+    if program is weights_of_all:
+        data[0], data[1] = 0.5, np.arange(200) < 100
+
+    def of_rows(data: Any) -> Any:
+        return program(moa.psi([0], data), moa.psi([1], data))
+
+    compiled = moa.jit(of_rows).lower(data)
+    expected = moa.jit(of_rows, fuse=False)(data)
+    assert not np.isnan(expected)
+    (interpreted,) = interpret_module(compiled.module("fused"), "of_rows", [data])
+    for result in (compiled(data), interpreted):
+        np.testing.assert_allclose(result, expected, rtol=1e-12)
+    assert reason in explained(of_rows, capsys, moa.ArraySpec((2, 200)))
+
+
+def relative_to_scaled(x: Any) -> Any:
+    top = moa.reduce("max", x)
+    return moa.reduce("add", moa.exp(0.5 * (x - top)) * x)
+
+
+def relative_to_scaled_top(x: Any) -> Any:
+    return moa.reduce("add", moa.exp(0.5 * x - 0.5 * moa.reduce("max", x)))
+
+
+def relative_to_clamped(x: Any) -> Any:
+    return moa.reduce("add", moa.exp(x - moa.maximum(moa.reduce("max", x), 0.5)))
+
+
+def relative_to_masked(x: Any) -> Any:
+    seen = moa.absolute(x) < 1.0
+    top = moa.reduce("max", moa.where(seen, x, -math.inf))
+    return moa.reduce("add", moa.where(seen, moa.exp(x - top), 0.0))
+
+
+def relative_to_distances(x: Any) -> Any:
+    mean = moa.reduce("add", x) / 200.0
+    return moa.reduce("add", moa.exp(x - mean - moa.reduce("max", x - mean)))
+
+
+def relative_to_two(x: Any) -> Any:
+    y = moa.reverse(x)
+    return moa.reduce(
+        "add", moa.exp(x + y - moa.reduce("max", x) - moa.reduce("max", y))
+    )
+
+
+def most_of_weights(x: Any) -> Any:
+    return moa.reduce("max", library.softmax(x))
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        relative_to_two,
+        most_of_weights,
+        relative_to_scaled,
+        relative_to_scaled_top,
+        relative_to_clamped,
+        relative_to_masked,
+        relative_to_distances,
+    ],
+)
+def test_what_is_relative_to_an_extreme_moves(program: Program) -> None:
+    x = np.random.default_rng(0).normal(size=200)
+    compiled = moa.jit(program).lower(x)
+    assert cascades(compiled) == (1, 0)
+    expected = moa.jit(program, fuse=False)(x)
+    np.testing.assert_allclose(compiled(x), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("other", [math.inf, math.nan])
+def test_what_a_choice_leaves_out_is_not_multiplied(other: float) -> None:
+    """A value without pivots may be infinite where it is not chosen, too."""
+
+    def chosen(x: Any, y: Any) -> Any:
+        total = moa.reduce("add", x)
+        return moa.reduce("add", moa.where(x > -10.0, x - total, y))
+
+    x, y = np.random.default_rng(0).normal(size=200), np.full(200, other)
+    compiled = moa.jit(chosen).lower(x, y)
+    assert cascades(compiled) == (1, 0)
+    np.testing.assert_allclose(compiled(x, y), np.sum(x - np.sum(x)), rtol=1e-12)
+
+
 @pytest.mark.parametrize("scale", [1e200, 1e-200])
 def test_a_norm_keeps_its_scale(scale: float) -> None:
     x = np.zeros(200)
@@ -548,8 +693,12 @@ def test_what_divides_by_a_pivot_leaves_the_sum(
     assert "T = r0'/r0 has no value for a pivot of 0" in text
 
 
-def explained(program: Program, capsys: pytest.CaptureFixture[str]) -> str:
-    module = moa.jit(program).lower(moa.ArraySpec(("n",))).module("dnf")
+def explained(
+    program: Program,
+    capsys: pytest.CaptureFixture[str],
+    spec: moa.ArraySpec = VECTOR,
+) -> str:
+    module = moa.jit(program).lower(spec).module("dnf")
     for pass_ in (SharePass(), FuseReductionsPass(chunk=64, explain=True)):
         pass_.apply(Context(), module)
     return capsys.readouterr().out

@@ -128,3 +128,64 @@ def test_a_number_beyond_a_constant_is_of_no_element() -> None:
         return moa.expand(as_array(np.array([False])), nothing)
 
     check(program, None, [], [0])
+
+
+def test_a_number_beyond_a_vector_is_of_no_element() -> None:
+    """The one entry of an index is dropped; the next one is behind its end."""
+
+    def entry(shape: Any) -> Any:
+        index = moa.gamma_inverse(as_array(np.array(3)), shape)
+        return moa.expand(as_array(np.zeros(2, bool)), moa.drop(1, index))
+
+    def address(shape: Any) -> Any:
+        addresses = moa.gamma(as_array(np.array([[3]])), shape)
+        return moa.expand(as_array(np.zeros(1, bool)), moa.drop(1, addresses))
+
+    check(entry, None, [np.array([4])], [0, 0])
+    check(address, None, [np.array([4])], [0])
+
+
+def test_a_fold_of_elements_that_are_not_there_is_not_read_early() -> None:
+    """Prefixes of no columns do not depend on the index of the loop over nothing."""
+
+    def program(places: Any) -> Any:
+        sums = moa.scan("add", places)
+        indices = moa.gamma_inverse(sums, as_array(np.zeros(0, np.int64)))
+        return moa.ravel(indices)
+
+    places = np.zeros((2, 0), np.int32)
+    check(program, None, [places], np.zeros(0, np.int64))
+    module = moa.jit(program).lower(places).module("fused")
+    (result,) = interpret_module(module, "program", [places])
+    assert result.shape == (0,)
+
+
+def test_a_fold_that_no_result_can_hold_as_an_array_stays_a_scalar() -> None:
+    """The places that a mask keeps are no floats, and no axis is around them."""
+
+    def once(keep: Any, x: Any) -> Any:
+        return moa.compress(keep, moa.library.softmax(x))
+
+    def twice(again: Any, keep: Any, x: Any) -> Any:
+        return moa.compress(again, moa.compress(keep, moa.library.softmax(x)))
+
+    def columns(keep: Any, x: Any) -> Any:
+        """An axis is around them, but they do not depend on it: they leave it."""
+        weights = moa.exp(moa.omega("sub", (1, 1), x, moa.reduce("max", x)))
+        sums = moa.reduce("add", weights)
+        return moa.compress(keep, moa.omega("div", (1, 1), x, sums))
+
+    def rows(keep: Any, x: Any) -> Any:
+        return moa.compress(keep, moa.library.softmax(x))
+
+    keep, again = np.array([True, False, True, True]), np.array([False, True, True])
+    x = np.array([[0.0, 1.0, 3.0], [2.0, 0.0, 1.0], [1.0, 1.0, 1.0], [0.5, 2.0, 0.0]])
+    for program, masks, array in (
+        (once, [keep], x[:, 1]),
+        (twice, [again, keep], x[:, 1]),
+        (columns, [keep], x),
+        (rows, [keep], x),
+    ):
+        expected = moa.jit(program, fuse=False)(*masks, array)
+        compiled = moa.jit(program).lower(*masks, array)
+        np.testing.assert_allclose(compiled(*masks, array), expected, rtol=1e-14)

@@ -196,23 +196,30 @@ class Body:
         if kind == 1 and self.dims:
             return self.index()
         if kind in (2, 3):
-            predicates = ("ogt", "ole", "oeq", "une", "ult") if is_float else (
-                "sgt", "sle", "eq", "ne", "slt", "ult"
+            predicates = (
+                ("ogt", "ole", "oeq", "une", "ult")
+                if is_float
+                else ("sgt", "sle", "eq", "ne", "slt", "ult")
             )
             compare = "arith.cmpf" if is_float else "arith.cmpi"
             holds = self.emit(f"{compare} {rng.choice(predicates)}, {a}, {b} : {t}")
             if rng.random() < 0.3:
-                other = self.emit(
-                    f"{compare} {rng.choice(predicates)}, {b}, {a} : {t}"
-                )
+                other = self.emit(f"{compare} {rng.choice(predicates)}, {b}, {a} : {t}")
                 joined = rng.choice(("arith.andi", "arith.ori", "arith.xori"))
                 holds = self.emit(f"{joined} {holds}, {other} : i1")
             c, d = rng.choice(pool), rng.choice(pool)
             return self.emit(f"arith.select {holds}, {c}, {d} : {t}")
         if kind == 4 and is_float:
             unary = rng.choice(
-                ("arith.negf", "math.absf", "math.floor", "math.ceil", "math.trunc",
-                 "math.roundeven", "math.round")
+                (
+                    "arith.negf",
+                    "math.absf",
+                    "math.floor",
+                    "math.ceil",
+                    "math.trunc",
+                    "math.roundeven",
+                    "math.round",
+                )
             )
             return self.emit(f"{unary} {a} : {t}")
         if kind == 4:
@@ -316,9 +323,6 @@ def generic(program: Program) -> None:
                 )
                 starts.append(Value(start, shape, element))
             else:
-                exact = [(f"d{d}", extents[d]) if t != "0" else ("=", 1)
-                         for (t, _), d in zip(entries, order + [0], strict=False)]
-                del exact
                 starts.append(
                     next(
                         (
@@ -395,8 +399,9 @@ def moved(program: Program) -> None:
     rng = program.rng
     source = rng.choice(program.values)
     name, rank = program.fresh(), len(source.shape)
-    kind = rng.choice(("collapse", "expand", "slice", "pad", "insert", "transpose",
-                       "concat"))
+    kind = rng.choice(
+        ("collapse", "expand", "slice", "pad", "insert", "transpose", "concat")
+    )
     shape = list(source.shape)
     if kind == "collapse" and rank > 1:
         at = rng.randrange(rank - 1)

@@ -1,0 +1,267 @@
+"""Bad programs of linalg: a message with the place in the file, and nothing else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import moa_dialect as moa
+from moa_dialect.tools.moa_run import main
+
+Run = Callable[..., str]
+
+HEAD = """#i = affine_map<(i) -> (i)>
+#n = affine_map<(i) -> ()>
+"""
+
+
+def program(body: str, result: str = "tensor<5xf32>", more: str = "") -> str:
+    """A function of one vector, from its third line on; the body begins on the fourth."""
+    return f"{HEAD}func.func @main(%a: tensor<5xf32>) -> {result} {{\n{body}}}\n{more}"
+
+
+BAD: dict[str, tuple[str, str]] = {
+    "truncated": (
+        program(
+            "  %e = tensor.empty() : tensor<5xf32>\n  %r = linalg.map { math.exp } ins("
+        ),
+        r"bad\.mlir:5:36: .*",
+    ),
+    "unknown operation": (
+        program(
+            "  %r = linalg.nothing %a : tensor<5xf32>\n  return %r : tensor<5xf32>\n"
+        ),
+        r"bad\.mlir:4:8: .*linalg\.nothing.*",
+    ),
+    "unknown dialect": (
+        program(
+            '  %r = "tm_tensor.sort"(%a) : (tensor<5xf32>) -> tensor<5xf32>\n'
+            "  %e = tensor.empty() : tensor<5xf32>\n"
+            "  return %r : tensor<5xf32>\n"
+        ),
+        r"cannot raise bad\.mlir:4:8: tm_tensor\.sort: there is no rule for it",
+    ),
+    "types": (
+        program(
+            "  %c = arith.constant dense<1.0> : tensor<4xf32>\n"
+            "  %r = linalg.add ins(%a, %c : tensor<5xf32>, tensor<4xf32>) "
+            "outs(%a : tensor<5xf32>) -> tensor<5xf32>\n  return %r : tensor<5xf32>\n"
+        ),
+        r"bad\.mlir:5:8: .*",
+    ),
+    "returned type": (
+        program("  %e = tensor.empty() : tensor<4xf32>\n  return %e : tensor<4xf32>\n"),
+        r"bad\.mlir:5:3: .*",
+    ),
+    "recursion": (
+        program(
+            "  %r = call @other(%a) : (tensor<5xf32>) -> tensor<5xf32>\n"
+            "  return %r : tensor<5xf32>\n",
+            more="func.func private @other(%a: tensor<5xf32>) -> tensor<5xf32> {\n"
+            "  %e = tensor.empty() : tensor<5xf32>\n"
+            "  %b = linalg.map { math.exp } ins(%a : tensor<5xf32>) outs(%e : tensor<5xf32>)\n"
+            "  %r = call @main(%b) : (tensor<5xf32>) -> tensor<5xf32>\n"
+            "  return %r : tensor<5xf32>\n}\n",
+        ),
+        r"bad\.mlir:3:1: function @main is recursive; .*",
+    ),
+    "never written": (
+        program("  %e = tensor.empty() : tensor<5xf32>\n  return %e : tensor<5xf32>\n"),
+        r"cannot raise bad\.mlir:4:8: tensor\.empty: it is never written",
+    ),
+    "read before it is written": (
+        program(
+            "  %e = tensor.empty() : tensor<5xf32>\n"
+            "  %r = linalg.add ins(%a, %e : tensor<5xf32>, tensor<5xf32>) "
+            "outs(%e : tensor<5xf32>) -> tensor<5xf32>\n  return %r : tensor<5xf32>\n"
+        ),
+        r"cannot raise bad\.mlir:5:8: linalg\.add: it reads a tensor that has never "
+        r"been written",
+    ),
+    "narrow integers": (
+        program(
+            "  %c = arith.constant dense<1> : tensor<5xi8>\n"
+            "  %e = tensor.empty() : tensor<5xi8>\n"
+            "  %r = linalg.add ins(%c, %c : tensor<5xi8>, tensor<5xi8>) "
+            "outs(%e : tensor<5xi8>) -> tensor<5xi8>\n  return %r : tensor<5xi8>\n",
+            "tensor<5xi8>",
+        ),
+        r"cannot raise bad\.mlir:4:8: arith\.constant: elements of type i8",
+    ),
+    "scalar operation": (
+        program(
+            "  %e = tensor.empty() : tensor<5xf32>\n"
+            "  %r = linalg.map { math.atan } ins(%a : tensor<5xf32>) outs(%e : tensor<5xf32>)\n"
+            "  return %r : tensor<5xf32>\n"
+        ),
+        r"cannot raise bad\.mlir:5:8: linalg\.map: math\.atan in a body",
+    ),
+    "last value": (
+        program(
+            "  %e = tensor.empty() : tensor<f32>\n"
+            "  %r = linalg.generic {indexing_maps = [#i, #n], iterator_types = "
+            '["reduction"]} ins(%a : tensor<5xf32>) outs(%e : tensor<f32>) {\n'
+            "  ^bb0(%x: f32, %o: f32):\n    linalg.yield %x : f32\n"
+            "  } -> tensor<f32>\n  return %r : tensor<f32>\n",
+            "tensor<f32>",
+        ),
+        r"cannot raise bad\.mlir:5:8: linalg\.generic: a result that does not have every "
+        r"dimension is not a reduction",
+    ),
+    "slice": (
+        program(
+            "  %r = tensor.extract_slice %a[3] [5] [1] : tensor<5xf32> to tensor<5xf32>\n"
+            "  return %r : tensor<5xf32>\n"
+        ),
+        r".*bad\.mlir:4:8: .*out.of.*",
+    ),
+    "resource without elements": (
+        program(
+            "  %c = arith.constant dense_resource<w> : tensor<5xf32>\n"
+            "  %e = tensor.empty() : tensor<5xf32>\n"
+            "  %r = linalg.add ins(%a, %c : tensor<5xf32>, tensor<5xf32>) "
+            "outs(%e : tensor<5xf32>) -> tensor<5xf32>\n  return %r : tensor<5xf32>\n"
+        ),
+        r"the resource w has no elements in this file",
+    ),
+    "resource of another size": (
+        program(
+            "  %c = arith.constant dense_resource<w> : tensor<5xf32>\n"
+            "  %e = tensor.empty() : tensor<5xf32>\n"
+            "  %r = linalg.add ins(%a, %c : tensor<5xf32>, tensor<5xf32>) "
+            "outs(%e : tensor<5xf32>) -> tensor<5xf32>\n  return %r : tensor<5xf32>\n",
+            more='{-# dialect_resources: { builtin: { w: "0x040000000000803F" } } #-}\n',
+        ),
+        r".*(?:resource w: expected 20 bytes, got 4|bad\.mlir:\d+:\d+: .*)",
+    ),
+}
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Run:
+    """Runs `moa-run bad.mlir` on a vector; gives what it says on stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(text: str, array: np.ndarray | None = None) -> str:
+        Path("bad.mlir").write_text(text)
+        np.save("a.npy", np.zeros(5, np.float32) if array is None else array)
+        arguments = ["moa-run", "bad.mlir", "--entry", "main", "--input", "a.npy"]
+        monkeypatch.setattr("sys.argv", arguments)
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        assert stopped.value.code == 1
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        return captured.err
+
+    return call
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_programs(run: Run, name: str):
+    text, message = BAD[name]
+    error = run(text)
+    assert re.fullmatch(f"moa-run: {message}\n", error), error
+
+
+@pytest.mark.parametrize("stop", range(0, 2200, 37))
+def test_a_file_that_is_cut_anywhere(run: Run, stop: int):
+    text = (Path(__file__).parent / "data" / "causal_attention.mlir").read_text()
+    first = text.index("linalg.transpose")
+    error = run(text[: first + stop])
+    assert error.startswith("moa-run: bad.mlir:"), error
+    assert error.count("\n") == 1
+
+
+def test_arrays_without_elements():
+    softmax = moa.compile_linalg(
+        """func.func @main(%a: tensor<?x?xf32>) -> tensor<?x?xf32> {
+          %r = linalg.softmax dimension(1) ins(%a : tensor<?x?xf32>)
+            outs(%a : tensor<?x?xf32>) -> tensor<?x?xf32>
+          return %r : tensor<?x?xf32>
+        }"""
+    )
+    for shape in ((0, 4), (4, 0), (0, 0)):
+        assert softmax(np.zeros(shape, np.float32)).shape == shape
+    total = moa.compile_linalg(
+        """func.func @main(%a: tensor<3x0xf32>, %b: tensor<3xf32>) -> tensor<3xf32> {
+          %r = linalg.reduce ins(%a : tensor<3x0xf32>) outs(%b : tensor<3xf32>)
+            dimensions = [1] (%x: f32, %o: f32) {
+              %s = arith.addf %x, %o : f32
+              linalg.yield %s : f32
+            }
+          return %r : tensor<3xf32>
+        }"""
+    )
+    start = np.array([1, 2, 3], np.float32)
+    np.testing.assert_array_equal(total(np.zeros((3, 0), np.float32), start), start)
+
+
+def test_extents_that_do_not_fit():
+    product = moa.compile_linalg(
+        """func.func @main(%a: tensor<?x?xf32>, %b: tensor<?x?xf32>, %c: tensor<?x?xf32>)
+            -> tensor<?x?xf32> {
+          %r = linalg.matmul ins(%a, %b : tensor<?x?xf32>, tensor<?x?xf32>)
+            outs(%c : tensor<?x?xf32>) -> tensor<?x?xf32>
+          return %r : tensor<?x?xf32>
+        }"""
+    )
+    a, b, c = (np.ones(s, np.float32) for s in ((2, 3), (3, 4), (2, 4)))
+    np.testing.assert_array_equal(product(a, b, c), np.full((2, 4), 4))
+    with pytest.raises(moa.ShapeError, match=r"linalg\.matmul: .* dimension 2"):
+        product(a, np.ones((2, 4), np.float32), c)
+    with pytest.raises(moa.ShapeError, match=r"linalg\.matmul: .* dimension 0"):
+        product(a, b, np.ones((3, 4), np.float32))
+
+
+def test_an_index_that_is_not_there():
+    rows = moa.compile_linalg(
+        """#i = affine_map<(i) -> (i)>
+        func.func @main(%a: tensor<4xf32>, %p: tensor<3xi64>) -> tensor<3xf32> {
+          %e = tensor.empty() : tensor<3xf32>
+          %r = linalg.generic {indexing_maps = [#i, #i], iterator_types = ["parallel"]}
+            ins(%p : tensor<3xi64>) outs(%e : tensor<3xf32>) {
+          ^bb0(%in: i64, %out: f32):
+            %k = arith.index_cast %in : i64 to index
+            %x = tensor.extract %a[%k] : tensor<4xf32>
+            linalg.yield %x : f32
+          } -> tensor<3xf32>
+          return %r : tensor<3xf32>
+        }"""
+    )
+    a = np.arange(4, dtype=np.float32)
+    np.testing.assert_array_equal(rows(a, np.array([3, 0, 1])), [3, 0, 1])
+    for bad in (4, -1):
+        with pytest.raises(moa.IndexRangeError, match="out of range of axis 0"):
+            rows(a, np.array([3, bad, 1]))
+
+
+def test_division_by_zero_gives_zero():
+    divide = moa.compile_linalg(
+        """#i = affine_map<(i) -> (i)>
+        func.func @main(%a: tensor<4xi32>, %b: tensor<4xi32>) -> tensor<4xi32> {
+          %e = tensor.empty() : tensor<4xi32>
+          %r = linalg.div ins(%a, %b : tensor<4xi32>, tensor<4xi32>)
+            outs(%e : tensor<4xi32>) -> tensor<4xi32>
+          return %r : tensor<4xi32>
+        }"""
+    )
+    least = np.iinfo(np.int32).min
+    a, b = np.array([7, -7, 5, least], np.int32), np.array([2, 2, 0, -1], np.int32)
+    np.testing.assert_array_equal(divide(a, b), [3, -3, 0, least])
+
+
+def test_only_linalg_without_operations_of_moa_is_read_by_upstream():
+    from moa_dialect.passes.raising.source import is_upstream_text
+
+    assert is_upstream_text("%r = linalg.map")
+    assert is_upstream_text("// moa.iota\n%r = tensor.empty()")
+    assert not is_upstream_text("// linalg.map\n%r = arith.addf")
+    assert not is_upstream_text("%r = linalg.map\n%s = moa.iota")
+    assert not is_upstream_text('%r = linalg.map\n%s = "moa.iota"()')
