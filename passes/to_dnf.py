@@ -379,13 +379,10 @@ class PsiReduction:
         """
         if len(op.results) != 1 or not isinstance(op.results[0].type, IndexType):
             return None
-<<<<<<< HEAD
         if isinstance(op, ExtentOp):
             return self.extent(operands[0], op.axis_number)
-=======
         if isinstance(op, InBoundsOp) and self._is_below(*operands):
             return operands[0]
->>>>>>> raise
         if isinstance(op, arith.ConstantOp):
             number = number_of(op.result)
             return None if number is None else self.number(number)
