@@ -23,6 +23,7 @@ from xdsl.dialects.utils import split_dynamic_index_list
 from xdsl.ir import Attribute, Block, OpResult, Region, SSAValue
 from xdsl.ir.affine import AffineConstantExpr, AffineDimExpr, AffineExpr, AffineMap
 from xdsl.rewriter import InsertPoint
+from xdsl.utils.hints import isa
 
 from moa_dialect.scalar_code import constant
 from moa_dialect.types import element_of, memory_element, shape_of
@@ -151,7 +152,7 @@ _BYTE = memory_element(i1)
 
 
 def _integer(type_: Attribute) -> IntegerType:
-    assert isinstance(type_, IntegerType)
+    assert isa(type_, IntegerType)
     return type_
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 import numpy as np
 from xdsl.builder import Builder
@@ -31,7 +30,6 @@ from xdsl.dialects.builtin import (
     i1,
 )
 from xdsl.dialects.func import FuncOp, ReturnOp
-from xdsl.dialects.linalg.ops import CopyOp
 from xdsl.ir import (
     Attribute,
     Block,
@@ -41,7 +39,6 @@ from xdsl.ir import (
     Region,
     SSAValue,
 )
-from xdsl.ir.affine import AffineDimExpr, AffineExpr
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint
 from xdsl.transforms.common_subexpression_elimination import cse
@@ -50,6 +47,7 @@ from xdsl.utils.hints import isa
 
 from moa_dialect.algebra.shape import RELATIONS
 from moa_dialect.errors import CompileError
+from moa_dialect.lowering.linalg_cascades import cascade
 from moa_dialect.lowering.linalg_ops import (
     Axis,
     Generic,
@@ -68,12 +66,26 @@ from moa_dialect.lowering.linalg_ops import (
     slice_of,
     stored,
 )
+from moa_dialect.lowering.linalg_scalars import (
+    Bound,
+    Element,
+    Root,
+    Scalars,
+    arguments_in,
+    contains_hard,
+    is_array,
+    is_costly,
+    is_hard,
+    is_order_free,
+    must_be_values,
+    own_arguments,
+    scalar_type,
+)
 from moa_dialect.ops.base import ArrayOperation
 from moa_dialect.ops.function import FunctionAttr, has_identity, lookup_function
 from moa_dialect.ops.normal_form import (
     AtOp,
     CascadeOp,
-    CascadeView,
     ComprehensionOp,
     ExtentOp,
     FixedExtentOp,
@@ -85,7 +97,6 @@ from moa_dialect.ops.normal_form import (
     cell_element,
 )
 from moa_dialect.ops.structural import ConstantOp
-from moa_dialect.passes.affine_code import emit_set
 from moa_dialect.passes.infer_shapes import InferShapesPass, programs_of
 from moa_dialect.passes.to_dnf import ToDnfPass
 from moa_dialect.scalar_code import (
@@ -96,394 +107,11 @@ from moa_dialect.scalar_code import (
 )
 from moa_dialect.types import array_of, dense, element_of, memory_element, shape_of
 
-ORDER_FREE = {"add", "mul", "max", "min", "and", "or", "xor"}
-"""The functions that linalg may fold with: their order is not said there."""
-
-_CHEAP = {"math.absf", "math.absi", "math.floor", "math.ceil", "math.copysign"}
-
 _PREDICATES = {"eq": "eq", "lt": "slt", "le": "sle", "ge": "sge"}
 
-Bound: TypeAlias = Axis | Stored | SSAValue
-"""What a value of the normal form is here: an index, an array, or a value."""
-
-
-@dataclass(frozen=True)
-class _Element:
-    """An element of an array: its index is that of these axes."""
-
-    array: Stored
-    dims: tuple[Axis, ...]
-
-
-Root: TypeAlias = SSAValue | _Element
-"""The elements of an array: a scalar of the normal form, or those of another array."""
-
-
-def _is_costly(op: Operation) -> bool:
-    return isinstance(op, arith.DivfOp) or (
-        op.name.startswith("math.") and op.name not in _CHEAP
-    )
-
-
-def _is_array(value: SSAValue) -> bool:
-    return isa(value.type, TensorType)
-
-
-def _scalar_type(array: SSAValue) -> Attribute:
-    """The type of an array's elements as scalars."""
-    element = element_of(array.type)
-    return i1 if element == memory_element(i1) else element
-
-
-# What has to be computed outside of linalg's bodies.
-
-
-def _index_roots(values: Sequence[SSAValue]) -> set[SSAValue]:
-    """The arguments of blocks that values are computed from."""
-    found: set[SSAValue] = set()
-    seen: set[SSAValue] = set()
-    pending = list(values)
-    while pending:
-        value = pending.pop()
-        if value in seen:
-            continue
-        seen.add(value)
-        if isinstance(value, BlockArgument):
-            found.add(value)
-        elif isinstance(value, OpResult):
-            pending += [v for op in value.op.walk() for v in op.operands]
-    return found
-
-
-def _is_hard(op: Operation) -> bool:
-    """Whether an operation has no code inside a body of linalg."""
-    if isinstance(op, FoldOp | scf.IfOp):
-        return any(map(_is_array, op.results))
-    return isinstance(op, CascadeOp)
-
-
-def _must_be_values(op: Operation) -> set[SSAValue]:
-    """The indices that what is in an operation needs outside of linalg's loops."""
-    found: set[SSAValue] = set()
-    for inner in op.walk():
-        match inner:
-            case CascadeOp():
-                found |= _index_roots((inner.lower, inner.upper))
-            case FoldOp():
-                controls = (inner.lower, inner.upper, *inner.domain_arguments)
-                if _is_array(inner.result):
-                    found |= _index_roots(controls)
-                    if not _is_order_free(inner) or inner.domain is not None:
-                        found.add(inner.body.block.args[0])
-                elif _contains_hard(inner) and (
-                    not _is_order_free(inner)
-                    or inner.domain is not None
-                    or _index_roots(controls)
-                ):
-                    found |= _index_roots(inner.results)
-                    found.add(inner.body.block.args[0])
-            case scf.IfOp():
-                if _is_hard(inner) or _contains_hard(inner):
-                    found |= _index_roots(inner.results)
-            case _:
-                pass
-    return found
-
-
-def _contains_hard(op: Operation) -> bool:
-    return any(inner is not op and _is_hard(inner) for inner in op.walk())
-
-
-def _is_order_free(op: FoldOp) -> bool:
-    return isinstance(op.function, StringAttr) and op.function.data in ORDER_FREE
-
 
 @dataclass
-class _Scalars:
-    """The code of scalars in one place: in a body of linalg, or outside of them all."""
-
-    lowering: _Lowering
-    generic: Generic | None
-    builder: Builder
-    known: list[dict[SSAValue, SSAValue]] = field(
-        default_factory=lambda: [dict[SSAValue, SSAValue]()]
-    )
-    guards: list[Block] = field(default_factory=list[Block])
-
-    # Values
-
-    def value(self, source: SSAValue) -> SSAValue:
-        """The code of a scalar."""
-        source = self.lowering.resolved(source)
-        for scope in reversed(self.known):
-            if source in scope:
-                return scope[source]
-        result = self._bound(source)
-        if result is None:
-            result = self._emitted(source)
-        self.known[-1][source] = result
-        return result
-
-    def root(self, root: Root) -> SSAValue:
-        """The code of an element."""
-        if isinstance(root, _Element):
-            dims = [Linear(((axis, 1),)) for axis in root.dims]
-            return self._access(root.array, dims, [])
-        return self.value(root)
-
-    def _bound(self, source: SSAValue) -> SSAValue | None:
-        """What is bound outside to a value, or worth to be computed there."""
-        lowering = self.lowering
-        bound = lowering.env.get(source)
-        if bound is None and not self._is_guarded(source):
-            axes = () if self.generic is None else self.generic.axes
-            bound = lowering.stored_if_worth(source, axes)
-        match bound:
-            case Axis():
-                assert self.generic is not None
-                return self.generic.index(bound)
-            case Stored():
-                return self._access(bound, [], [])
-            case _:
-                return bound
-
-    def _is_guarded(self, source: SSAValue) -> bool:
-        """Whether a value exists only where a branch is taken, or in a loop here."""
-        block = source.owner if isinstance(source.owner, Block) else source.owner.parent
-        while block is not None:
-            if block in self.guards:
-                return True
-            parent = block.parent_op()
-            block = None if parent is None else parent.parent
-        return False
-
-    def _emitted(self, source: SSAValue) -> SSAValue:
-        assert isinstance(source, OpResult), f"{source} is not defined here"
-        op = source.op
-        match op:
-            case AtOp():
-                return self._at(op)
-            case FoldOp():
-                return self._fold(op)
-            case InBoundsOp():
-                return self._in_bounds(op)
-            case scf.IfOp():
-                return self._if(op, op.results.index(source))
-            case ExtentOp():
-                array = self.lowering.array(op.array)
-                assert not array.axes
-                size = dim_of(array.tensor, op.axis_number, self.builder)
-                return emit_size(size, self.builder)
-            case FixedExtentOp():
-                return emit_size(op.static_value, self.builder)
-            case _:
-                pass
-        if op.regions or op.name.startswith("moa."):
-            raise CompileError(f"moa-to-linalg: {op.name} has no code here")
-        mapper = {operand: self.value(operand) for operand in op.operands}
-        copy = self.builder.insert(op.clone(mapper))
-        return copy.results[op.results.index(source)]
-
-    # Elements of arrays
-
-    def _at(self, op: AtOp) -> SSAValue:
-        array = self.lowering.resolved(op.array)
-        owner = array.owner
-        if isinstance(owner, ComprehensionOp) and self._is_guarded(array):
-            return self._substituted(owner, array, op.indices)
-        stored = self.lowering.array(array)
-        if self.generic is None:
-            return self._extracted(stored, op.indices)
-        linear = [self.lowering.linear(index) for index in op.indices]
-        if any(index is None for index in linear):
-            return self._extracted(stored, op.indices)
-        return self._access(stored, [i for i in linear if i is not None], op.indices)
-
-    def _access(
-        self, array: Stored, dims: Sequence[Linear], indices: Sequence[SSAValue]
-    ) -> SSAValue:
-        """An element as an operand of the operation, if linalg can say which."""
-        if self.generic is None:
-            assert not array.axes
-            assert not dims
-            return self._extracted(array, indices)
-        own = len(array.axes)
-        results: list[AffineExpr] = list(self.generic.plain(array.axes).results)
-        offsets: list[Size] = [0] * own
-        sizes: list[Size] = [axis.extent for axis in array.axes]
-        strides, kept, is_part = [1] * own, [True] * own, False
-        for number, index in enumerate(dims, own):
-            whole = dim_of(array.tensor, number, self.lowering.builder)
-            match index.axes:
-                case ():
-                    offset, size, stride = self.lowering.size_of(index), 1, 1
-                case ((axis, factor),) if factor > 0:
-                    offset, stride = self.lowering.size_of(index), factor
-                    size = axis.extent
-                    if (
-                        stride == 1
-                        and offset == 0
-                        and self.lowering.is_same(axis, array.tensor, number)
-                    ):
-                        size = whole
-                case _ if (
-                    all(factor > 0 for _, factor in index.axes)
-                    and not index.number
-                    and not index.values
-                ):
-                    offset, size, stride = 0, whole, 1
-                case _:
-                    return self._extracted(array, indices)
-            offsets.append(offset)
-            sizes.append(size)
-            strides.append(stride)
-            kept.append(bool(index.axes))
-            if index.axes:
-                single = len(index.axes) == 1
-                results.append(
-                    AffineDimExpr(self.generic.axes.index(index.axes[0][0]))
-                    if single
-                    else self.generic.sum(index.axes)
-                )
-            is_part |= not (offset == 0 and stride == 1 and size is whole) and not (
-                isinstance(size, int) and size == whole and offset == 0 and stride == 1
-            )
-        source = array.tensor
-        if is_part or not all(kept):
-            # Upstream has no parts of arrays without elements; none is read there.
-            if self.guards or 0 in shape_of(source.type):
-                return self._extracted(array, indices)
-            source = self.lowering.part(source, offsets, sizes, strides, kept)
-        return self.generic.element(source, results)
-
-    def _extracted(self, array: Stored, indices: Sequence[SSAValue]) -> SSAValue:
-        """An element, by its index computed here."""
-        own = [self.generic.position(axis) for axis in array.axes if self.generic]
-        at = [*own, *(self.value(index) for index in indices)]
-        return extracted(array.tensor, at, self.builder)
-
-    def _substituted(
-        self, op: ComprehensionOp, array: SSAValue, indices: Sequence[SSAValue]
-    ) -> SSAValue:
-        """An element of an array that exists only here: its definition."""
-        values = [self.value(index) for index in indices]
-        block, terminator = body_of(op.body)
-        if op.order is not None:
-            values = [values[place] for place in op.positions(len(values))]
-        source = terminator.values[op.arrays.index(array)]  # pyright: ignore[reportArgumentType]
-        if _is_array(source) or len(values) != len(block.args):
-            raise CompileError("moa-to-linalg: an array of arrays has no code here")
-        self.known.append(dict(zip(block.args, values, strict=True)))
-        self.guards.append(block)
-        result = self.value(source)
-        self.guards.pop()
-        self.known.pop()
-        return result
-
-    # Control flow
-
-    @contextmanager
-    def within(self, block: Block, source: Block) -> Generator[None]:
-        """Emit into a block, what is in a block of the normal form."""
-        outer, self.builder = self.builder, Builder(InsertPoint.at_end(block))
-        self.known.append({})
-        self.guards.append(source)
-        yield
-        self.guards.pop()
-        self.known.pop()
-        self.builder = outer
-
-    def _if(self, op: scf.IfOp, number: int) -> SSAValue:
-        condition = self.value(op.cond)
-        regions: list[Region] = []
-        for region in (op.true_region, op.false_region):
-            block = Block()
-            with self.within(block, region.block):
-                end = region.block.last_op
-                assert isinstance(end, scf.YieldOp)
-                values = [self.value(value) for value in end.operands]
-                self.builder.insert(scf.YieldOp(*values))
-            regions.append(Region(block))
-        types = [result.type for result in op.results]
-        copy = self.builder.insert(scf.IfOp(condition, types, *regions))
-        for source, result in zip(op.results, copy.results, strict=True):
-            self.known[-1][source] = result
-        return copy.results[number]
-
-    def chosen(
-        self,
-        condition: SSAValue,
-        then: Callable[[], SSAValue],
-        otherwise: Callable[[], SSAValue],
-        source: Block,
-    ) -> SSAValue:
-        """A branch that gives a value."""
-        regions: list[Region] = []
-        type_: Attribute | None = None
-        for side in (then, otherwise):
-            block = Block()
-            with self.within(block, source):
-                value = side()
-                type_ = value.type
-                self.builder.insert(scf.YieldOp(value))
-            regions.append(Region(block))
-        assert type_ is not None
-        return self.builder.insert(scf.IfOp(condition, [type_], *regions)).results[0]
-
-    def holds(self, op: FoldOp, index: SSAValue) -> SSAValue:
-        """Whether an index is in a fold's domain."""
-        assert op.domain is not None
-        values = (index, *(self.value(v) for v in op.domain_arguments))
-        return emit_set(op.domain.data, values, self.builder)
-
-    def _fold(self, op: FoldOp) -> SSAValue:
-        """A fold as a loop of scalars, from the last index down."""
-        lower, upper = self.value(op.lower), self.value(op.upper)
-        start = self.lowering.start_of(op, lower, upper, self)
-        block = Block(arg_types=[IndexType(), op.result.type])
-        zero = self.builder.insert(constant(0, IndexType())).result
-        one = self.builder.insert(constant(1, IndexType())).result
-        last = self.builder.insert(arith.SubiOp(upper, one)).result
-        count = self.builder.insert(arith.SubiOp(upper, lower)).result
-        source, terminator = body_of(op.body)
-        with self.within(block, source):
-            position, so_far = block.args
-            index = self.builder.insert(arith.SubiOp(last, position)).result
-            self.known[-1][source.args[0]] = index
-
-            def combined() -> SSAValue:
-                element = self.value(terminator.values[0])
-                return self.lowering.combined(op, element, so_far, self.builder)
-
-            if op.domain is not None:
-                holds = self.holds(op, index)
-                result = self.chosen(holds, combined, lambda: so_far, source)
-            elif op.initial is None and not has_identity(op.function):
-                is_first = arith.CmpiOp(position, zero, "eq")
-                result = self.chosen(
-                    self.builder.insert(is_first).result,
-                    lambda: self.value(terminator.values[0]),
-                    combined,
-                    source,
-                )
-            else:
-                result = combined()
-            self.builder.insert(scf.YieldOp(result))
-        loop = scf.ForOp(zero, count, one, [start], Region(block))
-        return self.builder.insert(loop).results[0]
-
-    def _in_bounds(self, op: InBoundsOp) -> SSAValue:
-        index, extent = self.value(op.index), self.value(op.extent)
-        inside = self.builder.insert(arith.CmpiOp(index, extent, "ult")).result
-        if self.lowering.checks:
-            self.builder.insert(cf.AssertOp(inside, op.message.data))
-            return index
-        zero = self.builder.insert(constant(0, IndexType()))
-        return self.builder.insert(arith.SelectOp(inside, index, zero)).result
-
-
-@dataclass
-class _Lowering:
+class Lowering:
     """The lowering of one function, in place.
 
     Attributes:
@@ -508,7 +136,7 @@ class _Lowering:
         _check_first(block)
         ops = list(block.ops)
         for argument in block.args:
-            self.env[argument] = Stored(argument) if _is_array(argument) else argument
+            self.env[argument] = Stored(argument) if is_array(argument) else argument
         for op in ops:
             self.builder = Builder(InsertPoint.before(op))
             match op:
@@ -523,7 +151,7 @@ class _Lowering:
                 case ComprehensionOp():
                     self.comprehension(op)
                 case CascadeOp():
-                    self.cascade(op)
+                    cascade(self, op)
                 case _:
                     for result in op.results:
                         self._top(result)
@@ -542,7 +170,7 @@ class _Lowering:
             op.erase(safe_erase=False)
 
     def _top(self, result: SSAValue) -> None:
-        if _is_array(result):
+        if is_array(result):
             self.env[result] = self.store(result)
         elif result not in self.env:
             self.uniform(result)
@@ -550,11 +178,15 @@ class _Lowering:
     def _require(self, op: RequireOp) -> None:
         given, expected = self.uniform(op.given), self.uniform(op.expected)
         if op.relation_name == "eq":
-            left, right = self._class(given), self._class(expected)
-            if left != right:
-                self._equal[left] = right
-        numbers = number_of(given), number_of(expected)
-        is_known = None not in numbers and RELATIONS[op.relation_name](*numbers)
+            one, other = self._class(given), self._class(expected)
+            if one != other:
+                self._equal[one] = other
+        left, right = number_of(given), number_of(expected)
+        is_known = (
+            left is not None
+            and right is not None
+            and RELATIONS[op.relation_name](left, right)
+        )
         if self.checks and not is_known:
             predicate = _PREDICATES[op.relation_name]
             holds = self.builder.insert(arith.CmpiOp(given, expected, predicate))
@@ -581,9 +213,7 @@ class _Lowering:
     def _return(self, op: ReturnOp) -> None:
         types = self.function.function_type.outputs
         for number, (value, type_) in enumerate(zip(op.operands, types, strict=True)):
-            bound = (
-                self.array(value).tensor if _is_array(value) else self.uniform(value)
-            )
+            bound = self.array(value).tensor if is_array(value) else self.uniform(value)
             if isa(type_, TensorType):
                 bound = self._as_type(bound, type_)
             op.operands[number] = bound
@@ -598,7 +228,7 @@ class _Lowering:
             sizes = [axis.extent for axis in axes if not isinstance(axis.extent, int)]
             target = TensorType(element_of(type_), shape_of(array.type))
             output = self.builder.insert(tensor.EmptyOp(sizes, target)).results[0]
-            root = _Element(Stored(array), tuple(axes))
+            root = Element(Stored(array), tuple(axes))
             if axes:
                 (array,) = self._elementwise([root], axes, [axes], [output])
             else:
@@ -658,26 +288,26 @@ class _Lowering:
         if bound is None:
             bound = self.env[value] = self._scalar(value)
         if isinstance(bound, Stored):
-            bound = _Scalars(self, None, self.builder).value(value)
+            bound = Scalars(self, None, self.builder).value(value)
         assert isinstance(bound, SSAValue)
         return bound
 
     def _scalar(self, value: SSAValue) -> SSAValue:
         owner = value.owner
         if isinstance(owner, FoldOp) and (
-            self.is_reduction(owner) or _contains_hard(owner)
+            self.is_reduction(owner) or contains_hard(owner)
         ):
             stored = self.store(value)
             assert isinstance(stored, SSAValue)
             return stored
         if isinstance(owner, CascadeOp) or (
-            isinstance(owner, scf.IfOp) and _contains_hard(owner)
+            isinstance(owner, scf.IfOp) and contains_hard(owner)
         ):
             self.store(value)
             bound = self.env[value]
             assert isinstance(bound, SSAValue)
             return bound
-        return _Scalars(self, None, self.builder).value(value)
+        return Scalars(self, None, self.builder).value(value)
 
     def linear(self, value: SSAValue) -> Linear | None:
         """An index as a sum, None if it is none."""
@@ -798,10 +428,10 @@ class _Lowering:
     def forget(self, *regions: Region) -> None:
         """Forget what is bound in regions, so that they can be lowered again."""
         for region in regions:
-            values = list(region.block.args)
+            values: list[SSAValue] = [*region.block.args]
             for op in region.block.walk():
                 values += op.results
-                values += _own_arguments(op)
+                values += own_arguments(op)
             for value in values:
                 self.env.pop(value, None)
                 self._aliases.pop(value, None)
@@ -856,9 +486,9 @@ class _Lowering:
             seen.add(current)
             if not isinstance(current, OpResult) or isinstance(current.op, FoldOp):
                 continue
-            if _is_costly(current.op):
+            if is_costly(current.op):
                 return True
-            pending += [v for v in current.op.operands if not _is_array(v)]
+            pending += [v for v in current.op.operands if not is_array(v)]
         return False
 
     def store(self, value: SSAValue) -> Stored | SSAValue:
@@ -868,14 +498,14 @@ class _Lowering:
             case ComprehensionOp():
                 self.comprehension(owner)
             case CascadeOp():
-                self.cascade(owner)
+                cascade(self, owner)
             case ConstantOp():
                 self._constant(owner)
             case FoldOp() if self.is_reduction(owner):
                 self.env[value] = self._reduction(owner)
-            case FoldOp() if _is_array(value) or _contains_hard(owner):
+            case FoldOp() if is_array(value) or contains_hard(owner):
                 self.env[value] = self._fold_loop(owner)
-            case scf.IfOp() if _is_hard(owner) or _contains_hard(owner):
+            case scf.IfOp() if is_hard(owner) or contains_hard(owner):
                 self._branch(owner)
             case _:
                 axes = self.depends(value)
@@ -891,7 +521,7 @@ class _Lowering:
         """An array over some axes; without any, a scalar is a value."""
         if axes or cells:
             return Stored(array, tuple(axes))
-        if not _is_array(array):
+        if not is_array(array):
             return array
         return extracted(array, [], self.builder)
 
@@ -904,11 +534,11 @@ class _Lowering:
     ) -> list[SSAValue]:
         """Arrays by their elements over axes; `dims` says which dimension is which."""
         types = [
-            _scalar_type(r.array.tensor) if isinstance(r, _Element) else r.type
+            scalar_type(r.array.tensor) if isinstance(r, Element) else r.type
             for r in roots
         ]
         if not axes:
-            scalars = _Scalars(self, None, self.builder)
+            scalars = Scalars(self, None, self.builder)
             found = [scalars.root(root) for root in roots]
             if outputs is None:
                 return found
@@ -917,7 +547,7 @@ class _Lowering:
                 empty(d, t, self.builder) for d, t in zip(dims, types, strict=True)
             ]
         generic = Generic(axes, (), list(zip(outputs, dims, strict=True)))
-        scalars = _Scalars(self, generic, generic.body)
+        scalars = Scalars(self, generic, generic.body)
         return generic.finish([scalars.root(root) for root in roots], self.builder)
 
     # Comprehensions
@@ -946,9 +576,9 @@ class _Lowering:
 
     def _looped(self, op: ComprehensionOp) -> list[int]:
         """The axes of a comprehension that cannot be loops of linalg."""
-        needed = _must_be_values(op)
+        needed = must_be_values(op)
         own = list(op.body.block.args)
-        if needed & (_arguments_in(op) - set(own)):
+        if needed & (arguments_in(op) - set(own)):
             return list(range(len(own)))  # what is inside is done one by one
         return [k for k, index in enumerate(own) if index in needed]
 
@@ -971,13 +601,15 @@ class _Lowering:
         self, root: Root, axes: Sequence[Axis], dims: Sequence[Axis]
     ) -> SSAValue:
         """An array by its elements: another one, a fold, or computed one by one."""
-        if isinstance(root, _Element):
+        if isinstance(root, Element):
             if list(dims) == [*root.array.axes, *root.dims]:
                 return root.array.tensor
         else:
             root = self.resolved(root)
-            bound = self.env.get(root)
             owner = root.owner
+            if isinstance(owner, CascadeOp) and root not in self.env:
+                cascade(self, owner)
+            bound = self.env.get(root)
             if isinstance(bound, Stored) and list(bound.axes) == list(dims):
                 return bound.tensor
             if (
@@ -988,7 +620,7 @@ class _Lowering:
             ):
                 return self._reduced(owner, dims)[0]
         if not axes:
-            element = _Scalars(self, None, self.builder).root(root)
+            element = Scalars(self, None, self.builder).root(root)
             return self.of_scalar(element)
         return self._elementwise([root], axes, [dims])[0]
 
@@ -1003,7 +635,7 @@ class _Lowering:
     def flat(self, value: SSAValue) -> tuple[list[Axis], Root]:
         """The axes of the cells that a body yields, and their elements."""
         value = self.resolved(value)
-        if not _is_array(value):
+        if not is_array(value):
             return [], value
         owner = value.owner
         if (
@@ -1020,7 +652,7 @@ class _Lowering:
             return self._placed(owner, [*axes, *cells]), root
         array = self.array(value)
         cells = self.cell_axes(value)
-        return cells, _Element(array, tuple(cells))
+        return cells, Element(array, tuple(cells))
 
     def cell_axes(self, value: SSAValue) -> list[Axis]:
         """Axes as long as those of an array of the normal form, not of its frame."""
@@ -1033,7 +665,7 @@ class _Lowering:
                 for number in range(own, rank)
             ]
         owner = value.owner
-        if not _is_array(value):
+        if not is_array(value):
             return []
         match owner:
             case ComprehensionOp():
@@ -1053,7 +685,7 @@ class _Lowering:
 
     def _comprehension_loop(self, op: ComprehensionOp, looped: Sequence[int]) -> None:
         """Loops over some axes, that put parts into the results."""
-        self._expect_no_axes(op)
+        self.expect_no_axes(op)
         axes = self._axes_of(op)
         block, terminator = body_of(op.body)
         rest = [axis for k, axis in enumerate(axes) if k not in looped]
@@ -1072,7 +704,7 @@ class _Lowering:
             cells, root = self.flat(value)
             dims = self._placed(op, [*axes, *cells])
             own = [axis for axis in dims if axis not in at]
-            if not own and not isinstance(root, _Element):
+            if not own and not isinstance(root, Element):
                 scalar = stored(self.uniform(root), whole, self.builder)
                 indices = [at[axis] for axis in dims]
                 return self.builder.insert(
@@ -1101,18 +733,18 @@ class _Lowering:
 
         extents = [axes[k].extent for k in looped]
         for result, array in zip(
-            op.arrays, self._nest(extents, starts, inside), strict=True
+            op.arrays, self.nest(extents, starts, inside), strict=True
         ):
             self.env[result] = Stored(array)
 
-    def _expect_no_axes(self, op: Operation) -> None:
+    def expect_no_axes(self, op: Operation) -> None:
         if self.depends(*op.results):
             raise CompileError(
                 f"moa-to-linalg: @{self.function.sym_name.data}: {op.name} inside of "
                 f"other loops has no code in linalg"
             )
 
-    def _nest(
+    def nest(
         self,
         extents: Sequence[Size],
         carried: Sequence[SSAValue],
@@ -1127,7 +759,7 @@ class _Lowering:
         upper = emit_size(extents[0], self.builder)
         with self.scope(block):
             index, *values = block.args
-            results = self._nest(extents[1:], values, inside, (*indices, index))
+            results = self.nest(extents[1:], values, inside, (*indices, index))
             self.builder.insert(scf.YieldOp(*results))
         loop = scf.ForOp(zero, upper, one, list(carried), Region(block))
         return self.builder.insert(loop).results
@@ -1137,17 +769,17 @@ class _Lowering:
     def is_reduction(self, op: FoldOp) -> bool:
         """Whether a fold can be an operation of linalg: see `ORDER_FREE`."""
         return (
-            _is_order_free(op)
+            is_order_free(op)
             and not self.depends(op.lower, op.upper)
-            and not (op.domain is not None and _is_array(op.result))
-            and op.body.block.args[0] not in _must_be_values(op)
+            and not (op.domain is not None and is_array(op.result))
+            and op.body.block.args[0] not in must_be_values(op)
         )
 
     def combined(
         self, op: FoldOp, element: SSAValue, so_far: SSAValue, builder: Builder
     ) -> SSAValue:
         """What a fold has, with one more element."""
-        pair = (so_far, element) if _is_order_free(op) else (element, so_far)
+        pair = (so_far, element) if is_order_free(op) else (element, so_far)
         return apply_function(op.function, pair, builder, self.lookup)
 
     def lookup(self, symbol: SymbolRefAttr) -> FuncOp:
@@ -1155,7 +787,7 @@ class _Lowering:
         return lookup_function(self.function, symbol)
 
     def start_of(
-        self, op: FoldOp, lower: SSAValue, upper: SSAValue, scalars: _Scalars
+        self, op: FoldOp, lower: SSAValue, upper: SSAValue, scalars: Scalars
     ) -> SSAValue:
         """What a fold of scalars starts from; 0 if nothing is known."""
         if op.initial is not None:
@@ -1164,7 +796,7 @@ class _Lowering:
             return fold_start(op, op.result.type, lower, upper, scalars.builder)
         return scalars.builder.insert(constant(0, op.result.type)).result
 
-    def _range(self, lower: SSAValue, upper: SSAValue) -> Axis:
+    def range_of(self, lower: SSAValue, upper: SSAValue) -> Axis:
         """The indices from one value on, before another."""
         start, stop = as_size(self.uniform(lower)), as_size(self.uniform(upper))
         extent = add_sizes(stop, start, self.builder, -1)
@@ -1175,7 +807,7 @@ class _Lowering:
             extent = self.builder.insert(arith.MaxSIOp(extent, zero)).result
         return Axis(extent, start)
 
-    def _start_scalar(
+    def start_scalar(
         self, function: FunctionAttr, element: Attribute, loops: Sequence[Axis]
     ) -> SSAValue:
         """What an accumulator over some axes starts from; see `accumulator_start`."""
@@ -1197,15 +829,15 @@ class _Lowering:
                 result = self.builder.insert(select).result
         return result
 
-    def _spread(self, value: SSAValue, dims: Sequence[Axis]) -> SSAValue:
+    def spread(self, value: SSAValue, dims: Sequence[Axis]) -> SSAValue:
         """A value as an array over some axes."""
         bound = self.env.get(self.resolved(value))
-        if _is_array(value):
+        if is_array(value):
             array = bound if isinstance(bound, Stored) else self.array(value)
             if list(array.axes) == list(dims[: len(array.axes)]):
                 return array.tensor
             cells = dims[len(dims) - len(shape_of(value.type)) :]
-            root = _Element(array, tuple(cells))
+            root = Element(array, tuple(cells))
             return self._elementwise([root], dims, [dims])[0]
         if not self.depends(value):
             return filled(dims, self.uniform(value), self.builder)
@@ -1220,7 +852,7 @@ class _Lowering:
         initial = None if op.initial is None else self.resolved(op.initial)
         value, current = op.result, op
         while True:
-            axis = self._range(current.lower, current.upper)
+            axis = self.range_of(current.lower, current.upper)
             self.env[current.body.block.args[0]] = axis
             self.frame.append(axis)
             loops.append(axis)
@@ -1233,17 +865,17 @@ class _Lowering:
         self.frame += cells
         dims = [*dims, *cells]
         if initial is not None:
-            start = self._spread(initial, dims)
+            start = self.spread(initial, dims)
         else:
             element = cell_element(op.result.type)
-            scalar = self._start_scalar(op.function, element, loops)
+            scalar = self.start_scalar(op.function, element, loops)
             if op.domain is not None:
                 scalar = self.builder.insert(
                     constant(identity_of(op.function, element), element)
                 ).result
             start = filled(dims, scalar, self.builder)
         generic = Generic([*dims, *loops], loops, [(start, dims)])
-        scalars = _Scalars(self, generic, generic.body)
+        scalars = Scalars(self, generic, generic.body)
         (so_far,) = generic.started
 
         def combined() -> SSAValue:
@@ -1265,7 +897,7 @@ class _Lowering:
         owner = value.owner
         return (
             isinstance(owner, FoldOp)
-            and not _is_array(value)
+            and not is_array(value)
             and value not in self.env
             and owner.function == op.function
             and op.domain is None
@@ -1281,34 +913,34 @@ class _Lowering:
 
     def _fold_loop(self, op: FoldOp) -> Stored | SSAValue:
         """A fold in a loop around linalg, from the last index down."""
-        self._expect_no_axes(op)
+        self.expect_no_axes(op)
         source, terminator = body_of(op.body)
         lower, upper = self.uniform(op.lower), self.uniform(op.upper)
-        axis = self._range(op.lower, op.upper)
+        axis = self.range_of(op.lower, op.upper)
         type_ = op.result.type
         has_start = op.initial is not None or has_identity(op.function)
-        if _is_array(op.result):
+        if is_array(op.result):
             cells = self.cell_axes(terminator.values[0])
             if op.initial is not None:
-                start = self._spread(op.initial, cells)
+                start = self.spread(op.initial, cells)
             else:
                 element = element_of(type_)
                 start = (
                     filled(
                         cells,
-                        self._start_scalar(op.function, element, [axis]),
+                        self.start_scalar(op.function, element, [axis]),
                         self.builder,
                     )
                     if has_start
                     else empty(cells, element, self.builder)
                 )
         else:
-            scalars = _Scalars(self, None, self.builder)
+            scalars = Scalars(self, None, self.builder)
             start = self.start_of(op, lower, upper, scalars)
 
         def element_with(so_far: SSAValue | None) -> SSAValue:
             cells, root = self.flat(terminator.values[0])
-            if not _is_array(op.result):
+            if not is_array(op.result):
                 assert isinstance(root, SSAValue)
                 element = self.uniform(root)
                 if so_far is None:
@@ -1318,7 +950,7 @@ class _Lowering:
                 if so_far is None:
                     return self.array_of(root, cells, cells)
                 generic = Generic(cells, (), [(so_far, cells)])
-                scalars = _Scalars(self, generic, generic.body)
+                scalars = Scalars(self, generic, generic.body)
                 (old,) = generic.started
                 new = self.combined(op, scalars.root(root), old, scalars.builder)
                 return generic.finish([new], self.builder)[0]
@@ -1332,7 +964,7 @@ class _Lowering:
             index = self.builder.insert(arith.SubiOp(last, position)).result
             self.env[source.args[0]] = index
             if op.domain is not None:
-                holds = _Scalars(self, None, self.builder).holds(op, index)
+                holds = Scalars(self, None, self.builder).holds(op, index)
                 return self._either(
                     holds, lambda: [element_with(so_far)], lambda: [so_far]
                 )
@@ -1344,8 +976,8 @@ class _Lowering:
                 is_first, lambda: [element_with(None)], lambda: [element_with(so_far)]
             )
 
-        (result,) = self._nest([axis.extent], [start], inside)
-        return Stored(result) if _is_array(result) else result
+        (result,) = self.nest([axis.extent], [start], inside)
+        return Stored(result) if is_array(result) else result
 
     def _either(
         self,
@@ -1368,373 +1000,25 @@ class _Lowering:
                 self.builder.insert(scf.YieldOp(*values))
             types = [value.type for value in values]
             regions.append(Region(block))
-        branch = scf.IfOp(condition, types, *regions)
+        branch = scf.IfOp(condition, types, regions[0], regions[1])
         return list(self.builder.insert(branch).results)
 
     def _branch(self, op: scf.IfOp) -> None:
         """A branch whose sides need operations of linalg."""
-        self._expect_no_axes(op)
+        self.expect_no_axes(op)
 
         def side(region: Region) -> Callable[[], list[SSAValue]]:
             end = region.block.last_op
             assert isinstance(end, scf.YieldOp)
             return lambda: [
-                self.array(value).tensor if _is_array(value) else self.uniform(value)
+                self.array(value).tensor if is_array(value) else self.uniform(value)
                 for value in end.operands
             ]
 
         condition = self.uniform(op.cond)
         found = self._either(condition, side(op.true_region), side(op.false_region))
         for result, value in zip(op.results, found, strict=True):
-            self.env[result] = Stored(value) if _is_array(value) else value
-
-    # Cascades
-
-    def cascade(self, op: CascadeOp) -> None:
-        """Compute the accumulators and pivots of a cascade, in one pass."""
-        if self.depends(op.lower, op.upper):
-            self._expect_no_axes(op)
-        around = self.depends(*op.outputs)
-        indices = self._range(op.lower, op.upper)
-        cells = [self.cell_axes(op.defining(output)) for output in op.outputs]
-        dims = [[*around, *each] for each in cells]
-        pivot_starts = iter(op.starts)
-        starts: list[SSAValue] = []
-        for number, (output, each) in enumerate(zip(op.outputs, dims, strict=True)):
-            if number < len(op.functions):
-                element = cell_element(output.type)
-                value = self._start_scalar(
-                    op.functions.data[number], element, [indices]
-                )
-            else:
-                value = next(pivot_starts)
-            if each and value is not None and number < len(op.functions):
-                starts.append(filled(each, value, self.builder))
-            elif each:
-                starts.append(self._spread(value, each))
-            else:
-                starts.append(
-                    value if number < len(op.functions) else self.uniform(value)
-                )
-        if op.chunk is None and not any(cells) and _is_of_scalars(op):
-            results = self._cascade_in_linalg(op, around, indices, starts)
-        else:
-            results = self._cascade_loop(op, around, indices, starts)
-        for output, result in zip(op.outputs, results, strict=True):
-            bound: Bound = result
-            if _is_array(result):
-                bound = Stored(result, tuple(around))
-            self.env[output] = bound
-
-    def _cascade_loop(
-        self,
-        op: CascadeOp,
-        around: Sequence[Axis],
-        indices: Axis,
-        starts: Sequence[SSAValue],
-    ) -> Sequence[SSAValue]:
-        """A loop over the chunks of a cascade's range, from its end down."""
-        chunk = op.chunk_length
-        if _must_be_values(op) & _arguments_in(op):
-            chunk = 1  # what is inside needs the index as a value
-        total = indices.extent
-        steps: Size
-        if isinstance(total, int):
-            steps = -(-total // chunk)
-        elif chunk == 1:
-            steps = total
-        else:
-            width = emit_size(chunk, self.builder)
-            steps = self.builder.insert(arith.CeilDivSIOp(total, width)).result
-
-        def inside(
-            values: Sequence[SSAValue], carried: Sequence[SSAValue]
-        ) -> list[SSAValue]:
-            (step,) = values
-            before: Size = step
-            if chunk != 1:
-                width = emit_size(chunk, self.builder)
-                before = self.builder.insert(arith.MuliOp(step, width)).result
-            # As many indices as are left, at most a chunk.
-            left = add_sizes(total, before, self.builder, -1)
-            length: Size = chunk
-            if not isinstance(total, int) or total % chunk:
-                width = emit_size(chunk, self.builder)
-                at_most = emit_size(left, self.builder)
-                length = self.builder.insert(arith.MinSIOp(at_most, width)).result
-            rest = add_sizes(left, 1 if chunk == 1 else length, self.builder, -1)
-            low = add_sizes(rest, indices.offset, self.builder)
-            after = add_sizes(total, rest, self.builder, -1)
-            zero = emit_size(0, self.builder)
-            first = self.builder.insert(arith.CmpiOp(step, zero, "eq")).result
-            run = _Step(self, op, around, first)
-            if chunk == 1:
-                run.index = emit_size(low, self.builder)
-            else:
-                run.index = Axis(length, low)
-            counts = (
-                emit_size(before, self.builder),
-                emit_size(after, self.builder),
-            )
-            with self.axes_in([run.index] if isinstance(run.index, Axis) else []):
-                results = run.state(carried, counts)
-            # So that pivots are carried in the same memory.
-            for number in range(len(op.functions), len(results)):
-                if _is_array(results[number]):
-                    copy = CopyOp(
-                        [results[number]], [carried[number]], [carried[number].type]
-                    )
-                    results[number] = self.builder.insert(copy).results[0]
-            return results
-
-        return self._nest([steps], starts, inside)
-
-    def _cascade_in_linalg(
-        self,
-        op: CascadeOp,
-        around: Sequence[Axis],
-        indices: Axis,
-        starts: Sequence[SSAValue],
-    ) -> Sequence[SSAValue]:
-        """A cascade of scalars, index by index, as one operation of linalg."""
-        outputs = starts if around else list(map(self.of_scalar, starts))
-        with self.axes_in([indices]):
-            generic = Generic(
-                [*around, indices], [indices], [(each, around) for each in outputs]
-            )
-            scalars = _Scalars(self, generic, generic.body)
-            before = generic.position(indices)
-            one = emit_size(1, scalars.builder)
-            after = scalars.builder.insert(arith.AddiOp(before, one)).result
-            zero = emit_size(0, scalars.builder)
-            is_first = scalars.builder.insert(arith.CmpiOp(before, zero, "eq")).result
-            index = generic.index(indices)
-            started = list(generic.started)
-
-            def run(region: Region, *arguments: SSAValue) -> list[SSAValue]:
-                block, terminator = body_of(region)
-                scalars.known.append(dict(zip(block.args, arguments, strict=True)))
-                scalars.guards.append(block)
-                found = [scalars.value(value) for value in terminator.values]
-                scalars.guards.pop()
-                scalars.known.pop()
-                return found
-
-            def added(
-                view: CascadeView, pivots: Sequence[SSAValue], old: Sequence[SSAValue]
-            ) -> list[SSAValue]:
-                return [
-                    apply_function(
-                        function, (so_far, value), scalars.builder, self.lookup
-                    )
-                    for function, so_far, value in zip(
-                        view.functions,
-                        old,
-                        run(view.part, index, *data, *pivots),
-                        strict=True,
-                    )
-                ]
-
-            data = run(op.data, index)
-            count = len(op.functions)
-            accumulators, pivots = iter(started[:count]), iter(started[count:])
-            earlier: list[SSAValue] = []
-            ends: list[SSAValue] = []
-            last_pivots: list[SSAValue] = []
-            for view in op.views():
-                old = [next(accumulators) for _ in view.functions]
-                r = [next(pivots) for _ in view.pivots]
-                if view.pivot is not None and view.move is not None:
-                    own = added(view, r, old) if view.own_accumulators() else old
-                    new_r = run(view.pivot, after, *earlier, *r, *own)
-                    moved = run(view.move, before, *r, *new_r, *old)
-                    old = [
-                        scalars.builder.insert(arith.SelectOp(is_first, a, m)).result
-                        for a, m in zip(old, moved, strict=True)
-                    ]
-                    r = new_r
-                old = added(view, r, old)
-                earlier += [*r, *old]
-                ends += old
-                last_pivots += r
-            results = generic.finish([*ends, *last_pivots], self.builder)
-        if around:
-            return results
-        return [extracted(result, [], self.builder) for result in results]
-
-
-@dataclass
-class _Step:
-    """One step of a cascade's loop.
-
-    Attributes:
-        first: whether it is the first step.
-        index: the indices of the step: an axis, or the only one as a value.
-    """
-
-    lowering: _Lowering
-    op: CascadeOp
-    around: Sequence[Axis]
-    first: SSAValue
-    index: Axis | SSAValue = field(init=False)
-
-    def state(
-        self, carried: Sequence[SSAValue], counts: tuple[SSAValue, SSAValue]
-    ) -> list[SSAValue]:
-        """The accumulators and pivots after the step, from those before."""
-        op, lowering = self.op, self.lowering
-        data = op.data.block
-        lowering.env[data.args[0]] = self.index
-        count = len(op.functions)
-        accumulators, pivots = iter(carried[:count]), iter(carried[count:])
-        earlier: list[SSAValue] = []
-        ends: list[SSAValue] = []
-        last_pivots: list[SSAValue] = []
-        before, after = counts
-        for view in op.views():
-            old = [next(accumulators) for _ in view.functions]
-            r = [next(pivots) for _ in view.pivots]
-            if view.pivot is not None and view.move is not None:
-                own = list(old)
-                numbers = view.own_accumulators()
-                added = self._added(view, numbers, r, [old[k] for k in numbers])
-                for number, value in zip(numbers, added, strict=True):
-                    own[number] = value
-                arguments = (after, *earlier, *r, *own)
-                new_r = self._pivots(view.pivot, arguments)
-                old = self._moved(view.move, (before, *r, *new_r, *old), old)
-                r = new_r
-            old = self._added(view, range(len(old)), r, old)
-            earlier += [*r, *old]
-            ends += old
-            last_pivots += r
-        return [*ends, *last_pivots]
-
-    def _bind(self, region: Region, arguments: Sequence[SSAValue]) -> None:
-        for argument, value in zip(region.block.args, arguments, strict=True):
-            is_array = _is_array(value)
-            self.lowering.env[argument] = (
-                Stored(value, tuple(self.around)) if is_array else value
-            )
-
-    def _pivots(self, region: Region, arguments: Sequence[SSAValue]) -> list[SSAValue]:
-        """The pivots that a region yields."""
-        lowering = self.lowering
-        self._bind(region, arguments)
-        found: list[SSAValue] = []
-        for value in body_of(region)[1].values:
-            cells, root = lowering.flat(value)
-            dims = [*self.around, *cells]
-            with lowering.axes_in(cells):
-                if dims:
-                    found.append(lowering.array_of(root, dims, dims))
-                else:
-                    assert isinstance(root, SSAValue)
-                    found.append(lowering.uniform(root))
-        lowering.forget(region)
-        return found
-
-    def _moved(
-        self,
-        region: Region,
-        arguments: Sequence[SSAValue],
-        old: Sequence[SSAValue],
-    ) -> list[SSAValue]:
-        """Accumulators relative to the new pivots, in the place of the old ones.
-
-        In the first step they stay as they are. Those that have cells come first: what
-        moves them may read the others.
-        """
-        lowering = self.lowering
-        self._bind(region, arguments)
-        flat = [lowering.flat(value) for value in body_of(region)[1].values]
-        found: list[SSAValue] = list(old)
-        with_cells = [k for k, (cells, _) in enumerate(flat) if cells]
-        scalars_of = [k for k, (cells, _) in enumerate(flat) if not cells]
-        for group in (*([k] for k in with_cells), scalars_of):
-            if not group:
-                continue
-            cells = flat[group[0]][0]
-            dims = [*self.around, *cells]
-            with lowering.axes_in(cells):
-                moved = self._updated(
-                    [old[k] for k in group],
-                    dims,
-                    (),
-                    lambda scalars, so_far, group=group: [
-                        scalars.builder.insert(
-                            arith.SelectOp(self.first, a, scalars.root(flat[k][1]))
-                        ).result
-                        for k, a in zip(group, so_far, strict=True)
-                    ],
-                )
-            for k, value in zip(group, moved, strict=True):
-                found[k] = value
-        lowering.forget(region)
-        return found
-
-    def _added(
-        self,
-        view: CascadeView,
-        numbers: Sequence[int],
-        pivots: Sequence[SSAValue],
-        old: Sequence[SSAValue],
-    ) -> list[SSAValue]:
-        """Accumulators with what the indices of the step contribute."""
-        lowering = self.lowering
-        index, *rest = view.part.block.args
-        lowering.env[index] = self.index
-        shared = body_of(self.op.data)[1].values
-        for argument, value in zip(rest, shared, strict=False):
-            lowering.alias(argument, value)
-        for argument, value in zip(rest[len(shared) :], pivots, strict=True):
-            lowering.env[argument] = (
-                Stored(value, tuple(self.around)) if _is_array(value) else value
-            )
-        loops = (self.index,) if isinstance(self.index, Axis) else ()
-        found: list[SSAValue] = []
-        for number, so_far in zip(numbers, old, strict=True):
-            function = view.functions[number]
-            cells, root = lowering.flat(body_of(view.part)[1].values[number])
-
-            def added(
-                scalars: _Scalars,
-                before: Sequence[SSAValue],
-                function: FunctionAttr = function,
-                root: Root = root,
-            ) -> list[SSAValue]:
-                pair = (before[0], scalars.root(root))
-                return [
-                    apply_function(function, pair, scalars.builder, lowering.lookup)
-                ]
-
-            with lowering.axes_in(cells):
-                dims = [*self.around, *cells]
-                found += self._updated([so_far], dims, loops, added)
-        lowering.forget(view.part)
-        return found
-
-    def _updated(
-        self,
-        old: Sequence[SSAValue],
-        dims: Sequence[Axis],
-        loops: Sequence[Axis],
-        update: Callable[[_Scalars, Sequence[SSAValue]], Sequence[SSAValue]],
-    ) -> list[SSAValue]:
-        """Accumulators of one shape, from what they were."""
-        lowering = self.lowering
-        if not dims and not loops:
-            scalars = _Scalars(lowering, None, lowering.builder)
-            return list(update(scalars, old))
-        arrays = [
-            value if _is_array(value) else lowering.of_scalar(value) for value in old
-        ]
-        generic = Generic([*dims, *loops], loops, [(each, dims) for each in arrays])
-        scalars = _Scalars(lowering, generic, generic.body)
-        results = generic.finish(update(scalars, generic.started), lowering.builder)
-        if dims:
-            return results
-        return [extracted(result, [], lowering.builder) for result in results]
+            self.env[result] = Stored(value) if is_array(value) else value
 
 
 def _check_first(block: Block) -> None:
@@ -1749,29 +1033,6 @@ def _check_first(block: Block) -> None:
                 if last is not op:
                     op.detach()
                     block.insert_op_after(op, last)
-
-
-def _arguments_in(op: Operation) -> set[SSAValue]:
-    """The arguments of the blocks in an operation."""
-    return {argument for inner in op.walk() for argument in _own_arguments(inner)}
-
-
-def _own_arguments(op: Operation) -> list[SSAValue]:
-    """The arguments of the blocks of an operation."""
-    return [
-        argument
-        for region in op.regions
-        for block in region.blocks
-        for argument in block.args
-    ]
-
-
-def _is_of_scalars(op: CascadeOp) -> bool:
-    """Whether there are no loops in a cascade."""
-    return not any(
-        isinstance(inner, FoldOp | ComprehensionOp | CascadeOp) and inner is not op
-        for inner in op.walk()
-    )
 
 
 def to_linalg(function: FuncOp, checks: bool = True) -> None:
@@ -1802,7 +1063,7 @@ def to_linalg(function: FuncOp, checks: bool = True) -> None:
                 f"moa-to-linalg: @{function.sym_name.data}: expected a stage up to "
                 f"fused, got {op.name}"
             )
-    _Lowering(function, checks).run()
+    Lowering(function, checks).run()
     _forget_attributes(function)
     cse(function)
     region_dce(function.body)

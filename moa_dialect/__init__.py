@@ -11,6 +11,7 @@ that stores no intermediate array, and runs it through MLIR.
 """
 
 from moa_dialect import library
+from moa_dialect.embedding import run_pipeline, upstream_pass
 from moa_dialect.errors import (
     CompileError,
     DeviceError,
@@ -20,6 +21,7 @@ from moa_dialect.errors import (
     LayoutError,
     MoaError,
     OptionError,
+    PipelineError,
     ShapeError,
 )
 from moa_dialect.frontend.functions import (
@@ -99,6 +101,7 @@ __all__ = [
     "LayoutError",
     "MoaError",
     "OptionError",
+    "PipelineError",
     "Scalar",
     "ShapeError",
     "absolute",
@@ -151,6 +154,7 @@ __all__ = [
     "reverse",
     "rotate",
     "rsqrt",
+    "run_pipeline",
     "scan",
     "set_num_threads",
     "shape",
@@ -161,5 +165,6 @@ __all__ = [
     "tanh",
     "total",
     "transpose",
+    "upstream_pass",
     "where",
 ]

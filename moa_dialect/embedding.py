@@ -7,10 +7,14 @@ IREE bring their own, each with the MLIR that it was built with. All of them pri
 parse the generic form, which is what is exchanged here; none of them is imported.
 """
 
+# Modules of the bindings have no types here: they may be of any copy.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from io import StringIO
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -21,6 +25,8 @@ from xdsl.dialects.builtin import (
 )
 from xdsl.passes import ModulePass
 from xdsl.printer import Printer
+from xdsl.universe import Universe
+from xdsl.utils.arg_spec import parse_pipeline
 from xdsl.utils.exceptions import (
     ArgSpecParseError,
     DiagnosticException,
@@ -31,7 +37,6 @@ from xdsl.utils.exceptions import (
 from moa_dialect.errors import CompileError, MoaError, PipelineError
 from moa_dialect.parsing import LocatingParser
 from moa_dialect.passes.infer_shapes import operation_name
-from moa_dialect.passes.raising import source
 from moa_dialect.tools.diagnostics import (
     check_definitions,
     described,
@@ -125,15 +130,23 @@ def upstream_pass(pipeline: str) -> Callable[[Any, Any], None]:
 
 def context() -> Context:
     """A context that knows what moa reads, and keeps all else as it is printed."""
-    from xdsl.universe import Universe
-
-    from moa_dialect.universe import MOA_UNIVERSE
-
     found = Context(allow_unregistered=True)
-    known = Universe.get_multiverse().all_dialects | MOA_UNIVERSE.all_dialects
+    known = _universe().all_dialects
     for name in DIALECTS:
         found.register_dialect(name, known[name])
     return found
+
+
+@cache
+def _universe() -> Universe:
+    """What xDSL, its plug-ins and moa have: an installed copy of moa is a plug-in."""
+    from moa_dialect.universe import MOA_UNIVERSE
+
+    known = Universe.get_multiverse()
+    return Universe(
+        all_dialects=known.all_dialects | MOA_UNIVERSE.all_dialects,
+        all_passes=known.all_passes | MOA_UNIVERSE.all_passes,
+    )
 
 
 # Passes
@@ -141,12 +154,9 @@ def context() -> Context:
 
 def _passes(pipeline: str) -> list[ModulePass]:
     """The passes of a pipeline, with their options."""
-    from xdsl.universe import Universe
-    from xdsl.utils.arg_spec import parse_pipeline
-
     from moa_dialect.universe import MOA_UNIVERSE
 
-    known = Universe.get_multiverse().all_passes | MOA_UNIVERSE.all_passes
+    known = _universe().all_passes
     try:
         specs = list(parse_pipeline(pipeline))
     except ArgSpecParseError as error:
@@ -258,8 +268,8 @@ def _parse(text: str, name: str, is_printed: bool = False) -> tuple[ModuleOp, bo
     except RecursionError as error:
         raise PipelineError("the text is nested too deeply") from error
     except ParseError as error:
-        if not is_printed and source.is_upstream_text(text):
-            return _parse_upstream(text, name)
+        if not is_printed and (found := _parse_upstream(text, name)) is not None:
+            return found
         message = " ".join(error.msg.split())
         raise PipelineError(message, str(error.span.get_location())) from None
     except Exception as error:
@@ -269,12 +279,18 @@ def _parse(text: str, name: str, is_printed: bool = False) -> tuple[ModuleOp, bo
         raise PipelineError(f"malformed text: {message}", place) from error
 
 
-def _parse_upstream(text: str, name: str) -> tuple[ModuleOp, bool]:
+def _parse_upstream(text: str, name: str) -> tuple[ModuleOp, bool] | None:
     """A module in upstream's own syntax of linalg and tensor, which xDSL does not have.
+
+    None for text without their operations, or with those of moa.
 
     Raises:
         PipelineError: if upstream does not read it either.
     """
+    from moa_dialect.passes.raising import source
+
+    if not source.is_upstream_text(text):
+        return None
     try:
         native = source.read_upstream(text, name)
     except CompileError as error:

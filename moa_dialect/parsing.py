@@ -25,7 +25,7 @@ from xdsl.dialects.builtin import (
     StringAttr,
     UnknownLoc,
 )
-from xdsl.ir import Operation
+from xdsl.ir import Attribute, Operation
 from xdsl.parser import AttrParser, Parser
 
 # pyright: reportPrivateUsage=false
@@ -48,18 +48,19 @@ class _Bits(AttrParser._TensorLiteralElement):
         return value
 
 
-def file_locations(location: LocationAttr) -> Iterator[FileLineColLoc]:
+def file_locations(location: Attribute) -> Iterator[FileLineColLoc]:
     """The places in files that a location speaks of, the innermost first."""
     match location:
         case FileLineColLoc():
             yield location
         case NameLoc(location=inner) if not isinstance(inner, NoneAttr):
-            yield from file_locations(inner)  # pyright: ignore[reportArgumentType]
+            yield from file_locations(inner)
         case CallSiteLoc(callee=callee, caller=caller):
             yield from file_locations(callee)
             yield from file_locations(caller)
         case FusedLoc():
-            for each in location.locations:
+            places: Any = location.locations
+            for each in places:
                 yield from file_locations(each)
         case _:
             pass

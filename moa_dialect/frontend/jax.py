@@ -13,6 +13,7 @@ Needs JAX and torch-mlir, which are imported when a function is called.
 """
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportUnknownParameterType=false, reportMissingTypeStubs=false
+# pyright: reportUnknownLambdaType=false, reportAttributeAccessIssue=false
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ from typing import Any
 
 from xdsl.builder import Builder
 from xdsl.dialects import arith, math, tensor
-from xdsl.dialects.builtin import AffineMapAttr, FloatAttr, ModuleOp, TensorType
+from xdsl.dialects.builtin import AffineMapAttr, AnyFloat, ModuleOp, TensorType
 from xdsl.dialects.linalg.attrs import IteratorType, IteratorTypeAttr
 from xdsl.dialects.linalg.ops import GenericOp, YieldOp
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
@@ -41,6 +42,7 @@ from moa_dialect.embedding import generic_text_of, parse_text, print_text, run_p
 from moa_dialect.errors import CompileError, PipelineError
 from moa_dialect.lowering.unregistered import name_of
 from moa_dialect.options import DEFAULTS, Options
+from moa_dialect.scalar_code import constant
 from moa_dialect.tools.diagnostics import described
 from moa_dialect.types import element_of, shape_of
 
@@ -98,7 +100,10 @@ def jit(fn: Callable[..., Any], options: Options = DEFAULTS) -> Callable[..., An
     del derivative
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        return call((args, kwargs))
+        leaves, tree = jax.tree.flatten((args, kwargs))
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+            return call((args, kwargs))
+        return program_for(leaves, tree)(leaves)
 
     return update_wrapper(wrapper, fn)
 
@@ -145,7 +150,7 @@ def to_linalg(text: str) -> str:
     """
     result = subprocess.run(
         (
-            *(_converter(), f"--pass-pipeline={CONVERSION}"),
+            *(converter(), f"--pass-pipeline={CONVERSION}"),
             *("--mlir-print-op-generic", "--mlir-print-debuginfo"),
             "--mlir-print-local-scope",
         ),
@@ -173,7 +178,7 @@ def to_linalg(text: str) -> str:
 
 
 @cache
-def _converter() -> str:
+def converter() -> str:
     """The tool of torch-mlir, which the wheel brings.
 
     Raises:
@@ -217,9 +222,8 @@ def _erf(x: SSAValue, builder: Builder) -> SSAValue:
 
 
 def _erfc(x: SSAValue, builder: Builder) -> SSAValue:
-    one = arith.ConstantOp(FloatAttr(1.0, x.type))  # pyright: ignore[reportArgumentType]
-    erf = _erf(x, builder)
-    return builder.insert(arith.SubfOp(builder.insert(one).result, erf)).result
+    one = builder.insert(constant(1.0, x.type)).result
+    return builder.insert(arith.SubfOp(one, _erf(x, builder))).result
 
 
 _CHLO: dict[str, _Scalar] = {
@@ -256,8 +260,6 @@ def _replace_chlo(op: Operation) -> None:
 
 
 def _is_float(type_: Attribute) -> bool:
-    from xdsl.dialects.builtin import AnyFloat
-
     return isa(type_, TensorType) and isinstance(type_.get_element_type(), AnyFloat)
 
 
@@ -277,7 +279,7 @@ class _Program:
         import jax.numpy as jnp
 
         arrays = [
-            jnp.asarray(leaf, dtype)
+            leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf, dtype)
             for leaf, dtype in zip(leaves, self.dtypes, strict=True)
         ]
         found = self.run(*arrays)
@@ -301,10 +303,10 @@ def _compiled(
     module = _raised(text)
     compiled: Any = compile_program(module, "main", options)
     if isinstance(compiled, Program):
-        steps = [replace(step, kernel=_foreign(step.kernel)) for step in compiled.steps]
+        steps = [replace(step, kernel=foreign(step.kernel)) for step in compiled.steps]
         run: Callable[..., Any] = replace(compiled, steps=steps)
     else:
-        run = _foreign(compiled)
+        run = foreign(compiled)
     dtypes = [jax.typeof(leaf).dtype for leaf in leaves]
     return _Program(jax.jit(run), dtypes, jax.tree.structure(out_info))
 
@@ -312,7 +314,7 @@ def _compiled(
 _REGISTERED: set[str] = set()
 
 
-def _foreign(kernel: Any) -> Callable[..., Any]:
+def foreign(kernel: Any) -> Callable[..., Any]:
     """A kernel as a function on JAX arrays: a call of XLA's foreign functions."""
     import ctypes
 

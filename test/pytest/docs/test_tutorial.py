@@ -43,6 +43,8 @@ PAGES = (
     "docs/library.md",
     "docs/cli.md",
     "docs/upstream.md",
+    "docs/embedding.md",
+    "docs/jax.md",
     "docs/raising.md",
 )
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
