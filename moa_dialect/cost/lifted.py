@@ -37,7 +37,7 @@ from moa_dialect.cost.reader import (
 from moa_dialect.ops.normal_form import AtOp, ComprehensionOp, ExtentOp, FixedExtentOp
 from moa_dialect.passes.grid import Grid
 from moa_dialect.passes.kernels import Kernel, Pass, read_kernel, split_folds
-from moa_dialect.passes.lift import Schedule, schedule_of
+from moa_dialect.passes.lift import Schedule, element_bytes, schedule_of
 from moa_dialect.passes.terms import (
     Choice,
     Computed,
@@ -157,7 +157,11 @@ def read_lifted(
         if schedule is None:
             return None
         reader = _Lifted(kernel, Tiling.of(schedule), extents, arrays, nest)
-        nest.body += reader.read()
+        made = reader.read()
+        nest.body += made
+        if not grids:
+            used = reader.tiling.lanes * element_bytes(kernel)
+            nest.used_bytes |= {id(node): used for node in made}
     returned = set(block.last_op.operands) if block.last_op is not None else set()
     for value, array in arrays.items():
         if value in returned and not isinstance(value, BlockArgument):
@@ -300,7 +304,7 @@ class _Lifted:
             within = self.symbol(kernel.hints[axis])
             each = sp.cancel(extent / count)
             self.names[axis] = size * index + within
-            if axis == blocked and tiling.registers > 1:
+            if axis == blocked:
                 # Some indices at a time share what does not depend on them.
                 self.group = self.symbol("g")
                 registers = sp.Integer(tiling.registers)
@@ -357,7 +361,10 @@ class _Lifted:
             count = self._times(free)
             body.append(Work(kind, dtype, count))
             if a.axes and _is_product(a.part):
-                body.append(self._contracts(a.part, count))
+                body += self._contracts(a.part, count)
+            elif not a.axes and tiling.lanes > 1:
+                wait = sp.Rational(LATENCY, tiling.vectors)
+                body.append(Work("wait", element_name(a.type) or "i64", wait * count))
             if a.name in states:
                 array, indices = states[a.name]
                 body.append(self._around(Access(array, indices)))
@@ -464,7 +471,7 @@ class _Lifted:
                 visit(term.args[2])
                 if self.inside:
                     count = times(term.args[2], symbol)
-                    found.append(self._contracts(term, count))
+                    found.extend(self._contracts(term, count))
                 self.inside = outer
                 name = term.function
                 which = name.data if isinstance(name, StringAttr) else ""
@@ -506,13 +513,19 @@ class _Lifted:
             visit(term)
         return found
 
-    def _contracts(self, term: Term, count: Expr) -> Work:
+    def _contracts(self, term: Term, count: Expr) -> list[Work]:
         """What a sum of products loads: a vector for each copy, the copies for each
-        vector.
+        vector; and what it waits if there are few of both.
         """
         tiling = self.tiling
         each = sp.Rational(1, tiling.registers) + sp.Rational(1, tiling.vectors)
-        return Work("load", "bytes", bytes_of(term.type) * count * min(each, 2))
+        loads = bytes_of(term.type) * count * min(each, 2)
+        found = [Work("load", "bytes", loads)]
+        chains = tiling.registers * tiling.vectors
+        if 1 < tiling.lanes and chains < CHAINS:
+            wait = sp.Rational(3, 2) * (sp.Rational(CHAINS, chains) - 1) * count
+            found.append(Work("wait", element_name(term.type) or "i64", wait))
+        return found
 
     def _loads(self, access: Access, count: Expr) -> list[Work]:
         """What is loaded outside of sums of products, and turned if need be."""
@@ -524,7 +537,7 @@ class _Lifted:
             lanes = set(self._lanes(frozenset((lane,))))
             *others, _ = (sp.sympify(i).free_symbols for i in access.indices)
             if any(lanes & free for free in others):
-                found.append(Work("other", "f32", SHUFFLES * count))
+                found.append(Work("wait", "f32", SHUFFLES * count))
         return found
 
     def _load(self, term: Term) -> Access | None:
@@ -571,6 +584,12 @@ class _Lifted:
             found.append((self.size(extent), index))
         return found
 
+
+LATENCY = 4
+"""Operations that could be done while an accumulation waits for the one before."""
+
+CHAINS = 8
+"""So many accumulations side by side keep the units for multiply-adds busy."""
 
 SHUFFLES = 4
 """Operations that a vector takes whose lanes do not lie next to each other."""

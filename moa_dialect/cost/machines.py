@@ -47,6 +47,21 @@ class Level:
 
 
 @dataclass(frozen=True)
+class Pages:
+    """The first-level table of pages that a core keeps.
+
+    Attributes:
+        bytes: bytes of a page.
+        entries: how many pages it holds.
+        seconds: what a page takes that is not among them.
+    """
+
+    bytes: int
+    entries: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class CostMachine:
     """A machine as the cost model sees it. Rates are those of all cores together.
 
@@ -74,6 +89,7 @@ class CostMachine:
         efficiency: which part of its peak a kernel reaches.
         single: which part of the rates of all cores one core reaches, if that is more
             than its share.
+        pages: how addresses are looked up; None if that never takes time.
         sources: where the numbers are from.
     """
 
@@ -95,6 +111,7 @@ class CostMachine:
     overlap: float = 0.95
     efficiency: float = 1.0
     single: float = 0.0
+    pages: Pages | None = None
     sources: tuple[str, ...] = field(default=())
 
     def level(self, name: str) -> Level:
@@ -225,6 +242,7 @@ def machine_of(content: Mapping[str, Any], where: str) -> CostMachine:
         overlap=table.number("overlap", 0.95),
         efficiency=table.number("efficiency", 1.0),
         single=table.number("single", 0.0),
+        pages=_pages(table, where),
         sources=table.texts("sources"),
     )
     for name, least, most in (
@@ -237,6 +255,21 @@ def machine_of(content: Mapping[str, Any], where: str) -> CostMachine:
             raise MachineError(f"{where}: {name}: expected 0 to 1, got {value}")
     table.finish()
     return found
+
+
+def _pages(table: _Table, where: str) -> Pages | None:
+    if "pages" not in table.content:
+        return None
+    entry = table.content["pages"]
+    table.used.add("pages")
+    if not isinstance(entry, dict):
+        raise MachineError(f"{where}: pages: expected a table, got {_kind_of(entry)}")
+    inner = _Table(cast(dict[str, Any], entry), f"{where}: pages")
+    pages = Pages(
+        inner.whole("bytes"), inner.whole("entries"), inner.number("seconds")
+    )
+    inner.finish()
+    return pages
 
 
 def _level(entry: Any, where: str, is_memory: bool) -> Level:

@@ -64,8 +64,9 @@ class Work:
     """Scalar operations, each time the loops around come there.
 
     Attributes:
-        kind: `add`, `mul`, `div`, `exp`, `math` or `other`; `load` for what vector code
-            loads and stores, in bytes.
+        kind: `add`, `mul`, `div`, `exp`, `math` or `other`; of vector code also `load`,
+            the bytes that it loads and stores, and `wait`, as many other operations as
+            accumulations wait for those before.
         dtype: the element type, such as f32.
         count: how many.
     """
@@ -112,6 +113,7 @@ class Nest:
         opaque: symbols that stand for indices from data.
         launches: how many kernels it is.
         scalar: those of the nests that are no vector code.
+        used_bytes: for a nest how many bytes of a vector register hold something.
         intermediates: arrays between kernels.
     """
 
@@ -121,6 +123,7 @@ class Nest:
     opaque: set[Expr] = field(default_factory=set[Any])
     launches: int = 1
     scalar: list[Node] = field(default_factory=list["Node"])
+    used_bytes: dict[int, int] = field(default_factory=dict[int, int])
     intermediates: set[Array] = field(default_factory=set[Array])
 
     def number(self, expression: Expr) -> float:

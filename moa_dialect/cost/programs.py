@@ -358,6 +358,7 @@ def _join(
             whole.arrays.append(array)
     whole.body += nest.body
     whole.scalar += nest.scalar
+    whole.used_bytes |= nest.used_bytes
     whole.values |= nest.values
     whole.opaque |= nest.opaque
 
