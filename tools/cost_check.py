@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from xdsl.ir import SSAValue
@@ -161,13 +161,15 @@ def materialised_call(program: Program) -> Callable[[], Any]:
                 for v in part.operands
             ]
             result = kernel(*operands)
-            results = result if isinstance(result, tuple) else (result,)
+            results = cast(
+                tuple[Any, ...], result if isinstance(result, tuple) else (result,)
+            )
             known |= dict(zip(part.results, results, strict=True))
             del operands
             for value in part.operands:  # as a program would, free what is used up
                 if last[value] == number:
                     known.pop(value, None)
-        return result
+        return cast(Any, result)
 
     return call
 

@@ -124,8 +124,11 @@ def _traffic(axes: Any, pairs: Sequence[Pair], name: str) -> None:
                 color=line.get_color(),
                 fillstyle=fill,
             )
-    eager = [(size, e.memory_bytes) for size, (_, e) in zip(sizes, pairs, strict=True)
-             if e is not None]
+    eager = [
+        (size, e.memory_bytes)
+        for size, (_, e) in zip(sizes, pairs, strict=True)
+        if e is not None
+    ]
     if eager:
         memory = costs[0].machine.memory.name
         axes.plot(

@@ -69,9 +69,7 @@ def parse_sizes(text: str) -> list[dict[str, int]]:
                 + (f":{match[3]}" if match[3] is not None else "")
             )
         if last < first:
-            raise BadInputError(
-                f"--sizes: {name}: a range goes up, got {first}:{last}"
-            )
+            raise BadInputError(f"--sizes: {name}: a range goes up, got {first}:{last}")
         if name in fixed or (ranged is not None and ranged[0] == name):
             raise BadInputError(f"--sizes: {name} is given twice")
         if match[3] is None:
@@ -253,9 +251,7 @@ def compared(text: str) -> bool:
     forms = [form for form in text.split(",") if form]
     for form in forms:
         if form not in FORMS:
-            raise BadInputError(
-                f"--compare: expected {' or '.join(FORMS)}, got {form}"
-            )
+            raise BadInputError(f"--compare: expected {' or '.join(FORMS)}, got {form}")
     return "eager" in forms
 
 
@@ -318,9 +314,7 @@ def text_of(options: argparse.Namespace, points: Sequence[Point]) -> str:
         if points[0].eager is not None:
             blocks.append(Decision(points[0].fused, points[0].eager).explain())
     else:
-        blocks.append(
-            f"{options.program} on {points[0].fused.machine.name}"
-        )
+        blocks.append(f"{options.program} on {points[0].fused.machine.name}")
         blocks.append(sweep_text(points))
         if options.explain:
             for point in points:

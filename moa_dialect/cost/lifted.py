@@ -4,6 +4,8 @@ The axes of a kernel are loops over tasks, in the order in which these are taken
 runs its passes in chunks. What a chunk reads once, however often it uses it, is one
 access for each element: the schedule chose it so that it stays in the first cache.
 """
+# SymPy has no types of its own.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from __future__ import annotations
 
@@ -35,7 +37,7 @@ from moa_dialect.cost.reader import (
     kind_of,
 )
 from moa_dialect.ops.normal_form import AtOp, ComprehensionOp, ExtentOp, FixedExtentOp
-from moa_dialect.passes.grid import Grid
+from moa_dialect.passes.grid import Grid, share_named
 from moa_dialect.passes.kernels import Kernel, Pass, read_kernel, split_folds
 from moa_dialect.passes.lift import Schedule, element_bytes, schedule_of
 from moa_dialect.passes.terms import (
@@ -152,7 +154,9 @@ def read_lifted(
         except NotATerm:
             return None
         schedule = (grids or {}).get(op)
-        if schedule is None:
+        if schedule is not None:
+            share_named(kernel, f"{schedule}")
+        else:
             schedule = schedule_of(op, kernel)
         if schedule is None:
             return None
@@ -438,7 +442,7 @@ class _Lifted:
         return sp.Mul(*(self.mean(self.inner[s].trips) for s in found))
 
     def _around(self, access: Access) -> Node:
-        """Put loops within a task around an access: in the order of the array's axes."""
+        """Put loops within a task around an access, in the order of the axes."""
         order: list[Expr] = []
         for index in access.indices:
             for symbol in sorted(index.free_symbols, key=str):
@@ -456,7 +460,7 @@ class _Lifted:
         seen: set[Term] = set()
 
         def visit(term: Term) -> None:
-            if term in seen or not term.args and not term.computes(AtOp.name):
+            if term in seen or (not term.args and not term.computes(AtOp.name)):
                 return
             seen.add(term)
             kind = term.kind
@@ -522,7 +526,7 @@ class _Lifted:
         loads = bytes_of(term.type) * count * min(each, 2)
         found = [Work("load", "bytes", loads)]
         chains = tiling.registers * tiling.vectors
-        if 1 < tiling.lanes and chains < CHAINS:
+        if tiling.lanes > 1 and chains < CHAINS:
             wait = sp.Rational(3, 2) * (sp.Rational(CHAINS, chains) - 1) * count
             found.append(Work("wait", element_name(term.type) or "i64", wait))
         return found
@@ -623,5 +627,3 @@ def _counts(name: str) -> bool:
         "arith.ori",
         "arith.xori",
     )
-
-

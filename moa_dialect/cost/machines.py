@@ -218,15 +218,17 @@ def machine_of(content: Mapping[str, Any], where: str) -> CostMachine:
     given = content.get("levels")
     if not isinstance(given, list) or not given:
         raise MachineError(f"{where}: levels: expected one table or more")
+    entries = cast(list[Any], given)
+    last = len(entries) - 1
     levels = tuple(
-        _level(entry, f"{where}: levels[{number}]", number == len(given) - 1)
-        for number, entry in enumerate(cast(list[Any], given))
+        _level(entry, f"{where}: levels[{number}]", number == last)
+        for number, entry in enumerate(entries)
     )
     table.used.add("levels")
     found = CostMachine(
         name=table.text("name"),
         description=table.text("description", ""),
-        kind=cast(Kind, kind),
+        kind=kind,
         cores=table.whole("cores"),
         vector_bytes=table.whole("vector_bytes"),
         registers=table.whole("registers"),
@@ -265,9 +267,7 @@ def _pages(table: _Table, where: str) -> Pages | None:
     if not isinstance(entry, dict):
         raise MachineError(f"{where}: pages: expected a table, got {_kind_of(entry)}")
     inner = _Table(cast(dict[str, Any], entry), f"{where}: pages")
-    pages = Pages(
-        inner.whole("bytes"), inner.whole("entries"), inner.number("seconds")
-    )
+    pages = Pages(inner.whole("bytes"), inner.whole("entries"), inner.number("seconds"))
     inner.finish()
     return pages
 
@@ -392,6 +392,7 @@ def _kind_of(value: Any) -> str:
     """What a value of TOML is, for messages."""
     if isinstance(value, bool):
         return "true or false"
-    names = {str: "a string", int: "a whole number", float: "a number"}
-    names |= {list: "a list", dict: "a table"}
-    return names.get(type(value), type(value).__name__)
+    names = {"str": "a string", "int": "a whole number", "float": "a number"}
+    names |= {"list": "a list", "dict": "a table"}
+    name = type(value).__name__
+    return names.get(name, name)

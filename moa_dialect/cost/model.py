@@ -5,6 +5,8 @@ those of a model of caches (`moa_dialect.cost.traffic`). Time is a model of the 
 each resource takes its amount divided by its rate, and the longest one hides most of
 the others.
 """
+# SymPy has no types of its own.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from __future__ import annotations
 
@@ -366,7 +368,7 @@ def scalar_factor(machine: CostMachine) -> float:
 
 
 SCALAR = 1.5
-"""How much longer an operation of plain loops takes than a lane's share of a vector's."""
+"""How much longer a scalar operation takes than a lane's share of a vector one."""
 
 
 def overlapped(parts: Mapping[str, float], machine: CostMachine) -> float:

@@ -1,4 +1,6 @@
 """What programs cost: fused, and with every array operation a kernel of its own."""
+# SymPy has no types of its own.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from __future__ import annotations
 
@@ -180,9 +182,7 @@ class Program:
             nest, texts = self.nest("onf"), []
             nest.scalar = list(nest.body)
             form = "onf"
-        return cost_of_nest(
-            nest, machine, bound, self.entry, form, texts, least=least
-        )
+        return cost_of_nest(nest, machine, bound, self.entry, form, texts, least=least)
 
     def decision(self, machine: CostMachine) -> Decision:
         """What both forms cost on a machine."""
@@ -254,9 +254,15 @@ def _operations(program: Program) -> list[Part]:
     """The array operations of a program, each as a program of its own."""
     module = program.at("moa")
     function = entry_function(module, program.entry)
-    returned = {v for op in function.body.block.ops if isinstance(op, ReturnOp)
-                for v in op.operands}
-    names = dict(zip(function.body.block.args, program.known_names(), strict=False))
+    returned = {
+        v
+        for op in function.body.block.ops
+        if isinstance(op, ReturnOp)
+        for v in op.operands
+    }
+    names: dict[SSAValue, Sequence[str | None]] = dict(
+        zip(function.body.block.args, program.known_names(), strict=False)
+    )
     found: list[Part] = []
     for op in function.body.block.ops:
         if isinstance(op, ReturnOp) or not op.results or _is_free(op):
@@ -307,7 +313,7 @@ def _alone(
             if operand not in made and operand not in operands:
                 operands.append(operand)
     block = Block(arg_types=[value.type for value in operands])
-    mapping = dict(zip(operands, block.args, strict=True))
+    mapping: dict[SSAValue, SSAValue] = dict(zip(operands, block.args, strict=True))
     for value, argument in mapping.items():
         argument.name_hint = value.name_hint
     builder = Builder(InsertPoint.at_end(block))
@@ -325,9 +331,7 @@ def _alone(
         Region(block),
     )
     others = [
-        f.clone()
-        for f in functions_of(module)
-        if f.sym_name.data != program.entry
+        f.clone() for f in functions_of(module) if f.sym_name.data != program.entry
     ]
     alone = ModuleOp([*others, function])
     given = [names.get(value, ()) for value in operands]
@@ -335,9 +339,7 @@ def _alone(
     return Part(part, operands, list(op.results))
 
 
-def _join(
-    whole: Nest, nest: Nest, part: Part, known: dict[SSAValue, Array]
-) -> None:
+def _join(whole: Nest, nest: Nest, part: Part, known: dict[SSAValue, Array]) -> None:
     """Add a kernel to others: what it reads is what they wrote."""
     arguments = [a for a in nest.arrays if a.role == "argument"]
     results = [a for a in nest.arrays if a.role == "result"]

@@ -1,4 +1,6 @@
 """Costs as text: tables that people read, and both sides of a decision."""
+# SymPy has no types of its own.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from __future__ import annotations
 

@@ -307,8 +307,9 @@ class Compiled:
     def cost(self, machine: str | Path | CostMachine | None = None) -> Cost:
         """What the program costs on a machine, predicted from its normal form.
 
-        Operations, bytes and storage are formulas in the extents that the program names,
-        with a number for each; time and energy are numbers. See docs/cost-model.md.
+        Operations, bytes and storage are formulas in the extents that the program
+        names, with a number for each; time and energy are numbers. See
+        docs/cost-model.md.
 
         Args:
             machine: a name such as `h200`, a TOML file that describes one, or None for
