@@ -85,6 +85,9 @@ SCHEDULES: tuple[tuple[str, dict[str, int], tuple[str, ...]], ...] = (
 )
 """Programs, each with schedules whose order is predicted."""
 
+ROWS = ("softmax", "layernorm", "cross_entropy")
+"""Programs of rows that are compared with their materialised form."""
+
 LENGTHS = (512, 1024, 2048, 4096, 8192, 16384)
 """Rows of the attention that is compared with its materialised form."""
 
@@ -227,8 +230,10 @@ def check_fusion(
     here: CostMachine, budget_s: float, lengths: Sequence[int]
 ) -> list[tuple[str, list[float]]]:
     """The fused form and the materialised one: predicted and measured seconds."""
-    cases = [("attention", {"h": 1, "n": n}) for n in lengths]
-    cases += [("softmax", {}), ("layernorm", {}), ("cross_entropy", {})]
+    cases: list[tuple[str, dict[str, int]]] = [
+        ("attention", {"h": 1, "n": n}) for n in lengths
+    ]
+    cases += [(name, {}) for name in ROWS]
     found: list[tuple[str, list[float]]] = []
     for name, sizes in cases:
         program = PROGRAMS[name].at(sizes)

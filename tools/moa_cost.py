@@ -12,7 +12,7 @@ import argparse
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -262,7 +262,9 @@ def points_of(options: argparse.Namespace, here: CostMachine) -> list[Point]:
     found: list[Point] = []
     for sizes in parse_sizes(options.sizes):
         program = source.program(sizes)
-        fused = replace(program.cost(here), name=options.program)
+        fused = program.cost(here)
+        if source.is_known:
+            fused.name = options.program
         eager = program.materialised(here) if compares else None
         found.append(Point(sizes, fused, eager))
     return found
