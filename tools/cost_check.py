@@ -17,16 +17,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-from xdsl.ir import SSAValue
 
 import moa_dialect as moa
 from moa_dialect.cost.machines import CostMachine, machine
 from moa_dialect.cost.programs import Program, entry_function
 from moa_dialect.cost.report import seconds
 from moa_dialect.errors import MoaError
+from moa_dialect.frontend.materialised import kernels_of
 from moa_dialect.lowering.engine import compile_module
 from moa_dialect.tools.cost_programs import PROGRAMS
 from moa_dialect.types import dtype_of, element_of, shape_of
@@ -147,34 +147,9 @@ def fused_call(program: Program) -> Callable[[], Any]:
 
 def materialised_call(program: Program) -> Callable[[], Any]:
     """A call of one kernel after the other, for each array operation."""
-    parts = program.operations()
-    kernels = [
-        compile_module(p.program.module, p.program.entry, p.program.options)
-        for p in parts
-    ]
+    kernels = kernels_of(program)
     arrays = inputs_of(program)
-    last = {v: k for k, part in enumerate(parts) for v in part.operands}
-
-    def call() -> Any:
-        known: dict[SSAValue, Any] = {}
-        result: Any = None
-        for number, (part, kernel) in enumerate(zip(parts, kernels, strict=True)):
-            operands = [
-                known[v] if v in known else arrays[v.index]  # pyright: ignore
-                for v in part.operands
-            ]
-            result = kernel(*operands)
-            results = cast(
-                tuple[Any, ...], result if isinstance(result, tuple) else (result,)
-            )
-            known |= dict(zip(part.results, results, strict=True))
-            del operands
-            for value in part.operands:  # as a program would, free what is used up
-                if last[value] == number:
-                    known.pop(value, None)
-        return cast(Any, result)
-
-    return call
+    return lambda: kernels(*arrays)
 
 
 def check_cases(here: CostMachine, budget_s: float, only: str) -> list[Row]:

@@ -210,6 +210,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument(
         "--explain", action="store_true", help="both sides of the decision to fuse"
     )
+    parser.add_argument(
+        "--schedules",
+        action="store_true",
+        help="the schedules to choose from on a CPU, with predicted times",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "--plot",
@@ -324,6 +329,14 @@ def text_of(options: argparse.Namespace, points: Sequence[Point]) -> str:
                 sizes = ", ".join(f"{k}={v}" for k, v in point.sizes.items())
                 text = Decision(point.fused, point.eager).explain()
                 blocks.append(f"{sizes}\n{text}")
+    if options.schedules:
+        source = Source(options.program, options.entry, options.dtype)
+        here = points[-1].fused.machine
+        chosen = points[-1].fused.schedules
+        rows = [["schedule", "predicted", ""]]
+        for text, time in source.program(points[-1].sizes).schedules(here):
+            rows.append([text, seconds(time), "chosen" if text in chosen else ""])
+        blocks.append(table(rows))
     if options.regimes:
         blocks.append(regimes_text(points[-1].fused.nest))
     if options.paper:

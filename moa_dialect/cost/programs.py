@@ -33,7 +33,7 @@ from moa_dialect.options import AUTO, DEFAULTS, Options
 from moa_dialect.passes.grid import Grid, choose_grid
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.kernels import SCHEDULE, read_kernel
-from moa_dialect.passes.lift import choose, choose_shared
+from moa_dialect.passes.lift import candidates, choose, choose_shared
 from moa_dialect.passes.machine import Machine, host_machine
 from moa_dialect.passes.rebuild import comprehensions
 from moa_dialect.passes.split_cascades import SplitCascadesPass
@@ -188,8 +188,35 @@ class Program:
         """What both forms cost on a machine."""
         return Decision(self.cost(machine), self.materialised(machine))
 
+    def schedules(self, machine: CostMachine) -> list[tuple[str, float]]:
+        """The schedules to choose from for a CPU, with predicted seconds, best first.
+
+        Empty for a program of several kernels, or one without vector code.
+        """
+        here = schedule_machine(machine)
+        function = entry_function(self.at("fused"), self.entry)
+        found = comprehensions(function)
+        if machine.kind != "cpu" or len(found) != 1 or not self.options.fuse:
+            return []
+        try:
+            kernel = read_kernel(found[0], function)
+        except NotATerm:
+            return []
+        texts = [f"{schedule}" for schedule in candidates(kernel, here)]
+        rows: list[tuple[str, float]] = []
+        for text in dict.fromkeys(texts):
+            options = replace(self.options, schedule=text)
+            cost = replace(self, options=options).cost(machine)
+            if cost.form == "lifted":
+                rows.append((text, cost.seconds))
+        return sorted(rows, key=lambda row: row[1])
+
     def operations(self) -> list[Part]:
         """The array operations, each as a program of its own, in order."""
+        return self.operations_and_results()[0]
+
+    def operations_and_results(self) -> tuple[list[Part], list[SSAValue]]:
+        """The array operations, and the values that are returned, in order."""
         return _operations(self)
 
     def materialised(self, machine: CostMachine) -> Cost:
@@ -199,7 +226,7 @@ class Program:
         until it is used.
         """
         least, bound = self.least()
-        parts = _operations(self)
+        parts = self.operations()
         whole = Nest([], [], {})
         known: dict[SSAValue, Array] = {}
         texts: list[str] = []
@@ -250,25 +277,21 @@ class Part:
     results: list[SSAValue]
 
 
-def _operations(program: Program) -> list[Part]:
+def _operations(program: Program) -> tuple[list[Part], list[SSAValue]]:
     """The array operations of a program, each as a program of its own."""
     module = program.at("moa")
     function = entry_function(module, program.entry)
-    returned = {
-        v
-        for op in function.body.block.ops
-        if isinstance(op, ReturnOp)
-        for v in op.operands
-    }
     names: dict[SSAValue, Sequence[str | None]] = dict(
         zip(function.body.block.args, program.known_names(), strict=False)
     )
     found: list[Part] = []
+    returned: list[SSAValue] = []
     for op in function.body.block.ops:
-        if isinstance(op, ReturnOp) or not op.results or _is_free(op):
-            continue
-        found.append(_alone(program, module, op, names, returned))
-    return found
+        if isinstance(op, ReturnOp):
+            returned = list(op.arguments)
+        elif op.results and not _is_free(op):
+            found.append(_alone(program, module, op, names))
+    return found, returned
 
 
 def _is_free(op: Operation) -> bool:
@@ -302,7 +325,6 @@ def _alone(
     module: ModuleOp,
     op: Operation,
     names: Mapping[SSAValue, Sequence[str | None]],
-    returned: set[SSAValue],
 ) -> Part:
     """A program of one operation; what it needs and is free is computed again."""
     free = _needed(op)
