@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import sympy as sp
@@ -21,6 +22,7 @@ from moa_dialect.cost.machines import CostMachine, Level
 from moa_dialect.cost.nests import (
     Array,
     Expr,
+    Loop,
     Nest,
     Node,
     accesses_count,
@@ -247,6 +249,8 @@ def cost_of_nest(
         factor = _lanes_in_vain(nest, node, machine)
         if node in nest.scalar:
             factor = scalar_factor(machine)
+        else:
+            factor *= idle_factor(nest, node, machine)
         for unit, value in compute_seconds(counts_of([node]), nest, machine).items():
             parts[unit] = parts.get(unit, 0.0) + value * factor
     parts |= {level.level.name: level.seconds for level in levels}
@@ -284,7 +288,9 @@ def register_bytes(nest: Nest, vectors: list[Node], machine: CostMachine) -> flo
         loads = counts_of([node]).get(("load", "bytes"))
         if loads is None or node not in vectors:
             loads = accesses_count([node], False) + accesses_count([node], True)
-        factor = _lanes_in_vain(nest, node, machine) if node in vectors else 1.0
+        factor = 1.0
+        if node in vectors:
+            factor = _lanes_in_vain(nest, node, machine)
         total += number_of(loads, nest.values) * factor
     return total
 
@@ -295,6 +301,17 @@ def _lanes_in_vain(nest: Nest, node: Node, machine: CostMachine) -> float:
     if used is None or machine.kind == "gpu":
         return 1.0
     return max(1.0, machine.vector_bytes / used)
+
+
+def idle_factor(nest: Nest, node: Node, machine: CostMachine) -> float:
+    """How many times longer tasks take because some cores have none in the end."""
+    tasks = 1.0
+    while isinstance(node, Loop) and node.parallel:
+        tasks *= max(1.0, number_of(node.trips, nest.values))
+        if len(node.body) != 1:
+            break
+        node = node.body[0]
+    return ceil(tasks / machine.cores) * machine.cores / tasks
 
 
 def page_seconds(nest: Nest, machine: CostMachine) -> float:

@@ -343,11 +343,28 @@ class _Reader:
                     if region.blocks
                     for node in self.block(region.block)
                 ]
-            case RequireOp() | YieldOp() | ReturnOp() | scf.YieldOp():
+            case RequireOp():
+                self.require(op)
+            case YieldOp() | ReturnOp() | scf.YieldOp():
                 pass
             case _:
                 return self.scalar(op)
         return []
+
+    def require(self, op: RequireOp) -> None:
+        """Let extents that must be equal be one symbol."""
+        pair = [self.index.get(op.given), self.index.get(op.expected)]
+        if op.relation_name != "eq" or not all(p in self.values for p in pair):
+            return
+        old, new = pair
+        if old == new:
+            return
+        number = self.values.pop(old)
+        if self.values[new] == NOMINAL:
+            self.values[new] = number
+        for array in self.arrays:
+            array.shape = tuple(e.xreplace({old: new}) for e in array.shape)
+        self.index = {v: e.xreplace({old: new}) for v, e in self.index.items()}
 
     def scalar(self, op: Operation) -> list[Node]:
         """An operation on scalars."""

@@ -40,6 +40,7 @@ PAGES = (
     "docs/reductions.md",
     "docs/library.md",
     "docs/cli.md",
+    "docs/cost-model.md",
     "docs/upstream.md",
 )
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
