@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from xdsl.ir import SSAValue
 
 import moa_dialect as moa
 from moa_dialect.cost.machines import CostMachine, machine
 from moa_dialect.cost.programs import Program, entry_function
 from moa_dialect.cost.report import seconds
 from moa_dialect.errors import MoaError
+from moa_dialect.frontend.materialised import kernels_of
 from moa_dialect.lowering.engine import compile_module
 from moa_dialect.tools.cost_programs import PROGRAMS
 from moa_dialect.types import dtype_of, element_of, shape_of
@@ -84,6 +84,9 @@ SCHEDULES: tuple[tuple[str, dict[str, int], tuple[str, ...]], ...] = (
     ),
 )
 """Programs, each with schedules whose order is predicted."""
+
+ROWS = ("softmax", "layernorm", "cross_entropy")
+"""Programs of rows that are compared with their materialised form."""
 
 LENGTHS = (512, 1024, 2048, 4096, 8192, 16384)
 """Rows of the attention that is compared with its materialised form."""
@@ -144,32 +147,9 @@ def fused_call(program: Program) -> Callable[[], Any]:
 
 def materialised_call(program: Program) -> Callable[[], Any]:
     """A call of one kernel after the other, for each array operation."""
-    parts = program.operations()
-    kernels = [
-        compile_module(p.program.module, p.program.entry, p.program.options)
-        for p in parts
-    ]
+    kernels = kernels_of(program)
     arrays = inputs_of(program)
-    last = {v: k for k, part in enumerate(parts) for v in part.operands}
-
-    def call() -> Any:
-        known: dict[SSAValue, Any] = {}
-        result: Any = None
-        for number, (part, kernel) in enumerate(zip(parts, kernels, strict=True)):
-            operands = [
-                known[v] if v in known else arrays[v.index]  # pyright: ignore
-                for v in part.operands
-            ]
-            result = kernel(*operands)
-            results = result if isinstance(result, tuple) else (result,)
-            known |= dict(zip(part.results, results, strict=True))
-            del operands
-            for value in part.operands:  # as a program would, free what is used up
-                if last[value] == number:
-                    known.pop(value, None)
-        return result
-
-    return call
+    return lambda: kernels(*arrays)
 
 
 def check_cases(here: CostMachine, budget_s: float, only: str) -> list[Row]:
@@ -225,8 +205,10 @@ def check_fusion(
     here: CostMachine, budget_s: float, lengths: Sequence[int]
 ) -> list[tuple[str, list[float]]]:
     """The fused form and the materialised one: predicted and measured seconds."""
-    cases = [("attention", {"h": 1, "n": n}) for n in lengths]
-    cases += [("softmax", {}), ("layernorm", {}), ("cross_entropy", {})]
+    cases: list[tuple[str, dict[str, int]]] = [
+        ("attention", {"h": 1, "n": n}) for n in lengths
+    ]
+    cases += [(name, {}) for name in ROWS]
     found: list[tuple[str, list[float]]] = []
     for name, sizes in cases:
         program = PROGRAMS[name].at(sizes)

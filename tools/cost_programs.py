@@ -30,9 +30,7 @@ class Known:
     sizes: Mapping[str, int]
     dtypes: Mapping[int, str] = field(default_factory=dict[int, str])
 
-    def at(
-        self, sizes: Mapping[str, int] | None = None, dtype: str = "f32"
-    ) -> Program:
+    def at(self, sizes: Mapping[str, int] | None = None, dtype: str = "f32") -> Program:
         """The program for sizes in place of its own."""
         numbers = {**self.sizes, **(sizes or {})}
         specs = [

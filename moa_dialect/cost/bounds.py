@@ -5,6 +5,8 @@ lacks an axis that the other one has. Two contractions are *chained* if one runs
 an axis of the other's result, with a function that is not linear between. Nothing here
 knows a program.
 """
+# SymPy has no types of its own.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from __future__ import annotations
 
@@ -98,10 +100,7 @@ def lower_bound(nest: Nest) -> Bound:
     best: Bound | None = None
     for product in products:
         found = _of_one(product, nest)
-        if found is not None and (
-            best is None
-            or _at(found, nest) > _at(best, nest)
-        ):
+        if found is not None and (best is None or _at(found, nest) > _at(best, nest)):
             best = found
     if best is not None:
         return best

@@ -4,6 +4,8 @@ The axes of a kernel are loops over tasks, in the order in which these are taken
 runs its passes in chunks. What a chunk reads once, however often it uses it, is one
 access for each element: the schedule chose it so that it stays in the first cache.
 """
+# SymPy has no types of its own.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from __future__ import annotations
 
@@ -35,9 +37,9 @@ from moa_dialect.cost.reader import (
     kind_of,
 )
 from moa_dialect.ops.normal_form import AtOp, ComprehensionOp, ExtentOp, FixedExtentOp
-from moa_dialect.passes.grid import Grid
+from moa_dialect.passes.grid import Grid, share_named
 from moa_dialect.passes.kernels import Kernel, Pass, read_kernel, split_folds
-from moa_dialect.passes.lift import Schedule, schedule_of
+from moa_dialect.passes.lift import Schedule, element_bytes, schedule_of
 from moa_dialect.passes.terms import (
     Choice,
     Computed,
@@ -152,12 +154,18 @@ def read_lifted(
         except NotATerm:
             return None
         schedule = (grids or {}).get(op)
-        if schedule is None:
+        if schedule is not None:
+            share_named(kernel, f"{schedule}")
+        else:
             schedule = schedule_of(op, kernel)
         if schedule is None:
             return None
         reader = _Lifted(kernel, Tiling.of(schedule), extents, arrays, nest)
-        nest.body += reader.read()
+        made = reader.read()
+        nest.body += made
+        if not grids:
+            used = reader.tiling.lanes * element_bytes(kernel)
+            nest.used_bytes |= {id(node): used for node in made}
     returned = set(block.last_op.operands) if block.last_op is not None else set()
     for value, array in arrays.items():
         if value in returned and not isinstance(value, BlockArgument):
@@ -300,7 +308,7 @@ class _Lifted:
             within = self.symbol(kernel.hints[axis])
             each = sp.cancel(extent / count)
             self.names[axis] = size * index + within
-            if axis == blocked and tiling.registers > 1:
+            if axis == blocked:
                 # Some indices at a time share what does not depend on them.
                 self.group = self.symbol("g")
                 registers = sp.Integer(tiling.registers)
@@ -357,7 +365,10 @@ class _Lifted:
             count = self._times(free)
             body.append(Work(kind, dtype, count))
             if a.axes and _is_product(a.part):
-                body.append(self._contracts(a.part, count))
+                body += self._contracts(a.part, count)
+            elif not a.axes and tiling.lanes > 1:
+                wait = sp.Rational(LATENCY, tiling.vectors)
+                body.append(Work("wait", element_name(a.type) or "i64", wait * count))
             if a.name in states:
                 array, indices = states[a.name]
                 body.append(self._around(Access(array, indices)))
@@ -431,7 +442,7 @@ class _Lifted:
         return sp.Mul(*(self.mean(self.inner[s].trips) for s in found))
 
     def _around(self, access: Access) -> Node:
-        """Put loops within a task around an access: in the order of the array's axes."""
+        """Put loops within a task around an access, in the order of the axes."""
         order: list[Expr] = []
         for index in access.indices:
             for symbol in sorted(index.free_symbols, key=str):
@@ -449,7 +460,7 @@ class _Lifted:
         seen: set[Term] = set()
 
         def visit(term: Term) -> None:
-            if term in seen or not term.args and not term.computes(AtOp.name):
+            if term in seen or (not term.args and not term.computes(AtOp.name)):
                 return
             seen.add(term)
             kind = term.kind
@@ -464,7 +475,7 @@ class _Lifted:
                 visit(term.args[2])
                 if self.inside:
                     count = times(term.args[2], symbol)
-                    found.append(self._contracts(term, count))
+                    found.extend(self._contracts(term, count))
                 self.inside = outer
                 name = term.function
                 which = name.data if isinstance(name, StringAttr) else ""
@@ -506,13 +517,19 @@ class _Lifted:
             visit(term)
         return found
 
-    def _contracts(self, term: Term, count: Expr) -> Work:
+    def _contracts(self, term: Term, count: Expr) -> list[Work]:
         """What a sum of products loads: a vector for each copy, the copies for each
-        vector.
+        vector; and what it waits if there are few of both.
         """
         tiling = self.tiling
         each = sp.Rational(1, tiling.registers) + sp.Rational(1, tiling.vectors)
-        return Work("load", "bytes", bytes_of(term.type) * count * min(each, 2))
+        loads = bytes_of(term.type) * count * min(each, 2)
+        found = [Work("load", "bytes", loads)]
+        chains = tiling.registers * tiling.vectors
+        if tiling.lanes > 1 and chains < CHAINS:
+            wait = sp.Rational(3, 2) * (sp.Rational(CHAINS, chains) - 1) * count
+            found.append(Work("wait", element_name(term.type) or "i64", wait))
+        return found
 
     def _loads(self, access: Access, count: Expr) -> list[Work]:
         """What is loaded outside of sums of products, and turned if need be."""
@@ -524,7 +541,7 @@ class _Lifted:
             lanes = set(self._lanes(frozenset((lane,))))
             *others, _ = (sp.sympify(i).free_symbols for i in access.indices)
             if any(lanes & free for free in others):
-                found.append(Work("other", "f32", SHUFFLES * count))
+                found.append(Work("wait", "f32", SHUFFLES * count))
         return found
 
     def _load(self, term: Term) -> Access | None:
@@ -572,6 +589,12 @@ class _Lifted:
         return found
 
 
+LATENCY = 4
+"""Operations that could be done while an accumulation waits for the one before."""
+
+CHAINS = 8
+"""So many accumulations side by side keep the units for multiply-adds busy."""
+
 SHUFFLES = 4
 """Operations that a vector takes whose lanes do not lie next to each other."""
 
@@ -604,5 +627,3 @@ def _counts(name: str) -> bool:
         "arith.ori",
         "arith.xori",
     )
-
-

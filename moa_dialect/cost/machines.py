@@ -47,6 +47,21 @@ class Level:
 
 
 @dataclass(frozen=True)
+class Pages:
+    """The first-level table of pages that a core keeps.
+
+    Attributes:
+        bytes: bytes of a page.
+        entries: how many pages it holds.
+        seconds: what a page takes that is not among them.
+    """
+
+    bytes: int
+    entries: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class CostMachine:
     """A machine as the cost model sees it. Rates are those of all cores together.
 
@@ -74,6 +89,7 @@ class CostMachine:
         efficiency: which part of its peak a kernel reaches.
         single: which part of the rates of all cores one core reaches, if that is more
             than its share.
+        pages: how addresses are looked up; None if that never takes time.
         sources: where the numbers are from.
     """
 
@@ -95,6 +111,7 @@ class CostMachine:
     overlap: float = 0.95
     efficiency: float = 1.0
     single: float = 0.0
+    pages: Pages | None = None
     sources: tuple[str, ...] = field(default=())
 
     def level(self, name: str) -> Level:
@@ -201,15 +218,17 @@ def machine_of(content: Mapping[str, Any], where: str) -> CostMachine:
     given = content.get("levels")
     if not isinstance(given, list) or not given:
         raise MachineError(f"{where}: levels: expected one table or more")
+    entries = cast(list[Any], given)
+    last = len(entries) - 1
     levels = tuple(
-        _level(entry, f"{where}: levels[{number}]", number == len(given) - 1)
-        for number, entry in enumerate(cast(list[Any], given))
+        _level(entry, f"{where}: levels[{number}]", number == last)
+        for number, entry in enumerate(entries)
     )
     table.used.add("levels")
     found = CostMachine(
         name=table.text("name"),
         description=table.text("description", ""),
-        kind=cast(Kind, kind),
+        kind=kind,
         cores=table.whole("cores"),
         vector_bytes=table.whole("vector_bytes"),
         registers=table.whole("registers"),
@@ -225,6 +244,7 @@ def machine_of(content: Mapping[str, Any], where: str) -> CostMachine:
         overlap=table.number("overlap", 0.95),
         efficiency=table.number("efficiency", 1.0),
         single=table.number("single", 0.0),
+        pages=_pages(table, where),
         sources=table.texts("sources"),
     )
     for name, least, most in (
@@ -237,6 +257,19 @@ def machine_of(content: Mapping[str, Any], where: str) -> CostMachine:
             raise MachineError(f"{where}: {name}: expected 0 to 1, got {value}")
     table.finish()
     return found
+
+
+def _pages(table: _Table, where: str) -> Pages | None:
+    if "pages" not in table.content:
+        return None
+    entry = table.content["pages"]
+    table.used.add("pages")
+    if not isinstance(entry, dict):
+        raise MachineError(f"{where}: pages: expected a table, got {_kind_of(entry)}")
+    inner = _Table(cast(dict[str, Any], entry), f"{where}: pages")
+    pages = Pages(inner.whole("bytes"), inner.whole("entries"), inner.number("seconds"))
+    inner.finish()
+    return pages
 
 
 def _level(entry: Any, where: str, is_memory: bool) -> Level:
@@ -359,6 +392,7 @@ def _kind_of(value: Any) -> str:
     """What a value of TOML is, for messages."""
     if isinstance(value, bool):
         return "true or false"
-    names = {str: "a string", int: "a whole number", float: "a number"}
-    names |= {list: "a list", dict: "a table"}
-    return names.get(type(value), type(value).__name__)
+    names = {"str": "a string", "int": "a whole number", "float": "a number"}
+    names |= {"list": "a list", "dict": "a table"}
+    name = type(value).__name__
+    return names.get(name, name)

@@ -5,11 +5,14 @@ those of a model of caches (`moa_dialect.cost.traffic`). Time is a model of the 
 each resource takes its amount divided by its rate, and the longest one hides most of
 the others.
 """
+# SymPy has no types of its own.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import sympy as sp
@@ -17,7 +20,9 @@ import sympy as sp
 from moa_dialect.cost.bounds import Bound, compulsory, storage
 from moa_dialect.cost.machines import CostMachine, Level
 from moa_dialect.cost.nests import (
+    Array,
     Expr,
+    Loop,
     Nest,
     Node,
     accesses_count,
@@ -26,7 +31,8 @@ from moa_dialect.cost.nests import (
 )
 from moa_dialect.cost.traffic import Traffic, traffic
 
-_NARROW = ("bf16", "f16")
+_HIDDEN = ("load", "wait")
+"""Kinds of work that are no operations of the program."""
 
 
 @dataclass(frozen=True)
@@ -199,12 +205,13 @@ def cost_of_nest(
         least: the compulsory bytes, if they are not those of the nest.
     """
     every = counts_of(nest.body)
-    counts = {key: count for key, count in every.items() if key[0] != "load"}
+    counts = {key: count for key, count in every.items() if key[0] not in _HIDDEN}
     needed = compulsory(nest) if least is None else least
     least_number = number_of(needed, nest.values)
     vectors = [node for node in nest.body if node not in nest.scalar]
     is_vector = bool(vectors)
     cores = machine.cores if is_vector else 1
+    fresh = fresh_bytes(nest, machine) if machine.fresh else 0.0
     levels: list[LevelCost] = []
     inner: Level | None = None
     allocates = machine.kind == "cpu"
@@ -212,12 +219,17 @@ def cost_of_nest(
         single = max(machine.single, 1 / machine.cores)
         scale = 1.0 if is_vector or level.shared else single
         if inner is None:
-            amount, moved = register_bytes(nest, vectors), None
+            amount, moved = register_bytes(nest, vectors, machine), None
         else:
             moved = traffic(
                 nest, inner.capacity, inner.line, allocates, cores, inner.shared
             )
             amount = moved.bytes
+            if level is machine.memory and fresh:
+                # What the system clears before is there when it is written.
+                new = [a for a in moved.fetched if _is_fresh(a, nest, machine)]
+                moved.fetched |= dict.fromkeys(new, sp.Integer(0))
+                amount = moved.bytes
         capacity = 0 if inner is None else inner.capacity
         least_here = bound.at(capacity, least_number, nest)
         levels.append(
@@ -232,19 +244,24 @@ def cost_of_nest(
             )
         )
         inner = level
-    parts = compute_seconds(counts_of(vectors), nest, machine)
-    slow = scalar_factor(machine)
-    for unit, value in compute_seconds(counts_of(nest.scalar), nest, machine).items():
-        parts[unit] += value * slow
+    parts: dict[str, float] = {}
+    for node in nest.body:
+        factor = _lanes_in_vain(nest, node, machine)
+        if node in nest.scalar:
+            factor = scalar_factor(machine)
+        else:
+            factor *= idle_factor(nest, node, machine)
+        for unit, value in compute_seconds(counts_of([node]), nest, machine).items():
+            parts[unit] = parts.get(unit, 0.0) + value * factor
     parts |= {level.level.name: level.seconds for level in levels}
+    if machine.pages is not None and is_vector:
+        parts["pages"] = page_seconds(nest, machine)
     seconds = overlapped(parts, machine)
-    seconds += machine.launch * nest.launches
     parts["launch"] = machine.launch * nest.launches
-    if machine.fresh:
-        fresh = fresh_bytes(nest, machine)
-        if fresh:
-            parts["fresh memory"] = fresh / machine.fresh
-            seconds += parts["fresh memory"]
+    seconds += parts["launch"]
+    if fresh:
+        parts["fresh memory"] = fresh / machine.fresh
+        seconds += parts["fresh memory"]
     energy = sum(level.energy for level in levels)
     energy += operation_energy(counts, nest, machine) + machine.idle_watts * seconds
     return Cost(
@@ -264,25 +281,63 @@ def cost_of_nest(
     )
 
 
-def register_bytes(nest: Nest, vectors: list[Node]) -> float:
+def register_bytes(nest: Nest, vectors: list[Node], machine: CostMachine) -> float:
     """The bytes that loads and stores move between registers and the first cache."""
-    total: Expr = sp.Integer(0)
-    for nodes in (vectors, nest.scalar):
-        loads = counts_of(nodes).get(("load", "bytes"))
-        if loads is None:
-            loads = accesses_count(nodes, False) + accesses_count(nodes, True)
-        total += loads
-    return number_of(total, nest.values)
+    total = 0.0
+    for node in nest.body:
+        loads = counts_of([node]).get(("load", "bytes"))
+        if loads is None or node not in vectors:
+            loads = accesses_count([node], False) + accesses_count([node], True)
+        factor = 1.0
+        if node in vectors:
+            factor = _lanes_in_vain(nest, node, machine)
+        total += number_of(loads, nest.values) * factor
+    return total
+
+
+def _lanes_in_vain(nest: Nest, node: Node, machine: CostMachine) -> float:
+    """How many times more lanes a vector register has than a nest uses."""
+    used = nest.used_bytes.get(id(node))
+    if used is None or machine.kind == "gpu":
+        return 1.0
+    return max(1.0, machine.vector_bytes / used)
+
+
+def idle_factor(nest: Nest, node: Node, machine: CostMachine) -> float:
+    """How many times longer tasks take because some cores have none in the end."""
+    tasks = 1.0
+    while isinstance(node, Loop) and node.parallel:
+        tasks *= max(1.0, number_of(node.trips, nest.values))
+        if len(node.body) != 1:
+            break
+        node = node.body[0]
+    return ceil(tasks / machine.cores) * machine.cores / tasks
+
+
+def page_seconds(nest: Nest, machine: CostMachine) -> float:
+    """What it takes to look up pages that are not among those of a core.
+
+    They are to the table of pages what lines are to a cache.
+    """
+    pages = machine.pages
+    if pages is None:
+        return 0.0
+    size = pages.bytes * pages.entries
+    moved = traffic(nest, size, pages.bytes, True, machine.cores)
+    found = sum(number_of(amount, nest.values) for amount in moved.fetched.values())
+    return found / pages.bytes * pages.seconds / machine.cores
+
+
+def _is_fresh(array: Array, nest: Nest, machine: CostMachine) -> bool:
+    """Whether the memory of an array was not used before."""
+    is_new = array.role == "result" or array in nest.intermediates
+    return is_new and number_of(array.bytes, nest.values) >= machine.fresh_from
 
 
 def fresh_bytes(nest: Nest, machine: CostMachine) -> float:
     """The bytes of results whose memory was not used before."""
-    found = [
-        number_of(array.bytes, nest.values)
-        for array in nest.arrays
-        if array.role == "result" or array in nest.intermediates
-    ]
-    return sum(size for size in found if size >= machine.fresh_from)
+    found = [a for a in nest.arrays if _is_fresh(a, nest, machine)]
+    return sum(number_of(array.bytes, nest.values) for array in found)
 
 
 def compute_seconds(
@@ -305,7 +360,8 @@ def compute_seconds(
         arithmetic += 2 * pairs / rate
         single = machine.flops["f32"] / width
         arithmetic += 2 * (max(adds, products) - pairs) / single
-        arithmetic += width * numbers.get(("other", dtype), 0.0) / machine.rates["other"]
+        others = numbers.get(("other", dtype), 0.0) + numbers.get(("wait", dtype), 0.0)
+        arithmetic += width * others / machine.rates["other"]
         arithmetic += width * numbers.get(("div", dtype), 0.0) / machine.rates["div"]
         arithmetic += width * numbers.get(("math", dtype), 0.0) / machine.rates["math"]
         exp = width * numbers.get(("exp", dtype), 0.0) / machine.rates["exp"]
@@ -329,13 +385,21 @@ def scalar_factor(machine: CostMachine) -> float:
 
 
 SCALAR = 1.5
-"""How much longer an operation of plain loops takes than a lane's share of a vector's."""
+"""How much longer a scalar operation takes than a lane's share of a vector one."""
 
 
 def overlapped(parts: Mapping[str, float], machine: CostMachine) -> float:
-    """The longest part, and what is not hidden behind it of the others."""
-    longest = max(parts.values(), default=0.0)
-    rest = sum(parts.values()) - longest
+    """The longest part, and what is not hidden behind it of the others.
+
+    A core loads from its first cache while it computes, whatever it computes; but it
+    waits for a page.
+    """
+    first = machine.levels[0].name
+    units = [parts.get(name, 0.0) for name in ("compute", "exp", first)]
+    core = max(units) + parts.get("pages", 0.0)
+    others = [parts.get(level.name, 0.0) for level in machine.levels[1:]]
+    longest = max(core, *others)
+    rest = core + sum(others) - longest
     return longest + (1 - machine.overlap) * rest
 
 

@@ -1,15 +1,18 @@
 """Normal forms as loop nests: loops with trip counts, accesses with index functions.
 
 What the cost model knows of a program: which loops there are, in which order, how often
-each runs, and for each access to an array its index as a function of the loops' indices.
+each runs, and for each access to an array its index, a function of those of loops.
 Extents are symbols, or numbers where types give them; `Nest.values` has a number for
 each symbol, which decides what formulas alone do not.
 """
+# SymPy has no types of its own.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from itertools import product
 from math import ceil
 from typing import Any, Literal
@@ -64,8 +67,9 @@ class Work:
     """Scalar operations, each time the loops around come there.
 
     Attributes:
-        kind: `add`, `mul`, `div`, `exp`, `math` or `other`; `load` for what vector code
-            loads and stores, in bytes.
+        kind: `add`, `mul`, `div`, `exp`, `math` or `other`; of vector code also `load`,
+            the bytes that it loads and stores, and `wait`, as many other operations as
+            accumulations wait for those before.
         dtype: the element type, such as f32.
         count: how many.
     """
@@ -112,6 +116,7 @@ class Nest:
         opaque: symbols that stand for indices from data.
         launches: how many kernels it is.
         scalar: those of the nests that are no vector code.
+        used_bytes: for a nest how many bytes of a vector register hold something.
         intermediates: arrays between kernels.
     """
 
@@ -121,6 +126,7 @@ class Nest:
     opaque: set[Expr] = field(default_factory=set[Any])
     launches: int = 1
     scalar: list[Node] = field(default_factory=list["Node"])
+    used_bytes: dict[int, int] = field(default_factory=dict[int, int])
     intermediates: set[Array] = field(default_factory=set[Array])
 
     def number(self, expression: Expr) -> float:
@@ -323,9 +329,7 @@ def _average_over(
     if isinstance(expression, sp.Add):
         return sp.Add(
             *(
-                average(term, loops, values)
-                if index in term.free_symbols
-                else term
+                average(term, loops, values) if index in term.free_symbols else term
                 for term in expression.args
             )
         )
@@ -342,7 +346,7 @@ def _average_over(
             return found
     if others:
         return expression.xreplace({index: (trips - 1) / 2})
-    return sp.Float(_sampled(expression, loop, values))
+    return _plain(_sampled(expression, loop, values))
 
 
 def _average_of_extreme(
@@ -384,6 +388,14 @@ def _sampled(expression: Expr, loop: Loop, values: Mapping[Expr, int]) -> float:
     function = sp.lambdify([loop.index], expression.xreplace(numbers), "math")
     found = [float(function(i)) for i in range(0, count, step)]
     return sum(found) / len(found)
+
+
+def _plain(value: float) -> Expr:
+    """A number as a fraction, if it is a short one."""
+    found = Fraction(value).limit_denominator(1024)
+    if _close(float(found), value):
+        return sp.Rational(found.numerator, found.denominator)
+    return sp.Float(value)
 
 
 def _close(left: float, right: float) -> bool:

@@ -4,7 +4,8 @@ Rates are the best of some short runs of small kernels: multiply-adds in registe
 reads of arrays that fit each level, exponentials and divisions of an array in the first
 cache. Energies are not measured; they are those of a server processor.
 """
-# pyright: reportMissingTypeStubs=false
+# pyright: reportMissingTypeStubs=false, reportUnknownLambdaType=false
+# pyright: reportUnknownArgumentType=false
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
 """What programs cost: fused, and with every array operation a kernel of its own."""
+# SymPy has no types of its own.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from __future__ import annotations
 
@@ -31,7 +33,7 @@ from moa_dialect.options import AUTO, DEFAULTS, Options
 from moa_dialect.passes.grid import Grid, choose_grid
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.kernels import SCHEDULE, read_kernel
-from moa_dialect.passes.lift import choose, choose_shared
+from moa_dialect.passes.lift import candidates, choose, choose_shared
 from moa_dialect.passes.machine import Machine, host_machine
 from moa_dialect.passes.rebuild import comprehensions
 from moa_dialect.passes.split_cascades import SplitCascadesPass
@@ -180,16 +182,41 @@ class Program:
             nest, texts = self.nest("onf"), []
             nest.scalar = list(nest.body)
             form = "onf"
-        return cost_of_nest(
-            nest, machine, bound, self.entry, form, texts, least=least
-        )
+        return cost_of_nest(nest, machine, bound, self.entry, form, texts, least=least)
 
     def decision(self, machine: CostMachine) -> Decision:
         """What both forms cost on a machine."""
         return Decision(self.cost(machine), self.materialised(machine))
 
+    def schedules(self, machine: CostMachine) -> list[tuple[str, float]]:
+        """The schedules to choose from for a CPU, with predicted seconds, best first.
+
+        Empty for a program of several kernels, or one without vector code.
+        """
+        here = schedule_machine(machine)
+        function = entry_function(self.at("fused"), self.entry)
+        found = comprehensions(function)
+        if machine.kind != "cpu" or len(found) != 1 or not self.options.fuse:
+            return []
+        try:
+            kernel = read_kernel(found[0], function)
+        except NotATerm:
+            return []
+        texts = [f"{schedule}" for schedule in candidates(kernel, here)]
+        rows: list[tuple[str, float]] = []
+        for text in dict.fromkeys(texts):
+            options = replace(self.options, schedule=text)
+            cost = replace(self, options=options).cost(machine)
+            if cost.form == "lifted":
+                rows.append((text, cost.seconds))
+        return sorted(rows, key=lambda row: row[1])
+
     def operations(self) -> list[Part]:
         """The array operations, each as a program of its own, in order."""
+        return self.operations_and_results()[0]
+
+    def operations_and_results(self) -> tuple[list[Part], list[SSAValue]]:
+        """The array operations, and the values that are returned, in order."""
         return _operations(self)
 
     def materialised(self, machine: CostMachine) -> Cost:
@@ -199,7 +226,7 @@ class Program:
         until it is used.
         """
         least, bound = self.least()
-        parts = _operations(self)
+        parts = self.operations()
         whole = Nest([], [], {})
         known: dict[SSAValue, Array] = {}
         texts: list[str] = []
@@ -250,19 +277,21 @@ class Part:
     results: list[SSAValue]
 
 
-def _operations(program: Program) -> list[Part]:
+def _operations(program: Program) -> tuple[list[Part], list[SSAValue]]:
     """The array operations of a program, each as a program of its own."""
     module = program.at("moa")
     function = entry_function(module, program.entry)
-    returned = {v for op in function.body.block.ops if isinstance(op, ReturnOp)
-                for v in op.operands}
-    names = dict(zip(function.body.block.args, program.known_names(), strict=False))
+    names: dict[SSAValue, Sequence[str | None]] = dict(
+        zip(function.body.block.args, program.known_names(), strict=False)
+    )
     found: list[Part] = []
+    returned: list[SSAValue] = []
     for op in function.body.block.ops:
-        if isinstance(op, ReturnOp) or not op.results or _is_free(op):
-            continue
-        found.append(_alone(program, module, op, names, returned))
-    return found
+        if isinstance(op, ReturnOp):
+            returned = list(op.arguments)
+        elif op.results and not _is_free(op):
+            found.append(_alone(program, module, op, names))
+    return found, returned
 
 
 def _is_free(op: Operation) -> bool:
@@ -296,7 +325,6 @@ def _alone(
     module: ModuleOp,
     op: Operation,
     names: Mapping[SSAValue, Sequence[str | None]],
-    returned: set[SSAValue],
 ) -> Part:
     """A program of one operation; what it needs and is free is computed again."""
     free = _needed(op)
@@ -307,7 +335,7 @@ def _alone(
             if operand not in made and operand not in operands:
                 operands.append(operand)
     block = Block(arg_types=[value.type for value in operands])
-    mapping = dict(zip(operands, block.args, strict=True))
+    mapping: dict[SSAValue, SSAValue] = dict(zip(operands, block.args, strict=True))
     for value, argument in mapping.items():
         argument.name_hint = value.name_hint
     builder = Builder(InsertPoint.at_end(block))
@@ -325,9 +353,7 @@ def _alone(
         Region(block),
     )
     others = [
-        f.clone()
-        for f in functions_of(module)
-        if f.sym_name.data != program.entry
+        f.clone() for f in functions_of(module) if f.sym_name.data != program.entry
     ]
     alone = ModuleOp([*others, function])
     given = [names.get(value, ()) for value in operands]
@@ -335,9 +361,7 @@ def _alone(
     return Part(part, operands, list(op.results))
 
 
-def _join(
-    whole: Nest, nest: Nest, part: Part, known: dict[SSAValue, Array]
-) -> None:
+def _join(whole: Nest, nest: Nest, part: Part, known: dict[SSAValue, Array]) -> None:
     """Add a kernel to others: what it reads is what they wrote."""
     arguments = [a for a in nest.arrays if a.role == "argument"]
     results = [a for a in nest.arrays if a.role == "result"]
@@ -358,6 +382,7 @@ def _join(
             whole.arrays.append(array)
     whole.body += nest.body
     whole.scalar += nest.scalar
+    whole.used_bytes |= nest.used_bytes
     whole.values |= nest.values
     whole.opaque |= nest.opaque
 

@@ -4,6 +4,8 @@ Comprehensions and folds are loops over their axes, a cascade is a loop over chu
 loops over their indices; at the stage onf loops are what they are. A full index of an
 array is an access, a scalar operation is work.
 """
+# SymPy has no types of its own.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from __future__ import annotations
 
@@ -162,7 +164,9 @@ class Extents:
                     continue
                 symbol = sp.Symbol(name, integer=True, positive=True)
                 default = extent if extent >= 0 else NOMINAL
-                self.values[symbol] = sizes.get(name, default) if extent < 0 else default
+                self.values[symbol] = (
+                    sizes.get(name, default) if extent < 0 else default
+                )
                 found.append(symbol)
             self.of.append(tuple(found))
 
@@ -263,7 +267,7 @@ class _Reader:
             if isinstance(op.value, IntegerAttr):
                 return sp.Integer(op.value.value.data)
             return None
-        args = [self.index.get(operand) for operand in op.operands]
+        args: list[Expr] = [self.index.get(operand) for operand in op.operands]
         if any(arg is None for arg in args):
             return None
         match op.name:
@@ -339,11 +343,28 @@ class _Reader:
                     if region.blocks
                     for node in self.block(region.block)
                 ]
-            case RequireOp() | YieldOp() | ReturnOp() | scf.YieldOp():
+            case RequireOp():
+                self.require(op)
+            case YieldOp() | ReturnOp() | scf.YieldOp():
                 pass
             case _:
                 return self.scalar(op)
         return []
+
+    def require(self, op: RequireOp) -> None:
+        """Let extents that must be equal be one symbol."""
+        pair = [self.index.get(op.given), self.index.get(op.expected)]
+        if op.relation_name != "eq" or not all(p in self.values for p in pair):
+            return
+        old, new = pair
+        if old == new:
+            return
+        number = self.values.pop(old)
+        if self.values[new] == NOMINAL:
+            self.values[new] = number
+        for array in self.arrays:
+            array.shape = tuple(e.xreplace({old: new}) for e in array.shape)
+        self.index = {v: e.xreplace({old: new}) for v, e in self.index.items()}
 
     def scalar(self, op: Operation) -> list[Node]:
         """An operation on scalars."""
@@ -390,9 +411,7 @@ class _Reader:
 
     # Normal forms.
 
-    def scratch(
-        self, value: SSAValue, name: str, shape: Sequence[Expr]
-    ) -> Place:
+    def scratch(self, value: SSAValue, name: str, shape: Sequence[Expr]) -> Place:
         """Memory for a value that has no other place."""
         known = self.places.get(value)
         if known is not None:
@@ -433,7 +452,7 @@ class _Reader:
                 self.places.setdefault(value, place)
             stores.append((value, place))
         self.loops += loops
-        inner = self.block(block)
+        inner: list[Node] = list(self.block(block))
         for value, place in stores:
             if _rank(value.type):
                 continue
@@ -446,7 +465,7 @@ class _Reader:
         del self.loops[len(self.loops) - len(loops) :]
         for loop in reversed(loops):
             loop.body = inner
-            inner = [loop]
+            inner = list[Node]([loop])
         return inner
 
     def cell_extent(self, value: SSAValue, axis: int) -> Expr:
@@ -592,7 +611,8 @@ class _Reader:
         self, chunks: Loop, view: CascadeView, before: Sequence[CascadeView]
     ) -> None:
         """The pivots of a group, and the move of its accumulators."""
-        assert view.pivot is not None and view.move is not None
+        assert view.pivot is not None
+        assert view.move is not None
         block, _ = body_of(view.pivot)
         results = [r for v in before for r in (*v.pivots, *v.accumulators)]
         results += [*view.pivots, *view.accumulators]
@@ -605,9 +625,7 @@ class _Reader:
                 self.places[value] = self.places[result]
         chunks.body += self.block(block)
 
-    def _bind(
-        self, args: Sequence[BlockArgument], results: Sequence[SSAValue]
-    ) -> None:
+    def _bind(self, args: Sequence[BlockArgument], results: Sequence[SSAValue]) -> None:
         for arg, result in zip(args, results, strict=True):
             if result in self.places:
                 self.places[arg] = self.places[result]

@@ -1,4 +1,6 @@
 """Costs as text: tables that people read, and both sides of a decision."""
+# SymPy has no types of its own.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 def cost_text(cost: Cost, formulas: bool = True) -> str:
     """A cost as text: operations, bytes for each level, time and energy."""
-    sizes = ", ".join(f"{s}={v}" for s, v in cost.nest.values.items())
+    used = {s for _, formula in formula_rows(cost) for s in formula.free_symbols}
+    values = cost.nest.values
+    sizes = ", ".join(f"{s}={v}" for s, v in values.items() if s in used)
     lines = [f"{cost.name}{f' with {sizes}' if sizes else ''} on {cost.machine.name}"]
     form = {
         "lifted": "one kernel, scheduled",

@@ -1,4 +1,4 @@
-"""Bytes that a loop nest moves into and out of a cache of some capacity, in closed form.
+"""Bytes that a loop nest moves into and out of a cache, in closed form.
 
 The cache is fully associative, replaces the line that was not used for longest, and
 fetches a line that is written. In such a cache a line is still there if fewer bytes
@@ -10,6 +10,8 @@ Everything is a formula in extents. Which side of a comparison holds is decided 
 numbers for the extents; the comparisons are kept, so that the formula says when it
 holds, and all regimes can be found by trying both sides.
 """
+# SymPy has no types of its own.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from __future__ import annotations
 
@@ -80,13 +82,11 @@ class Traffic:
 
     @property
     def regime(self) -> str:
-        """`fits` if every array is fetched once at most, else `capacity-bound`."""
-        is_bound = any(
-            number_of(amount, self.values) > 1.02 * _size(array, self.values)
-            for array, amount in self.fetched.items()
-            if array.role != "scratch"
-        )
-        return "capacity-bound" if is_bound else "fits"
+        """`fits` if arguments and results are fetched once, else `capacity-bound`."""
+        arrays = [a for a in self.fetched if a.role != "scratch"]
+        found = sum(number_of(self.fetched[a], self.values) for a in arrays)
+        once = sum(_size(a, self.values) for a in arrays)
+        return "capacity-bound" if found > 1.05 * once else "fits"
 
 
 def _size(array: Array, values: dict[Expr, int]) -> float:
@@ -144,6 +144,7 @@ class Analysis:
         write_allocate: whether a line is fetched before it is written.
         cores: how many cores there are, each with such a cache.
         shared: or whether they share it.
+        capacity: bytes that the cache holds, 0 if that is not known.
     """
 
     def __init__(
@@ -154,14 +155,16 @@ class Analysis:
         write_allocate: bool = True,
         cores: int = 1,
         shared: bool = False,
+        capacity: float = 0.0,
     ) -> None:
+        self.capacity = capacity
         self.nest = nest
         self.line = line
         self.decide = decide
         self.write_allocate = write_allocate
         self.cores = cores
         self.shared = shared
-        self.boxes: dict[tuple[int, frozenset[Expr]], _Box] = {}
+        self.boxes: dict[tuple[int, frozenset[tuple[Expr, Expr]]], _Box] = {}
         self.numbers: dict[Expr, float] = {}
 
     def number(self, expression: Expr) -> float:
@@ -207,8 +210,8 @@ class Analysis:
             for loop, count in extra:
                 if count is loop.trips:
                     loops[loop.index] = loop
-            self.boxes[key] = self._make_box(access, trips, loops)  # pyright: ignore
-        return self.boxes[key]  # pyright: ignore
+            self.boxes[key] = self._make_box(access, trips, loops)
+        return self.boxes[key]
 
     def _make_box(
         self, access: Access, trips: dict[Expr, Expr], loops: dict[Expr, Loop]
@@ -302,7 +305,10 @@ class Analysis:
             return {}, {}
         if self.number(trips) <= 1:
             factor = trips if self.number(trips) < 1 else sp.Integer(1)
-            return tuple({a: m * factor for a, m in t.items()} for t in body)  # pyright: ignore
+            fetched, written = (
+                {a: m * factor for a, m in part.items()} for part in body
+            )
+            return fetched, written
         is_task = loop.parallel
         if is_task and self.shared and self.cores > 1:
             at_once = self.smaller(trips, sp.Integer(self.cores))
@@ -447,15 +453,14 @@ class Analysis:
         number: int,
         array: Array,
     ) -> Expr:
-        capacity = getattr(self, "capacity", None)
-        if capacity is None:
+        if not self.capacity:
             return miss
         both = [*parts[first], *parts[number]]
         touched = self.footprint(both)
         own = self.bytes_of(array, touched.all[array])
         # Lines of the array for each line touched, on the way back and forth.
         share = self.number(own) / max(self.number(self.total_of(touched)), 1.0)
-        kept = sp.Integer(int(share * capacity) // self.line * self.line)
+        kept = sp.Integer(int(share * self.capacity) // self.line * self.line)
         return self.larger(sp.expand(miss - kept), sp.Integer(0))
 
 
@@ -512,8 +517,7 @@ def traffic(
             conditions.append(Condition(footprint, fits, of))
         return fits
 
-    analysis = Analysis(nest, line, decide, write_allocate, cores, shared)
-    analysis.capacity = capacity  # pyright: ignore[reportAttributeAccessIssue]
+    analysis = Analysis(nest, line, decide, write_allocate, cores, shared, capacity)
     fetched, written = analysis.run()
     return Traffic(fetched, written, conditions, nest.values)
 

@@ -10,7 +10,7 @@ from inspect import Parameter, Signature
 from io import StringIO
 from pathlib import Path
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from xdsl.context import Context
@@ -22,6 +22,7 @@ from moa_dialect.arrays import is_torch, to_numpy
 from moa_dialect.errors import (
     CompileError,
     MoaError,
+    OptionError,
 )
 from moa_dialect.frontend.trace import (
     Array,
@@ -312,8 +313,9 @@ class Compiled:
     def cost(self, machine: str | Path | CostMachine | None = None) -> Cost:
         """What the program costs on a machine, predicted from its normal form.
 
-        Operations, bytes and storage are formulas in the extents that the program names,
-        with a number for each; time and energy are numbers. See docs/cost-model.md.
+        Operations, bytes and storage are formulas in the extents that the program
+        names, with a number for each; time and energy are numbers. See
+        docs/cost-model.md.
 
         Args:
             machine: a name such as `h200`, a TOML file that describes one, or None for
@@ -400,9 +402,13 @@ class Jit:
         copy: bool | None = None,
         specs: Sequence[ArraySpec] | None = None,
         options: Options = DEFAULTS,
+        decides: bool = False,
     ) -> None:
         options.check()
+        if decides and options.is_cuda:
+            raise OptionError("fuse: expected 'auto' with target cpu, got it with cuda")
         self._options = options
+        self._decides = decides
         self._fn = fn
         self._copy = copy
         self._specs = specs if specs is None else list(specs)
@@ -442,7 +448,17 @@ class Jit:
         name = "main" if name == "<lambda>" else name
         program = _positional(self._fn, count, names, options)
         module = trace_program(program, specs, name)
-        return Compiled(module, entry_of(module), self._copy, self._options)
+        entry = entry_of(module)
+        compiled = Compiled(module, entry, self._copy, self._options)
+        if self._decides:
+            from moa_dialect.frontend.materialised import (
+                Materialised,
+                can_be_materialised,
+            )
+
+            if can_be_materialised(compiled) and not compiled.decision().fuse:
+                return Materialised(module, entry, self._copy, self._options)
+        return compiled
 
     def _spec(self, number: int, value: Any) -> ArraySpec:
         """The shape and dtype of an argument, which may lie on the device."""
@@ -554,7 +570,7 @@ def jit(
     target: str = "cpu",
     copy: bool | None = None,
     specs: Sequence[ArraySpec] | None = None,
-    fuse: bool = True,
+    fuse: bool | Literal["auto"] = True,
     deterministic: bool = False,
     chip: str = CHIP,
     emulate: bool = False,
@@ -574,7 +590,9 @@ def jit(
             there is one for each shape.
         fuse: folds that depend on each other may share a pass over their data, if a
             transport is found. Sums are then
-            reassociated, and results are those without up to rounding.
+            reassociated, and results are those without up to rounding. With `auto`,
+            on the CPU, the program is one kernel or one for each array operation,
+            whichever the cost model predicts to take less time (docs/cost-model.md).
         deterministic: an element of the result has the same bits however many there
             are: a row alone and in a batch, in kernels for any shape, on any number of
             threads. Kernels are chosen as if the extents of the result were not known,
@@ -598,11 +616,13 @@ def jit(
 
     Raises:
         CompileError: for an unknown target, chip, tier or schedule.
-        OptionError: for an option of another target.
+        OptionError: for an option of another target, or another value of `fuse`.
         MoaError: if `specs` has anything but `ArraySpec` values.
     """
+    if fuse not in (True, False, "auto"):
+        raise OptionError(f"fuse: expected True, False or 'auto', got {fuse!r}")
     options = Options(
-        fuse,
+        bool(fuse),
         deterministic,
         target,
         schedule,
@@ -611,7 +631,7 @@ def jit(
         emulate=emulate,
         tf32=tf32,
     )
-    return Jit(fn, copy, specs, options)
+    return Jit(fn, copy, specs, options, fuse == "auto")
 
 
 def interpret(fn: Callable[..., Any], *arrays: Any, **static: Any) -> Any:

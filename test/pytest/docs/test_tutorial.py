@@ -42,6 +42,7 @@ PAGES = (
     "docs/pytorch.md",
     "docs/library.md",
     "docs/cli.md",
+    "docs/cost-model.md",
     "docs/upstream.md",
     "docs/embedding.md",
     "docs/jax.md",
