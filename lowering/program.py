@@ -74,9 +74,10 @@ class Program:
         values: dict[SSAValue, Any] = dict(self.constants)
         values.update(zip(self.arguments, arrays, strict=True))
         for step in self.steps:
-            found = step.kernel(*(values[value] for value in step.inputs))
-            outputs = found if isinstance(found, tuple) else (found,)
-            values.update(zip(step.outputs, outputs, strict=True))
+            found: Any = step.kernel(*(values[value] for value in step.inputs))
+            if len(step.outputs) == 1:
+                found = (found,)
+            values.update(zip(step.outputs, found, strict=True))
         found = tuple(values[value] for value in self.results)
         return found[0] if len(found) == 1 else found
 

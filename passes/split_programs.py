@@ -120,9 +120,9 @@ class Cutter:
             return
         deepest = max(crossed, key=lambda v: self.depth[v])
         keeps = self.depth[deepest] > 1
-        for value in crossed:
-            if value is not deepest or not keeps:
-                self._cut(value)
+        for operand in crossed:
+            if operand is not deepest or not keeps:
+                self._cut(operand)
 
     def _cut(self, value: SSAValue) -> None:
         """Cut a value, or the one that its elements are those of, moved."""

@@ -194,7 +194,8 @@ def test_a_row_without_a_visible_key():
         return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
     compiled = compile_linalg(exported(module_of(masked), [*arrays, mask]), "main")
-    given, expected = compiled(*arrays, mask), masked(*arrays, mask)
+    q, k, v = arrays
+    given, expected = compiled(q, k, v, mask), masked(q, k, v, mask)
     torch.testing.assert_close(given, expected, rtol=2e-6, atol=2e-6)
     assert not given[:, :, 4].any()
 
