@@ -420,8 +420,7 @@ class SplitProgramsPass(ModulePass):
     has the attribute `moa.program` and calls them. Large constants become arguments of
     kernels. A program that is one kernel stays as it is.
 
-    What a fold over the rows of a value can follow is not cut, so no matrix of scores
-    is stored for an attention.
+    What folds over the rows of a value can follow in one pass is not cut.
     """
 
     name = "moa-split-programs"
