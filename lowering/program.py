@@ -12,7 +12,7 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.dialects.func import CallOp, FuncOp, ReturnOp
 from xdsl.ir import SSAValue
 
-from moa_dialect.errors import CompileError
+from moa_dialect.errors import MoaError
 from moa_dialect.lowering.engine import compile_for_cuda, compile_module, find_entry
 from moa_dialect.ops.function import lookup_function
 from moa_dialect.ops.structural import ConstantOp
@@ -37,12 +37,14 @@ class Program:
     """Kernels that run one after the other.
 
     Attributes:
+        name: what it is called.
         arguments: the values that the program is called with.
         constants: arrays that the program brings.
         steps: the calls.
         results: what it returns.
     """
 
+    name: str
     arguments: Sequence[SSAValue]
     constants: dict[SSAValue, np.ndarray]
     steps: list[_Step]
@@ -61,18 +63,21 @@ class Program:
         """Run the program on arrays, as a kernel is run.
 
         Raises:
-            CompileError: for another number of arrays than it takes.
+            MoaError: for another number of arrays than it takes.
         """
         if len(arrays) != len(self.arguments):
-            raise CompileError(
-                f"expected {len(self.arguments)} arrays, got {len(arrays)}"
+            count = len(self.arguments)
+            raise MoaError(
+                f"{self.name}: expected {count} argument{'s' * (count != 1)}, "
+                f"got {len(arrays)}"
             )
         values: dict[SSAValue, Any] = dict(self.constants)
         values.update(zip(self.arguments, arrays, strict=True))
         for step in self.steps:
-            found = step.kernel(*(values[value] for value in step.inputs))
-            outputs = found if isinstance(found, tuple) else (found,)
-            values.update(zip(step.outputs, outputs, strict=True))
+            found: Any = step.kernel(*(values[value] for value in step.inputs))
+            if len(step.outputs) == 1:
+                found = (found,)
+            values.update(zip(step.outputs, found, strict=True))
         found = tuple(values[value] for value in self.results)
         return found[0] if len(found) == 1 else found
 
@@ -110,7 +115,8 @@ def compile_program(
             steps.append(_Step(name, kernel, list(op.operands), list(op.results)))
     last = block.last_op
     assert isinstance(last, ReturnOp)
-    return Program(list(block.args), constants, steps, list(last.operands))
+    name = function.sym_name.data
+    return Program(name, list(block.args), constants, steps, list(last.operands))
 
 
 def _alone(function: FuncOp) -> ModuleOp:

@@ -202,6 +202,11 @@ class Normalize:
         an empty range included.
         """
         terms, (lower, upper) = self.terms, fold.args[:2]
+        assert isinstance(fold.kind, Folded)
+        closed = fold.args[2]
+        is_choice = any(f.computes("arith.select") for f in factors(closed)[0])
+        if not (closed.computes("arith.cmpf") or is_choice):
+            return fold
         index, body = terms.open(fold)
         if fold.function == StringAttr("and") and body.computes("arith.cmpf"):
             value, lowest = body.args

@@ -120,9 +120,9 @@ class Cutter:
             return
         deepest = max(crossed, key=lambda v: self.depth[v])
         keeps = self.depth[deepest] > 1
-        for value in crossed:
-            if value is not deepest or not keeps:
-                self._cut(value)
+        for operand in crossed:
+            if operand is not deepest or not keeps:
+                self._cut(operand)
 
     def _cut(self, value: SSAValue) -> None:
         """Cut a value, or the one that its elements are those of, moved."""
@@ -420,8 +420,7 @@ class SplitProgramsPass(ModulePass):
     has the attribute `moa.program` and calls them. Large constants become arguments of
     kernels. A program that is one kernel stays as it is.
 
-    What a fold over the rows of a value can follow is not cut, so no matrix of scores
-    is stored for an attention.
+    What folds over the rows of a value can follow in one pass is not cut.
     """
 
     name = "moa-split-programs"

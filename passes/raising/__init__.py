@@ -4,7 +4,9 @@
 - `rule`: what a rule is, and what it may ask: extents, comprehensions, requirements.
 - `scalars`: scalar bodies, operation by operation.
 - `structured`, `parts`: linalg operations with a body: elementwise ones, reductions.
-- `places`: reductions to the place of an extreme. `softmax`: the one without a body.
+- `places`: reductions to the place of an extreme.
 - `shapes`: operations on tensors that move elements.
 - `driver`: the rules applied to the functions of a module.
+
+What stands for a program and has no body: `moa_dialect.frontend.aggregates`.
 """

@@ -11,15 +11,15 @@ from xdsl.ir import Block, Operation, SSAValue
 from xdsl.rewriter import Rewriter
 from xdsl.utils.hints import isa
 
+from moa_dialect.frontend.aggregates import RULES as AGGREGATES
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.raising.rule import CannotRaise, Raising, Rule
 from moa_dialect.passes.raising.shapes import RULES as SHAPES
-from moa_dialect.passes.raising.softmax import RaiseSoftmax
 from moa_dialect.passes.raising.source import location_of, name_of
 from moa_dialect.passes.raising.structured import RaiseStructured
 
 _RULES: dict[str, Rule] = {
-    name: rule for rule in (*SHAPES, RaiseSoftmax()) for name in rule.names
+    name: rule for rule in (*SHAPES, *AGGREGATES) for name in rule.names
 }
 _STRUCTURED = RaiseStructured()
 

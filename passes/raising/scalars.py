@@ -27,6 +27,7 @@ from xdsl.ir.affine import (
     AffineExpr,
     AffineSymExpr,
 )
+from xdsl.irdl import IRDLOperation
 from xdsl.rewriter import InsertPoint
 
 from moa_dialect.ops.normal_form import ExtentOp, InBoundsOp
@@ -138,6 +139,7 @@ class Scalars:
             )
         if isinstance(op, _SAME):
             _check_width(op)
+            assert isinstance(op, IRDLOperation)
             defined = type(op).get_irdl_definition().properties
             properties = {
                 key: _DEFAULTS.get(key, value)

@@ -1,4 +1,4 @@
-"""`linalg.softmax`, which has no body."""
+"""Operations of linalg that stand for a program and have no body."""
 
 from __future__ import annotations
 
@@ -24,6 +24,11 @@ class RaiseSoftmax(Rule):
     names = ("linalg.softmax",)
 
     def apply(self, op: Operation, r: Raising) -> Sequence[SSAValue | None]:
+        """The definition, as one comprehension.
+
+        Raises:
+            CannotRaise: for elements that are no floats.
+        """
         check_tensors(op)
         array, type_ = op.operands[0], op.results[0].type
         if not isinstance(element_of(type_), AnyFloat):
@@ -63,3 +68,7 @@ class RaiseSoftmax(Rule):
             return builder.insert(arith.DivfOp(own, total)).result
 
         return [r.comprehension(extents, type_, emit)]
+
+
+RULES: tuple[Rule, ...] = (RaiseSoftmax(),)
+"""The rules for such operations."""
