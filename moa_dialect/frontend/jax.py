@@ -111,7 +111,7 @@ def jit(fn: Callable[..., Any], options: Options = DEFAULTS) -> Callable[..., An
 def raised(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> ModuleOp:
     """The program of a function for some arguments, at the stage `moa`.
 
-    Arguments may be arrays or `jax.ShapeDtypeStruct`s.
+    Arguments may be arrays, or each a `jax.ShapeDtypeStruct`.
 
     Raises:
         CompileError: if torch-mlir is missing, or something cannot be raised.
