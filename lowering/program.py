@@ -12,12 +12,13 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.dialects.func import CallOp, FuncOp, ReturnOp
 from xdsl.ir import SSAValue
 
-from moa_dialect.errors import CompileError
+from moa_dialect.errors import MoaError
 from moa_dialect.lowering.engine import compile_for_cuda, compile_module, find_entry
 from moa_dialect.ops.function import lookup_function
 from moa_dialect.ops.structural import ConstantOp
 from moa_dialect.options import DEFAULTS, Options
-from moa_dialect.passes.split_programs import PROGRAM, SplitProgramsPass
+from moa_dialect.passes.split_programs import SplitProgramsPass
+from moa_dialect.passes.to_dnf import PROGRAM
 from moa_dialect.types import array_of
 
 
@@ -36,12 +37,14 @@ class Program:
     """Kernels that run one after the other.
 
     Attributes:
+        name: what it is called.
         arguments: the values that the program is called with.
         constants: arrays that the program brings.
         steps: the calls.
         results: what it returns.
     """
 
+    name: str
     arguments: Sequence[SSAValue]
     constants: dict[SSAValue, np.ndarray]
     steps: list[_Step]
@@ -60,11 +63,13 @@ class Program:
         """Run the program on arrays, as a kernel is run.
 
         Raises:
-            CompileError: for another number of arrays than it takes.
+            MoaError: for another number of arrays than it takes.
         """
         if len(arrays) != len(self.arguments):
-            raise CompileError(
-                f"expected {len(self.arguments)} arrays, got {len(arrays)}"
+            count = len(self.arguments)
+            raise MoaError(
+                f"{self.name}: expected {count} argument{'s' * (count != 1)}, "
+                f"got {len(arrays)}"
             )
         values: dict[SSAValue, Any] = dict(self.constants)
         values.update(zip(self.arguments, arrays, strict=True))
@@ -109,7 +114,8 @@ def compile_program(
             steps.append(_Step(name, kernel, list(op.operands), list(op.results)))
     last = block.last_op
     assert isinstance(last, ReturnOp)
-    return Program(list(block.args), constants, steps, list(last.operands))
+    name = function.sym_name.data
+    return Program(name, list(block.args), constants, steps, list(last.operands))
 
 
 def _alone(function: FuncOp) -> ModuleOp:

@@ -1021,9 +1021,14 @@ def _comprehension(f: IndexFunctions) -> Iterator[_Part]:
     `0 <= r < n` has the quotient q and the remainder r.
     """
     x, y, m, n, q, r = _ints("x y m n q r")
-    divided = y == q * n + r, 0 <= r, r < n
+    divided = y == q * n + r, r >= 0, r < n
     claim = x * (m * n) + y == (x * m + q) * n + r
     yield 0, "x m n + y by n: the quotient x m + q, the remainder r", divided, claim
+    claim = (q * m + x) * n + y == q * (m * n) + (x * n + y)
+    yield 0, "q m + x and y put together: by m n the quotient q", (), claim
+    inside = x >= 0, x < m, y >= 0, y < n
+    claim = z3.And(x * n + y >= 0, x * n + y <= (m - 1) * n + (n - 1))
+    yield 0, "x n + y: below m n", inside, claim
     claim = (x + q) * n + r == x * n + y
     yield 0, "a quotient and its remainder put together", divided, claim
 

@@ -24,7 +24,15 @@ from math import prod
 
 from xdsl.builder import Builder
 from xdsl.context import Context
-from xdsl.dialects.builtin import IndexType, ModuleOp, StringAttr, TensorType, UnitAttr
+from xdsl.dialects import arith
+from xdsl.dialects.builtin import (
+    DYNAMIC_INDEX,
+    IndexType,
+    ModuleOp,
+    StringAttr,
+    TensorType,
+    UnitAttr,
+)
 from xdsl.dialects.func import CallOp, FuncOp, ReturnOp
 from xdsl.ir import Block, BlockArgument, Operation, Region, SSAValue
 from xdsl.passes import ModulePass
@@ -35,12 +43,14 @@ from moa_dialect.ops.base import ArrayOperation
 from moa_dialect.ops.normal_form import AtOp, ComprehensionOp, FoldOp, RequireOp
 from moa_dialect.ops.structural import ConstantOp
 from moa_dialect.passes.infer_shapes import functions_of
-from moa_dialect.passes.to_dnf import callers_first, erase_dead, inline_calls
+from moa_dialect.passes.to_dnf import (
+    PROGRAM,
+    callers_first,
+    erase_dead,
+    inline_calls,
+)
 from moa_dialect.passes.work import COSTLY, weight
 from moa_dialect.types import shape_of
-
-PROGRAM = "moa.program"
-"""The attribute of a function that calls kernels and does nothing else."""
 
 LARGEST_CONSTANT = 1024
 """Constants of more elements are arguments of kernels, not part of their code."""
@@ -85,8 +95,12 @@ class Cutter:
                     self._measure(array, value)
         last = block.last_op
         assert last is not None
+        for result in last.operands:
+            origin = self._origin(result)
+            if origin is not result and self._joins(result, origin):
+                self.cut[origin] = None
         while (shared := self._shared(last.operands)) is not None:
-            self.cut[shared] = None
+            self._cut(shared)
         for value in list(self.cut):
             if self._is_cheap(value, last.operands):
                 del self.cut[value]
@@ -100,13 +114,62 @@ class Cutter:
         crossed = [v for v in dict.fromkeys(value.crossed) if self._computed(v)]
         for operand in crossed:
             if self.level[operand] > 0:
-                self.cut[operand] = None
-        crossed = [v for v in crossed if v not in self.cut]
+                self._cut(operand)
+        crossed = [v for v in crossed if self._origin(v) not in self.cut]
         if len(crossed) < 2:
             return
         deepest = max(crossed, key=lambda v: self.depth[v])
         keeps = self.depth[deepest] > 1
-        self.cut.update((v, None) for v in crossed if v is not deepest or not keeps)
+        for value in crossed:
+            if value is not deepest or not keeps:
+                self._cut(value)
+
+    def _cut(self, value: SSAValue) -> None:
+        """Cut a value, or the one that its elements are those of, moved."""
+        self.cut[self._origin(value)] = None
+        # What is only moved from there is not computed any more.
+        while (source := self._moved(value)) is not None:
+            self.depth[value] = self.level[value] = 0
+            value = source
+
+    def _origin(self, value: SSAValue) -> SSAValue:
+        """The value of which all elements are moved into one, the value if none is."""
+        while (source := self._moved(value)) is not None:
+            value = source
+        return value
+
+    def _moved(self, value: SSAValue) -> SSAValue | None:
+        """The computed array of the same elements in another shape."""
+        known = self.values.get(value)
+        if known is None or value in self.cut or len(known.op.arrays) > 1:
+            return None
+        last = known.op.body.block.last_op
+        assert last is not None
+        element = last.operands[0].owner
+        if not isinstance(element, AtOp) or element.array not in self.values:
+            return None
+        sizes = [shape_of(array.type) for array in (value, element.array)]
+        if any(DYNAMIC_INDEX in size for size in sizes) or prod(sizes[0]) != prod(
+            sizes[1]
+        ):
+            return None
+        return element.array
+
+    def _joins(self, value: SSAValue, origin: SSAValue) -> bool:
+        """Whether axes are joined on the way to a value from one of several passes.
+
+        Then no axis of the value is one that folds could share.
+        """
+        if self.depth.get(origin, 0) < 2:
+            return False
+        while value is not origin:
+            op = self.values[value].op
+            if any(isinstance(o, arith.DivUIOp) for o in op.body.block.ops):
+                return True
+            source = self._moved(value)
+            assert source is not None
+            value = source
+        return False
 
     def _measure(self, array: SSAValue, value: _Value) -> None:
         inner = [v for v in value.reads if v not in self.cut]
@@ -142,10 +205,12 @@ class Cutter:
             op = self.values[part].op
             if self.values[part].folds:
                 return False
+            # Where elements are is worked out in any case, and so they are read.
             total += sum(
                 weight(inner)
                 for inner in op.body.block.ops
-                if not any(isinstance(r.type, IndexType) for r in inner.results)
+                if not isinstance(inner, AtOp)
+                and not any(isinstance(r.type, IndexType) for r in inner.results)
             )
         return value not in results and total < COSTLY
 

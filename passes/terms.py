@@ -438,7 +438,7 @@ class Reader:
             owner.regions
             or owner.attributes
             or len(owner.results) != 1
-            or not is_side_effect_free(owner)
+            or not _is_pure(owner)
             or isa(value.type, TensorType)
         ):
             raise NotATerm(owner.name)
@@ -460,6 +460,11 @@ class Reader:
             name,
             self.read(terminator.values[0]),
         )
+
+
+def _is_pure(op: Operation) -> bool:
+    """Whether an operation has no effect; xDSL does not know it of a remainder."""
+    return isinstance(op, arith.RemUIOp) or is_side_effect_free(op)
 
 
 def _is_arithmetic(owner: Operation | Block) -> bool:

@@ -115,6 +115,11 @@ _FOLD_STEPS = 8
 _MOST_NESTED = 64
 """How deep folds may nest: beyond, evaluating them is hopeless anyway."""
 
+_EQUAL = arith.CMPI_COMPARISON_OPERATIONS.index("eq")
+
+PROGRAM = "moa.program"
+"""The attribute of a function that calls kernels and does nothing else."""
+
 Key = tuple[SSAValue, tuple[SSAValue, ...]]
 
 
@@ -363,9 +368,11 @@ class PsiReduction:
         owner = value.owner
         if isinstance(owner, Block) or isa(value.type, TensorType):
             return value
-        if isinstance(owner, ExtentOp | FixedExtentOp):
-            root = index_root(value, self._roots)
-            assert root is not None
+        if (
+            isinstance(value.type, IndexType)
+            and not isinstance(owner, arith.ConstantOp)
+            and (root := index_root(value, self._roots)) is not None
+        ):
             known[value] = self._value_of(root)
         elif owner.parent is self.function.body.block:
             self._copy_operation(owner, known)
@@ -375,7 +382,9 @@ class PsiReduction:
         """An index computed from numbers, or taken apart where it was put together.
 
         `(x * n + y) div n = x` and `(x * n + y) mod n = y` for `y < n`, and
-        `(x * m * n + y) div n = x * m + y div n`, `(x * m * n + y) mod n = y mod n`.
+        `(x * m * n + y) div n = x * m + y div n`, `(x * m * n + y) mod n = y mod n`;
+        for `y < n` also `(x * n + y) div (m * n) = x div m` and
+        `(x * n + y) mod (m * n) = (x mod m) * n + y`.
         """
         if len(op.results) != 1 or not isinstance(op.results[0].type, IndexType):
             return None
@@ -383,6 +392,8 @@ class PsiReduction:
             return self.extent(operands[0], op.axis_number)
         if isinstance(op, InBoundsOp) and self._is_below(*operands):
             return operands[0]
+        if isinstance(op, arith.SelectOp):
+            return self._stretched(*operands)
         if isinstance(op, arith.ConstantOp):
             number = number_of(op.result)
             return None if number is None else self.number(number)
@@ -408,6 +419,18 @@ class PsiReduction:
             if number is not None:
                 divisor = self.number(number)
             return self._divided(isinstance(op, arith.DivUIOp), index, divisor)
+        return None
+
+    def _stretched(
+        self, condition: SSAValue, then: SSAValue, otherwise: SSAValue
+    ) -> SSAValue | None:
+        """`0 if n = 1 else i` is i, for an index i below n."""
+        compare = condition.owner
+        if number_of(then) != 0 or not isinstance(compare, arith.CmpiOp):
+            return None
+        is_equal = compare.predicate.value.data == _EQUAL
+        if is_equal and number_of(compare.rhs) == 1:
+            return otherwise if self._bounds.get(otherwise) is compare.lhs else None
         return None
 
     def _put_together(self, high: SSAValue, low: SSAValue) -> SSAValue | None:
@@ -464,7 +487,16 @@ class PsiReduction:
             return quotient if is_quotient else low
         # x * (m * n) + y, by n: the first term is m * x times n.
         whole, part = _number_here(factor), _number_here(divisor)
-        if whole is None or not part or whole % part:
+        if not whole or not part:
+            return None
+        if part % whole == 0 and self._is_below(low, factor):
+            # x * n + y, by m * n: the quotient is that of x by m.
+            inner = self._divided(is_quotient, quotient, self.number(part // whole))
+            if is_quotient:
+                return inner
+            times = self.builder.insert(arith.MuliOp(inner, self.number(whole)))
+            return self.builder.insert(arith.AddiOp(times.result, low)).result
+        if whole % part:
             return None
         rest = self._divided(is_quotient, low, divisor)
         if not is_quotient:
@@ -1016,6 +1048,7 @@ class ToDnfPass(ModulePass):
                 derivation.begin(function)
         ordered = callers_first(functions)
         check_extent_names(functions)
+        ordered = [f for f in ordered if PROGRAM not in f.attributes]
         for function in reversed(ordered):
             inline_calls(function)
         for function in ordered:

@@ -132,10 +132,17 @@ def _given(value: SSAValue, axis: int) -> tuple[Sequence[SSAValue], Extent | Non
 def index_root(value: SSAValue, cache: RootCache | None = None) -> Root | None:
     """The root of an extent that is a value at the top of a function.
 
-    That is an extent, a number, or sums, differences and products of them; None for any
-    other.
+    That is an extent, a number, or sums, differences and products of them; of a choice
+    by whether one is below 0 it is the side that is chosen. None for any other.
     """
     match value.owner:
+        case arith.IndexCastOp() as op:
+            return index_root(op.input, cache)
+        case arith.SelectOp() as op:
+            holds = _is_known(op.cond, cache)
+            if holds is None:
+                return None
+            return index_root(op.lhs if holds else op.rhs, cache)
         case ExtentOp() as op:
             return extent_root(op.array, op.axis_number, cache)
         case FixedExtentOp() as op:
@@ -152,6 +159,20 @@ def index_root(value: SSAValue, cache: RootCache | None = None) -> Root | None:
             return simplified(lhs + rhs if isinstance(op, arith.AddiOp) else lhs - rhs)
         case _:
             return None
+
+
+def _is_known(condition: SSAValue, cache: RootCache | None) -> bool | None:
+    """Whether a comparison with 0 holds because extents are not below it."""
+    op = condition.owner
+    if not isinstance(op, arith.CmpiOp):
+        return None
+    predicate = arith.CMPI_COMPARISON_OPERATIONS[op.predicate.value.data]
+    if index_root(op.rhs, cache) != Fixed(0) or predicate not in ("slt", "sge"):
+        return None
+    root = index_root(op.lhs, cache)
+    if root is None or any(c < 0 for _, c in as_polynomial(root).terms):
+        return None
+    return predicate == "sge"
 
 
 def root_of(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from xdsl.dialects.builtin import ModuleOp, TensorType
 from xdsl.dialects.cf import AssertOp
 from xdsl.dialects.func import FuncOp
-from xdsl.ir import Block, Operation
+from xdsl.ir import Block, Operation, SSAValue
 from xdsl.rewriter import Rewriter
 from xdsl.utils.hints import isa
 
@@ -53,6 +53,7 @@ def raise_function(function: FuncOp) -> list[Unraised]:
     name = function.sym_name.data
     for block in function.body.blocks:
         _erase_unused(block)
+        _erase_assertions(block)
         raising = Raising(function)
         for op in list(block.ops):
             rule = rule_for(op)
@@ -99,6 +100,23 @@ def rule_for(op: Operation) -> Rule | None:
     if name.startswith(("linalg.", "tensor.")) or is_on_tensors:
         return _RULES["unknown"]
     return None
+
+
+def _erase_assertions(block: Block) -> None:
+    """Erase assertions about extents: what operations need of them is required."""
+    for op in list(block.ops):
+        if isinstance(op, AssertOp) and not _reads(op.operands[0]):
+            Rewriter.erase_op(op)
+
+
+def _reads(value: SSAValue) -> bool:
+    """Whether a scalar is computed from elements of arrays, or is an argument."""
+    owner = value.owner
+    if isinstance(owner, Block):
+        return True
+    if name_of(owner) == "tensor.dim":
+        return False
+    return name_of(owner) == "tensor.extract" or any(map(_reads, owner.operands))
 
 
 def _erase_unused(block: Block) -> None:

@@ -54,6 +54,10 @@ class Raising:
     builder: Builder = field(init=False)
     splats: dict[SSAValue, Number] = field(default_factory=dict[SSAValue, Number])
     """Arrays of which all elements are one number that the program gives."""
+    lists: dict[SSAValue, list[SSAValue]] = field(
+        default_factory=dict[SSAValue, list[SSAValue]]
+    )
+    """Vectors made of scalars: shapes, for one."""
     _roots: RootCache = field(default_factory=RootCache)
     _extents: dict[tuple[SSAValue, int], SSAValue] = field(
         default_factory=dict[tuple[SSAValue, int], SSAValue]
@@ -111,7 +115,14 @@ class Raising:
             raise CannotRaise("an extent depends on data")
         if isinstance(root, Fixed):
             return self.fixed(root.value)
+        if not isinstance(value.type, IndexType):
+            return self.builder.insert(arith.IndexCastOp(value, IndexType())).result
         return value
+
+    def is_same(self, left: SSAValue, right: SSAValue) -> bool:
+        """Whether two extents come from the same."""
+        roots = index_root(left, self._roots), index_root(right, self._roots)
+        return roots[0] is not None and roots[0] == roots[1]
 
     def root(self, value: SSAValue, axis: int) -> Root:
         """Where the extent of an axis comes from."""

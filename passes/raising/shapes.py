@@ -275,9 +275,16 @@ class RaiseReshape(Rule):
     def apply(self, op: Operation, r: Raising) -> Sequence[SSAValue | None]:
         source, type_ = op.operands[0], op.results[0].type
         check_element(element_of(source.type))
-        if any(DYNAMIC_INDEX in shape_of(each) for each in (source.type, type_)):
-            raise CannotRaise("a reshape with dynamic extents")
         inner = [r.extent(source, axis) for axis in range(len(shape_of(source.type)))]
+        if DYNAMIC_INDEX in (*shape_of(source.type), *shape_of(type_)):
+            # To the same shape, as an exporter writes it that has joined no axes.
+            given = [r.known(size) for size in r.lists.get(op.operands[1], ())]
+            if len(given) != len(inner) or not all(map(r.is_same, given, inner)):
+                raise CannotRaise("a reshape with dynamic extents")
+            result = r.comprehension(
+                inner, type_, lambda builder, index: read(r, source, index, builder)
+            )
+            return _same_splat(source, result, r)
         extents = [r.fixed(extent) for extent in shape_of(type_)]
 
         def emit(builder: Builder, index: Index) -> SSAValue:
@@ -658,6 +665,7 @@ class RaiseFromElements(Rule):
             return chosen
 
         result = r.comprehension(extents, type_, emit)
+        r.lists[result] = values
         if numbers and numbers[0] is not None and len(set(numbers)) == 1:
             r.splats[result] = numbers[0]
         return [result]

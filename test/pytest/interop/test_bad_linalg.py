@@ -179,6 +179,117 @@ def test_a_file_that_is_cut_anywhere(run: Run, stop: int):
     assert error.count("\n") == 1
 
 
+def elementwise(body: str, result: str = "i64") -> str:
+    """A program on integers whose body is given; it yields %z."""
+    return f"""{HEAD}func.func @main(%a: tensor<4xi64>, %f: tensor<4xf32>) -> tensor<4x{result}> {{
+  %e = tensor.empty() : tensor<4x{result}>
+  %r = linalg.generic {{indexing_maps = [#i, #i, #i], iterator_types = ["parallel"]}}
+    ins(%a, %f : tensor<4xi64>, tensor<4xf32>) outs(%e : tensor<4x{result}>) {{
+  ^bb0(%x: i64, %y: f32, %o: {result}):
+    {body}
+    linalg.yield %z : {result}
+  }} -> tensor<4x{result}>
+  return %r : tensor<4x{result}>
+}}"""
+
+
+@pytest.mark.parametrize(
+    ("body", "result", "reason"),
+    [
+        ("%z = arith.shli %x, %x : i64", "i64", "arith.shli by a count that is data"),
+        ("%n = arith.constant 40 : i64\n%z = arith.shli %x, %n : i64", "i64", "by 40"),
+        ("%z = math.ipowi %x, %x : i64", "i64", "by an exponent that is data"),
+        (
+            "%n = arith.constant -2 : i64\n%z = math.ipowi %x, %n : i64",
+            "i64",
+            "math.ipowi by -2",
+        ),
+        ("%z = arith.fptoui %y : f32 to i64", "i64", "arith.fptoui to i64"),
+        ("%z = arith.bitcast %y : f32 to i32", "i32", "arith.bitcast in a body"),
+        (
+            "%n = arith.trunci %x : i64 to i8\n%z = arith.extsi %n : i8 to i64",
+            "i64",
+            "i8",
+        ),
+        ("%z = math.cbrt %y : f32", "f32", "math.cbrt in a body"),
+    ],
+)
+def test_scalar_operations_that_are_not_raised(body: str, result: str, reason: str):
+    with pytest.raises(moa.CompileError, match=rf"<text>:5:8: .*{re.escape(reason)}"):
+        moa.compile_linalg(elementwise(body, result))
+
+
+@pytest.mark.parametrize(
+    ("line", "result", "reason"),
+    [
+        (
+            "%r = linalg.generic {indexing_maps = [#i, #d], iterator_types = "
+            '["parallel"]} ins(%a : tensor<4xf32>) outs(%o : tensor<4x4xf32>) '
+            "{ ^bb0(%x: f32, %y: f32): linalg.yield %x : f32 } -> tensor<4x4xf32>",
+            "4x4",
+            "a result with the map",
+        ),
+        (
+            "%r = tensor.reshape %b(%s) : (tensor<?xf32>, tensor<2xi64>) -> "
+            "tensor<?x4xf32>",
+            "?x4",
+            "a reshape with dynamic extents",
+        ),
+        (
+            "%k = tensor.extract %s[%n] : tensor<2xi64>\n"
+            "  %m = arith.index_cast %k : i64 to index\n"
+            "  %r = tensor.generate %m { ^bb0(%i: index): "
+            "%z = arith.constant 1.0 : f32 tensor.yield %z : f32 } : tensor<?xf32>",
+            "?",
+            "an extent depends on data",
+        ),
+        (
+            "%r = tensor.pad %a low[-1] high[1] { ^bb0(%i: index): "
+            "%z = arith.constant 1.0 : f32 tensor.yield %z : f32 } "
+            ": tensor<4xf32> to tensor<4xf32>",
+            "4",
+            "padding by less than 0",
+        ),
+        (
+            "%r = tensor.gather %a[%q] gather_dims([0]) : (tensor<4xf32>, "
+            "tensor<3x1xindex>) -> tensor<3x1xf32>",
+            "3x1",
+            "there is no rule for it",
+        ),
+    ],
+)
+def test_operations_that_are_not_raised(line: str, result: str, reason: str):
+    text = f"""{HEAD}#d = affine_map<(i) -> (i, i)>
+func.func @main(%a: tensor<4xf32>, %b: tensor<?xf32>, %s: tensor<2xi64>,
+                %o: tensor<4x4xf32>, %q: tensor<3x1xindex>) -> tensor<{result}xf32> {{
+  %n = arith.constant 0 : index
+  {line}
+  return %r : tensor<{result}xf32>
+}}"""
+    with pytest.raises(moa.CompileError, match=re.escape(reason)):
+        moa.compile_linalg(text)
+
+
+def test_a_program_of_kernels_takes_as_many_arrays_as_it_has_arguments():
+    step = "linalg.matmul ins({} : tensor<3x3xf32>, tensor<3x3xf32>) "
+    step += "outs(%f : tensor<3x3xf32>) -> tensor<3x3xf32>"
+    text = f"""func.func @main(%a: tensor<3x3xf32>) -> tensor<3x3xf32> {{
+      %zero = arith.constant 0.0 : f32
+      %e = tensor.empty() : tensor<3x3xf32>
+      %f = linalg.fill ins(%zero : f32) outs(%e : tensor<3x3xf32>) -> tensor<3x3xf32>
+      %b = {step.format("%a, %a")}
+      %c = {step.format("%b, %a")}
+      %d = {step.format("%c, %a")}
+      return %d : tensor<3x3xf32>
+    }}"""
+    power = moa.compile_linalg(text)
+    assert power.kernels == ("main.0", "main.1")
+    a = np.arange(9, dtype=np.float32).reshape(3, 3)
+    np.testing.assert_array_equal(power(a), a @ a @ a @ a)
+    with pytest.raises(moa.MoaError, match="main: expected 1 argument, got 2"):
+        power(a, a)
+
+
 def test_arrays_without_elements():
     softmax = moa.compile_linalg(
         """func.func @main(%a: tensor<?x?xf32>) -> tensor<?x?xf32> {

@@ -48,10 +48,12 @@ func.func @place(%a: tensor<9x7xf32>, %k: tensor<9xi64>) -> tensor<9xi64> {{
 
 @pytest.mark.parametrize(
     ("which", "initial", "by_choice"),
-    product(
-        (("maximumf", "ogt"), ("minimumf", "olt")),
-        ("0xFF800000", "0x7F800000", "1.0"),
-        (False, True),
+    list(
+        product(
+            (("maximumf", "ogt"), ("minimumf", "olt")),
+            ("0xFF800000", "0x7F800000", "1.0"),
+            (False, True),
+        )
     ),
 )
 def test_place_of_an_extreme(which: tuple[str, str], initial: str, by_choice: bool):
@@ -67,5 +69,5 @@ def test_place_of_an_extreme(which: tuple[str, str], initial: str, by_choice: bo
 
 def test_place_of_the_last_extreme_is_not_raised():
     text = program("maximumf", "oge", "0xFF800000", False)
-    with pytest.raises(moa.CompileError, match="cannot raise .*linalg.generic"):
+    with pytest.raises(moa.CompileError, match=r"cannot raise .*linalg\.generic"):
         moa.compile_linalg(text)
