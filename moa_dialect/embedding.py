@@ -35,7 +35,7 @@ from xdsl.utils.exceptions import (
 )
 
 from moa_dialect.errors import CompileError, MoaError, PipelineError
-from moa_dialect.parsing import LocatingParser
+from moa_dialect.parsing import LocatingParser, with_elements
 from moa_dialect.passes.infer_shapes import operation_name
 from moa_dialect.tools.diagnostics import (
     check_definitions,
@@ -262,6 +262,7 @@ def _parse(text: str, name: str, is_printed: bool = False) -> tuple[ModuleOp, bo
         PipelineError: if the text is not MLIR.
     """
     parser = None
+    text = with_elements(text)
     try:
         parser = LocatingParser(context(), text, name, not is_printed)
         return parser.parse_module(), parser.has_locations
@@ -320,9 +321,13 @@ def _print(
 def generic_text_of(module: Any) -> str:
     """A module of any copy of the bindings in generic form, with its locations."""
     operation = getattr(module, "operation", module)
-    return operation.get_asm(
+    text = operation.get_asm(
         print_generic_op_form=True, enable_debug_info=True, use_local_scope=True
     )
+    if "dense_resource<" in text:
+        # Only outside of a local scope are there the elements, and aliases then.
+        return operation.get_asm(print_generic_op_form=True, enable_debug_info=True)
+    return text
 
 
 # Modules of the bindings

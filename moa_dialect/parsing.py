@@ -28,6 +28,8 @@ from xdsl.dialects.builtin import (
 from xdsl.ir import Attribute, Operation
 from xdsl.parser import AttrParser, Parser
 
+from moa_dialect.errors import PipelineError
+
 # pyright: reportPrivateUsage=false
 
 
@@ -172,3 +174,26 @@ class LocatingParser(ModuleParser):
             column = start - self._lines[line - 1] + 1
             op.location = FileLineColLoc(self._name, IntAttr(line), IntAttr(column))
         return op
+
+
+_RESOURCES = re.compile(r"\n\{-#.*#-\}\s*\Z", re.DOTALL)
+_BLOB = re.compile(r'"?([^\s":{}]+)"?: "0x([0-9A-Fa-f]*)"')
+_RESOURCE = re.compile(r'dense_resource<"?([^>"]+)"?>')
+
+
+def with_elements(text: str) -> str:
+    """Text in which arrays stand where they are used, not in resources at the end.
+
+    Raises:
+        PipelineError: if the elements of one are not in the text.
+    """
+    found = _RESOURCES.search(text)
+    # Four bytes before the elements say how they are aligned.
+    blobs = {} if found is None else {n: d[8:] for n, d in _BLOB.findall(found[0])}
+
+    def elements(found: re.Match[str]) -> str:
+        if found[1] not in blobs:
+            raise PipelineError(f"the resource {found[1]} has no elements in the text")
+        return f'dense<"0x{blobs[found[1]]}">'
+
+    return _RESOURCE.sub(elements, text if found is None else text[: found.start()])

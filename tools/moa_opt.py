@@ -17,7 +17,7 @@ from xdsl.utils.exceptions import DiagnosticException
 from xdsl.xdsl_opt_main import xDSLOptMain
 
 from moa_dialect.errors import MoaError
-from moa_dialect.parsing import ModuleParser
+from moa_dialect.parsing import ModuleParser, with_elements
 from moa_dialect.tools.diagnostics import (
     BadInputError,
     check_definitions,
@@ -53,7 +53,10 @@ class MoaOptMain(xDSLOptMain):
             source = stream.read()
             if (module := self._read_upstream(source)) is not None:
                 return module
-            parser = ModuleParser(self.ctx, source, self.get_input_name())
+            text: Any = source
+            if b"dense_resource<" in source:
+                text = with_elements(source.decode("utf-8", "replace"))
+            parser = ModuleParser(self.ctx, text, self.get_input_name())
             return parser.parse_module(not self.args.no_implicit_module)
 
         self.available_frontends["mlir"] = parse

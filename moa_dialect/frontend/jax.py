@@ -111,7 +111,7 @@ def jit(fn: Callable[..., Any], options: Options = DEFAULTS) -> Callable[..., An
 def raised(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> ModuleOp:
     """The program of a function for some arguments, at the stage `moa`.
 
-    Arguments may be arrays or `jax.ShapeDtypeStruct`s.
+    Arguments may be arrays, or each a `jax.ShapeDtypeStruct`.
 
     Raises:
         CompileError: if torch-mlir is missing, or something cannot be raised.
@@ -312,6 +312,7 @@ def _compiled(
 
 
 _REGISTERED: set[str] = set()
+_LOCK = Lock()
 
 
 def foreign(kernel: Any) -> Callable[..., Any]:
@@ -324,12 +325,13 @@ def foreign(kernel: Any) -> Callable[..., Any]:
 
     signature = kernel.signature
     name = signature.symbol
-    if name not in _REGISTERED:
-        address = ctypes.c_void_p(handler(kernel))
-        jax.ffi.register_ffi_target(
-            name, jax.ffi.pycapsule(address), platform="cpu", api_version=1
-        )
-        _REGISTERED.add(name)
+    with _LOCK:
+        if name not in _REGISTERED:
+            address = ctypes.c_void_p(handler(kernel))
+            jax.ffi.register_ffi_target(
+                name, jax.ffi.pycapsule(address), platform="cpu", api_version=1
+            )
+            _REGISTERED.add(name)
     results = [
         jax.ShapeDtypeStruct(output.shape, output.numpy_dtype())
         for output in signature.outputs

@@ -22,6 +22,12 @@
 // VERIFIER: moa-opt: %c = moa.pointwise(%a, %b): add: extents of axis 0 must be equal: expected 3 (axis 0 of a), got 4 (axis 0 of b)
 // VERIFIER-NOT: {{.}}
 
+// Where an operation is in the program that it came from is said first.
+// RUN: echo 'func.func @f(%%a: tensor<3xf32>) { moa.reduce add %%a : tensor<3xf32> -> tensor<4xf32> loc("a"("model.py":7:5 to :9)) func.return }' | sed 's/moa.reduce/%%0 = moa.reduce/' | not moa-opt 2>&1 | filecheck %s --check-prefix LOCATED
+// LOCATED-NOT: Traceback
+// LOCATED: moa-opt: model.py:7:5: %0 = moa.reduce(%a): {{.*}}
+// LOCATED-NOT: {{.}}
+
 // RUN: echo "func.func @f() { %%0 = arith.addi %%k, %%k : index scf.for %%k = %%0 to %%0 step %%0 { } func.return }" | not moa-opt 2>&1 | filecheck %s --check-prefix DOMINANCE
 // DOMINANCE-NOT: Traceback
 // DOMINANCE: moa-opt: arith.addi uses %k where it is not defined
@@ -29,7 +35,7 @@
 
 // RUN: not moa-opt %s -p moa-too-dnf 2>&1 | filecheck %s --check-prefix PASS
 // PASS-NOT: Traceback
-// PASS: moa-opt: unknown pass moa-too-dnf: expected moa-infer-shapes, moa-to-dnf{{.*}}
+// PASS: moa-opt: unknown pass moa-too-dnf: expected {{.*}}moa-infer-shapes, moa-to-dnf{{.*}}
 // PASS-NOT: {{.}}
 
 // RUN: not moa-opt %s -p 'moa-to-dnf{speed=3}' 2>&1 | filecheck %s --check-prefix OPTION

@@ -323,6 +323,35 @@ def test_linalg_goes_through_the_algebra(copy: Any):
     assert not [name for name in operations(again) if name.startswith("moa.")]
 
 
+RESOURCE = """module {
+  func.func @f() -> tensor<2xf32> {
+    %0 = arith.constant dense_resource<blob1> : tensor<2xf32>
+    return %0 : tensor<2xf32>
+  }
+}
+
+{-#
+  dialect_resources: {
+    builtin: {
+      blob1: "0x040000000000803F00000040"
+    }
+  }
+#-}
+"""
+
+
+def test_elements_in_resources_are_kept():
+    from mlir import ir
+
+    with ir.Context():
+        module = ir.Module.parse(RESOURCE)
+        result = str(moa.run_pipeline(module, "moa-to-dnf"))
+    assert "dense<[1.000000e+00, 2.000000e+00]>" in result
+    missing = RESOURCE.replace("blob1:", "blob2:")
+    with pytest.raises(moa.PipelineError, match="resource blob1 has no elements"):
+        moa.run_pipeline(missing, "moa-to-dnf")
+
+
 # What is no pipeline, and no program
 
 PIPELINES = {
@@ -418,6 +447,13 @@ def test_filter():
     assert '"linalg.generic"' in result.stdout
     result = filtered(FOREIGN, "--allow-unregistered-dialect", *options)
     assert 'loc("other.py":3:4)' in result.stdout
+
+
+def test_filter_keeps_elements_in_resources():
+    result = filtered(RESOURCE.replace("return", "func.return"))
+    assert "dense<[1.000000e+00, 2.000000e+00]>" in result.stdout
+    result = filtered(RESOURCE.replace("blob1:", "blob2:"))
+    assert "the resource blob1 has no elements in the text" in result.stderr
 
 
 def test_filter_reports_at_the_operation():
