@@ -389,18 +389,18 @@ SCALAR = 1.5
 
 
 def overlapped(parts: Mapping[str, float], machine: CostMachine) -> float:
-    """The longest part, and what is not hidden behind it of the others.
+    """The longer one of computing and moving, and what is not hidden of the other.
 
-    A core loads from its first cache while it computes, whatever it computes; but it
-    waits for a page.
+    A core loads from its first cache while it computes, whatever it computes, but it
+    waits for a page. What comes from the memory goes through all levels at a time.
     """
     first = machine.levels[0].name
     units = [parts.get(name, 0.0) for name in ("compute", "exp", first)]
     core = max(units) + parts.get("pages", 0.0)
-    others = [parts.get(level.name, 0.0) for level in machine.levels[1:]]
-    longest = max(core, *others)
-    rest = core + sum(others) - longest
-    return longest + (1 - machine.overlap) * rest
+    moving = max(
+        (parts.get(level.name, 0.0) for level in machine.levels[1:]), default=0.0
+    )
+    return max(core, moving) + (1 - machine.overlap) * min(core, moving)
 
 
 def operation_energy(
