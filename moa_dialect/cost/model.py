@@ -256,7 +256,7 @@ def cost_of_nest(
     parts |= {level.level.name: level.seconds for level in levels}
     if machine.pages is not None and is_vector:
         parts["pages"] = page_seconds(nest, machine)
-    seconds = overlapped(parts, machine)
+    seconds = overlapped(parts, machine, nest.ahead)
     parts["launch"] = machine.launch * nest.launches
     seconds += parts["launch"]
     if fresh:
@@ -388,7 +388,13 @@ SCALAR = 1.5
 """How much longer a scalar operation takes than a lane's share of a vector one."""
 
 
-def overlapped(parts: Mapping[str, float], machine: CostMachine) -> float:
+AHEAD = 0.7
+"""Which part is hidden at least of what is asked for early."""
+
+
+def overlapped(
+    parts: Mapping[str, float], machine: CostMachine, ahead: bool = False
+) -> float:
     """The longer one of computing and moving, and what is not hidden of the other.
 
     A core loads from its first cache while it computes, whatever it computes, but it
@@ -400,7 +406,8 @@ def overlapped(parts: Mapping[str, float], machine: CostMachine) -> float:
     moving = max(
         (parts.get(level.name, 0.0) for level in machine.levels[1:]), default=0.0
     )
-    return max(core, moving) + (1 - machine.overlap) * min(core, moving)
+    hidden = max(machine.overlap, AHEAD) if ahead else machine.overlap
+    return max(core, moving) + (1 - hidden) * min(core, moving)
 
 
 def operation_energy(
