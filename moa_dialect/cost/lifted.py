@@ -68,6 +68,7 @@ class Tiling:
         vectors: vectors side by side.
         registers: indices of another axis that share what does not depend on it.
         pairs: whether products of bf16 are summed in pairs.
+        ahead: whether what a pass reads is asked for early.
     """
 
     lane: str
@@ -79,6 +80,7 @@ class Tiling:
     vectors: int = 1
     registers: int = 1
     pairs: bool = False
+    ahead: bool = False
 
     @staticmethod
     def of(schedule: Schedule | Grid) -> Tiling:
@@ -94,6 +96,7 @@ class Tiling:
                 schedule.vectors,
                 schedule.registers,
                 schedule.pairs,
+                schedule.ahead,
             )
         if not schedule.rows:
             threads = 32 * schedule.warps
@@ -166,6 +169,7 @@ def read_lifted(
         if not grids:
             used = reader.tiling.lanes * element_bytes(kernel)
             nest.used_bytes |= {id(node): used for node in made}
+            nest.ahead = reader.tiling.ahead and len(found) == 1
     returned = set(block.last_op.operands) if block.last_op is not None else set()
     for value, array in arrays.items():
         if value in returned and not isinstance(value, BlockArgument):
@@ -589,7 +593,7 @@ class _Lifted:
         return found
 
 
-LATENCY = 4
+LATENCY = 5
 """Operations that could be done while an accumulation waits for the one before."""
 
 CHAINS = 8

@@ -256,7 +256,7 @@ def cost_of_nest(
     parts |= {level.level.name: level.seconds for level in levels}
     if machine.pages is not None and is_vector:
         parts["pages"] = page_seconds(nest, machine)
-    seconds = overlapped(parts, machine)
+    seconds = overlapped(parts, machine, nest.ahead)
     parts["launch"] = machine.launch * nest.launches
     seconds += parts["launch"]
     if fresh:
@@ -388,19 +388,26 @@ SCALAR = 1.5
 """How much longer a scalar operation takes than a lane's share of a vector one."""
 
 
-def overlapped(parts: Mapping[str, float], machine: CostMachine) -> float:
-    """The longest part, and what is not hidden behind it of the others.
+AHEAD = 0.7
+"""Which part is hidden at least of what is asked for early."""
 
-    A core loads from its first cache while it computes, whatever it computes; but it
-    waits for a page.
+
+def overlapped(
+    parts: Mapping[str, float], machine: CostMachine, ahead: bool = False
+) -> float:
+    """The longer one of computing and moving, and what is not hidden of the other.
+
+    A core loads from its first cache while it computes, whatever it computes, but it
+    waits for a page. What comes from the memory goes through all levels at a time.
     """
     first = machine.levels[0].name
     units = [parts.get(name, 0.0) for name in ("compute", "exp", first)]
     core = max(units) + parts.get("pages", 0.0)
-    others = [parts.get(level.name, 0.0) for level in machine.levels[1:]]
-    longest = max(core, *others)
-    rest = core + sum(others) - longest
-    return longest + (1 - machine.overlap) * rest
+    moving = max(
+        (parts.get(level.name, 0.0) for level in machine.levels[1:]), default=0.0
+    )
+    hidden = max(machine.overlap, AHEAD) if ahead else machine.overlap
+    return max(core, moving) + (1 - hidden) * min(core, moving)
 
 
 def operation_energy(

@@ -116,6 +116,7 @@ class Nest:
         opaque: symbols that stand for indices from data.
         launches: how many kernels it is.
         scalar: those of the nests that are no vector code.
+        ahead: whether what is read from memory is asked for early.
         used_bytes: for a nest how many bytes of a vector register hold something.
         intermediates: arrays between kernels.
     """
@@ -126,6 +127,7 @@ class Nest:
     opaque: set[Expr] = field(default_factory=set[Any])
     launches: int = 1
     scalar: list[Node] = field(default_factory=list["Node"])
+    ahead: bool = False
     used_bytes: dict[int, int] = field(default_factory=dict[int, int])
     intermediates: set[Array] = field(default_factory=set[Array])
 

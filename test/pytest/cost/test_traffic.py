@@ -1,5 +1,8 @@
 """The bytes that a cache moves in closed form, against a cache that is simulated."""
 
+# SymPy has no types of its own.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import math

@@ -168,8 +168,15 @@ def test_states_license_and_pinned_requirements(wheel: Path) -> None:
 def test_declares_commands_and_universe(wheel: Path) -> None:
     declared = configparser.ConfigParser()
     declared.read_string(metadata(wheel, "entry_points.txt"))
-    assert set(declared["console_scripts"]) == {"moa-bench", "moa-opt", "moa-run"}
+    commands = {"moa-bench", "moa-cost", "moa-opt", "moa-run"}
+    assert set(declared["console_scripts"]) == commands
     assert set(declared["xdsl.universe"]) == {"moa"}
+
+
+def test_ships_the_machines(names: frozenset[str]) -> None:
+    machines = {path.name for path in (ROOT / PACKAGE / "machines").glob("*.toml")}
+    assert machines
+    assert {f"{PACKAGE}/machines/{name}" for name in machines} <= names
 
 
 def test_import_finds_the_installed_files(
