@@ -218,7 +218,7 @@ class VectorCode(Emitter):
         value = self.value(term, copy, number)
         if self.is_vector(term) or self.scalar_lane is not None:
             return value
-        key = ("broadcast", self.key(term, copy, number))
+        key = ("broadcast", self.lanes.lanes, self.key(term, copy, number))
         if (known := self.find(key)) is None:
             known = self.scopes[-1][key] = self.broadcast(value)
         return known
