@@ -131,6 +131,8 @@ def test_the_largest_of_each_row(columns: int) -> None:
     def program(x: Any) -> Any:
         return library.softmax_top_k(x, 3)
 
-    found = vectorized(program, [x], "auto")(x)
+    found = moa.jit(program)(x)
     for one, other in zip(found, moa.interpret(program, x), strict=True):
         np.testing.assert_allclose(one, other, 3e-6)
+    if columns > 5:  # There rows are in the lanes, and each reads where it found them.
+        vectorized(program, [x], "auto")
