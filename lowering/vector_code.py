@@ -321,6 +321,8 @@ class VectorCode(Emitter):
             value = values[number if len(values) > 1 else 0]
             if self.is_vector(term) and not isa(value.type, VectorType):
                 return self.broadcast(value)  # Lanes might differ, but do not.
+            if self.scalar_lane is not None and isa(value.type, VectorType):
+                raise NotLifted("one lane of a state, which is in vectors")
             return value
         if buffer.pairs:
             return pairs.read_one(self, buffer, term, copy, number)

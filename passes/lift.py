@@ -611,7 +611,7 @@ def _schedule(
 
 
 def _even(kernel: Kernel, registers: int, vectors: int) -> int:
-    """As many indices at a time as leave no rest of rows, if pipelines are full then."""
+    """As many indices at a time as leave no rest of rows, if that fills pipelines."""
     axes = {axis for p in kernel.passes for a in p.accumulators for axis in a.axes}
     extents = [static_extent(kernel.extents[axis]) for axis in axes]
     for fewer in range(registers, 0, -1):

@@ -76,6 +76,13 @@ SUITES: dict[str, tuple[Case, ...]] = {
     ),
 }
 
+
+def name_of(case: Case) -> str:
+    """A case in a few words, its program among them."""
+    is_named = case.label.startswith(case.program)
+    return case.label if is_named else f"{case.program} {case.label}"
+
+
 VECTORS = (1, 2, 3, 4)
 REGISTERS = (4, 6, 8, 12)
 CHUNKS = (32, 64, 96, 128, 256)
@@ -174,7 +181,9 @@ class Search:
         (function,) = functions_of(fused)
         found = comprehensions(function)
         if len(found) != 1:
-            raise CompileError(f"{self.case.label}: {len(found)} kernels, expected one")
+            raise CompileError(
+                f"{name_of(self.case)}: {len(found)} kernels, expected one"
+            )
         kernel = read_kernel(found[0], function)
         names = [kernel.hints[axis] for axis in kernel.axes]
         schedules = [chosen]
@@ -209,7 +218,7 @@ class Search:
         for _ in range(3):
             self._race(finalists, final)
         known["final"] = final
-        say(_line(self.case.label, known))
+        say(_line(name_of(self.case), known))
         return known
 
     def _chosen(self, fused: ModuleOp) -> str:
@@ -220,7 +229,7 @@ class Search:
             text = op.attributes.get(SCHEDULE)
             if isinstance(text, StringAttr):
                 return text.data
-        raise CompileError(f"{self.case.label}: no schedule is chosen")
+        raise CompileError(f"{name_of(self.case)}: no schedule is chosen")
 
     def _parsed(self, text: str, names: Sequence[str]) -> Schedule | None:
         """A schedule as text, None if its axis is made of others."""
@@ -326,9 +335,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         records = json.loads(options.out.read_text())
     is_done = True
     for case in SUITES[options.suite]:
-        if options.only and options.only not in case.label:
+        if options.only and options.only not in name_of(case):
             continue
-        record = records.setdefault(case.label, {})
+        record = records.setdefault(name_of(case), {})
         known = len(record.get("times", {})) + len(record.get("refused", {}))
         if known and known >= record.get("schedules", 0):
             continue

@@ -121,3 +121,18 @@ def test_losses_of_a_linear_classifier() -> None:
     arrays[2][3] = 21
     with pytest.raises(IndexRangeError):
         run(*arrays)
+
+
+@pytest.mark.parametrize("columns", [5, 16, 40, 150])
+def test_the_largest_of_each_row(columns: int) -> None:
+    """Results of few elements in lanes of their own, after passes with more of them."""
+    x = np.random.default_rng(columns).standard_normal((7, columns)).astype(np.float32)
+
+    def program(x: Any) -> Any:
+        return library.softmax_top_k(x, 3)
+
+    found = moa.jit(program)(x)
+    for one, other in zip(found, moa.interpret(program, x), strict=True):
+        np.testing.assert_allclose(one, other, 3e-6)
+    if columns > 5:  # There rows are in the lanes, and each reads where it found them.
+        vectorized(program, [x], "auto")

@@ -111,7 +111,7 @@ def test_rows_are_packed_where_they_are_read_often() -> None:
     ("shape", "schedule"),
     [
         ((1, 4096, 4096), "j=procs,regs:16,lanes:16;p=chunk:1,regs:1"),
-        ((4096, 4096, 1), "p=chunk:32,block:4,regs:2,lanes:16"),
+        ((4096, 4096, 1), "p=chunk:16,block:4,regs:2,lanes:16"),
         ((1, 64, 64), "j=procs,regs:4,lanes:16;p=chunk:1,regs:6"),
     ],
 )
