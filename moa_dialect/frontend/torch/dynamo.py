@@ -1,4 +1,7 @@
 """The backend of `torch.compile`: regions of a graph as kernels of moa."""
+# PyTorch leaves much of what it gives without types.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownLambdaType=false
 
 from __future__ import annotations
 
@@ -428,8 +431,8 @@ def _translated(node: fx.Node, values: Mapping[fx.Node, Any], known: Extents) ->
     Raises:
         MoaError: if its arguments are none that the translation takes.
     """
-    arguments = fx.map_arg(node.args, values.__getitem__)
-    options = fx.map_arg(node.kwargs, values.__getitem__)
+    arguments: Any = fx.map_arg(node.args, values.__getitem__)
+    options: Any = fx.map_arg(node.kwargs, values.__getitem__)
     if node.target is operator.getitem:
         return arguments[0][arguments[1]]
     return TABLE[node.target].translate(Node(node, known), *arguments, **options)

@@ -1,4 +1,8 @@
 """`torch.compile` with moa: regions, what is left, symbolic extents, training."""
+# PyTorch leaves much of what it gives without types, and so do functions of it here.
+# pyright: reportUnknownLambdaType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
+# pyright: reportMissingParameterType=false
 
 import copy
 

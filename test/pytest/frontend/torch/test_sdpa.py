@@ -1,4 +1,8 @@
 """`sdpa` against PyTorch's function: values, gradients, errors, routing."""
+# PyTorch leaves much of what it gives without types, and so do functions of it here.
+# pyright: reportUnknownLambdaType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
+# pyright: reportMissingParameterType=false
 
 import threading
 
