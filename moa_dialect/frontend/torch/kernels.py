@@ -333,6 +333,7 @@ def _summed(problem: Problem, each: Tensor, dtype: torch.dtype) -> Tensor:
     """Gradients for each query head, summed over those that share a key head."""
     if problem.heads is not None:
         heads, shared = problem.heads
-        grouped: Tensor = each.unflatten(-3, (shared, heads // shared))
+        *leading, _, rows, width = each.shape
+        grouped = each.reshape(*leading, shared, heads // shared, rows, width)
         each = grouped.sum(-3)
     return each.to(dtype)
