@@ -285,6 +285,8 @@ def test_a_model_is_trained_as_without_moa() -> None:
         call(numbers).square().mean().backward()
         assert all(p.grad is not None for p in each.parameters())
     for (name, a), b in zip(stock.named_parameters(), model.parameters(), strict=True):
+        assert a.grad is not None
+        assert b.grad is not None
         assert (a.grad - b.grad).norm() <= 1e-5 * a.grad.norm(), name
 
     expected, found = _losses(stock, stock), _losses(model, compiled)
