@@ -19,7 +19,7 @@ from torch._decomp import get_decompositions
 from torch._dynamo.backends.common import aot_autograd
 from torch.fx.passes.utils.fuser_utils import fuse_by_partitions
 
-from moa_dialect.errors import MoaError, OptionError
+from moa_dialect.errors import OptionError
 from moa_dialect.frontend import functions as moa
 from moa_dialect.frontend.jit import Compiled, jit
 from moa_dialect.frontend.torch import kernels, regions
@@ -240,7 +240,8 @@ def _compile(
         operators = tuple(map(regions.name_of, inner))
         try:
             region = Region(module)
-        except MoaError as error:
+        except Exception as error:
+            # PyTorch runs whatever a translation does not expect.
             found.failed.append((operators, str(error)))
             stay += inner
             continue

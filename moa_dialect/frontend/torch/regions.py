@@ -255,7 +255,9 @@ def _folded_axes(node: fx.Node) -> str | None:
         return "other"
     (dim,) = dims
     assert isinstance(dim, int)
-    return "last" if dim % max(rank, 1) == rank - 1 else "other"
+    # Without the axis that was folded, the last one is another.
+    is_last = dim % max(rank, 1) == rank - 1 and _first(node).dim() == rank
+    return "last" if is_last else "other"
 
 
 def trimmed(nodes: list[fx.Node]) -> list[fx.Node]:
