@@ -56,8 +56,10 @@ def load() -> tuple[Any, Any]:
     except ImportError as error:
         raise MiniLMError("the package transformers is missing") from error
     options = {"local_files_only": True}
-    tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-    model = AutoModel.from_pretrained(folder, attn_implementation="sdpa", **options)
+    tokenizers: Any = AutoTokenizer
+    models: Any = AutoModel
+    tokenizer = tokenizers.from_pretrained(folder, **options)
+    model = models.from_pretrained(folder, attn_implementation="sdpa", **options)
     return model.eval(), tokenizer
 
 

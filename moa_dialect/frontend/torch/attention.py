@@ -82,7 +82,7 @@ def _by_kernel(
     if (
         not torch.compiler.is_compiling()
         and all(type(tensor) in _PLAIN for tensor in tensors)
-        and not torch._C._len_torch_dispatch_stack()
+        and not torch._C._len_torch_dispatch_stack()  # pyright: ignore[reportPrivateUsage]
         and not (
             torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
         )
@@ -106,7 +106,7 @@ def reason_against(
     attn_mask: Any = None,
     dropout_p: float = 0.0,
     is_causal: bool = False,
-    scale: float | None = None,
+    scale: Any = None,
     enable_gqa: bool = False,
 ) -> str | None:
     """Why arguments of `sdpa` go to PyTorch's function, None if they do not."""
@@ -218,7 +218,7 @@ def _like(query: Tensor, *shape: Any) -> Tensor:
     return query.new_empty(shape)
 
 
-@torch.library.register_fake("moa::attention", lib=_LIBRARY)
+@torch.library.register_fake("moa::attention", lib=_LIBRARY)  # pyright: ignore
 def _attention_shape(
     query: Tensor,
     key: Tensor,
@@ -232,7 +232,7 @@ def _attention_shape(
     return out, lse
 
 
-@torch.library.register_fake("moa::attention_backward", lib=_LIBRARY)
+@torch.library.register_fake("moa::attention_backward", lib=_LIBRARY)  # pyright: ignore
 def _attention_backward_shape(
     gradient: Tensor,
     query: Tensor,
@@ -343,9 +343,10 @@ _lock, _managers, _local = threading.Lock(), 0, threading.local()
 
 def _active() -> list[use_moa_attention]:
     """The managers that are active in this thread, the innermost last."""
-    if not hasattr(_local, "managers"):
-        _local.managers = []
-    return _local.managers
+    managers: list[use_moa_attention] | None = getattr(_local, "managers", None)
+    if managers is None:
+        managers = _local.managers = []
+    return managers
 
 
 def _routed(*arguments: Any, **options: Any) -> Any:

@@ -1,4 +1,7 @@
 """The backend of `torch.compile`: regions of a graph as kernels of moa."""
+# PyTorch leaves much of what it gives without types.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownLambdaType=false
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from torch._decomp import get_decompositions
 from torch._dynamo.backends.common import aot_autograd
 from torch.fx.passes.utils.fuser_utils import fuse_by_partitions
 
-from moa_dialect.errors import MoaError, OptionError
+from moa_dialect.errors import OptionError
 from moa_dialect.frontend import functions as moa
 from moa_dialect.frontend.jit import Compiled, jit
 from moa_dialect.frontend.torch import kernels, regions
@@ -237,7 +240,8 @@ def _compile(
         operators = tuple(map(regions.name_of, inner))
         try:
             region = Region(module)
-        except MoaError as error:
+        except Exception as error:
+            # PyTorch runs whatever a translation does not expect.
             found.failed.append((operators, str(error)))
             stay += inner
             continue
@@ -428,8 +432,8 @@ def _translated(node: fx.Node, values: Mapping[fx.Node, Any], known: Extents) ->
     Raises:
         MoaError: if its arguments are none that the translation takes.
     """
-    arguments = fx.map_arg(node.args, values.__getitem__)
-    options = fx.map_arg(node.kwargs, values.__getitem__)
+    arguments: Any = fx.map_arg(node.args, values.__getitem__)
+    options: Any = fx.map_arg(node.kwargs, values.__getitem__)
     if node.target is operator.getitem:
         return arguments[0][arguments[1]]
     return TABLE[node.target].translate(Node(node, known), *arguments, **options)

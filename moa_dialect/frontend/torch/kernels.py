@@ -87,7 +87,10 @@ class Problem(NamedTuple):
 
     def masks(self) -> dict[str, ArraySpec]:
         """The argument for the mask, if there is one."""
-        return {} if self.mask is None else {"bias": ArraySpec(*reversed(self.mask))}
+        if self.mask is None:
+            return {}
+        dtype, shape = self.mask
+        return {"bias": ArraySpec(shape, dtype)}
 
     def arranged(self, a: Any) -> Any:
         """An argument or result in the other order of axes, if tensors have it."""
@@ -215,7 +218,8 @@ def gradient_kernel(problem: Problem, name: str, summed: tuple[int, ...]) -> Com
         q: Any, k: Any, v: Any, lse: Any, delta: Any, gradient: Any, bias: Any = None
     ) -> Any:
         options = _options(problem, bias)
-        given = (*map(arranged, (q, k, v)), lse, delta, arranged(gradient))
+        q, k, v, gradient = map(arranged, (q, k, v, gradient))
+        given = q, k, v, lse, delta, gradient
         match name:
             case "query":
                 return arranged(query_gradient(*given, **options))
@@ -329,5 +333,7 @@ def _summed(problem: Problem, each: Tensor, dtype: torch.dtype) -> Tensor:
     """Gradients for each query head, summed over those that share a key head."""
     if problem.heads is not None:
         heads, shared = problem.heads
-        each = each.unflatten(-3, (shared, heads // shared)).sum(-3)
+        *leading, _, rows, width = each.shape
+        grouped = each.reshape(*leading, shared, heads // shared, rows, width)
+        each = grouped.sum(-3)
     return each.to(dtype)

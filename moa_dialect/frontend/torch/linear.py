@@ -4,6 +4,9 @@ AOTAutograd makes `linear` a view, a transposition of the weight, a product and 
 view. Here they become one call again. It runs a kernel of moa if there are enough rows,
 and PyTorch's `linear` if there are few.
 """
+# PyTorch leaves much of what it gives without types.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownLambdaType=false
 
 from __future__ import annotations
 

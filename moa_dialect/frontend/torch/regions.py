@@ -5,6 +5,9 @@ no intermediate array, so what several loops need is computed in each of them: t
 for the better within a row, and for the worse where every element of a row would need a
 fold over another axis. `divided` cuts a partition where the second would happen.
 """
+# PyTorch leaves much of what it gives without types.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownLambdaType=false
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch._ops import OpOverload
 from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
 from torch.fx.passes.operator_support import OperatorSupportBase
 
@@ -251,7 +255,9 @@ def _folded_axes(node: fx.Node) -> str | None:
         return "other"
     (dim,) = dims
     assert isinstance(dim, int)
-    return "last" if dim % max(rank, 1) == rank - 1 else "other"
+    # Without the axis that was folded, the last one is another.
+    is_last = dim % max(rank, 1) == rank - 1 and _first(node).dim() == rank
+    return "last" if is_last else "other"
 
 
 def trimmed(nodes: list[fx.Node]) -> list[fx.Node]:
@@ -308,7 +314,7 @@ def left(nodes: Iterable[fx.Node]) -> list[fx.Node]:
         node
         for node in nodes
         if node.op == "call_function"
-        and isinstance(node.target, torch._ops.OpOverload)
+        and isinstance(node.target, OpOverload)
         and is_tensor(node)
     ]
 

@@ -5,6 +5,9 @@ function of a `Node` and the operator's arguments, in which arrays take the plac
 tensors. What an operator does to shapes and element types is not computed again: it is
 read from the graph, which PyTorch has traced with symbolic extents.
 """
+# PyTorch leaves much of what it gives without types.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownLambdaType=false
 
 from __future__ import annotations
 

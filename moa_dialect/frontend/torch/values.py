@@ -1,4 +1,7 @@
 """Shapes of tensors whose extents may be symbols, and arrays in those shapes."""
+# PyTorch leaves much of what it gives without types.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownLambdaType=false
 
 from __future__ import annotations
 

@@ -162,6 +162,7 @@ def standard_printing() -> Generator[None]:
         yield
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", PAGES)
 def test_page_prints_what_it_shows(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

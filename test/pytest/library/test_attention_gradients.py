@@ -27,10 +27,11 @@ def inputs(
 
 
 def expected(
-    q: np.ndarray,
-    k: np.ndarray,
-    v: np.ndarray,
-    gradient: np.ndarray,
+    q: Any,
+    k: Any,
+    v: Any,
+    gradient: Any,
+    *,
     bias: Any = 0.0,
     scale: float | None = None,
     is_causal: bool = False,

@@ -1,4 +1,8 @@
 """all-MiniLM-L6-v2 as PyTorch runs it, and with kernels of moa."""
+# PyTorch leaves much of what it gives without types, and so do functions of it here.
+# pyright: reportUnknownLambdaType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
+# pyright: reportMissingParameterType=false
 
 from typing import Any
 

@@ -1,4 +1,8 @@
 """Each operator that is translated gives what PyTorch gives, for all extents."""
+# PyTorch leaves much of what it gives without types, and so do functions of it here.
+# pyright: reportUnknownLambdaType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
+# pyright: reportMissingParameterType=false
 
 import pytest
 

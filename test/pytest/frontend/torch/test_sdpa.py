@@ -1,6 +1,11 @@
 """`sdpa` against PyTorch's function: values, gradients, errors, routing."""
+# PyTorch leaves much of what it gives without types, and so do functions of it here.
+# pyright: reportUnknownLambdaType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
+# pyright: reportMissingParameterType=false
 
 import threading
+from typing import Any
 
 import pytest
 
@@ -25,7 +30,7 @@ def _qkv(*leading, n=3, m=5, d=4, e=6, heads=None, dtype=torch.float32):
     return [torch.randn(shape).to(dtype) for shape in shapes]
 
 
-CASES = {
+CASES: dict[str, tuple[list[Any], dict[str, Any]]] = {
     "matrices": (_qkv(), {}),
     "three axes": (_qkv(2), {}),
     "five axes": (_qkv(2, 1, 3), {}),
@@ -136,7 +141,7 @@ def test_there_are_no_second_derivatives() -> None:
         torch.autograd.grad(once.sum(), k)
 
 
-WRONG = {
+WRONG: dict[str, tuple[list[Any], dict[str, Any]]] = {
     "axes": ([torch.randn(4), *_qkv()[1:]], {}),
     "types": ([*_qkv()[:2], torch.randn(5, 6).double()], {}),
     "whole numbers": ([torch.ones(2, 3, 4).long()] * 3, {}),
@@ -166,7 +171,7 @@ def test_errors_are_those_of_pytorch(name: str) -> None:
     assert str(found.value) == str(expected.value)
 
 
-REASONS = {
+REASONS: dict[str, tuple[list[Any], dict[str, Any]]] = {
     "arguments that are no tensors": ([None] * 3, {}),
     "tensors that are not dense and on the CPU": (
         [torch.empty(3, 4, device="meta")] * 3,
