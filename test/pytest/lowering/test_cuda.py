@@ -905,12 +905,12 @@ class Emulating(Driver):
 
 
 def emulating(
-    stub: Stub, program: Callable[..., Any], *arrays: np.ndarray
+    stub: Stub, program: Callable[..., Any], *arrays: np.ndarray, **options: Any
 ) -> CudaKernel:
     """A kernel on a driver that emulates its launches."""
     specs = [moa.ArraySpec(array.shape, array.dtype) for array in arrays]
-    text = moa.jit(program, target="cuda", emulate=True).lower(*specs)
-    kernel = kernel_of(program, *arrays)
+    text = moa.jit(program, target="cuda", emulate=True, **options).lower(*specs)
+    kernel = kernel_of(program, *arrays, **options)
     code = text.kernel.compilation.code.decode()
     stub.reset()
     kernel._driver = Emulating(stub, code, kernel.launches)
@@ -999,7 +999,9 @@ def test_an_older_torch_is_asked_for_its_stream(stub: Stub) -> None:
 
 def test_device_memory_comes_from_torch(stub: Stub) -> None:
     program, arrays = PROGRAMS["rows too long for local memory"]
-    kernel = emulating(stub, program, *arrays)
+    # Without blocks of the rows there is no code for groups of threads.
+    schedule = "i=grid,warps:1,regs:2;p=chunk:16,stages:1"
+    kernel = emulating(stub, program, *arrays, schedule=schedule)
     asked: list[FakeTensor] = []
     torch = fake_torch()
     empty = torch.empty

@@ -720,6 +720,20 @@ WHOLE = """%t = moa.fold max [%q = %0 to %m] -> f32 {{
 PART = WHOLE.replace("%0 to", "%two to").replace(
     "%t =", "%two = arith.constant 2 : index\n    %t ="
 )
+
+
+def largest(x: np.ndarray) -> np.ndarray:
+    return x.max(-1, keepdims=True)
+
+
+def largest_but_two(x: np.ndarray) -> np.ndarray:
+    return largest(x[:, 2:])
+
+
+def first_one(x: np.ndarray) -> np.ndarray:
+    return x[:, :1]
+
+
 ONE = "%t = moa.at %s[%0] : tensor<{width}xf32>"
 
 
@@ -727,9 +741,9 @@ ONE = "%t = moa.at %s[%0] : tensor<{width}xf32>"
 @pytest.mark.parametrize(
     ("fold", "of"),
     [
-        (WHOLE, lambda x: x.max(-1, keepdims=True)),
-        (PART, lambda x: x[:, 2:].max(-1, keepdims=True)),
-        (ONE, lambda x: x[:, :1]),
+        (WHOLE, largest),
+        (PART, largest_but_two),
+        (ONE, first_one),
     ],
     ids=["whole", "part", "one"],
 )
