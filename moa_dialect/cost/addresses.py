@@ -32,7 +32,7 @@ from xdsl.dialects.builtin import (
     i64,
 )
 from xdsl.dialects.func import FuncOp
-from xdsl.ir import Block, Operation, Region, SSAValue
+from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from xdsl.rewriter import InsertPoint, Rewriter
 from xdsl.utils.hints import isa
 
@@ -95,14 +95,28 @@ _SILENT = (
 """Operations on memory that touch none, or only ask for it."""
 
 
+def placed(workload: Workload, name: str) -> ModuleOp:
+    """A function of a workload, its scratch memory and constants as they are laid out.
+
+    The memory, of bytes, is its first argument.
+
+    Raises:
+        CompileError: for a size that is known only at the call.
+    """
+    function = find_entry(workload.functions[name], name).clone()
+    tracer = _Tracer(function, workload)
+    tracer.add_arguments(i8)
+    tracer.replace_memory()
+    return ModuleOp([function])
+
+
 @dataclass
 class _Tracer:
     """Gives the accesses of one function calls, in place."""
 
     function: FuncOp
-    line: int
-    scratch: int
-    buffers: dict[str, Buffer]
+    workload: Workload
+    line: int = LINE
 
     def trace(self) -> None:
         """Add the arguments, move scratch memory and constants, add the calls.
@@ -110,44 +124,45 @@ class _Tracer:
         Raises:
             CompileError: for accesses that are not known.
         """
-        block = self.function.body.block
-        first = block.first_op
+        first = self.function.body.block.first_op
         assert first is not None
-        self.states = [
-            block.insert_arg(MemRefType(type_, [DYNAMIC_INDEX]), number)
-            for number, type_ in enumerate((i32, i64, i8))
-        ]
-        attributes = self.function.arg_attrs
-        if attributes is not None:
-            empty = [DictionaryAttr({})] * 3
-            self.function.arg_attrs = type(attributes)([*empty, *attributes.data])
-        self.function.update_function_type()
-        arena = self.states[2]
-        self.entry = Builder(InsertPoint.before(first))
-        pointer = memref.ExtractAlignedPointerAsIndexOp.get(arena)
-        self.base = self.entry.insert(pointer).results[0]
-        status = block.args[-1] if has_status(self.function) else None
-        self._replace_memory(arena)
+        self.add_arguments(i8, i32, i64)
+        pointer = memref.ExtractAlignedPointerAsIndexOp.get(self.memories[0])
+        self.base = Builder(InsertPoint.before(first)).insert(pointer).results[0]
+        status = (
+            self.function.body.block.args[-1] if has_status(self.function) else None
+        )
+        self.replace_memory()
         for op in list(self.function.walk()):
             touched = [v for v in op.operands if isa(v.type, MemRefType)]
             if not touched or isinstance(op, _SILENT) or touched == [status]:
                 continue
             self._access(op)
 
-    def _number(self, value: int, builder: Builder) -> SSAValue:
-        return builder.insert(arith.ConstantOp.from_int_and_width(value, INDEX)).result
+    def add_arguments(self, *types: Attribute) -> None:
+        """Let the function take memories first, of elements of some types."""
+        block = self.function.body.block
+        self.memories = [
+            block.insert_arg(MemRefType(type_, [DYNAMIC_INDEX]), number)
+            for number, type_ in enumerate(types)
+        ]
+        attributes = self.function.arg_attrs
+        if attributes is not None:
+            empty = [DictionaryAttr({})] * len(types)
+            self.function.arg_attrs = type(attributes)([*empty, *attributes.data])
+        self.function.update_function_type()
 
-    def _replace_memory(self, arena: SSAValue) -> None:
-        """Put scratch memory and constants into the memory that is simulated."""
+    def replace_memory(self) -> None:
+        """Put scratch memory and constants into the first of the memories."""
         places: list[tuple[Operation, int, Sequence[SSAValue]]] = []
-        at = self.scratch
+        at = self.workload.scratch
         for op, size in allocations(self.function):
             places.append((op, at, op.dynamic_sizes))
             at += -(-size // LINE) * LINE
+        offsets = {buffer.name: buffer.offset for buffer in self.workload.buffers}
         for op in self.function.walk():
             if isinstance(op, memref.GetGlobalOp):
-                offset = self.buffers[op.name_.string_value()].offset
-                places.append((op, offset, ()))
+                places.append((op, offsets[op.name_.string_value()], ()))
         for op in list(self.function.walk()):
             if isinstance(op, memref.DeallocOp):
                 Rewriter.erase_op(op)
@@ -156,7 +171,11 @@ class _Tracer:
             type_ = op.results[0].type
             assert isa(type_, MemRefType)
             shift = self._number(offset, builder)
-            Rewriter.replace_op(op, memref.ViewOp(arena, shift, sizes, type_))
+            view = memref.ViewOp(self.memories[0], shift, sizes, type_)
+            Rewriter.replace_op(op, view)
+
+    def _number(self, value: int, builder: Builder) -> SSAValue:
+        return builder.insert(arith.ConstantOp.from_int_and_width(value, INDEX)).result
 
     def _access(self, op: Operation) -> None:
         """Tell of an access before it happens."""
@@ -258,7 +277,7 @@ class _Tracer:
             lines.append(builder.insert(arith.DivUIOp(last, line)).result)
         kind = builder.insert(arith.ConstantOp.from_int_and_width(write, i32)).result
         callee = "touch" if last is None else "touch_lines"
-        operands = [*self.states[:2], *lines, kind]
+        operands = [*self.memories[1:], *lines, kind]
         builder.insert(func.CallOp(callee, operands, []))
 
 
@@ -342,11 +361,10 @@ def run(
     register_dialects(context)
     text = simulator.code(lines, first_scratch) + _LINES
     module = ModuleParser(context, text).parse_module()
-    by_name = {buffer.name: buffer for buffer in workload.buffers}
     for name, original in workload.functions.items():
         function = find_entry(original, name).clone()
         module.body.block.add_op(function)
-        _Tracer(function, simulator.line, scratch, by_name).trace()
+        _Tracer(function, workload, simulator.line).trace()
     names = list(workload.functions)
     found = compilations_of(module, names) if names else []
     signatures = {each.signature.name: each.signature for each in found}
@@ -360,7 +378,7 @@ def run(
     arrays = [_view(arena, buffer) for buffer in workload.buffers]
     _fill(workload, arrays, arguments)
     words, counters = simulator.memories(lines)
-    states = (words, counters, arena)
+    states = (arena, words, counters)
     for call in workload.calls:
         places = [*states, *(arrays[n] for n in (*call.inputs, *call.outputs))]
         frame = np.array(

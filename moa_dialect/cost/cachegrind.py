@@ -1,9 +1,10 @@
 """The native code of a workload under valgrind's cachegrind, for a comparison.
 
 The functions are compiled as the engine does, with the features that valgrind knows,
-and linked to a program that calls them on arrays laid out as in the simulation. It is
-run twice, with the calls and without: the difference is what the calls do. Needs
-`valgrind` and a C compiler.
+and linked to a program that calls them on arrays laid out as in the simulation; scratch
+memory too lies where the simulation has it, as conflicts in a set depend on that. The
+program is run twice, with the calls and without: the difference is what the calls do.
+Needs `valgrind` and a C compiler.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from moa_dialect.cost.addresses import placed
 from moa_dialect.cost.simulation import CacheLevel
 from moa_dialect.cost.workload import Workload
 from moa_dialect.errors import MoaError
@@ -130,8 +132,8 @@ def _linked(workload: Workload, folder: Path) -> Path:
     without = sorted(name for name in names if name.startswith(_UNKNOWN))
     objects: list[str] = []
     symbols: dict[str, str] = {}
-    for name, module in workload.functions.items():
-        (found,) = compilations_of(module, [name], without=without)
+    for name in workload.functions:
+        (found,) = compilations_of(placed(workload, name), [name], without=without)
         path = folder / f"{name}.o"
         path.write_bytes(found.code)
         objects.append(str(path))
@@ -141,22 +143,25 @@ def _linked(workload: Workload, folder: Path) -> Path:
     program = folder / "program"
     compiler = c_compiler()
     assert compiler is not None
-    _run(compiler, "-O1", "-o", str(program), str(source), *objects, "-lm")
+    _run(
+        compiler, "-O1", "-Wl,-z,now", "-o", str(program), str(source), *objects, "-lm"
+    )
     return program
 
 
 def _source(workload: Workload, symbols: dict[str, str]) -> str:
     """A program in C that makes the calls of a workload."""
-    lines = ["#include <stdlib.h>"]
+    lines = ["#include <stdlib.h>", "#include <unistd.h>"]
     for name, symbol in symbols.items():
         lines.append(f'extern void {name}(void *) __asm__("{symbol}");')
     size = max(workload.bytes, 1)
     lines.append(f"static char memory[{size}] __attribute__((aligned(1 << 20)));")
     calls: list[str] = []
     for number, call in enumerate(workload.calls):
-        words = ["0"] * STATUS_WORDS
+        words = [*["0"] * STATUS_WORDS, "memory"]
         for array in (*call.inputs, *call.outputs):
             words.append(f"memory + {workload.buffers[array].offset}")
+        words.append(f"(void *){size}")
         lines.append(f"static void *frame{number}[] = {{{', '.join(words)}}};")
         calls.append(f"    {call.function}(frame{number});")
     lines += [
@@ -164,7 +169,7 @@ def _source(workload: Workload, symbols: dict[str, str]) -> str:
         "  for (int n = count > 1 ? atoi(values[1]) : 0; n > 0; --n) {",
         *calls,
         "  }",
-        "  return 0;",
+        "  _exit(0);  // What the library does at the end would count, too.",
         "}",
     ]
     return "\n".join(lines) + "\n"
