@@ -459,17 +459,7 @@ class Derivation:
             names[name] = term
             return name
 
-        def is_at_most(value: Term, top: Term) -> bool:
-            """Whether a maximum over the same indices has a value among others."""
-            if top.computes("arith.maximumf"):
-                return any(is_at_most(value, arg) for arg in top.args)
-            if not top.is_fold or top.function != MAX or top.args[:2] != fold.args[:2]:
-                return False
-            return self.terms.open(top, index)[1] is value
-
-        def is_rounded(term: Term) -> bool:
-            return is_rounding(term, is_at_most)
-
+        is_rounded = self._rounding(fold, index)
         expression = to_sympy(
             self._flags(body, set(pivots)), known, atom, rounded=is_rounded
         )
@@ -486,6 +476,19 @@ class Derivation:
         ):
             raise NoTransport(ROUNDED)
         return found, symbols, names
+
+    def _rounding(self, fold: Term, index: str) -> Callable[[Term], bool]:
+        """What tells the roundings within a fold that stand for the number itself."""
+
+        def is_at_most(value: Term, top: Term) -> bool:
+            """Whether a maximum over the same indices has a value among others."""
+            if top.computes("arith.maximumf"):
+                return any(is_at_most(value, arg) for arg in top.args)
+            if not top.is_fold or top.function != MAX or top.args[:2] != fold.args[:2]:
+                return False
+            return self.terms.open(top, index)[1] is value
+
+        return lambda term: is_rounding(term, is_at_most)
 
     def _check_size(
         self,
@@ -525,12 +528,14 @@ class Derivation:
                     )
         # First in the symbols of the transport, then in those of plain data.
         if not any(
-            self._is_relative(index, body, one, symbols, known) for known in (names, {})
+            self._is_relative(fold, index, body, one, symbols, known)
+            for known in (names, {})
         ):
             raise NoTransport("a pivot is not the extreme of the data beside it")
 
     def _is_relative(
         self,
+        fold: Term,
         index: str,
         body: Term,
         one: Pass,
@@ -539,6 +544,7 @@ class Derivation:
     ) -> bool:
         """Whether a body does not depend on extremes where data are equal to them."""
         names = dict(names)
+        is_rounded = self._rounding(fold, index)
         known = {pivot: pair.old for pivot, pair in symbols.items()}
         extremes = [
             pivot
@@ -558,7 +564,8 @@ class Derivation:
             return name
 
         def express(term: Term) -> Expression:
-            return to_sympy(self._flags(term, set(symbols)), known, atom, rounded=True)
+            plain = self._flags(term, set(symbols))
+            return to_sympy(plain, known, atom, rounded=is_rounded)
 
         def holds(value: Expression, pivots: Sequence[Term]) -> bool:
             if not pivots:
