@@ -369,7 +369,7 @@ def test_malformed_pipeline(pipeline: str):
         moa.run_pipeline(PROGRAM, pipeline)
 
 
-@pytest.mark.parametrize("value", [None, 3, b"", object(), ["moa"]], ids=repr)
+@pytest.mark.parametrize("value", [None, 3, b"", object, ["moa"]], ids=repr)
 def test_neither_text_nor_module(value: Any):
     with pytest.raises(TypeError, match="expected text or a module of the upstream"):
         moa.run_pipeline(value, "moa-to-dnf")
