@@ -246,6 +246,7 @@ class _Count:
         registers: how many.
         vectors: how many vectors the lanes are.
         lanes: how many lanes one has.
+        nominal: whether extents of results are not to count.
     """
 
     kernel: Kernel
@@ -255,6 +256,7 @@ class _Count:
     registers: int = 1
     vectors: int = 4
     lanes: int = 16
+    nominal: bool = False
     seen: set[Term] = field(default_factory=set[Term])
     total: float = 0.0
 
@@ -266,7 +268,7 @@ class _Count:
         if isinstance(term.kind, Folded):
             before = self.extents
             self.extents = before | {
-                term.kind.index: _indices_below(self.kernel, term.args[1])
+                term.kind.index: _indices_below(self.kernel, term.args[1], self.nominal)
             }
             self.add(term.args[2])
             # An accumulation waits for the one before, unless there are others.
@@ -308,7 +310,7 @@ class _Count:
         return 1.0 / shared
 
 
-def _indices_below(kernel: Kernel, upper: Term) -> int:
+def _indices_below(kernel: Kernel, upper: Term, nominal: bool = False) -> int:
     """How many indices there are from 0 up to a bound at most, about."""
     sizes = [
         _nominal(term.kind) if isinstance(term.kind, SSAValue) else int(term.kind)
@@ -318,7 +320,11 @@ def _indices_below(kernel: Kernel, upper: Term) -> int:
         and term.type == upper.type
     ]
     # As many as an index of the kernel may be, where the bound depends on it.
-    sizes += [_nominal(kernel.extents[a]) for a in kernel.axes if a in upper.free]
+    sizes += [
+        NOMINAL_EXTENT if nominal else _nominal(kernel.extents[axis])
+        for axis in kernel.axes
+        if axis in upper.free
+    ]
     return max(sizes, default=NOMINAL_EXTENT)
 
 
@@ -345,7 +351,7 @@ def vector_operations(
     rows = {axis: size(axis) for axis in kernel.extents if axis not in extents}
     each = 0.0
     for pass_ in kernel.passes:
-        many = _range_of(kernel, pass_)
+        many = _range_of(kernel, pass_, nominal)
         if name and name in pass_.lower.free | pass_.upper.free:
             # Half of them on average, and what only some of the lanes have.
             many = ceil((many + width) / 2)
@@ -358,6 +364,7 @@ def vector_operations(
             registers=schedule.registers,
             vectors=vectors,
             lanes=schedule.lanes,
+            nominal=nominal,
         )
         for accumulator in pass_.accumulators:
             count.add(accumulator.part)
@@ -378,7 +385,14 @@ def vector_operations(
             extents_of[shared] = schedule.block
             registers = schedule.registers
         count = _Count(
-            kernel, lane, extents_of, shared, registers, vectors, schedule.lanes
+            kernel,
+            lane,
+            extents_of,
+            shared,
+            registers,
+            vectors,
+            schedule.lanes,
+            nominal,
         )
         count.add(output.value)
         is_vector = bool(lane)
@@ -406,9 +420,9 @@ def _last_axis(kernel: Kernel, output: Output) -> str:
     )
 
 
-def _range_of(kernel: Kernel, pass_: Pass) -> int:
+def _range_of(kernel: Kernel, pass_: Pass, nominal: bool = False) -> int:
     """How many indices a pass has at most, about."""
-    return _indices_below(kernel, pass_.upper)
+    return _indices_below(kernel, pass_.upper, nominal)
 
 
 def candidates(
@@ -424,7 +438,9 @@ def candidates(
         for vectors in range(1, 5):
             if vectors > 1 and extent is not None and most * vectors > extent:
                 break
-            plain = _schedule(kernel, kernel.hints[axis], most, vectors, machine)
+            plain = _schedule(
+                kernel, kernel.hints[axis], most, vectors, machine, nominal
+            )
             if _has_code(kernel, axis) and _has_room(kernel, axis, plain):
                 found.append(plain)
             is_even = not _bounds(kernel, axis)
@@ -443,12 +459,12 @@ def candidates(
             ]
             found += [s for s in longer if _has_room(kernel, axis, s)]
     if kernel.passes:
-        longest = max(_range_of(kernel, pass_) for pass_ in kernel.passes)
+        longest = max(_range_of(kernel, pass_, nominal) for pass_ in kernel.passes)
         most = min(lanes, _power_below(longest))
         for vectors in range(1, 5):
             if vectors > 1 and most * vectors > longest:
                 break
-            found.append(_schedule(kernel, "", most, vectors, machine))
+            found.append(_schedule(kernel, "", most, vectors, machine, nominal))
     if not nominal:
         return found
     # Where a chunk begins otherwise than the one of another lane, so would its pairs.
@@ -581,7 +597,12 @@ def _power_below(number: int) -> int:
 
 
 def _schedule(
-    kernel: Kernel, lane: str, lanes: int, vectors: int, machine: Machine
+    kernel: Kernel,
+    lane: str,
+    lanes: int,
+    vectors: int,
+    machine: Machine,
+    nominal: bool = False,
 ) -> Schedule:
     """The schedule with these lanes: registers and first-level cache are used up.
 
@@ -590,9 +611,11 @@ def _schedule(
     """
     registers = max(1, (machine.registers - 1 - vectors) // vectors)
     registers = min({9: 8}.get(registers, registers), _STREAMS_READ)
-    registers = _even(kernel, registers, vectors)
+    if not nominal:
+        registers = _even(kernel, registers, vectors)
     width = lanes * vectors * element_bytes(kernel)
-    longest = max((_range_of(kernel, pass_) for pass_ in kernel.passes), default=1)
+    ranges = [_range_of(kernel, pass_, nominal) for pass_ in kernel.passes]
+    longest = max(ranges, default=1)
     if lane:
         chunk = machine.l1_bytes // 2 // width
         chunk = max(registers, min(chunk, 96) // registers * registers)
