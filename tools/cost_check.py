@@ -85,8 +85,8 @@ SCHEDULES: tuple[tuple[str, dict[str, int], tuple[str, ...]], ...] = (
 )
 """Programs, each with schedules whose order is predicted."""
 
-ROWS = ("softmax", "layernorm", "cross_entropy")
-"""Programs of rows that are compared with their materialised form."""
+BESIDE = ("softmax", "layernorm", "cross_entropy", "products")
+"""Programs that are compared with their materialised form."""
 
 LENGTHS = (512, 1024, 2048, 4096, 8192, 16384)
 """Rows of the attention that is compared with its materialised form."""
@@ -208,7 +208,7 @@ def check_fusion(
     cases: list[tuple[str, dict[str, int]]] = [
         ("attention", {"h": 1, "n": n}) for n in lengths
     ]
-    cases += [(name, {}) for name in ROWS]
+    cases += [(name, {}) for name in BESIDE]
     found: list[tuple[str, list[float]]] = []
     for name, sizes in cases:
         program = PROGRAMS[name].at(sizes)

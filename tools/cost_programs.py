@@ -55,6 +55,10 @@ def _matmul(a: Any, b: Any) -> Any:
     return moa.inner("add", "mul", a, b)
 
 
+def _products(a: Any, b: Any, c: Any, d: Any) -> Any:
+    return _matmul(_matmul(_matmul(a, b), c), d)
+
+
 _HEADS = ("h", "n", "d")
 _ROWS = ("n", "d")
 
@@ -100,6 +104,12 @@ PROGRAMS: dict[str, Known] = {
             ("entropy", "the entropy of the softmax"),
         )
     },
+    "products": Known(
+        "the product of four n by n matrices, a sum of sums of sums",
+        _products,
+        (("n", "n"),) * 4,
+        {"n": 512},
+    ),
     "cross_entropy": Known(
         "the cross-entropy of n rows of d logits",
         moa.library.cross_entropy,

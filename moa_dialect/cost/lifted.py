@@ -198,6 +198,10 @@ class _Lifted:
     group: Expr = None
     group_trips: Expr = None
     inside: bool = False
+    folds: list[tuple[str, frozenset[str]]] = field(
+        default_factory=list[tuple[str, frozenset[str]]]
+    )
+    repeats: frozenset[str] = frozenset()
 
     @property
     def values(self) -> dict[Expr, int]:
@@ -459,7 +463,11 @@ class _Lifted:
         return node
 
     def _terms(self, terms: Sequence[Term], all_lanes: bool = False) -> list[Node]:
-        """What terms read and compute, each once for the indices it depends on."""
+        """What terms read and compute, each once for the indices it depends on.
+
+        What a fold within a fold does, it does whenever the one around it runs, unless
+        it does not depend on the index of that one.
+        """
         found: list[Node] = []
         seen: set[Term] = set()
 
@@ -476,6 +484,11 @@ class _Lifted:
                 self.names[kind.index] = lower + symbol
                 self.inner[symbol] = Loop(symbol, length, span=length)
                 outer, self.inside = self.inside, _is_product(term.args[2])
+                repeats = self.repeats
+                self.repeats = repeats.union(
+                    *(free for fold, free in self.folds if fold in term.free)
+                )
+                self.folds.append((kind.index, term.free))
                 visit(term.args[2])
                 if self.inside:
                     count = times(term.args[2], symbol)
@@ -489,6 +502,8 @@ class _Lifted:
                 del self.inner[symbol]
                 if before is not None:
                     self.names[kind.index] = before
+                self.folds.pop()
+                self.repeats = repeats
                 return
             if isinstance(kind, Computed) and kind.name == AtOp.name:
                 access = self._load(term)
@@ -513,7 +528,8 @@ class _Lifted:
             return _narrow(term) if self.tiling.pairs else None
 
         def times(term: Term, *besides: Expr) -> Expr:
-            free = [self.names[n] for n in term.free if n in self.names]
+            axes = sorted(term.free | self.repeats)
+            free = [self.names[n] for n in axes if n in self.names]
             lanes = self._lanes(frozenset(self.kernel.axes)) if all_lanes else []
             return self._times([*free, *lanes, *besides])
 

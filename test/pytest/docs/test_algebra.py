@@ -17,8 +17,9 @@ FUNCTIONS = [
     name
     for name in moa.__all__
     if inspect.isfunction(function := getattr(moa, name))
-    and function.__module__ != "moa_dialect.lowering.runtime"
-    and name not in ("jit", "interpret")
+    and function.__module__.startswith(
+        ("moa_dialect.frontend.functions", "moa_dialect.library")
+    )
 ]
 
 

@@ -146,7 +146,7 @@ def test_a_sweep_says_where_something_no_longer_fits(
 
 
 def test_both_sides_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
-    text = run(capsys, "cross_entropy", "--machine", "server-x86", "--explain")
+    text = run(capsys, "products", "--machine", "server-x86", "--explain")
     assert "on server-x86: do not fuse, the fused form takes" in text
     text = run(
         capsys, "softmax", "--machine", "server-x86", "--sizes", "n=64:128", "--explain"
@@ -279,7 +279,7 @@ def test_predicted_times_beside_measured_ones(
 def test_measured_forms_and_schedules(monkeypatch: pytest.MonkeyPatch) -> None:
     here = cost_check.machine("host")
     names = [name for name, _, _ in cost_check.CASES]
-    assert {*names, *cost_check.ROWS} <= set(PROGRAMS)
+    assert {*names, *cost_check.BESIDE} <= set(PROGRAMS)
     monkeypatch.setattr(cost_check, "ROWS", ())
     ((label, times),) = cost_check.check_fusion(here, 0.001, (64,))
     assert label == "attention 1 64 64"
