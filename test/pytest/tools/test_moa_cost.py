@@ -280,7 +280,7 @@ def test_measured_forms_and_schedules(monkeypatch: pytest.MonkeyPatch) -> None:
     here = cost_check.machine("host")
     names = [name for name, _, _ in cost_check.CASES]
     assert {*names, *cost_check.BESIDE} <= set(PROGRAMS)
-    monkeypatch.setattr(cost_check, "ROWS", ())
+    monkeypatch.setattr(cost_check, "BESIDE", ())
     ((label, times),) = cost_check.check_fusion(here, 0.001, (64,))
     assert label == "attention 1 64 64"
     assert all(time > 0 for time in times)
