@@ -87,10 +87,10 @@ def has_elements(op: Operation) -> bool:
     A loop over nothing may hold elements of an array that has none.
     """
     return not any(
-        0 <= extent <= index
+        0 in shape_of(inner.array.type)
+        or any(0 <= extent <= index for index, extent in _numbers(inner))
         for inner in op.walk()
         if isinstance(inner, AtOp)
-        for index, extent in _numbers(inner)
     )
 
 

@@ -120,6 +120,20 @@ def test_an_element_that_is_not_there_is_not_read_early() -> None:
     assert result.shape == (0,)
 
 
+def test_no_element_of_an_empty_constant_is_read_early() -> None:
+    """Whatever its index is: a computed one, too."""
+
+    def program() -> Any:
+        rows = moa.compress(np.array([False]), np.zeros((1, 0, 0)))
+        both = moa.cat(rows, moa.reverse(rows))
+        return moa.ravel(moa.drop(np.zeros(0, np.int64), both))
+
+    check(program, None, [], np.zeros(0))
+    module = moa.jit(program).lower().module("fused")
+    (result,) = interpret_module(module, "program", [])
+    assert result.shape == (0,)
+
+
 def test_a_number_beyond_a_constant_is_of_no_element() -> None:
     """Nothing of the one element is expanded; where it would be is behind its end."""
 
