@@ -15,9 +15,12 @@ from moa_dialect.arrays import is_torch, to_numpy
 from moa_dialect.errors import CompileError, MoaError
 from moa_dialect.lowering.engine import find_entry
 from moa_dialect.options import DEFAULTS, Options
+from moa_dialect.passes import raising
 
 if TYPE_CHECKING:
     from moa_dialect.passes.raising.driver import Unraised
+
+raising.FURTHER.append("moa_dialect.frontend.aggregates")
 
 
 @dataclass(frozen=True)

@@ -8,5 +8,8 @@
 - `shapes`: operations on tensors that move elements.
 - `driver`: the rules applied to the functions of a module.
 
-What stands for a program and has no body: `moa_dialect.frontend.aggregates`.
+Front ends may add rules: see `FURTHER`.
 """
+
+FURTHER: list[str] = []
+"""Modules whose `RULES` are applied too, imported when a module is raised."""

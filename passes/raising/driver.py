@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
 
 from xdsl.dialects.builtin import ModuleOp, TensorType
 from xdsl.dialects.cf import AssertOp
@@ -11,16 +14,14 @@ from xdsl.ir import Block, Operation, SSAValue
 from xdsl.rewriter import Rewriter
 from xdsl.utils.hints import isa
 
-from moa_dialect.frontend.aggregates import RULES as AGGREGATES
 from moa_dialect.passes.infer_shapes import functions_of
+from moa_dialect.passes.raising import FURTHER
 from moa_dialect.passes.raising.rule import CannotRaise, Raising, Rule
 from moa_dialect.passes.raising.shapes import RULES as SHAPES
 from moa_dialect.passes.raising.source import location_of, name_of
 from moa_dialect.passes.raising.structured import RaiseStructured
 
-_RULES: dict[str, Rule] = {
-    name: rule for rule in (*SHAPES, *AGGREGATES) for name in rule.names
-}
+_RULES: dict[str, Rule] = {name: rule for rule in SHAPES for name in rule.names}
 _STRUCTURED = RaiseStructured()
 
 _PURE = ("arith.", "math.", "linalg.", "tensor.", "moa.")
@@ -90,6 +91,9 @@ def rule_for(op: Operation) -> Rule | None:
     name = name_of(op)
     if name in _RULES:
         return _RULES[name]
+    for module in FURTHER:
+        if name in (rules := _rules_of(module)):
+            return rules[name]
     if name.startswith("linalg.") and op.regions:
         return _STRUCTURED
     is_on_tensors = any(isa(result.type, TensorType) for result in op.results)
@@ -100,6 +104,13 @@ def rule_for(op: Operation) -> Rule | None:
     if name.startswith(("linalg.", "tensor.")) or is_on_tensors:
         return _RULES["unknown"]
     return None
+
+
+@cache
+def _rules_of(module: str) -> dict[str, Rule]:
+    """The rules of a front end, by the names of operations."""
+    rules: Iterable[Rule] = import_module(module).RULES
+    return {name: rule for rule in rules for name in rule.names}
 
 
 def _erase_assertions(block: Block) -> None:
