@@ -508,6 +508,8 @@ class _Lifted:
             if isinstance(kind, Computed) and kind.name == AtOp.name:
                 access = self._load(term)
                 if access is not None:
+                    if self._is_packed(access):
+                        self.nest.packed.add(access.array)
                     found.append(self._around(access))
                     found.extend(self._loads(access, times(term)))
                 return
@@ -571,6 +573,23 @@ class _Lifted:
             return None
         return Access(known, tuple(self.index(arg) for arg in term.args[1:]))
 
+    def _is_packed(self, access: Access) -> bool:
+        """Whether rows of lanes are put next to each other first: if read often.
+
+        What vector code does, see `moa_dialect.lowering.vector_kernel`.
+        """
+        if self.group is None or self.tiling.lanes == 1 or not access.indices:
+            return False
+        lane = self.kernel.named(self.tiling.lane)
+        lanes = set(self._lanes(frozenset((lane,)))) if lane else set[Expr]()
+        *others, last = (sp.sympify(i).free_symbols for i in access.indices)
+        return (
+            bool(lanes & last)
+            and not any(self.group in symbols for symbols in (*others, last))
+            and any(symbols & self.inner.keys() for symbols in others)
+            and self.number(self.mean(self.group_trips)) >= OFTEN
+        )
+
     def _outputs(self) -> list[Node]:
         kernel = self.kernel
         found = self._terms([output.value for output in kernel.outputs])
@@ -614,6 +633,10 @@ LATENCY = 5
 
 CHAINS = 8
 """So many accumulations side by side keep the units for multiply-adds busy."""
+
+OFTEN = 4
+"""So many groups of a task's rows must read a row of lanes for it to be packed."""
+
 
 SHUFFLES = 4
 """Operations that a vector takes whose lanes do not lie next to each other."""

@@ -317,14 +317,19 @@ def idle_factor(nest: Nest, node: Node, machine: CostMachine) -> float:
 def page_seconds(nest: Nest, machine: CostMachine) -> float:
     """What it takes to look up pages that are not among those of a core.
 
-    They are to the table of pages what lines are to a cache.
+    They are to the table of pages what lines are to a cache. A loop that only copies
+    does not wait for them.
     """
     pages = machine.pages
     if pages is None:
         return 0.0
     size = pages.bytes * pages.entries
     moved = traffic(nest, size, pages.bytes, True, machine.cores)
-    found = sum(number_of(amount, nest.values) for amount in moved.fetched.values())
+    found = sum(
+        number_of(amount, nest.values)
+        for array, amount in moved.fetched.items()
+        if array not in nest.packed
+    )
     return found / pages.bytes * pages.seconds / machine.cores
 
 

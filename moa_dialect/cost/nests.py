@@ -119,6 +119,7 @@ class Nest:
         ahead: whether what is read from memory is asked for early.
         used_bytes: for a nest how many bytes of a vector register hold something.
         intermediates: arrays between kernels.
+        packed: arrays of which what a chunk reads is copied together first.
     """
 
     body: list[Node]
@@ -130,6 +131,7 @@ class Nest:
     ahead: bool = False
     used_bytes: dict[int, int] = field(default_factory=dict[int, int])
     intermediates: set[Array] = field(default_factory=set[Array])
+    packed: set[Array] = field(default_factory=set[Array])
 
     def number(self, expression: Expr) -> float:
         """The number that an expression is."""

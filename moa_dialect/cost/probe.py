@@ -27,7 +27,7 @@ from moa_dialect.passes.machine import host_machine
 BUDGET_S = 0.1
 """How long a measurement takes."""
 
-VERSION = 4
+VERSION = 5
 """Changes with what is measured."""
 
 
@@ -111,6 +111,10 @@ def measure(budget_s: float = BUDGET_S) -> dict[str, float]:
     here = host_machine()
     one = {name: _flops(name, budget_s) for name in ("f32", "f64", "bf16")}
     every = measure_peaks(here.cores, budget_s, 1 << 28)
+    # Others on the machine use its memory too: the best of some time.
+    for _ in range(3):
+        again = measure_peaks(here.cores, budget_s, 1 << 28)
+        every["read"] = max(every["read"], again["read"])
     many = max(1.0, 1e9 * every["f32"] / one["f32"])
     found = {name: many * one[name] for name in ("f32", "f64", "bf16")}
     # Without an instruction for it, bf16 is extended, as f16 always is.

@@ -385,6 +385,7 @@ def _join(whole: Nest, nest: Nest, part: Part, known: dict[SSAValue, Array]) -> 
     whole.used_bytes |= nest.used_bytes
     whole.values |= nest.values
     whole.opaque |= nest.opaque
+    whole.packed |= {new.get(array, array) for array in nest.packed}
 
 
 __all__ = ["Part", "Program", "entry_function", "names_of", "schedule_machine"]
