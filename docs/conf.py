@@ -39,11 +39,11 @@ default_role = "code"
 
 
 class Lexer(MLIRLexer):
-    """MLIR with the sign that its lexer does not know: the `-` of affine sets."""
+    """MLIR with what its lexer does not know: the `-` of affine sets, `#` of results."""
 
     tokens: ClassVar[dict[str, Any]] = {
         **MLIRLexer.tokens,
-        "root": [*MLIRLexer.tokens["root"], (r"-", Punctuation)],
+        "root": [*MLIRLexer.tokens["root"], (r"[-#]", Punctuation)],
     }
 
 
