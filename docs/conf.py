@@ -39,7 +39,7 @@ default_role = "code"
 
 
 class Lexer(MLIRLexer):
-    """MLIR with what its lexer does not know: the `-` of affine sets, `#` of results."""
+    """MLIR with signs its lexer does not know: `-` in affine sets, `#` of results."""
 
     tokens: ClassVar[dict[str, Any]] = {
         **MLIRLexer.tokens,
