@@ -21,6 +21,7 @@ from moa_dialect.cost import (
     machine,
     read_function,
 )
+from moa_dialect.cost.model import page_seconds
 from moa_dialect.cost.programs import Program, entry_function
 from moa_dialect.cost.report import regimes_text
 from moa_dialect.tools.cost_check import fused_call, materialised_call
@@ -246,6 +247,19 @@ def test_sums_of_sums_are_better_materialised() -> None:
     text = decision.explain()
     assert "do not fuse, the fused form takes" in text
     assert all(side in text for side in ("fused ", "materialised "))
+
+
+def test_pages_of_packed_operands_take_no_time() -> None:
+    """Of a large product the right operand is packed, the left one is not."""
+    large = program(matmul, (2048, 2048), (2048, 2048)).cost(machine("server-x86"))
+    first, second = large.nest.arrays[:2]
+    assert large.nest.packed == {second}
+    large.nest.packed.clear()
+    apart = page_seconds(large.nest, machine("server-x86"))
+    assert large.parts["pages"] < apart / 2
+    few = program(matmul, (4, 2048), (2048, 2048)).cost(machine("server-x86"))
+    assert first not in few.nest.packed
+    assert not few.nest.packed
 
 
 def test_materialised_form_has_a_kernel_for_each_operation() -> None:
