@@ -168,10 +168,7 @@ def compilation_of(
 
 
 def compilations_of(
-    module: ModuleOp,
-    names: Sequence[str],
-    processor: host.Processor | None = None,
-    without: Sequence[str] = (),
+    module: ModuleOp, names: Sequence[str], processor: host.Processor | None = None
 ) -> list[Compilation]:
     """Compile a module at the target stage once, for some of its functions.
 
@@ -179,7 +176,6 @@ def compilations_of(
         module: the module.
         names: the functions.
         processor: what the code is for; None for the host.
-        without: features of the host's CPU that are not used.
 
     Raises:
         MoaError: for an unknown entry.
@@ -199,8 +195,7 @@ def compilations_of(
     text = llvm_ir_text(module, for_callers=False)
     # Equal code may be called in different ways.
     plain = [_signature(function, "") for function in functions]
-    key = f"{text}{plain}{processor}{','.join(without)}"
-    digest = hashlib.sha256(key.encode()).hexdigest()[:32]
+    digest = hashlib.sha256(f"{text}{plain}{processor}".encode()).hexdigest()[:32]
     signatures = [
         replace(signature, symbol=f"moa.{digest}" + (f".{number}" if number else ""))
         for number, signature in enumerate(plain)
@@ -208,7 +203,7 @@ def compilations_of(
     for function, signature in zip(functions, signatures, strict=True):
         text += entry_points(signature, has_status(function))
     symbols = [symbol for each in signatures for symbol in each.symbols]
-    code = host.object_code(text, symbols, without=without, processor=processor)
+    code = host.object_code(text, symbols, processor=processor)
     return [Compilation(signature, code) for signature in signatures]
 
 

@@ -26,9 +26,6 @@ from moa_dialect.lowering.kernel import STATUS_WORDS
 MACHINE = "avx2"
 """The kind of machine that valgrind runs the code of."""
 
-_UNKNOWN = ("avx512", "avx10", "avxvnni", "gfni", "vaes", "vpclmulqdq", "evex", "amx")
-"""How the features begin that valgrind 3.19 has no instructions of."""
-
 _INSTRUCTIONS = CacheLevel(32 << 10, ways=8)
 
 
@@ -128,12 +125,11 @@ def _linked(workload: Workload, folder: Path) -> Path:
     """An executable that makes all calls as often as its argument says."""
     from moa_dialect.lowering.compiler import compilations_of
 
-    names = (name[1:] for name in host.features().split(",") if name.startswith("+"))
-    without = sorted(name for name in names if name.startswith(_UNKNOWN))
+    processor = host.PROCESSORS[MACHINE]
     objects: list[str] = []
     symbols: dict[str, str] = {}
     for name in workload.functions:
-        (found,) = compilations_of(placed(workload, name), [name], without=without)
+        (found,) = compilations_of(placed(workload, name), [name], processor)
         path = folder / f"{name}.o"
         path.write_bytes(found.code)
         objects.append(str(path))
