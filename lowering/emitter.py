@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Hashable, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from xdsl.builder import Builder
@@ -23,6 +24,12 @@ from moa_dialect.scalar_code import identity_of
 from moa_dialect.types import kind_of
 
 INDEX = IndexType()
+
+
+@cache
+def vector_of(element: Attribute, count: int) -> VectorType:
+    """The type of a vector; one object for each, since it takes long to make."""
+    return VectorType(element, [count])
 
 
 class NotLifted(Exception):

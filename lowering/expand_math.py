@@ -58,6 +58,8 @@ TARGETS = ("generic", "avx512", "host")
 
 Float = Float32Type | Float64Type
 
+_STRICT = FastMathFlagsAttr("none")
+
 
 def host_target() -> str:
     """The target for this machine: `avx512` if it has AVX-512F and VL."""
@@ -172,10 +174,20 @@ F64 = Format(
 
 @dataclass
 class _Constants:
-    """The constants at the start of a function, each once."""
+    """The constants at the start of a function, each once.
+
+    Attributes:
+        block: where they are.
+        known: them, by their value.
+        numbers: them again, by their type and number: a value takes long to make.
+        last: the last of them.
+    """
 
     block: Block
     known: dict[Attribute, SSAValue] = field(default_factory=dict[Attribute, SSAValue])
+    numbers: dict[Attribute, dict[int | str, SSAValue]] = field(
+        default_factory=dict[Attribute, dict[int | str, SSAValue]]
+    )
     last: Operation | None = None
 
     def get(
@@ -205,6 +217,8 @@ class _Code:
         target: `generic` or `avx512`.
         special: whether zeros, negative numbers, infinities and NaN occur in a
             logarithm.
+        float_type: the type of values.
+        int_type: the type of their bits.
     """
 
     builder: Builder
@@ -213,6 +227,15 @@ class _Code:
     format: Format
     target: str
     special: bool = True
+    float_type: Attribute = field(init=False)
+    int_type: Attribute = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.float_type = self.typed(f32 if self.format.bits == 32 else f64)
+        self.int_type = self.typed(IntegerType(self.format.bits))
+        numbers = self.constants.numbers
+        self._reals = numbers.setdefault(self.float_type, {})
+        self._integers = numbers.setdefault(self.int_type, {})
 
     def typed(self, element: Attribute) -> Attribute:
         """A type of the shape at hand with other elements."""
@@ -220,37 +243,34 @@ class _Code:
             return element
         return VectorType(element, self.like.get_shape())
 
-    @property
-    def float_type(self) -> Attribute:
-        """The type of values."""
-        return self.typed(f32 if self.format.bits == 32 else f64)
-
-    @property
-    def int_type(self) -> Attribute:
-        """The type of their bits."""
-        return self.typed(IntegerType(self.format.bits))
-
     def real(self, value: float) -> SSAValue:
         """A constant."""
+        key = float(value).hex()  # 0 and -0 are equal
+        if key not in self._reals:
+            self._reals[key] = self.constants.get(self._real_attribute(value))
+        return self._reals[key]
+
+    def _real_attribute(self, value: float) -> FloatAttr | DenseIntOrFPElementsAttr:
         type_ = self.float_type
         if isa(type_, VectorType[Float]):
-            return self.constants.get(
-                DenseIntOrFPElementsAttr.from_list(type_, [value])
-            )
+            return DenseIntOrFPElementsAttr.from_list(type_, [value])
         assert isinstance(type_, Float)
-        return self.constants.get(FloatAttr(value, type_))
+        return FloatAttr(value, type_)
 
     def integer(self, value: int) -> SSAValue:
         """A constant, modulo two to the power of the width."""
         half = 1 << (self.format.bits - 1)
         value = (value + half) % (2 * half) - half
+        if value not in self._integers:
+            self._integers[value] = self.constants.get(self._int_attribute(value))
+        return self._integers[value]
+
+    def _int_attribute(self, value: int) -> IntegerAttr | DenseIntOrFPElementsAttr:
         type_ = self.int_type
         if isa(type_, VectorType[IntegerType]):
-            return self.constants.get(
-                DenseIntOrFPElementsAttr.from_list(type_, [value])
-            )
+            return DenseIntOrFPElementsAttr.from_list(type_, [value])
         assert isa(type_, IntegerType)
-        return self.constants.get(IntegerAttr(value, type_))
+        return IntegerAttr(value, type_)
 
     def _real(self, value: SSAValue | float) -> SSAValue:
         return value if isinstance(value, SSAValue) else self.real(value)
@@ -260,38 +280,46 @@ class _Code:
 
     # Floats.
 
+    def _compute(self, operation: type[Operation], *operands: SSAValue) -> SSAValue:
+        """An operation on floats, made without xDSL's look at its definition."""
+        op = operation.create(
+            operands=operands,
+            result_types=[operands[0].type],
+            properties={"fastmath": _STRICT},
+        )
+        return self.builder.insert(op).results[0]
+
     def add(self, a: SSAValue | float, b: SSAValue | float) -> SSAValue:
-        return self.builder.insert(arith.AddfOp(self._real(a), self._real(b))).result
+        return self._compute(arith.AddfOp, self._real(a), self._real(b))
 
     def sub(self, a: SSAValue | float, b: SSAValue | float) -> SSAValue:
-        return self.builder.insert(arith.SubfOp(self._real(a), self._real(b))).result
+        return self._compute(arith.SubfOp, self._real(a), self._real(b))
 
     def mul(self, a: SSAValue | float, b: SSAValue | float) -> SSAValue:
-        return self.builder.insert(arith.MulfOp(self._real(a), self._real(b))).result
+        return self._compute(arith.MulfOp, self._real(a), self._real(b))
 
     def div(self, a: SSAValue | float, b: SSAValue | float) -> SSAValue:
-        return self.builder.insert(arith.DivfOp(self._real(a), self._real(b))).result
+        return self._compute(arith.DivfOp, self._real(a), self._real(b))
 
     def fma(
         self, a: SSAValue | float, b: SSAValue | float, c: SSAValue | float
     ) -> SSAValue:
-        sum_ = math.FmaOp(self._real(a), self._real(b), self._real(c))
-        return self.builder.insert(sum_).result
+        return self._compute(math.FmaOp, self._real(a), self._real(b), self._real(c))
 
     def at_least(self, x: SSAValue, bound: float) -> SSAValue:
-        return self.builder.insert(arith.MaximumfOp(x, self.real(bound))).result
+        return self._compute(arith.MaximumfOp, x, self.real(bound))
 
     def at_most(self, x: SSAValue, bound: float) -> SSAValue:
-        return self.builder.insert(arith.MinimumfOp(x, self.real(bound))).result
+        return self._compute(arith.MinimumfOp, x, self.real(bound))
 
     def magnitude(self, x: SSAValue) -> SSAValue:
-        return self.builder.insert(math.AbsFOp(x)).result
+        return self._compute(math.AbsFOp, x)
 
     def with_sign(self, x: SSAValue, sign: SSAValue) -> SSAValue:
-        return self.builder.insert(math.CopySignOp(x, sign)).result
+        return self._compute(math.CopySignOp, x, sign)
 
     def round(self, x: SSAValue) -> SSAValue:
-        return self.builder.insert(math.RoundEvenOp(x)).result
+        return self._compute(math.RoundEvenOp, x)
 
     def nested(self, x: SSAValue, coefficients: Sequence[float]) -> SSAValue:
         """The sum of coefficient k times x^k."""

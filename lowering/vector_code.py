@@ -30,7 +30,14 @@ from xdsl.ir import Attribute, SSAValue
 from xdsl.utils.hints import isa
 
 from moa_dialect.lowering import pairs
-from moa_dialect.lowering.emitter import COMBINE, INDEX, Emitter, NotLifted, neutral
+from moa_dialect.lowering.emitter import (
+    COMBINE,
+    INDEX,
+    Emitter,
+    NotLifted,
+    neutral,
+    vector_of,
+)
 from moa_dialect.lowering.prefetch import ask
 from moa_dialect.lowering.tiles import Nest, Reduction, Statement, Target
 from moa_dialect.ops.normal_form import AtOp, InBoundsOp
@@ -153,7 +160,7 @@ class VectorCode(Emitter):
 
     def vector_type(self, element: Attribute) -> VectorType:
         """The type of a vector of lanes."""
-        return VectorType(element, [self.lanes.lanes])
+        return vector_of(element, self.lanes.lanes)
 
     def constant(self, value: float, element: Attribute, is_vector: bool) -> SSAValue:
         """A number, in all lanes if it is a vector."""

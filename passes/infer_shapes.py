@@ -69,9 +69,15 @@ def infer_shapes(function: FuncOp) -> None:
 
 def functions_of(module: Operation) -> list[FuncOp]:
     """All functions with a body in a module, in order."""
-    return [
-        op for op in module.walk() if isinstance(op, FuncOp) and not op.is_declaration
-    ]
+    found: list[FuncOp] = []
+    pending = [module]
+    while pending:
+        op = pending.pop()
+        if isinstance(op, FuncOp) and not op.is_declaration:
+            found.append(op)
+        inside = [o for region in op.regions for block in region.blocks for o in block.ops]
+        pending += [o for o in reversed(inside) if o.regions]
+    return found
 
 
 _DIALECTS = {"moa", "builtin", "func", "arith", "math", "scf", "cf"}
