@@ -23,6 +23,7 @@ from xdsl.ir import Attribute
 from xdsl.utils.hints import isa
 
 from moa_dialect.arguments import array_type
+from moa_dialect.collector import uncollected
 from moa_dialect.errors import CompileError
 from moa_dialect.lowering import host, upstream
 from moa_dialect.lowering.cache import Compilation
@@ -167,6 +168,7 @@ def compilation_of(
     return found
 
 
+@uncollected()
 def compilations_of(
     module: ModuleOp, names: Sequence[str], processor: host.Processor | None = None
 ) -> list[Compilation]:

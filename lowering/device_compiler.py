@@ -15,6 +15,7 @@ from xdsl.dialects.func import FuncOp
 from xdsl.rewriter import Rewriter
 from xdsl.utils.hints import isa
 
+from moa_dialect.collector import uncollected
 from moa_dialect.errors import CompileError
 from moa_dialect.lowering import compiler, nvvm
 from moa_dialect.lowering.cuda import DeviceCompilation, Launch
@@ -38,6 +39,7 @@ def host_module(module: ModuleOp) -> ModuleOp:
     return planned
 
 
+@uncollected()
 def compilation_of(
     module: ModuleOp, entry: str | None, options: Options
 ) -> DeviceCompilation:

@@ -8,6 +8,7 @@ from xdsl.context import Context
 from xdsl.dialects.builtin import Builtin, ModuleOp, StringAttr
 from xdsl.passes import ModulePass
 
+from moa_dialect.collector import uncollected
 from moa_dialect.lowering.chips import CHIP
 from moa_dialect.lowering.expand_math import ExpandMathPass
 from moa_dialect.lowering.mlir_pipeline import run_upstream
@@ -119,6 +120,7 @@ TO_LLVM = (
 """The upstream passes from scf, memref, arith and math to the LLVM dialect."""
 
 
+@uncollected()
 def lower_to(
     module: ModuleOp,
     stage: str,
