@@ -10,6 +10,7 @@ the block is one array, in which every variable has an offset.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -114,6 +115,8 @@ class Rewriter:
         self.shared = shared
         self.library: dict[str, str] = {}
         """The functions of the host's library that are called, and their types."""
+        self.numbers: Counter[str] = Counter()
+        """How many operations of each name have been waited at."""
         name = function.properties["sym_name"]
         assert isinstance(name, StringAttr)
         (region,) = function.regions
@@ -278,8 +281,8 @@ class Rewriter:
         thread = self.thread
         sites = self.code.sites
         name = name_of(op)
-        number = sum(site.startswith(f"{name},") for site in sites) + 1
-        sites.append(f"{name}, number {number} in the kernel")
+        self.numbers[name] += 1
+        sites.append(f"{name}, number {self.numbers[name]} in the kernel")
         if isinstance(argument, int):
             argument = build.constant(argument)
         for value, word in (

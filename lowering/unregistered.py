@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeVar
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import (
     Builtin,
     DenseArrayBase,
+    FunctionType,
     IntegerAttr,
     StringAttr,
     UnregisteredOp,
@@ -22,12 +24,58 @@ from xdsl.parser import Parser
 
 from moa_dialect.errors import CompileError
 
+_Parsed = TypeVar("_Parsed")
+
 
 def bare_context() -> Context:
     """A context that keeps upstream's operations as they are printed."""
     context = Context(allow_unregistered=True)
     context.load_dialect(Builtin)
     return context
+
+
+class GenericParser(Parser):
+    """A parser of text that upstream has printed in the generic form.
+
+    Such text is long and says the same again and again, so that the properties and
+    types of an operation are looked up by their text, and parsed once each.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(bare_context(), text)
+        self._text = text
+        self._properties: dict[str, dict[str, Attribute]] = {}
+        self._types: dict[str, FunctionType | None] = {}
+
+    def _once(
+        self, known: dict[str, _Parsed], end: int, parse: Callable[[], _Parsed]
+    ) -> _Parsed:
+        """What is parsed from here to the end of a piece of the text.
+
+        Args:
+            known: what pieces were parsed to.
+            end: where the piece ends, as far as one can tell.
+            parse: parses it; may stop elsewhere, then it is not kept.
+        """
+        piece = self._text[self.pos : end]
+        if piece in known:
+            self._resume_from(end)
+            return known[piece]
+        found = parse()
+        if self.pos >= end and not self._text[end : self.pos].strip():
+            known[piece] = found
+        return found
+
+    def parse_optional_properties_dict(self) -> dict[str, Attribute]:
+        if not self._text.startswith("<", self.pos):
+            return {}
+        end = self._text.find("}>", self.pos) + 2
+        parse = super().parse_optional_properties_dict
+        return dict(self._once(self._properties, end, parse))
+
+    def parse_optional_function_type(self) -> FunctionType | None:
+        end = self._text.find("\n", self.pos)
+        return self._once(self._types, end, super().parse_optional_function_type)
 
 
 @cache

@@ -75,7 +75,9 @@ def functions_of(module: Operation) -> list[FuncOp]:
         op = pending.pop()
         if isinstance(op, FuncOp) and not op.is_declaration:
             found.append(op)
-        inside = [o for region in op.regions for block in region.blocks for o in block.ops]
+        inside = [
+            o for region in op.regions for block in region.blocks for o in block.ops
+        ]
         pending += [o for o in reversed(inside) if o.regions]
     return found
 
