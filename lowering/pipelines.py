@@ -12,9 +12,7 @@ from moa_dialect.collector import uncollected
 from moa_dialect.lowering.chips import CHIP
 from moa_dialect.lowering.expand_math import ExpandMathPass
 from moa_dialect.lowering.mlir_pipeline import run_upstream
-from moa_dialect.lowering.outline_kernels import OutlineKernelsPass
 from moa_dialect.lowering.threads import OutlineTasksPass
-from moa_dialect.lowering.to_gpu import ToGpuPass
 from moa_dialect.lowering.to_scf import ToScfPass
 from moa_dialect.lowering.to_vector import ToVectorPass
 from moa_dialect.options import AUTO, DEFAULTS, Options
@@ -72,15 +70,6 @@ Vector code for several threads is made from the fused form, not from the loops 
 FOR_CORES = SplitCascadesPass(places=0, work=1 << 18)
 """Splits cascades where there are fewer tasks than cores, but work for 50 us each."""
 
-TO_KERNELS: tuple[ModulePass, ...] = (
-    SplitLoopsPass(),
-    FoldAddressesPass(),
-    CheckStoragePass(),
-    ToScfPass(),
-    OutlineKernelsPass(),
-)
-"""The passes from loops and launches to the stage `target` for a GPU."""
-
 
 PLACES = 2 * 132
 """How many groups of threads occupy a large GPU: two for each multiprocessor."""
@@ -93,8 +82,19 @@ def cuda_target(options: Options) -> tuple[ModulePass, ...]:
     split where there are few groups of threads, unless a schedule is given or values
     must not depend on how many there are.
     """
+    # What a CPU has no use for is not loaded for one.
+    from moa_dialect.lowering.outline_kernels import OutlineKernelsPass
+    from moa_dialect.lowering.to_gpu import ToGpuPass
+
+    to_kernels: tuple[ModulePass, ...] = (
+        SplitLoopsPass(),
+        FoldAddressesPass(),
+        CheckStoragePass(),
+        ToScfPass(),
+        OutlineKernelsPass(),
+    )
     if not options.fuse:
-        return ToOnfPass(parallel=True), *TO_KERNELS
+        return ToOnfPass(parallel=True), *to_kernels
     shared = options.shared_bytes
     lift = LiftPass(
         target="nvptx",
@@ -102,7 +102,7 @@ def cuda_target(options: Options) -> tuple[ModulePass, ...]:
         shared_bytes=shared,
         tf32=options.tf32,
     )
-    grouped = (lift, ToGpuPass(shared), *TO_KERNELS)
+    grouped = (lift, ToGpuPass(shared), *to_kernels)
     if options.schedule != AUTO or options.deterministic:
         return grouped
     return SplitCascadesPass(places=PLACES), *grouped

@@ -28,10 +28,10 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any, TypeAlias
 
-import sympy as sp
 from xdsl.dialects import arith
 from xdsl.dialects.builtin import StringAttr, i64
 
+from moa_dialect.lazy import sympy as sp
 from moa_dialect.ops.function import has_identity, print_name
 from moa_dialect.passes.simplify import (
     assume,

@@ -16,7 +16,6 @@ from math import inf, isfinite
 from typing import Any
 
 import ml_dtypes
-import sympy as sp
 from xdsl.builder import Builder
 from xdsl.context import Context
 from xdsl.dialects import arith, math
@@ -28,6 +27,7 @@ from xdsl.rewriter import InsertPoint, Rewriter
 from xdsl.utils.hints import isa
 
 from moa_dialect.errors import CompileError
+from moa_dialect.lazy import sympy as sp
 from moa_dialect.ops.base import as_tensor
 from moa_dialect.ops.function import print_name
 from moa_dialect.ops.normal_form import (
@@ -73,7 +73,6 @@ from moa_dialect.passes.terms import (
     walk,
 )
 from moa_dialect.passes.transport import Expression, is_bounded
-from moa_dialect.passes.verify_cascades import certify_cascades
 from moa_dialect.passes.work import weight
 from moa_dialect.scalar_code import identity_of
 from moa_dialect.types import dtype_of, element_of, shape_of
@@ -983,6 +982,8 @@ class FuseReductionsPass(ModulePass):
             fuse_reductions(function, options, _print_line if self.explain else None)
             said: dict[str, Attribute] = {}
             if self.certify:
+                from moa_dialect.passes.verify_cascades import certify_cascades
+
                 said["cascades"] = certify_cascades(function)
             record(function, replace(self, explain=False, emit=None), said)
         if self.emit is None:

@@ -19,7 +19,8 @@ from random import Random
 from typing import Any, TypeAlias
 
 import mpmath
-import sympy as sp
+
+from moa_dialect.lazy import sympy as sp
 
 Expression: TypeAlias = Any
 """An expression of SymPy, whose classes have no types."""

@@ -10,7 +10,6 @@ from math import isfinite
 from typing import Any, TypeAlias
 
 import numpy as np
-import sympy as sp
 from xdsl.dialects import arith, math
 from xdsl.dialects.builtin import (
     AnyFloat,
@@ -21,6 +20,7 @@ from xdsl.dialects.builtin import (
 )
 from xdsl.ir import Attribute, Operation
 
+from moa_dialect.lazy import sympy as sp
 from moa_dialect.passes.terms import Computed, Term, Terms
 
 Expression: TypeAlias = Any
@@ -33,17 +33,17 @@ _COMPUTE: dict[str, Callable[..., Expression]] = {
     "arith.divf": lambda a, b: a / b,
     "arith.negf": lambda a: -a,
     "arith.extf": lambda a: a,
-    "math.exp": sp.exp,
+    "math.exp": lambda a: sp.exp(a),
     "math.exp2": lambda a: sp.Integer(2) ** a,
-    "math.log": sp.log,
+    "math.log": lambda a: sp.log(a),
     "math.log2": lambda a: sp.log(a) / sp.log(2),
-    "math.sqrt": sp.sqrt,
+    "math.sqrt": lambda a: sp.sqrt(a),
     "math.rsqrt": lambda a: 1 / sp.sqrt(a),
-    "math.absf": sp.Abs,
-    "math.sin": sp.sin,
-    "math.cos": sp.cos,
-    "math.tanh": sp.tanh,
-    "math.erf": sp.erf,
+    "math.absf": lambda a: sp.Abs(a),
+    "math.sin": lambda a: sp.sin(a),
+    "math.cos": lambda a: sp.cos(a),
+    "math.tanh": lambda a: sp.tanh(a),
+    "math.erf": lambda a: sp.erf(a),
     "math.powf": lambda a, b: a**b,
 }
 """What operations mean on real numbers. A conversion to a wider type keeps a number."""
@@ -288,9 +288,8 @@ def from_sympy(
             return emit(math.ExpOp, visit(expression.args[0]))
         if expression.is_Pow:
             return power(*expression.as_base_exp())
-        for function, operation in _FUNCTIONS.items():
-            if isinstance(expression, function):
-                return emit(operation, visit(expression.args[0]))
+        if operation := _FUNCTIONS.get(expression.func.__name__):
+            return emit(operation, visit(expression.args[0]))
         if expression.is_number:
             return terms.number(float(expression.evalf()), type_)
         raise NotReal(f"no operation computes {expression}")
@@ -298,14 +297,15 @@ def from_sympy(
     return visit(expression)
 
 
-_FUNCTIONS: dict[Any, type[Operation]] = {
-    sp.log: math.LogOp,
-    sp.Abs: math.AbsFOp,
-    sp.sin: math.SinOp,
-    sp.cos: math.CosOp,
-    sp.tanh: math.TanhOp,
-    sp.erf: math.ErfOp,
+_FUNCTIONS: dict[str, type[Operation]] = {
+    "log": math.LogOp,
+    "Abs": math.AbsFOp,
+    "sin": math.SinOp,
+    "cos": math.CosOp,
+    "tanh": math.TanhOp,
+    "erf": math.ErfOp,
 }
+"""The operation of a function, by SymPy's name for it."""
 
 
 def real(terms: Terms, operation: type[Operation], *args: Term) -> Term:

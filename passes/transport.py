@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeAlias
 
-import sympy as sp
+from moa_dialect.lazy import sympy as sp
 
 Expression: TypeAlias = Any
 """An expression of SymPy, whose classes have no types."""
@@ -209,7 +209,7 @@ def _find(
         difference = sp.simplify(moved - body)
         if not _depends(difference, data):
             return _single("added", body, one, difference)
-    quotient = None if body == 0 else sp.powsimp(sp.simplify(moved / body))
+    quotient = None if body == 0 else _simplified(moved / body)
     if quotient is not None and not _depends(quotient, data):
         if function != "add" and not quotient.is_positive:
             raise NoTransport(
@@ -223,6 +223,16 @@ def _find(
             f"depend on x, so it need not keep the order that {function} goes by"
         )
     return _finite_rank(body, data, pivots, largest_rank)
+
+
+def _simplified(quotient: Expression) -> Expression:
+    """A quotient in a simple form, which most are by powers of one base alone."""
+    combined = sp.powsimp(quotient)
+    base, exponent = combined.as_base_exp()
+    parts = [part.as_coeff_Mul()[1] for part in sp.Add.make_args(exponent)]
+    if base.is_number and all(part.is_Symbol for part in parts):
+        return combined
+    return sp.powsimp(sp.simplify(quotient))
 
 
 def _depends(expression: Expression, symbols: Sequence[Expression]) -> bool:
