@@ -205,11 +205,13 @@ def _find(
     if body.has(sp.oo, -sp.oo, sp.zoo, sp.nan):
         raise NoTransport("the body has an infinite constant")
     moved = body.subs({pivot.old: pivot.new for pivot in pivots}, simultaneous=True)
-    if function in ("max", "min"):
+    if function in ("max", "min") and not _varies(moved - body, data):
         difference = sp.simplify(moved - body)
         if not _depends(difference, data):
             return _single("added", body, one, difference)
-    quotient = None if body == 0 else _simplified(moved / body)
+    quotient = None
+    if body != 0 and not _varies(moved / body, data):
+        quotient = _simplified(moved / body)
     if quotient is not None and not _depends(quotient, data):
         if function != "add" and not quotient.is_positive:
             raise NoTransport(
@@ -225,14 +227,42 @@ def _find(
     return _finite_rank(body, data, pivots, largest_rank)
 
 
+def _varies(expression: Expression, data: Sequence[Expression]) -> bool:
+    """Whether an expression depends on data, as its values at two points show.
+
+    If so no form of it does without them, and none is to be looked for, which takes
+    long. If not it still may.
+    """
+    symbols = sorted(expression.free_symbols, key=str)
+    values: list[Expression] = []
+    for shift in (0, 3):
+        point = {
+            symbol: sp.Rational(7 + 4 * n + (shift if symbol in data else 0), 9 + n)
+            for n, symbol in enumerate(symbols)
+        }
+        value = expression.xreplace(point).evalf(30)
+        if not (value.is_number and value.is_finite):
+            return False
+        values.append(value)
+    one, other = values
+    return bool(abs(one - other) > sp.Float("1e-15") * (abs(one) + abs(other)))
+
+
 def _simplified(quotient: Expression) -> Expression:
-    """A quotient in a simple form, which most are by powers of one base alone."""
+    """A quotient in a simple form, which most are by what powers do alone."""
     combined = sp.powsimp(quotient)
-    base, exponent = combined.as_base_exp()
-    parts = [part.as_coeff_Mul()[1] for part in sp.Add.make_args(exponent)]
-    if base.is_number and all(part.is_Symbol for part in parts):
+    if all(map(_is_plain, sp.Mul.make_args(combined))):
         return combined
     return sp.powsimp(sp.simplify(quotient))
+
+
+def _is_plain(factor: Expression) -> bool:
+    """Whether a factor is a number, a power of a symbol, or `exp(2 x - y)`."""
+    base, exponent = factor.as_base_exp()
+    if not base.is_number:
+        return base.is_Symbol and exponent.is_number
+    parts = [part.as_coeff_Mul()[1] for part in sp.Add.make_args(exponent)]
+    return all(part.is_Symbol or part.is_number for part in parts)
 
 
 def _depends(expression: Expression, symbols: Sequence[Expression]) -> bool:
