@@ -435,7 +435,12 @@ def shared_memory(
             for term in item_terms(item):
                 for name in _names(term):
                     last[name] = number
-            if isinstance(item, Statement) and item.name in live:
+            if (
+                isinstance(item, Statement)
+                and item.target is Target.TILE
+                and item.axes
+                and item.name in live
+            ):
                 given[item.name] = (number, item)
     taken: dict[str, str] = {}
     for name, (number, statement) in given.items():

@@ -10,7 +10,7 @@ import mpmath
 import numpy as np
 import pytest
 import sympy as sp
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from xdsl.context import Context
 from xdsl.dialects.builtin import f64
@@ -799,6 +799,7 @@ def bodies(draw: st.DrawFn) -> tuple[int, int, bool]:
 
 
 @given(parts=st.lists(bodies(), min_size=1, max_size=3), n=st.integers(0, 150))
+@example(parts=[(0, 1, False), (1, 1, False)], n=0)  # values that have no memory
 def test_random_cascades_of_fusable_bodies(
     parts: list[tuple[int, int, bool]], n: int
 ) -> None:
