@@ -34,11 +34,18 @@ def bare_context() -> Context:
     return context
 
 
+_LINE = re.compile(
+    r'(?:%(\d+) = )?"([\w.]+)"\(((?:%\w+(?:, )?)*)\)(?: (<\{.*?\}>))? : (.*)\n'
+)
+"""An operation without successors, regions and attributes that are not inherent."""
+
+
 class GenericParser(Parser):
     """A parser of text that upstream has printed in the generic form.
 
     Such text is long and says the same again and again, so that the properties and
-    types of an operation are looked up by their text, and parsed once each.
+    types of an operation are looked up by their text, and parsed once each. Of a line
+    whose properties and types are known only the values are read.
     """
 
     def __init__(self, text: str) -> None:
@@ -65,6 +72,44 @@ class GenericParser(Parser):
         if self.pos >= end and not self._text[end : self.pos].strip():
             known[piece] = found
         return found
+
+    def parse_operation(self) -> Operation:
+        line = _LINE.match(self._text, self.pos)
+        known = self._known_line(line) if line else None
+        return super().parse_operation() if known is None else known
+
+    def _known_line(self, line: re.Match[str]) -> Operation | None:
+        """The operation in a line; None if it is new, or as the parser does not expect.
+
+        The line does not say that values have the types they are used with: upstream
+        does, which has printed it.
+        """
+        result, name, operands, given, type_text = line.groups()
+        properties = self._properties.get(given) if given else {}
+        type_ = self._types.get(type_text)
+        values = [
+            self.ssa_values.get(operand[1:], ())
+            for operand in (operands.split(", ") if operands else ())
+        ]
+        if (
+            properties is None
+            or type_ is None
+            or len(type_.outputs.data) != (result is not None)
+            or any(len(each) != 1 for each in values)
+            or len(values) != len(type_.inputs.data)
+            or result in self.ssa_values
+            or result in self.forward_ssa_references
+        ):
+            return None
+        op = self._get_op_by_name(name).create(
+            operands=[value for (value,) in values],
+            result_types=type_.outputs.data,
+            properties=dict(properties),
+        )
+        if result is not None:
+            self.ssa_values[result] = tuple(op.results)
+        self._resume_from(line.end())
+        return op
 
     def parse_optional_properties_dict(self) -> dict[str, Attribute]:
         if not self._text.startswith("<", self.pos):

@@ -6,9 +6,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from xdsl.parser import Parser
+from xdsl.utils.exceptions import ParseError
 
 from moa_dialect.errors import CompileError, KernelError
+from moa_dialect.lowering import upstream
 from moa_dialect.lowering.emulator import ORDERS, Emulator
+from moa_dialect.lowering.unregistered import GenericParser, bare_context
 
 Array = npt.NDArray[Any]
 
@@ -489,3 +493,43 @@ def test_functions_of_libdevice_are_those_of_the_host():
     Emulator(module(MATH)).launch("f", (1, 1, 1), (32, 1, 1), words(a, b))
     np.testing.assert_allclose(a, expected, rtol=1e-6)
     np.testing.assert_allclose(b, 0.5204998778130465, rtol=1e-15)
+
+
+def test_lines_that_repeat_are_read_as_any_other() -> None:
+    """Values used before they are defined, several results, attributes, strings."""
+    text = """"builtin.module"() ({
+  %0 = "a.number"() <{value = 1 : i32}> : () -> i32
+  %1 = "a.number"() <{value = 1 : i32}> : () -> i32
+  %2 = "a.number"() <{value = "1}> : () -> i32"}> : () -> i32
+  %3 = "a.number"() <{value = "1}> : () -> i32"}> : () -> i32
+  %named = "a.sum"(%0, %1) : (i32, i32) -> i32
+  %4:2 = "a.pair"(%0, %named) : (i32, i32) -> (i32, i32)
+  %5 = "a.sum"(%4#0, %4#1) : (i32, i32) -> i32
+  %6 = "a.sum"(%7, %5) : (i32, i32) -> i32
+  %7 = "a.sum"(%5, %5) : (i32, i32) -> i32
+  "a.end"(%6, %7) {note} : (i32, i32) -> ()
+  "a.end"(%6, %7) : (i32, i32) -> ()
+  "a.end"(%6, %7) : (i32, i32) -> ()
+}) : () -> ()
+"""
+    plain = Parser(bare_context(), text).parse_module()
+    fast = GenericParser(text).parse_module()
+    assert upstream.generic_text(fast) == upstream.generic_text(plain)
+    hints = [[result.name_hint for result in op.results] for op in fast.ops]
+    assert hints == [[result.name_hint for result in op.results] for op in plain.ops]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('%0 = "a.number"() : () -> i32', "already defined"),
+        ('"a.end"(%0, %0) : (i32) -> ()', "expected 1 operand types but had 2"),
+        ('"a.end"(%1#1) : (i32) -> ()', "index out of bounds"),
+        ('"a.end"(%9) : (i32) -> ()', "use before its definition|not defined"),
+    ],
+)
+def test_lines_that_are_wrong_are_errors_still(line: str, reason: str) -> None:
+    start = '%0 = "a.number"() : () -> i32\n%1 = "a.number"() : () -> i32\n'
+    known = '"a.end"(%0) : (i32) -> ()\n'
+    with pytest.raises(ParseError, match=reason):
+        GenericParser(f"{start}{known}{line}\n").parse_module()
