@@ -12,29 +12,37 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import sympy as sp
 from xdsl.dialects import arith
 from xdsl.dialects.builtin import IntegerAttr, StringAttr
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Attribute, BlockArgument, Operation, SSAValue
 
-from moa_dialect.cost.nests import (
-    Access,
-    Array,
+from moa_dialect.cost import algebra
+from moa_dialect.cost.algebra import (
+    Algebra,
     Expr,
-    Loop,
-    Nest,
-    Node,
-    Work,
-    average,
+    cancelled,
+    ceiling,
+    expanded,
     number_of,
+    symbols,
 )
-from moa_dialect.cost.reader import (
+from moa_dialect.cost.extents import (
+    NOMINAL,
     Extents,
     Names,
     bytes_of,
     element_name,
     kind_of,
+)
+from moa_dialect.cost.nests import (
+    Access,
+    Array,
+    Loop,
+    Nest,
+    Node,
+    Work,
+    average,
 )
 from moa_dialect.ops.normal_form import AtOp, ComprehensionOp, ExtentOp, FixedExtentOp
 from moa_dialect.passes.grid import Grid, share_named
@@ -207,11 +215,15 @@ class _Lifted:
     def values(self) -> dict[Expr, int]:
         return self.nest.values
 
+    @property
+    def of(self) -> Algebra:
+        return self.nest.algebra
+
     def number(self, expression: Expr) -> float:
         return number_of(expression, self.values)
 
     def symbol(self, name: str) -> Expr:
-        return sp.Dummy(name, integer=True, nonnegative=True)
+        return self.of.index(name)
 
     def extent(self, axis: str) -> Expr:
         return self.size(self.kernel.extents[axis])
@@ -220,38 +232,38 @@ class _Lifted:
         """An extent as an expression."""
         owner = value.owner
         if isinstance(owner, FixedExtentOp):
-            return sp.Integer(owner.static_value)
+            return self.of.integer(owner.static_value)
         if isinstance(owner, ExtentOp):
             array = self.arrays.get(owner.array)
             if array is not None:
                 return array.shape[owner.axis_number]
             static = owner.static_value
-            return sp.Integer(static if static is not None else 1)
+            return self.of.integer(NOMINAL if static is None else static)
         if isinstance(owner, Operation) and owner.operands:
             parts = [self.size(operand) for operand in owner.operands]
             match owner.name:
                 case "arith.muli":
-                    return sp.Mul(*parts)
+                    return self.of.product(parts)
                 case "arith.addi":
-                    return sp.Add(*parts)
+                    return self.of.total(parts)
                 case "arith.subi":
                     return parts[0] - parts[1]
                 case "arith.divui" | "arith.divsi" | "arith.floordivsi":
-                    return sp.floor(parts[0] / parts[1])
+                    return algebra.floor(parts[0] / parts[1])
                 case "arith.minsi":
-                    return sp.Min(*parts)
+                    return algebra.smallest(*parts)
                 case _:
                     pass
         if isinstance(owner, arith.ConstantOp) and isinstance(owner.value, IntegerAttr):
-            return sp.Integer(owner.value.value.data)
-        data = sp.Dummy("data", integer=True, nonnegative=True)
+            return self.of.integer(owner.value.value.data)
+        data = self.of.index("data")
         self.nest.opaque.add(data)
         return data
 
     def mean(self, expression: Expr) -> Expr:
         """An expression without the indices of loops."""
         loops = [*self.tasks, *self.inner.values()]
-        return average(sp.sympify(expression), loops, self.values)
+        return average(expression, loops, self.values)
 
     # Terms of indices.
 
@@ -259,9 +271,9 @@ class _Lifted:
         """A term of type index as an expression of loops' indices."""
         kind = term.kind
         if isinstance(kind, bool | int | float):
-            return sp.Integer(int(kind))
+            return self.of.integer(int(kind))
         if isinstance(kind, str):
-            return self.names.get(kind, sp.Integer(0))
+            return self.names.get(kind, self.of.integer(0))
         if isinstance(kind, SSAValue):
             return self.size(kind)
         if isinstance(kind, Computed):
@@ -274,16 +286,16 @@ class _Lifted:
                 case "arith.muli":
                     return args[0] * args[1]
                 case "arith.minsi":
-                    return sp.Min(*args)
+                    return algebra.smallest(*args)
                 case "arith.maxsi":
-                    return sp.Max(*args)
+                    return algebra.largest(*args)
                 case "arith.divui" | "arith.divsi" | "arith.floordivsi":
-                    return sp.floor(args[0] / args[1])
+                    return algebra.floor(args[0] / args[1])
                 case "arith.index_cast":
                     return args[0]
                 case _:
                     pass
-        data = sp.Dummy("data", integer=True, nonnegative=True)
+        data = self.of.index("data")
         self.nest.opaque.add(data)
         return data
 
@@ -306,21 +318,21 @@ class _Lifted:
                 self.names[axis] = index
                 continue
             number = self.number(extent)
-            size: Expr = sp.Integer(width)
-            count = sp.ceiling(extent / size)
+            size: Expr = self.of.integer(width)
+            count = ceiling(extent / size)
             if number <= width:
-                count, size = sp.Integer(1), extent
+                count, size = self.of.integer(1), extent
             self.tasks.append(
                 Loop(index, count, span=extent, steps=size, parallel=True)
             )
             within = self.symbol(kernel.hints[axis])
-            each = sp.cancel(extent / count)
+            each = cancelled(extent / count) if number else extent
             self.names[axis] = size * index + within
             if axis == blocked:
                 # Some indices at a time share what does not depend on them.
                 self.group = self.symbol("g")
-                registers = sp.Integer(tiling.registers)
-                self.group_trips = sp.cancel(each / registers)
+                registers = self.of.integer(tiling.registers)
+                self.group_trips = cancelled(each / registers)
                 self.names[axis] = size * index + registers * self.group + within
                 each = registers
             self.inner[within] = Loop(within, each, span=size)
@@ -344,14 +356,15 @@ class _Lifted:
         length = self.index(pass_.upper) - self.index(pass_.lower)
         mean = self.mean(length)
         if self.number(mean) < 0:
-            mean = sp.Integer(0)
-        size: Expr = sp.Integer(tiling.chunk * (1 if tiling.lane else tiling.width))
-        is_fixed = not sp.sympify(length).free_symbols - set(self.values)
-        count = sp.ceiling(mean / size) if is_fixed else sp.expand(mean / size)
+            mean = self.of.integer(0)
+        steps = tiling.chunk * (1 if tiling.lane else tiling.width)
+        size: Expr = self.of.integer(steps)
+        is_fixed = not symbols(length) - set(self.values)
+        count = ceiling(mean / size) if is_fixed else expanded(mean / size)
         if self.number(mean) <= self.number(size):
-            count, size = sp.Integer(1), mean
+            count, size = self.of.integer(1), mean
         index, within = self.symbol("c"), self.symbol(pass_.hint)
-        each = sp.cancel(mean / count) if self.number(count) else sp.Integer(0)
+        each = cancelled(mean / count) if self.number(count) else self.of.integer(0)
         chunks = Loop(index, count, span=mean, steps=size)
         start = self.index(pass_.lower)
         self.names[pass_.index] = start + size * index + within
@@ -375,7 +388,7 @@ class _Lifted:
             if a.axes and _is_product(a.part):
                 body += self._contracts(a.part, count)
             elif not a.axes and tiling.lanes > 1:
-                wait = sp.Rational(LATENCY, tiling.vectors)
+                wait = self.of.ratio(LATENCY, tiling.vectors)
                 body.append(Work("wait", element_name(a.type) or "i64", wait * count))
             if a.name in states:
                 array, indices = states[a.name]
@@ -394,13 +407,13 @@ class _Lifted:
             return body
         return [Loop(self.group, self.group_trips, body, span=self.group_trips)]
 
-    def _lanes(self, free: frozenset[str]) -> list[Expr]:
+    def _lanes(self, axes: frozenset[str]) -> list[Expr]:
         """The indices within a task of the kernel's axes that a term depends on."""
         found: list[Expr] = []
         for axis in self.kernel.axes:
-            if axis in free:
-                symbols = self.names[axis].free_symbols
-                found += [s for s in self.inner if s in symbols]
+            if axis in axes:
+                free = symbols(self.names[axis])
+                found += [s for s in self.inner if s in free]
         return found
 
     def _states(self, pass_: Pass) -> dict[str, tuple[Array, tuple[Expr, ...]]]:
@@ -431,7 +444,7 @@ class _Lifted:
         if not has_folds:
             return None
         trips = [self._trips(s) for s in self._lanes(frozenset(self.kernel.axes))]
-        size = sp.Mul(self.inner[within].trips, *trips)
+        size = self.of.product((self.inner[within].trips, *trips))
         element = max(bytes_of(term.type) for term in terms)
         array = Array("tile", (size,), element, "scratch")
         self.nest.arrays.append(array)
@@ -439,21 +452,21 @@ class _Lifted:
 
     def _trips(self, index: Expr) -> Expr:
         """How many values the part of an index within a task has."""
-        return sp.Mul(
-            *(self.inner[s].trips for s in index.free_symbols if s in self.inner)
+        return self.of.product(
+            self.inner[s].trips for s in symbols(index) if s in self.inner
         )
 
     def _times(self, free: Sequence[Expr]) -> Expr:
         """How often something is computed in a task that depends on these indices."""
-        symbols = {s for expression in free for s in expression.free_symbols}
-        found = [s for s in symbols if s in self.inner]
-        return sp.Mul(*(self.mean(self.inner[s].trips) for s in found))
+        every = {s for expression in free for s in symbols(expression)}
+        found = [s for s in every if s in self.inner]
+        return self.of.product(self.mean(self.inner[s].trips) for s in found)
 
     def _around(self, access: Access) -> Node:
         """Put loops within a task around an access, in the order of the axes."""
         order: list[Expr] = []
         for index in access.indices:
-            for symbol in sorted(index.free_symbols, key=str):
+            for symbol in sorted(symbols(index), key=str):
                 if symbol in self.inner and symbol not in order:
                     order.append(symbol)
         node: Node = access
@@ -508,8 +521,7 @@ class _Lifted:
             if isinstance(kind, Computed) and kind.name == AtOp.name:
                 access = self._load(term)
                 if access is not None:
-                    if self._is_packed(access):
-                        self.nest.packed.add(access.array)
+                    access.packed = self._is_packed(access)
                     found.append(self._around(access))
                     found.extend(self._loads(access, times(term)))
                 return
@@ -544,12 +556,13 @@ class _Lifted:
         vector; and what it waits if there are few of both.
         """
         tiling = self.tiling
-        each = sp.Rational(1, tiling.registers) + sp.Rational(1, tiling.vectors)
+        ratio = self.of.ratio
+        each = ratio(1, tiling.registers) + ratio(1, tiling.vectors)
         loads = bytes_of(term.type) * count * min(each, 2)
         found = [Work("load", "bytes", loads)]
         chains = tiling.registers * tiling.vectors
         if tiling.lanes > 1 and chains < CHAINS:
-            wait = sp.Rational(3, 2) * (sp.Rational(CHAINS, chains) - 1) * count
+            wait = ratio(3, 2) * (ratio(CHAINS, chains) - 1) * count
             found.append(Work("wait", element_name(term.type) or "i64", wait))
         return found
 
@@ -561,7 +574,7 @@ class _Lifted:
         lane = self.kernel.named(self.tiling.lane)
         if lane and access.indices:
             lanes = set(self._lanes(frozenset((lane,))))
-            *others, _ = (sp.sympify(i).free_symbols for i in access.indices)
+            *others, _ = (symbols(i) for i in access.indices)
             if any(lanes & free for free in others):
                 found.append(Work("wait", "f32", SHUFFLES * count))
         return found
@@ -582,11 +595,11 @@ class _Lifted:
             return False
         lane = self.kernel.named(self.tiling.lane)
         lanes = set(self._lanes(frozenset((lane,)))) if lane else set[Expr]()
-        *others, last = (sp.sympify(i).free_symbols for i in access.indices)
+        *others, last = (symbols(i) for i in access.indices)
         return (
             bool(lanes & last)
-            and not any(self.group in symbols for symbols in (*others, last))
-            and any(symbols & self.inner.keys() for symbols in others)
+            and not any(self.group in free for free in (*others, last))
+            and any(free & self.inner.keys() for free in others)
             and self.number(self.mean(self.group_trips)) >= OFTEN
         )
 
@@ -599,8 +612,8 @@ class _Lifted:
             whole = self._origins()
             whole += [(self.extent(axis), self.names[axis]) for axis in output.axes]
             positions = kernel.op.positions(axes)
-            shape: list[Expr] = [sp.Integer(1)] * axes
-            indices: list[Expr] = [sp.Integer(0)] * axes
+            shape: list[Expr] = [self.of.integer(1)] * axes
+            indices: list[Expr] = [self.of.integer(0)] * axes
             for (extent, index), position in zip(whole, positions, strict=True):
                 shape[position], indices[position] = extent, index
             if value not in self.arrays:
@@ -619,7 +632,7 @@ class _Lifted:
         kernel = self.kernel
         found: list[tuple[Expr, Expr]] = []
         for number, extent in enumerate(kernel.op.extents):
-            index: Expr = sp.Integer(0)
+            index: Expr = self.of.integer(0)
             for axis in kernel.axes:
                 origin, steps = kernel.origins.get(axis, (axis, 1))
                 if origin == f"#{number}":

@@ -20,12 +20,14 @@ from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Block, Operation, Region, SSAValue
 from xdsl.rewriter import InsertPoint
 
+from moa_dialect.cost.algebra import Expr
 from moa_dialect.cost.bounds import Bound, compulsory, lower_bound
+from moa_dialect.cost.extents import Names
 from moa_dialect.cost.lifted import read_lifted
 from moa_dialect.cost.machines import CostMachine
 from moa_dialect.cost.model import Cost, cost_of_nest
-from moa_dialect.cost.nests import Array, Expr, Nest, accesses_in
-from moa_dialect.cost.reader import Names, read_function
+from moa_dialect.cost.nests import Array, Nest, accesses_in
+from moa_dialect.cost.reader import read_function
 from moa_dialect.cost.report import Decision
 from moa_dialect.ops.extents import EXTENTS
 from moa_dialect.ops.normal_form import ComprehensionOp
@@ -385,7 +387,6 @@ def _join(whole: Nest, nest: Nest, part: Part, known: dict[SSAValue, Array]) -> 
     whole.used_bytes |= nest.used_bytes
     whole.values |= nest.values
     whole.opaque |= nest.opaque
-    whole.packed |= {new.get(array, array) for array in nest.packed}
 
 
 __all__ = ["Part", "Program", "entry_function", "names_of", "schedule_machine"]
