@@ -137,10 +137,10 @@ class Function(Affine):
     def __init__(
         self, name: str, apply: Callable[..., Any], args: tuple[Expr, ...]
     ) -> None:
-        super().__init__(0, {self: 1})
         self.name = name
         self.apply = apply
         self.args = args
+        super().__init__(0, {self: 1})
 
     @property
     def free_symbols(self) -> set[Affine]:
@@ -333,10 +333,16 @@ def number_of(expression: Expr, values: Mapping[Expr, int]) -> float:
     return float(expression.xreplace({s: sp.Integer(n) for s, n in values.items()}))
 
 
-def evaluator(expression: Expr, index: Expr, values: Mapping[Expr, int]) -> Any:
+def evaluator(
+    expression: Expr, index: Expr, values: Mapping[Expr, int]
+) -> Callable[[int], Any]:
     """An expression as a function of one index, for numbers."""
     if is_numeric(expression):
-        return lambda i: replaced(expression, {index: i})
+
+        def numeric(i: int) -> Any:
+            return replaced(expression, {index: i})
+
+        return numeric
     sp = _sympy()
     numbers = {symbol: sp.Integer(n) for symbol, n in values.items()}
     return sp.lambdify([index], expression.xreplace(numbers), "math")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 
 from xdsl.dialects import arith
 from xdsl.dialects.builtin import IntegerAttr, StringAttr
@@ -19,6 +20,7 @@ from xdsl.ir import Attribute, BlockArgument, Operation, SSAValue
 
 from moa_dialect.cost import algebra
 from moa_dialect.cost.algebra import (
+    NUMBERS,
     Algebra,
     Expr,
     cancelled,
@@ -33,6 +35,7 @@ from moa_dialect.cost.extents import (
     Names,
     bytes_of,
     element_name,
+    is_array,
     kind_of,
 )
 from moa_dialect.cost.nests import (
@@ -47,7 +50,8 @@ from moa_dialect.cost.nests import (
 from moa_dialect.ops.normal_form import AtOp, ComprehensionOp, ExtentOp, FixedExtentOp
 from moa_dialect.passes.grid import Grid, share_named
 from moa_dialect.passes.kernels import Kernel, Pass, read_kernel, split_folds
-from moa_dialect.passes.lift import Schedule, element_bytes, schedule_of
+from moa_dialect.passes.schedules import Schedule, element_bytes, schedule_of
+from moa_dialect.passes.strides import advances, is_affine, turning_axis
 from moa_dialect.passes.terms import (
     Choice,
     Computed,
@@ -77,6 +81,7 @@ class Tiling:
         registers: indices of another axis that share what does not depend on it.
         pairs: whether products of bf16 are summed in pairs.
         ahead: whether what a pass reads is asked for early.
+        is_vector: whether lanes are those of a vector register.
     """
 
     lane: str
@@ -89,6 +94,7 @@ class Tiling:
     registers: int = 1
     pairs: bool = False
     ahead: bool = False
+    is_vector: bool = False
 
     @staticmethod
     def of(schedule: Schedule | Grid) -> Tiling:
@@ -105,6 +111,7 @@ class Tiling:
                 schedule.registers,
                 schedule.pairs,
                 schedule.ahead,
+                True,
             )
         if not schedule.rows:
             threads = 32 * schedule.warps
@@ -150,12 +157,7 @@ def read_lifted(
     found = [op for op in block.ops if isinstance(op, ComprehensionOp)]
     hints = [a.name_hint or f"x{k}" for k, a in enumerate(block.args)]
     extents = Extents([a.type for a in block.args], hints, names, sizes)
-    arrays: dict[SSAValue, Array] = {}
-    for number, arg in enumerate(block.args):
-        if extents.of[number] or shape_of_or_none(arg.type) == ():
-            element = bytes_of(element_of(arg.type))
-            array = Array(hints[number], extents.of[number], element, "argument")
-            arrays[arg] = array
+    arrays = arrays_of(function, extents)
     nest = Nest([], list(arrays.values()), extents.values, launches=len(found))
     if not found:
         return None
@@ -171,18 +173,69 @@ def read_lifted(
             schedule = schedule_of(op, kernel)
         if schedule is None:
             return None
-        reader = _Lifted(kernel, Tiling.of(schedule), extents, arrays, nest)
-        made = reader.read()
-        nest.body += made
-        if not grids:
-            used = reader.tiling.lanes * element_bytes(kernel)
-            nest.used_bytes |= {id(node): used for node in made}
-            nest.ahead = reader.tiling.ahead and len(found) == 1
+        _add(nest, kernel, Tiling.of(schedule), arrays)
+        nest.ahead = nest.ahead and len(found) == 1
+    _mark_results(function, arrays)
+    return nest
+
+
+def arrays_of(function: FuncOp, extents: Extents) -> dict[SSAValue, Array]:
+    """The arrays that a function has as arguments."""
+    arrays: dict[SSAValue, Array] = {}
+    for number, arg in enumerate(function.body.block.args):
+        if extents.of[number] or shape_of_or_none(arg.type) == ():
+            element = bytes_of(element_of(arg.type))
+            hint = arg.name_hint or f"x{number}"
+            arrays[arg] = Array(hint, extents.of[number], element, "argument")
+    return arrays
+
+
+def nest_of(
+    kernel: Kernel,
+    function: FuncOp,
+    tiling: Tiling,
+    arrays: dict[SSAValue, Array],
+    nominal: int | None = None,
+) -> Nest:
+    """The loop nest of one kernel of a function, in numbers.
+
+    Args:
+        kernel: the kernel; its folds are passes afterwards, if the tiling needs that.
+        function: the function.
+        tiling: the tiling.
+        arrays: the arrays that it reads, as far as they are known.
+        nominal: what the extents of its results count as, if they are not to matter.
+    """
+    nest = Nest([], list(arrays.values()), {}, algebra=NUMBERS)
+    _add(nest, kernel, tiling, arrays, nominal)
+    _mark_results(function, arrays)
+    return nest
+
+
+def _add(
+    nest: Nest,
+    kernel: Kernel,
+    tiling: Tiling,
+    arrays: dict[SSAValue, Array],
+    nominal: int | None = None,
+) -> None:
+    """Add the loops of a kernel to a nest."""
+    reader = _Lifted(kernel, tiling, arrays, nest, nominal)
+    made = reader.read()
+    nest.body += made
+    nest.ahead = tiling.ahead
+    if tiling.is_vector:
+        used = tiling.lanes * element_bytes(kernel)
+        nest.used_bytes |= {id(node): used for node in made}
+        nest.in_vain |= {id(node): reader.vain for node in made}
+
+
+def _mark_results(function: FuncOp, arrays: Mapping[SSAValue, Array]) -> None:
+    block = function.body.block
     returned = set(block.last_op.operands) if block.last_op is not None else set()
     for value, array in arrays.items():
         if value in returned and not isinstance(value, BlockArgument):
             array.role = "result"
-    return nest
 
 
 def shape_of_or_none(type_: Attribute) -> tuple[int, ...] | None:
@@ -197,9 +250,9 @@ def shape_of_or_none(type_: Attribute) -> tuple[int, ...] | None:
 class _Lifted:
     kernel: Kernel
     tiling: Tiling
-    extents: Extents
     arrays: dict[SSAValue, Array]
     nest: Nest
+    nominal: int | None = None
     names: dict[str, Expr] = field(default_factory=dict[str, Expr])
     inner: dict[Expr, Loop] = field(default_factory=dict[Expr, Loop])
     tasks: list[Loop] = field(default_factory=list[Loop])
@@ -210,6 +263,16 @@ class _Lifted:
         default_factory=list[tuple[str, frozenset[str]]]
     )
     repeats: frozenset[str] = frozenset()
+    along: str = ""
+    copies: int = 1
+    chunks: Loop | None = None
+    masked: float = 1.0
+    rounded: float = 1.0
+
+    @property
+    def vain(self) -> float:
+        """How many times more indices lanes have than there are."""
+        return self.masked * self.rounded
 
     @property
     def values(self) -> dict[Expr, int]:
@@ -226,6 +289,8 @@ class _Lifted:
         return self.of.index(name)
 
     def extent(self, axis: str) -> Expr:
+        if self.nominal is not None and axis in self.kernel.axes:
+            return self.of.integer(self.nominal)
         return self.size(self.kernel.extents[axis])
 
     def size(self, value: SSAValue) -> Expr:
@@ -320,6 +385,8 @@ class _Lifted:
             number = self.number(extent)
             size: Expr = self.of.integer(width)
             count = ceiling(extent / size)
+            if axis == lane and number:
+                self.rounded = width * self.number(count) / number
             if number <= width:
                 count, size = self.of.integer(1), extent
             self.tasks.append(
@@ -357,6 +424,7 @@ class _Lifted:
         mean = self.mean(length)
         if self.number(mean) < 0:
             mean = self.of.integer(0)
+        self.masked = max(self.masked, self._masked(pass_, self.number(mean)))
         steps = tiling.chunk * (1 if tiling.lane else tiling.width)
         size: Expr = self.of.integer(steps)
         is_fixed = not symbols(length) - set(self.values)
@@ -370,6 +438,8 @@ class _Lifted:
         self.names[pass_.index] = start + size * index + within
         self.inner[within] = Loop(within, each, span=size)
         terms = [a.part for a in pass_.accumulators]
+        self.along = self.kernel.named(tiling.lane) or pass_.index
+        self.copies, self.chunks = tiling.registers, chunks
         body = self._terms(terms)
         tile = self._tile(terms, within)
         if tile is not None:
@@ -388,7 +458,7 @@ class _Lifted:
             if a.axes and _is_product(a.part):
                 body += self._contracts(a.part, count)
             elif not a.axes and tiling.lanes > 1:
-                wait = self.of.ratio(LATENCY, tiling.vectors)
+                wait = self.of.ratio(LATENCY, min(tiling.vectors, MOST_CHAINS))
                 body.append(Work("wait", element_name(a.type) or "i64", wait * count))
             if a.name in states:
                 array, indices = states[a.name]
@@ -399,7 +469,44 @@ class _Lifted:
         moves += [pivot.value for pivot in pass_.pivots]
         body += self._terms(moves, all_lanes=True)
         chunks.body = self._grouped(body)
-        return [chunks]
+        self.chunks = None
+        return [chunks, *self._grouped(self._merges(pass_))]
+
+    def _merges(self, pass_: Pass) -> list[Node]:
+        """What it takes to combine the lanes, if folded axes are in them."""
+        if self.tiling.lane or not self.tiling.is_vector:
+            return []
+        return [
+            Work("wait", element_name(a.type) or "i64", MERGE * self.tiling.width * n)
+            for a in pass_.accumulators
+            for n in (self._times([self.names[axis] for axis in a.axes]),)
+        ]
+
+    def _masked(self, pass_: Pass, mean: float) -> float:
+        """How many times more indices of a pass lanes have than are in its bounds.
+
+        Where bounds differ between lanes, all run as long as the one that runs longest,
+        and with folded axes in the lanes the last vectors are not full.
+        """
+        if mean <= 0 or not self.tiling.is_vector:
+            return 1.0
+        if not self.tiling.lane:
+            width = self.tiling.width
+            return ceil(mean / width - 1e-9) * width / mean
+        lane = self.kernel.named(self.tiling.lane)
+        if lane not in pass_.lower.free | pass_.upper.free:
+            return 1.0
+        (within,) = self._lanes(frozenset((lane,))) or (None,)
+        if within is None:
+            return 1.0
+        ends = (0, self.tiling.width - 1)
+
+        def means(bound: Term) -> list[float]:
+            every = (algebra.replaced(self.index(bound), {within: e}) for e in ends)
+            return [self.number(self.mean(bound)) for bound in every]
+
+        longest = max(means(pass_.upper)) - min(means(pass_.lower))
+        return max(1.0, longest / mean)
 
     def _grouped(self, body: list[Node]) -> list[Node]:
         """The loop over groups of indices of a blocked axis, if there is one."""
@@ -523,7 +630,7 @@ class _Lifted:
                 if access is not None:
                     access.packed = self._is_packed(access)
                     found.append(self._around(access))
-                    found.extend(self._loads(access, times(term)))
+                    found.extend(self._loads(term, access, times(term)))
                 return
             for arg in term.args:
                 visit(arg)
@@ -557,34 +664,66 @@ class _Lifted:
         """
         tiling = self.tiling
         ratio = self.of.ratio
-        each = ratio(1, tiling.registers) + ratio(1, tiling.vectors)
+        # With folded axes in the lanes both factors have lanes, and none is shared.
+        shared = self.copies if tiling.lane or not tiling.is_vector else 1
+        each = ratio(1, shared) + ratio(1, tiling.vectors)
         loads = bytes_of(term.type) * count * min(each, 2)
         found = [Work("load", "bytes", loads)]
-        chains = tiling.registers * tiling.vectors
+        chains = self.copies * tiling.vectors
         if tiling.lanes > 1 and chains < CHAINS:
             wait = ratio(3, 2) * (ratio(CHAINS, chains) - 1) * count
             found.append(Work("wait", element_name(term.type) or "i64", wait))
         return found
 
-    def _loads(self, access: Access, count: Expr) -> list[Work]:
+    def _loads(self, term: Term, access: Access, count: Expr) -> list[Work]:
         """What is loaded outside of sums of products, and turned if need be."""
-        if self.inside:
-            return []
-        found = [Work("load", "bytes", access.array.element_bytes * count)]
-        lane = self.kernel.named(self.tiling.lane)
-        if lane and access.indices:
-            lanes = set(self._lanes(frozenset((lane,))))
-            *others, _ = (symbols(i) for i in access.indices)
-            if any(lanes & free for free in others):
+        found: list[Work] = []
+        if not self.inside:
+            found.append(Work("load", "bytes", access.array.element_bytes * count))
+        if not self.tiling.is_vector:
+            lane = self.kernel.named(self.tiling.lane)
+            lanes = set(self._lanes(frozenset((lane,)))) if lane else set[Expr]()
+            others = [symbols(i) for i in access.indices[:-1]]
+            if not self.inside and any(lanes & free for free in others):
                 found.append(Work("wait", "f32", SHUFFLES * count))
-        return found
+            return found
+        if self.along not in term.free or self.tiling.lanes == 1:
+            return found
+        if advances(term, self.along):
+            return found
+        grid = {*self.kernel.axes, self.along}
+        grid.discard(self.kernel.named(self.tiling.blocked))
+        is_even = is_affine(term, self.along)
+        is_turned = is_even and turning_axis(term, grid) is not None
+        each = SHUFFLES if is_turned else APART * self.tiling.lanes
+        if self.chunks is not None and not self._is_of_chunk(access):
+            each = each / self.chunks.trips  # Kept from one chunk to the next.
+        return [*found, Work("wait", element_name(term.type) or "i64", each * count)]
+
+    def _is_of_chunk(self, access: Access) -> bool:
+        """Whether what an access reads differs between chunks."""
+        assert self.chunks is not None
+        return any(self.chunks.index in symbols(i) for i in access.indices)
 
     def _load(self, term: Term) -> Access | None:
         array = term.args[0].kind
-        known = self.arrays.get(array) if isinstance(array, SSAValue) else None
-        if known is None:
+        if not isinstance(array, SSAValue):
             return None
+        known = self.arrays.get(array)
+        if known is None:
+            if not is_array(array.type):
+                return None
+            known = self.arrays[array] = self._array(array)
+            self.nest.arrays.append(known)
         return Access(known, tuple(self.index(arg) for arg in term.args[1:]))
+
+    def _array(self, value: SSAValue) -> Array:
+        """An array that is no argument: a constant, or what another kernel gives."""
+        shape = shape_of(value.type)
+        extents = [self.of.integer(NOMINAL if n < 0 else n) for n in shape]
+        hint = value.name_hint or "constant"
+        element = bytes_of(element_of(value.type))
+        return Array(hint, tuple(extents), element, "argument")
 
     def _is_packed(self, access: Access) -> bool:
         """Whether rows of lanes are put next to each other first: if read often.
@@ -605,6 +744,10 @@ class _Lifted:
 
     def _outputs(self) -> list[Node]:
         kernel = self.kernel
+        rows = [output.axes[-1] for output in kernel.outputs if output.axes]
+        self.along = kernel.named(self.tiling.lane) or (rows[-1] if rows else "")
+        has_copies = self.group is not None or rows or not self.tiling.is_vector
+        self.copies = self.tiling.registers if has_copies else 1
         found = self._terms([output.value for output in kernel.outputs])
         for output in kernel.outputs:
             value = kernel.op.arrays[output.number]
@@ -644,6 +787,9 @@ class _Lifted:
 LATENCY = 5
 """Operations that could be done while an accumulation waits for the one before."""
 
+MOST_CHAINS = 2
+"""More accumulations side by side than this wait no less: other things are slower."""
+
 CHAINS = 8
 """So many accumulations side by side keep the units for multiply-adds busy."""
 
@@ -651,8 +797,14 @@ OFTEN = 4
 """So many groups of a task's rows must read a row of lanes for it to be packed."""
 
 
-SHUFFLES = 4
+SHUFFLES = 8
 """Operations that a vector takes whose lanes do not lie next to each other."""
+
+APART = 2
+"""Operations that a lane takes where nothing turns them: it is loaded by itself."""
+
+MERGE = 12
+"""Operations that it takes to combine the lanes of a vector."""
 
 
 def _is_product(body: Term) -> bool:

@@ -128,8 +128,10 @@ class Nest:
         scalar: those of the nests that are no vector code.
         ahead: whether what is read from memory is asked for early.
         used_bytes: for a nest how many bytes of a vector register hold something.
+        in_vain: for a nest how many times more indices its lanes have than there are.
         intermediates: arrays between kernels.
         algebra: where numbers and symbols come from.
+        known: what was found out about the nest, which is not changed any more.
     """
 
     body: list[Node]
@@ -140,8 +142,12 @@ class Nest:
     scalar: list[Node] = field(default_factory=list["Node"])
     ahead: bool = False
     used_bytes: dict[int, int] = field(default_factory=dict[int, int])
+    in_vain: dict[int, float] = field(default_factory=dict[int, float])
     intermediates: set[Array] = field(default_factory=set[Array])
     algebra: Algebra = FORMULAS
+    known: dict[str, dict[Any, Any]] = field(
+        default_factory=dict[str, dict[Any, Any]], init=False, repr=False
+    )
 
     def number(self, expression: Expr) -> float:
         """The number that an expression is."""
@@ -319,8 +325,8 @@ def _average_over(
 ) -> Expr:
     index, trips = loop.index, loop.trips
     others = [s for s in symbols(expression) if s not in values and s != index]
-    if not others and loop.span is not None:
-        # The parts that a range is cut into, the last one shorter.
+    if not others and loop.span is not None and not algebra.is_numeric(expression):
+        # The parts that a range is cut into, the last one shorter, have a formula.
         mean = _sampled(expression, loop, values)
         whole = loop.span / trips
         if not symbols(whole) - set(values) and _close(mean, number_of(whole, values)):

@@ -35,8 +35,8 @@ from moa_dialect.options import AUTO, DEFAULTS, Options
 from moa_dialect.passes.grid import Grid, choose_grid
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.kernels import SCHEDULE, read_kernel
-from moa_dialect.passes.lift import candidates, choose, choose_shared
-from moa_dialect.passes.machine import Machine, host_machine
+from moa_dialect.passes.lift import candidates, choose, choose_any
+from moa_dialect.passes.machine import Machine, host_machine, machine_like
 from moa_dialect.passes.rebuild import comprehensions
 from moa_dialect.passes.split_cascades import SplitCascadesPass
 from moa_dialect.passes.terms import NotATerm
@@ -46,16 +46,7 @@ def schedule_machine(machine: CostMachine) -> Machine:
     """A machine as schedules are chosen for it."""
     if machine.name == "host":
         return replace(host_machine(), cores=machine.cores)
-    caches = [level.capacity for level in machine.levels if level.capacity]
-    return Machine(
-        machine.name,
-        machine.vector_bytes,
-        machine.registers,
-        caches[0] if caches else 32 << 10,
-        caches[1] if len(caches) > 1 else 1 << 20,
-        machine.cores,
-        machine.flops.get("bf16", 0.0) > 1.5 * machine.flops["f32"],
-    )
+    return machine_like(machine)
 
 
 def entry_function(module: ModuleOp, entry: str) -> FuncOp:
@@ -152,11 +143,10 @@ class Program:
                 continue
             text = options.schedule
             if text == AUTO:
-                schedule = None
-                if not options.deterministic:
-                    schedule = choose_shared(other, here)
-                if schedule is None:
-                    schedule = choose(kernel, here, options.deterministic)
+                if options.deterministic:
+                    schedule = choose(kernel, here, deterministic=True)
+                else:
+                    schedule, _ = choose_any(kernel, other, here)
                 if schedule is None:
                     return None
                 text = f"{schedule}"
@@ -385,6 +375,7 @@ def _join(whole: Nest, nest: Nest, part: Part, known: dict[SSAValue, Array]) -> 
     whole.body += nest.body
     whole.scalar += nest.scalar
     whole.used_bytes |= nest.used_bytes
+    whole.in_vain |= nest.in_vain
     whole.values |= nest.values
     whole.opaque |= nest.opaque
 

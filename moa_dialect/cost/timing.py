@@ -1,7 +1,7 @@
 """How long a loop nest takes on a machine: each resource its amount by its rate.
 
-Where costs are shown, amounts are formulas; where a schedule is chosen, they are numbers
-(`moa_dialect.cost.algebra`). Both go through these functions.
+Where costs are shown, amounts are formulas; where a schedule is chosen, they are
+numbers (`moa_dialect.cost.algebra`). Both go through these functions.
 """
 # SymPy has no types of its own.
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -40,6 +40,8 @@ class Moved:
             which registers are loaded from.
         bytes: their number.
         seconds: what they take.
+        waiting: what those of them take that the core waits for: what is packed is
+            copied ahead, and then read in one stream.
         inner: bytes that the level before holds; 0 for registers.
     """
 
@@ -47,6 +49,7 @@ class Moved:
     traffic: Traffic | None
     bytes: float
     seconds: float
+    waiting: float
     inner: int
 
 
@@ -73,6 +76,7 @@ def timing_of(nest: Nest, machine: CostMachine) -> Timing:
     fresh = fresh_bytes(nest, machine) if machine.fresh else 0.0
     levels: list[Moved] = []
     inner: Level | None = None
+    packed = {a.array for a, _ in accesses_in(nest.body) if a.packed}
     allocates = machine.kind == "cpu"
     for level in machine.levels:
         single = max(machine.single, 1 / machine.cores)
@@ -91,14 +95,20 @@ def timing_of(nest: Nest, machine: CostMachine) -> Timing:
                 moved.fetched |= dict.fromkeys(new, zero)
                 amount = moved.bytes
         capacity = 0 if inner is None else inner.capacity
-        time = amount / (level.bandwidth * scale)
-        levels.append(Moved(level, moved, amount, time, capacity))
+        rate = level.bandwidth * scale
+        streams = 0.0
+        if moved is not None:
+            found = (moved.fetched.get(array, 0) for array in packed)
+            streams = sum(number_of(part, nest.values) for part in found)
+        waiting = (amount - streams) / rate
+        levels.append(Moved(level, moved, amount, amount / rate, waiting, capacity))
         inner = level
     parts = computing_seconds(nest, machine)
     parts |= {moved.level.name: moved.seconds for moved in levels}
     if machine.pages is not None and is_vector:
         parts["pages"] = page_seconds(nest, machine)
-    seconds = overlapped(parts, machine, nest.ahead)
+    waiting = max((moved.waiting for moved in levels[1:]), default=0.0)
+    seconds = overlapped(parts, machine, nest.ahead, waiting)
     parts["launch"] = machine.launch * nest.launches
     seconds += parts["launch"]
     if fresh:
@@ -127,12 +137,14 @@ def computing_seconds(nest: Nest, machine: CostMachine) -> dict[str, float]:
 
 
 def least_seconds(nest: Nest, machine: CostMachine) -> float:
-    """Less than a nest takes, without the bytes that caches move: what is counted soon."""
+    """Less than a nest takes: what is known without the bytes that caches move."""
     first = machine.levels[0]
     vectors = vectors_of(nest)
     scale = 1.0 if vectors or first.shared else max(machine.single, 1 / machine.cores)
     loads = register_bytes(nest, vectors, machine) / (first.bandwidth * scale)
-    return max(loads, *computing_seconds(nest, machine).values())
+    core = max(loads, *computing_seconds(nest, machine).values())
+    fresh = fresh_bytes(nest, machine) / machine.fresh if machine.fresh else 0.0
+    return core + machine.launch * nest.launches + fresh
 
 
 def register_bytes(nest: Nest, vectors: list[Node], machine: CostMachine) -> float:
@@ -150,11 +162,11 @@ def register_bytes(nest: Nest, vectors: list[Node], machine: CostMachine) -> flo
 
 
 def lanes_in_vain(nest: Nest, node: Node, machine: CostMachine) -> float:
-    """How many times more lanes a vector register has than a nest uses."""
+    """How many times more lanes vector registers have than hold something used."""
     used = nest.used_bytes.get(id(node))
     if used is None or machine.kind == "gpu":
         return 1.0
-    return max(1.0, machine.vector_bytes / used)
+    return max(1.0, machine.vector_bytes / used) * nest.in_vain.get(id(node), 1.0)
 
 
 def idle_factor(nest: Nest, node: Node, machine: CostMachine) -> float:
@@ -275,19 +287,42 @@ AHEAD = 0.7
 """Which part is hidden at least of what is asked for early."""
 
 
+TOGETHER = 4
+"""The power in which loads and operations add up: they take each other's places."""
+
+
 def overlapped(
-    parts: Mapping[str, float], machine: CostMachine, ahead: bool = False
+    parts: Mapping[str, float],
+    machine: CostMachine,
+    ahead: bool = False,
+    waiting: float | None = None,
 ) -> float:
     """The longer one of computing and moving, and what is not hidden of the other.
 
     A core loads from its first cache while it computes, whatever it computes, but it
     waits for a page. What comes from the memory goes through all levels at a time.
+
+    Args:
+        parts: for each resource the seconds it takes.
+        machine: the machine.
+        ahead: whether what is read is asked for early.
+        waiting: what moving takes without what the core need not wait for; None if
+            that is all.
     """
     first = machine.levels[0].name
-    units = [parts.get(name, 0.0) for name in ("compute", "exp", first)]
-    core = max(units) + parts.get("pages", 0.0)
+    units = [parts.get(name, 0.0) for name in ("compute", "exp")]
+    core = _together(max(units), parts.get(first, 0.0), machine)
+    core += parts.get("pages", 0.0)
     moving = max(
         (parts.get(level.name, 0.0) for level in machine.levels[1:]), default=0.0
     )
     hidden = max(machine.overlap, AHEAD) if ahead else machine.overlap
-    return max(core, moving) + (1 - hidden) * min(core, moving)
+    rest = moving if waiting is None else min(moving, waiting)
+    return max(core, moving) + (1 - hidden) * min(core, rest)
+
+
+def _together(computing: float, loading: float, machine: CostMachine) -> float:
+    """How long a core takes that loads from its first cache while it computes."""
+    if machine.kind == "gpu":
+        return max(computing, loading)
+    return (computing**TOGETHER + loading**TOGETHER) ** (1 / TOGETHER)

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from math import prod
+from typing import Any
 
 from moa_dialect.cost.algebra import (
     Expr,
@@ -109,7 +110,7 @@ def tidy(expression: Expr) -> Expr:
     return sp.factor(expression)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Box:
     """Part of an array: for each axis what is fixed, and what is touched around that.
 
@@ -172,12 +173,15 @@ class Analysis:
         self.write_allocate = write_allocate
         self.cores = cores
         self.shared = shared
-        self.boxes: dict[tuple[int, frozenset[tuple[Expr, Expr]]], _Box] = {}
-        self.numbers: dict[Expr, float] = {}
+        # What is touched depends neither on the capacity nor on lines.
+        self.boxes: dict[Any, _Box] = nest.known.setdefault("boxes", {})
+        self.footprints: dict[Any, _Footprint] = nest.known.setdefault("footprints", {})
+        self.numbers: dict[Expr, float] = nest.known.setdefault("numbers", {})
+        self.sizes: dict[Any, Expr] = {}
 
     def number(self, expression: Expr) -> float:
         """The number that an expression is."""
-        if isinstance(expression, int | float):
+        if type(expression) in (int, float):
             return expression
         found = self.numbers.get(expression)
         if found is None:
@@ -202,7 +206,11 @@ class Analysis:
         self, nodes: Sequence[Node], extra: Sequence[tuple[Loop, Expr]] = ()
     ) -> _Footprint:
         """What nodes touch, while the loops in them, and the extra ones, run."""
-        found = _Footprint()
+        key = tuple(nodes), tuple(extra)
+        found = self.footprints.get(key)
+        if found is not None:
+            return found
+        found = self.footprints[key] = _Footprint()
         for access, around in accesses_in(nodes):
             box = self._box(access, around, extra)
             _merge(found.all.setdefault(access.array, []), box, self)
@@ -218,7 +226,7 @@ class Analysis:
     ) -> _Box:
         trips = {loop.index: loop.trips for loop in around}
         trips |= {loop.index: count for loop, count in extra}
-        key = id(access), frozenset(trips.items())
+        key = access, frozenset(trips.items())
         if key not in self.boxes:
             loops = {loop.index: loop for loop in around}
             for loop, count in extra:
@@ -249,11 +257,15 @@ class Analysis:
 
     def bytes_of(self, array: Array, boxes: Iterable[_Box]) -> Expr:
         """The bytes of the lines that boxes lie in."""
-        total: Expr = 0
-        for box in boxes:
-            total += self._lines(array, box)
-        whole = self.larger(array.bytes, self.integer(self.line))
-        return self.smaller(total, whole)
+        key = array, tuple(boxes)
+        found = self.sizes.get(key)
+        if found is None:
+            total: Expr = 0
+            for box in key[1]:
+                total += self._lines(array, box)
+            whole = self.larger(array.bytes, self.integer(self.line))
+            found = self.sizes[key] = self.smaller(total, whole)
+        return found
 
     def _lines(self, array: Array, box: _Box) -> Expr:
         element = array.element_bytes
