@@ -42,7 +42,12 @@ from moa_dialect.passes.kernels import (
 )
 from moa_dialect.passes.machine import Machine, machine_named
 from moa_dialect.passes.rebuild import comprehensions
-from moa_dialect.passes.schedules import Schedule, element_bytes, parse_schedule
+from moa_dialect.passes.schedules import (
+    Schedule,
+    element_bytes,
+    last_axis,
+    parse_schedule,
+)
 from moa_dialect.passes.share_rows import find_shared, share_rows
 from moa_dialect.passes.strides import (
     advances,
@@ -93,20 +98,6 @@ def _indices_below(kernel: Kernel, upper: Term, nominal: bool = False) -> int:
         if axis in upper.free
     ]
     return max(sizes, default=NOMINAL_EXTENT)
-
-
-def _last_axis(kernel: Kernel, output: Output) -> str:
-    """The axis along which the elements of a result lie next to each other.
-
-    It is empty if axes are made of others, or there is none.
-    """
-    if kernel.origins:
-        return ""
-    axes = [*kernel.axes, *output.axes]
-    places = kernel.op.positions(len(axes))
-    return next(
-        (a for a, k in zip(axes, places, strict=False) if k == len(axes) - 1), ""
-    )
 
 
 def _range_of(kernel: Kernel, pass_: Pass, nominal: bool = False) -> int:
@@ -358,9 +349,13 @@ def choose(
     """
     if deterministic:
         return _choose_nominal(kernel, machine)
-    return Estimator(kernel, machine.description).best(
-        [*candidates(kernel, machine), *_inside(kernel, machine)]
-    )
+    return Estimator(kernel, machine.description).best(weighed(kernel, machine))
+
+
+def weighed(kernel: Kernel, machine: Machine) -> list[Schedule]:
+    """The schedules that are weighed, with folded axes in the lanes too."""
+    found = [*candidates(kernel, machine), *_inside(kernel, machine)]
+    return list(dict.fromkeys(found))
 
 
 def _inside(kernel: Kernel, machine: Machine, nominal: bool = False) -> list[Schedule]:
@@ -482,7 +477,7 @@ def strided_stores(kernel: Kernel, schedule: Schedule) -> list[Output]:
         output
         for output in kernel.outputs
         if lane
-        and (last := _last_axis(kernel, output)) not in ("", lane)
+        and (last := last_axis(kernel, output)) not in ("", lane)
         and last not in output.axes
     ]
 

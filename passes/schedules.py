@@ -11,7 +11,7 @@ from xdsl.dialects.builtin import StringAttr
 from moa_dialect.errors import CompileError, DTypeError
 from moa_dialect.ops.normal_form import ComprehensionOp
 from moa_dialect.passes.grid import share_named
-from moa_dialect.passes.kernels import SCHEDULE, Kernel, all_terms
+from moa_dialect.passes.kernels import SCHEDULE, Kernel, Output, all_terms
 from moa_dialect.types import dtype_of
 
 
@@ -167,3 +167,17 @@ def schedule_of(op: ComprehensionOp, kernel: Kernel) -> Schedule | None:
         return None
     share_named(kernel, text.data)
     return parse_schedule(text.data, [kernel.hints[axis] for axis in kernel.axes])
+
+
+def last_axis(kernel: Kernel, output: Output) -> str:
+    """The axis along which the elements of a result lie next to each other.
+
+    It is empty if axes are made of others, or there is none.
+    """
+    if kernel.origins:
+        return ""
+    axes = [*kernel.axes, *output.axes]
+    places = kernel.op.positions(len(axes))
+    return next(
+        (a for a, k in zip(axes, places, strict=False) if k == len(axes) - 1), ""
+    )

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any, Protocol
 
 Expr = Any
@@ -29,19 +30,28 @@ class Affine:
         terms: for each index, or other function of indices, its factor.
     """
 
-    __slots__ = ("constant", "terms")
+    __slots__ = ("_free", "constant", "terms")
 
     constant: float
     terms: dict[Affine, float]
+    _free: frozenset[Affine] | None
 
     def __init__(self, constant: float, terms: dict[Affine, float]) -> None:
         self.constant = constant
         self.terms = terms
+        self._free = None
 
     @property
-    def free_symbols(self) -> set[Affine]:
+    def free_symbols(self) -> frozenset[Affine]:
         """The indices."""
-        return {s for atom in self.terms for s in atom.free_symbols}
+        if self._free is None:
+            self._free = self._indices()
+        return self._free
+
+    def _indices(self) -> frozenset[Affine]:
+        if len(self.terms) == 1:
+            return next(iter(self.terms)).free_symbols
+        return frozenset(s for atom in self.terms for s in atom.free_symbols)
 
     def replaced(self, numbers: Mapping[Any, Any]) -> Expr:
         """With expressions for some of the indices."""
@@ -104,20 +114,15 @@ class Index(Affine):
         super().__init__(0, {self: 1})
         self.name = name
 
-    @property
-    def free_symbols(self) -> set[Affine]:
-        """Itself."""
-        return {self}
+    def _indices(self) -> frozenset[Affine]:
+        return frozenset((self,))
 
     def replaced(self, numbers: Mapping[Any, Any]) -> Expr:
         """What stands for it, or itself."""
         return numbers.get(self, self)
 
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
-    def __hash__(self) -> int:
-        return id(self)
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
 
     def __repr__(self) -> str:
         return self.name
@@ -142,10 +147,8 @@ class Function(Affine):
         self.args = args
         super().__init__(0, {self: 1})
 
-    @property
-    def free_symbols(self) -> set[Affine]:
-        """The indices in what it is a function of."""
-        return {s for arg in self.args for s in symbols(arg)}
+    def _indices(self) -> frozenset[Affine]:
+        return frozenset(s for arg in self.args for s in symbols(arg))
 
     def replaced(self, numbers: Mapping[Any, Any]) -> Expr:
         """With expressions for some of the indices."""
@@ -165,7 +168,8 @@ class Function(Affine):
 
 
 def _affine(constant: float, terms: dict[Affine, float]) -> Expr:
-    terms = {atom: factor for atom, factor in terms.items() if factor}
+    if not all(terms.values()):
+        terms = {atom: factor for atom, factor in terms.items() if factor}
     if not terms:
         return constant
     if not constant and len(terms) == 1:
@@ -187,19 +191,23 @@ def _function(name: str, apply: Callable[..., Any], args: tuple[Expr, ...]) -> E
 
 def is_numeric(expression: Expr) -> bool:
     """Whether an expression is a number, or affine in indices, and none of SymPy."""
-    return isinstance(expression, int | float | Affine)
+    return type(expression) in _PLAIN or isinstance(expression, (int, float, Affine))
 
 
-def symbols(expression: Expr) -> set[Any]:
+_PLAIN = (int, float, Affine, Index, Function)
+_NONE: frozenset[Any] = frozenset()
+
+
+def symbols(expression: Expr) -> AbstractSet[Any]:
     """The indices, and names of extents, that an expression depends on."""
-    if isinstance(expression, int | float):
-        return set()
+    if type(expression) in (int, float):
+        return _NONE
     return expression.free_symbols
 
 
 def replaced(expression: Expr, values: Mapping[Any, Any]) -> Expr:
     """An expression with others for some of its symbols."""
-    if isinstance(expression, int | float):
+    if type(expression) in (int, float):
         return expression
     if isinstance(expression, Affine):
         return expression.replaced(values)
@@ -222,7 +230,7 @@ def coefficient(expression: Expr, symbol: Expr) -> Expr:
     """What a symbol is multiplied by in a sum."""
     if isinstance(expression, Affine):
         return expression.terms.get(symbol, 0)
-    if isinstance(expression, int | float):
+    if type(expression) in (int, float):
         return 0
     return expression.coeff(symbol, 1)
 
@@ -231,7 +239,7 @@ def parted(expression: Expr) -> tuple[Expr, Expr]:
     """The constant of a sum, and the rest."""
     if isinstance(expression, Affine):
         return expression.constant, expression - expression.constant
-    if isinstance(expression, int | float):
+    if type(expression) in (int, float):
         return expression, 0
     return expression.as_coeff_Add()
 
@@ -323,7 +331,7 @@ def factors(expression: Expr) -> list[Expr]:
 
 def number_of(expression: Expr, values: Mapping[Expr, int]) -> float:
     """The number that an expression of symbols is, given the symbols' numbers."""
-    if isinstance(expression, int | float):
+    if type(expression) in (int, float):
         return float(expression)
     if isinstance(expression, Affine):
         return float(expression.replaced(values))

@@ -75,11 +75,18 @@ class Estimator:
             ).seconds
         return self._seconds[schedule]
 
+    @property
+    def analysed(self) -> list[Schedule]:
+        """The schedules whose time was asked for."""
+        return list(self._seconds)
+
     def best(self, schedules: Sequence[Schedule]) -> Schedule | None:
         """The schedule that takes least, the first one of several; None if none is.
 
         What cannot be the one, as computing alone takes longer, is not looked at.
         """
+        if len(schedules) == 1:
+            return schedules[0]
         found: Schedule | None = None
         for schedule in sorted(schedules, key=self.least):
             if found is None:

@@ -49,8 +49,13 @@ from moa_dialect.cost.nests import (
 )
 from moa_dialect.ops.normal_form import AtOp, ComprehensionOp, ExtentOp, FixedExtentOp
 from moa_dialect.passes.grid import Grid, share_named
-from moa_dialect.passes.kernels import Kernel, Pass, read_kernel, split_folds
-from moa_dialect.passes.schedules import Schedule, element_bytes, schedule_of
+from moa_dialect.passes.kernels import Kernel, Output, Pass, read_kernel, split_folds
+from moa_dialect.passes.schedules import (
+    Schedule,
+    element_bytes,
+    last_axis,
+    schedule_of,
+)
 from moa_dialect.passes.strides import advances, is_affine, turning_axis
 from moa_dialect.passes.terms import (
     Choice,
@@ -652,7 +657,10 @@ class _Lifted:
             axes = sorted(term.free | self.repeats)
             free = [self.names[n] for n in axes if n in self.names]
             lanes = self._lanes(frozenset(self.kernel.axes)) if all_lanes else []
-            return self._times([*free, *lanes, *besides])
+            found = self._times([*free, *lanes, *besides])
+            if all_lanes and self.tiling.is_vector and not self.tiling.lane:
+                found *= self.tiling.width  # Each lane has a state of its own.
+            return found
 
         for term in terms:
             visit(term)
@@ -768,7 +776,18 @@ class _Lifted:
             found.append(self._around(access))
             count = self._times(indices)
             found.append(Work("load", "bytes", access.array.element_bytes * count))
+            if (each := self._turns(output)) > 0:
+                dtype = element_name(element_of(value.type)) or "i64"
+                found.append(Work("wait", dtype, each * count))
         return self._grouped(found)
+
+    def _turns(self, output: Output) -> int:
+        """What it takes to store an element whose lanes do not lie side by side."""
+        lane = self.kernel.named(self.tiling.lane)
+        last = last_axis(self.kernel, output)
+        if not self.tiling.is_vector or not lane or last in ("", lane):
+            return 0
+        return SHUFFLES if last in output.axes else APART * self.tiling.lanes
 
     def _origins(self) -> list[tuple[Expr, Expr]]:
         """The extent and the index of each axis that the comprehension had."""

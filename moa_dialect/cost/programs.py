@@ -35,7 +35,7 @@ from moa_dialect.options import AUTO, DEFAULTS, Options
 from moa_dialect.passes.grid import Grid, choose_grid
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.kernels import SCHEDULE, read_kernel
-from moa_dialect.passes.lift import candidates, choose, choose_any
+from moa_dialect.passes.lift import choose, choose_any, choose_shared, weighed
 from moa_dialect.passes.machine import Machine, host_machine, machine_like
 from moa_dialect.passes.rebuild import comprehensions
 from moa_dialect.passes.split_cascades import SplitCascadesPass
@@ -192,9 +192,12 @@ class Program:
             return []
         try:
             kernel = read_kernel(found[0], function)
+            other = read_kernel(found[0], function)
         except NotATerm:
             return []
-        texts = [f"{schedule}" for schedule in candidates(kernel, here)]
+        texts = [f"{schedule}" for schedule in weighed(kernel, here)]
+        if (shared := choose_shared(other, here)) is not None:
+            texts.append(f"{shared}")
         rows: list[tuple[str, float]] = []
         for text in dict.fromkeys(texts):
             options = replace(self.options, schedule=text)
