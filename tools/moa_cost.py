@@ -33,7 +33,7 @@ from moa_dialect.cost.programs import names_of
 from moa_dialect.cost.report import amount, joules, seconds, table
 from moa_dialect.lowering.engine import find_entry
 from moa_dialect.options import Options
-from moa_dialect.tools.cost_paper import paper_rows
+from moa_dialect.tools.cost_paper import literal_rows, paper_rows
 from moa_dialect.tools.cost_programs import PROGRAMS
 from moa_dialect.tools.diagnostics import BadInputError, reported
 from moa_dialect.tools.moa_run import load_module
@@ -344,6 +344,11 @@ def text_of(options: argparse.Namespace, points: Sequence[Point]) -> str:
         rows += paper_rows(points[-1].fused, points[-1].eager)
         blocks.append("The paper's model (Mullin and Hains), in elements:")
         blocks.append(table(rows))
+        if literal := literal_rows(points[-1].fused):
+            blocks.append(
+                "The paper's equations 20 and 21 as they are written, for one head:"
+            )
+            blocks.append(table([["quantity", "as written", "here", "note"], *literal]))
     return "\n\n".join(blocks)
 
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from moa_dialect.cost import counts_of, traffic
 from moa_dialect.cost.probe import described
 from moa_dialect.tools import cost_check, cost_plots, moa_cost
-from moa_dialect.tools.cost_paper import FORMULAS, d, e, n
+from moa_dialect.tools.cost_paper import FORMULAS, LITERAL, d, e, literal_nest, n
 from moa_dialect.tools.cost_programs import PROGRAMS
 
 FILE = """
@@ -174,6 +175,30 @@ def test_the_papers_formulas_give_the_papers_numbers() -> None:
     decoding = 4 * formulas["decoding, one query"]
     assert decoding.subs({n: 8, d: 4, e: 4}) == 288
     assert decoding.subs({n: 4096, d: 64, e: 64}) == pytest.approx(2.10e6, rel=0.01)
+
+
+def test_equations_20_and_21_as_they_are_written(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Nothing is kept but a row's maximum and sum: 2 + e times the scores.
+
+    In a cache of 64 KiB that holds no keys, a simulation moved 5256 times what is
+    compulsory.
+    """
+    sizes = {n: 256, d: 64, e: 64}
+    nest = literal_nest(sizes)
+    formulas = {name: formula.subs(sizes) for name, formula, _ in LITERAL}
+    counts = counts_of(nest.body)
+    assert counts["mul", "f32"].subs(sizes) == formulas["multiplications"]
+    assert counts["exp", "f32"].subs(sizes) == formulas["exponentials"]
+    assert formulas["scores"] == (2 + 64) * 256**2
+    compulsory = 4 * 256 * 64 * 4
+    moved = traffic(nest, 64 << 10).bytes / compulsory
+    assert moved == pytest.approx(5256, rel=0.01)
+    text = run(capsys, "attention", "--machine", "edge", "--paper")
+    assert "equations 20 and 21 as they are written" in text
+    assert "n**2*(e + 2) = 277 M" in text
+    assert "equations" not in run(capsys, "matmul", "--machine", "edge", "--paper")
 
 
 def test_a_file_with_extents_that_are_named(
