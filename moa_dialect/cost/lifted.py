@@ -418,6 +418,8 @@ class _Lifted:
         for pass_ in kernel.passes:
             body += self._pass(pass_)
         body += self._outputs()
+        if self.tiling.is_vector:
+            body.append(Work("wait", "f32", self.of.integer(TASK * tiling.lanes)))
         for loop in reversed(self.tasks):
             loop.body = body
             body = [loop]
@@ -811,6 +813,9 @@ MOST_CHAINS = 2
 
 CHAINS = 8
 """So many accumulations side by side keep the units for multiply-adds busy."""
+
+TASK = 4
+"""Operations that it takes to go from one task to the next."""
 
 OFTEN = 4
 """So many groups of a task's rows must read a row of lanes for it to be packed."""
