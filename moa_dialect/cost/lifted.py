@@ -56,7 +56,7 @@ from moa_dialect.passes.schedules import (
     last_axis,
     schedule_of,
 )
-from moa_dialect.passes.strides import advances, is_affine, turning_axis
+from moa_dialect.passes.strides import advances, is_affine, step, turning_axis
 from moa_dialect.passes.terms import (
     Choice,
     Computed,
@@ -617,9 +617,11 @@ class _Lifted:
                 )
                 self.folds.append((kind.index, term.free))
                 visit(term.args[2])
+                count = times(term.args[2], symbol)
                 if self.inside:
-                    count = times(term.args[2], symbol)
                     found.extend(self._contracts(term, count))
+                elif self.tiling.is_vector:
+                    found.extend(self._waits(term, count))
                 self.inside = outer
                 name = term.function
                 which = name.data if isinstance(name, StringAttr) else ""
@@ -679,11 +681,16 @@ class _Lifted:
         each = ratio(1, shared) + ratio(1, tiling.vectors)
         loads = bytes_of(term.type) * count * min(each, 2)
         found = [Work("load", "bytes", loads)]
-        chains = self.copies * tiling.vectors
-        if tiling.lanes > 1 and chains < CHAINS:
-            wait = ratio(3, 2) * (ratio(CHAINS, chains) - 1) * count
-            found.append(Work("wait", element_name(term.type) or "i64", wait))
-        return found
+        return found + self._waits(term, count)
+
+    def _waits(self, term: Term, count: Expr) -> list[Work]:
+        """What accumulations wait for each other, if few are side by side."""
+        chains = self.copies * self.tiling.vectors
+        if self.tiling.lanes == 1 or chains >= CHAINS:
+            return []
+        ratio = self.of.ratio
+        wait = ratio(3, 2) * (ratio(CHAINS, chains) - 1) * count
+        return [Work("wait", element_name(term.type) or "i64", wait)]
 
     def _loads(self, term: Term, access: Access, count: Expr) -> list[Work]:
         """What is loaded outside of sums of products, and turned if need be."""
@@ -705,10 +712,25 @@ class _Lifted:
         grid.discard(self.kernel.named(self.tiling.blocked))
         is_even = is_affine(term, self.along)
         is_turned = is_even and turning_axis(term, grid) is not None
-        each = SHUFFLES if is_turned else APART * self.tiling.lanes
+        each: Expr = APART * self.tiling.lanes
+        if is_turned:
+            each = SHUFFLES * self._streams(term, access.array.element_bytes)
         if self.chunks is not None and not self._is_of_chunk(access):
             each = each / self.chunks.trips  # Kept from one chunk to the next.
+        read = {s for index in access.indices for s in symbols(index)}
+        if self.group is not None and self.group not in read:
+            each = each / self.group_trips  # And for all groups of a task.
         return [*found, Work("wait", element_name(term.type) or "i64", each * count)]
+
+    def _streams(self, term: Term, element: int) -> Expr:
+        """How many times more rows are read side by side than are read ahead.
+
+        Rows that lie a page apart, or more, are a stream each.
+        """
+        far = step(term, self.along)
+        if far is not None and far * element < PAGE:
+            return 1
+        return max(1, self.of.ratio(self.tiling.width, STREAMS))
 
     def _is_of_chunk(self, access: Access) -> bool:
         """Whether what an access reads differs between chunks."""
@@ -813,6 +835,12 @@ MOST_CHAINS = 2
 
 CHAINS = 8
 """So many accumulations side by side keep the units for multiply-adds busy."""
+
+PAGE = 4096
+"""Rows that lie so many bytes apart are not read ahead together."""
+
+STREAMS = 16
+"""So many rows are read ahead at a time."""
 
 TASK = 4
 """Operations that it takes to go from one task to the next."""
