@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 from xdsl.dialects.builtin import (
     AnyFloat,
@@ -15,7 +16,7 @@ from xdsl.dialects.builtin import (
 from xdsl.ir import Attribute
 from xdsl.utils.hints import isa
 
-from moa_dialect.cost.algebra import FORMULAS, Algebra, Expr
+from moa_dialect.cost.algebra import FORMULAS, Algebra, Expr, replaced, symbols
 from moa_dialect.errors import DTypeError
 from moa_dialect.types import dtype_of, shape_of
 
@@ -103,6 +104,17 @@ class Extents:
                 )
                 found.append(symbol)
             self.of.append(tuple(found))
+
+
+def without_data(expression: Expr, opaque: AbstractSet[Expr]) -> Expr:
+    """An extent that depends on data: as many as there may be, 1024 of no limit.
+
+    Args:
+        expression: the extent, a number for each index of loops put in.
+        opaque: the symbols that stand for indices from data.
+    """
+    found = symbols(expression) & opaque
+    return replaced(expression, dict.fromkeys(found, NOMINAL)) if found else expression
 
 
 def is_array(type_: Attribute) -> bool:

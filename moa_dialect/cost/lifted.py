@@ -37,6 +37,7 @@ from moa_dialect.cost.extents import (
     element_name,
     is_array,
     kind_of,
+    without_data,
 )
 from moa_dialect.cost.nests import (
     Access,
@@ -331,9 +332,10 @@ class _Lifted:
         return data
 
     def mean(self, expression: Expr) -> Expr:
-        """An expression without the indices of loops."""
+        """An expression without the indices of loops, and without data."""
         loops = [*self.tasks, *self.inner.values()]
-        return average(expression, loops, self.values)
+        found = average(expression, loops, self.values)
+        return without_data(found, self.nest.opaque)
 
     # Terms of indices.
 

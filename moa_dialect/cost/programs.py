@@ -220,8 +220,10 @@ class Program:
         Each reads its operands and writes its result, in memory that stays where it is
         until it is used.
         """
-        least, bound = self.least()
         parts = self.operations()
+        if not parts:  # An argument is returned: it is copied in either form.
+            return replace(self.cost(machine), form="materialised")
+        least, bound = self.least()
         whole = Nest([], [], {})
         known: dict[SSAValue, Array] = {}
         texts: list[str] = []

@@ -33,6 +33,7 @@ from moa_dialect.cost.extents import (
     element_name,
     is_array,
     kind_of,
+    without_data,
 )
 from moa_dialect.cost.nests import (
     Access,
@@ -61,6 +62,7 @@ from moa_dialect.ops.normal_form import (
     cell_shape,
 )
 from moa_dialect.ops.operational import BufferOp, LoadOp, LoopOp, RavOp, StoreOp
+from moa_dialect.ops.structural import ConstantOp
 from moa_dialect.types import element_of, shape_of
 
 _FOLDS = {"add": "add", "mul": "mul"}
@@ -213,7 +215,8 @@ class _Reader:
 
     def average(self, expression: Expr) -> Expr:
         """An expression without the indices of the loops around."""
-        return average(sp.sympify(expression), self.loops, self.values)
+        found = average(sp.sympify(expression), self.loops, self.values)
+        return without_data(found, self.opaque)
 
     def loop(self, hint: str | None, count: Expr, span: Expr = None) -> Loop:
         """A loop that runs so often; on average, if that depends on loops around."""
@@ -239,6 +242,13 @@ class _Reader:
                 self.index[op.result] = self.extent_of(op.array, op.axis_number)
             case FixedExtentOp():
                 self.index[op.result] = sp.Integer(op.static_value)
+            case ConstantOp():
+                shape = tuple(map(sp.Integer, shape_of(op.result.type)))
+                element = bytes_of(element_of(op.result.type))
+                hint = op.result.name_hint or "constant"
+                array = Array(hint, shape, element, "argument")
+                self.arrays.append(array)
+                self.places[op.result] = Place(array)
             case InBoundsOp():
                 self.index[op.result] = self.value(op.index)
             case ComprehensionOp():
