@@ -29,6 +29,7 @@ from moa_dialect.cost import (
     regimes_text,
     shipped,
 )
+from moa_dialect.cost.extents import is_array
 from moa_dialect.cost.programs import names_of
 from moa_dialect.cost.report import amount, joules, seconds, table
 from moa_dialect.lowering.engine import find_entry
@@ -146,10 +147,9 @@ def extent_names(function: FuncOp) -> list[list[str | None]]:
     """The names of extents of a function's arguments; those that are not known, too."""
     found = names_of(function)
     for number, argument in enumerate(function.body.block.args):
-        try:
-            shape = shape_of(argument.type)
-        except (TypeError, AttributeError):
+        if not is_array(argument.type):
             continue
+        shape = shape_of(argument.type)
         names = found[number] or [None] * len(shape)
         hint = argument.name_hint or f"x{number}"
         found[number] = [

@@ -246,10 +246,7 @@ def _mark_results(function: FuncOp, arrays: Mapping[SSAValue, Array]) -> None:
 
 def shape_of_or_none(type_: Attribute) -> tuple[int, ...] | None:
     """The shape of an array type, None for any other."""
-    try:
-        return shape_of(type_)
-    except (TypeError, AttributeError):
-        return None
+    return shape_of(type_) if is_array(type_) else None
 
 
 @dataclass

@@ -22,7 +22,7 @@ from xdsl.rewriter import InsertPoint
 
 from moa_dialect.cost.algebra import Expr
 from moa_dialect.cost.bounds import Bound, compulsory, lower_bound
-from moa_dialect.cost.extents import Names
+from moa_dialect.cost.extents import Names, is_array
 from moa_dialect.cost.lifted import read_lifted
 from moa_dialect.cost.machines import CostMachine
 from moa_dialect.cost.model import Cost, cost_of_nest
@@ -293,8 +293,10 @@ def _operations(program: Program) -> tuple[list[Part], list[SSAValue]]:
 
 def _is_free(op: Operation) -> bool:
     """Whether an operation moves nothing: a constant, a shape, or what follows from
-    these and scalars alone.
+    these and scalars alone; and what gives no array.
     """
+    if not any(is_array(result.type) for result in op.results):
+        return True
     if not op.operands or op.name in ("moa.shape", "moa.dim", "moa.total"):
         return True
     return all(
