@@ -329,16 +329,28 @@ def factors(expression: Expr) -> list[Expr]:
     return list(expression.args)
 
 
+NOMINAL = 1024
+"""The number of an extent that nobody gives."""
+
+
 def number_of(expression: Expr, values: Mapping[Expr, int]) -> float:
-    """The number that an expression of symbols is, given the symbols' numbers."""
+    """The number that an expression of symbols is, given the symbols' numbers.
+
+    A symbol without a number, as of an extent that depends on data, counts as 1024.
+    """
     if type(expression) in (int, float):
         return float(expression)
     if isinstance(expression, Affine):
-        return float(expression.replaced(values))
+        found = expression.replaced(values)
+        return float(replaced(found, dict.fromkeys(symbols(found), NOMINAL)))
     if expression.is_Number:
         return float(expression)
     sp = _sympy()
-    return float(expression.xreplace({s: sp.Integer(n) for s, n in values.items()}))
+    found = expression.xreplace({s: sp.Integer(n) for s, n in values.items()})
+    unknown = found.free_symbols
+    if unknown:
+        found = found.xreplace(dict.fromkeys(unknown, sp.Integer(NOMINAL)))
+    return float(found)
 
 
 def evaluator(

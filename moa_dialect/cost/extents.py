@@ -16,12 +16,16 @@ from xdsl.dialects.builtin import (
 from xdsl.ir import Attribute
 from xdsl.utils.hints import isa
 
-from moa_dialect.cost.algebra import FORMULAS, Algebra, Expr, replaced, symbols
+from moa_dialect.cost.algebra import (
+    FORMULAS,
+    NOMINAL,
+    Algebra,
+    Expr,
+    replaced,
+    symbols,
+)
 from moa_dialect.errors import DTypeError
 from moa_dialect.types import dtype_of, shape_of
-
-NOMINAL = 1024
-"""The number of an extent that nobody gives."""
 
 Names = Sequence[Sequence[str | None]]
 """For each argument and axis the name of the extent, None if it has none."""

@@ -20,6 +20,7 @@ from xdsl.ir import Attribute, BlockArgument, Operation, SSAValue
 
 from moa_dialect.cost import algebra
 from moa_dialect.cost.algebra import (
+    NOMINAL,
     NUMBERS,
     Algebra,
     Expr,
@@ -30,7 +31,6 @@ from moa_dialect.cost.algebra import (
     symbols,
 )
 from moa_dialect.cost.extents import (
-    NOMINAL,
     Extents,
     Names,
     bytes_of,

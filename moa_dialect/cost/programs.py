@@ -15,10 +15,13 @@ from xdsl.dialects.builtin import (
     FunctionType,
     ModuleOp,
     StringAttr,
+    TensorType,
 )
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Block, Operation, Region, SSAValue
-from xdsl.rewriter import InsertPoint
+from xdsl.rewriter import InsertPoint, Rewriter
+from xdsl.utils.exceptions import VerifyException
+from xdsl.utils.hints import isa
 
 from moa_dialect.cost.algebra import Expr
 from moa_dialect.cost.bounds import Bound, compulsory, lower_bound
@@ -29,11 +32,12 @@ from moa_dialect.cost.model import Cost, cost_of_nest
 from moa_dialect.cost.nests import Array, Nest, accesses_in
 from moa_dialect.cost.reader import read_function
 from moa_dialect.cost.report import Decision
+from moa_dialect.errors import MoaError
 from moa_dialect.ops.extents import EXTENTS
 from moa_dialect.ops.normal_form import ComprehensionOp
 from moa_dialect.options import AUTO, DEFAULTS, Options
 from moa_dialect.passes.grid import Grid, choose_grid
-from moa_dialect.passes.infer_shapes import functions_of
+from moa_dialect.passes.infer_shapes import InferShapesPass, functions_of
 from moa_dialect.passes.kernels import SCHEDULE, read_kernel
 from moa_dialect.passes.lift import choose, choose_any, choose_shared, weighed
 from moa_dialect.passes.machine import Machine, host_machine, machine_like
@@ -68,6 +72,47 @@ def names_of(function: FuncOp) -> list[list[str | None]]:
             names.append(name if is_name else None)
         found.append(names)
     return found
+
+
+def specialised(
+    module: ModuleOp, entry: str, names: Names, sizes: Mapping[str, int]
+) -> ModuleOp:
+    """A copy of a module whose function is for arguments of some extents.
+
+    Types have them, and those of results follow, as where `moa.jit` is called on such
+    arrays. What calls the function, or what it calls, is as it was: if types no longer
+    fit together, or none is changed, it is the module that is given back.
+
+    Args:
+        module: the module.
+        entry: the name of the function.
+        names: names for extents of its arguments.
+        sizes: numbers for some of the names.
+    """
+    copy = module.clone()
+    function = entry_function(copy, entry)
+    is_changed = False
+    for argument, given in zip(function.body.block.args, names, strict=False):
+        type_ = argument.type
+        if not isa(type_, TensorType) or not given:
+            continue
+        shape = [
+            sizes.get(name or "", extent) if extent < 0 else extent
+            for name, extent in zip(given, type_.get_shape(), strict=True)
+        ]
+        if shape != list(type_.get_shape()):
+            is_changed = True
+            new = TensorType(type_.element_type, shape)
+            Rewriter.replace_value_with_new_type(argument, new)
+    if not is_changed:
+        return module
+    function.update_function_type()
+    try:
+        InferShapesPass().apply(Context(), copy)
+        copy.verify()
+    except (VerifyException, MoaError):
+        return module
+    return copy
 
 
 @dataclass(frozen=True)

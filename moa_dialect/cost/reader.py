@@ -24,9 +24,8 @@ from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Attribute, Block, BlockArgument, Operation, SSAValue
 from xdsl.utils.hints import isa
 
-from moa_dialect.cost.algebra import Expr, number_of
+from moa_dialect.cost.algebra import NOMINAL, Expr, number_of
 from moa_dialect.cost.extents import (
-    NOMINAL,
     Extents,
     Names,
     bytes_of,

@@ -220,6 +220,53 @@ def test_a_size_that_a_file_does_not_have(
     assert "product.mlir has no extent m; it has k, n" in text
 
 
+def test_sizes_make_the_code_for_these_extents(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """As `moa.jit` on such arrays; for extents that are not given, for any number."""
+    path = tmp_path / "product.mlir"
+    path.write_text(FILE)
+    any_number = run(capsys, str(path), "--machine", "edge")
+    assert "assumed: 1024 for n, k, which --sizes does not give" in any_number
+    some = run(capsys, str(path), "--machine", "edge", "--sizes", "k=128")
+    assert "assumed: 1024 for n, which" in some
+    small = run(capsys, str(path), "--machine", "edge", "--sizes", "n=8,k=16")
+    assert "assumed" not in small
+    assert "block:8" in small  # No more rows in a task than there are.
+    assert "block:8" not in any_number
+    text = run(capsys, str(path), "--machine", "edge", "--sizes", "n=8", "--json")
+    assert json.loads(text)["assumed"] == {"k": 1024}
+
+
+def test_a_size_that_a_file_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "product.mlir"
+    path.write_text(
+        FILE.replace("?x64xf32>", "32x64xf32>", 1).replace(
+            "tensor<?x?xf32>, tensor<?x64xf32> ->",
+            "tensor<?x?xf32>, tensor<32x64xf32> ->",
+        )
+    )
+    text = fails(monkeypatch, capsys, str(path), "--machine", "edge", "--sizes", "k=33")
+    assert "--sizes: k is 32 in" in text
+    assert "product.mlir, got 33" in text
+
+
+def test_arguments_that_are_no_arrays(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "cell.mlir"
+    path.write_text("""
+func.func @cell(%a: tensor<4x8xf32>, %i: index) -> tensor<8xf32> {
+  %r = moa.cell %a[%i] : tensor<4x8xf32> -> tensor<8xf32>
+  func.return %r : tensor<8xf32>
+}
+""")
+    text = run(capsys, str(path), "--machine", "edge", "--compare", "eager")
+    assert "cell on edge" in text
+
+
 @pytest.mark.parametrize("suffix", cost_plots.SUFFIXES)
 def test_plots(capsys: pytest.CaptureFixture[str], tmp_path: Path, suffix: str) -> None:
     pytest.importorskip("matplotlib")
