@@ -35,7 +35,7 @@ from moa_dialect.passes.kernels import (
     split_folds,
     static_extent,
 )
-from moa_dialect.passes.lift import Schedule, schedule_of
+from moa_dialect.passes.schedules import Schedule, schedule_of
 from moa_dialect.passes.terms import (
     NotATerm,
 )

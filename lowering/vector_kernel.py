@@ -37,7 +37,8 @@ from moa_dialect.passes.kernels import (
     Output,
     static_extent,
 )
-from moa_dialect.passes.lift import TILE_BYTES, Schedule
+from moa_dialect.passes.lift import TILE_BYTES
+from moa_dialect.passes.schedules import Schedule
 from moa_dialect.passes.strides import coefficient
 from moa_dialect.passes.terms import (
     ChunkFold,

@@ -9,7 +9,7 @@ what runs where, and in what, may be decided freely.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from xdsl.dialects.builtin import AnyFloat, StringAttr, TensorType
 from xdsl.dialects.func import FuncOp
@@ -151,6 +151,14 @@ class Kernel:
     def named(self, hint: str) -> str:
         """The axis that has a name in the text; empty if there is none."""
         return next((axis for axis in self.axes if self.hints[axis] == hint), "")
+
+    def copy(self) -> Kernel:
+        """The same kernel, whose folds may become passes without changing this one."""
+        return replace(
+            self,
+            passes=list(self.passes),
+            outputs=[replace(output) for output in self.outputs],
+        )
 
 
 def read_kernel(op: ComprehensionOp, function: FuncOp) -> Kernel:

@@ -2,25 +2,22 @@
 
 To lift an axis is to reshape the index space: `i -> <procs, regs, lanes>`. A schedule
 says for each axis which resources its parts are bound to. It is chosen in closed form:
-for each axis that could be in the lanes the vector operations of a kernel are counted,
-and the least count wins.
+the cost model tells the time of each schedule that could be, and the least time wins.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from math import ceil, prod
 
 from xdsl.context import Context
-from xdsl.dialects import arith
 from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import SSAValue
 from xdsl.passes import ModulePass
 
-from moa_dialect.errors import CompileError, DTypeError
+from moa_dialect.cost.estimate import Estimator
+from moa_dialect.errors import CompileError
 from moa_dialect.lowering.chips import LARGEST
 from moa_dialect.ops.normal_form import AtOp, ComprehensionOp
 from moa_dialect.options import AUTO
@@ -45,6 +42,12 @@ from moa_dialect.passes.kernels import (
 )
 from moa_dialect.passes.machine import Machine, machine_named
 from moa_dialect.passes.rebuild import comprehensions
+from moa_dialect.passes.schedules import (
+    Schedule,
+    element_bytes,
+    last_axis,
+    parse_schedule,
+)
 from moa_dialect.passes.share_rows import find_shared, share_rows
 from moa_dialect.passes.strides import (
     advances,
@@ -54,7 +57,6 @@ from moa_dialect.passes.strides import (
     turning_axis,
 )
 from moa_dialect.passes.terms import (
-    Computed,
     Folded,
     NotATerm,
     Term,
@@ -62,142 +64,9 @@ from moa_dialect.passes.terms import (
     walk,
 )
 from moa_dialect.passes.work import NOMINAL_EXTENT
-from moa_dialect.types import dtype_of
 
 TILE_BYTES = 1 << 18
 """A tile that is larger than this is none."""
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How a kernel runs.
-
-    In text, resources for axes: `i=procs,regs:2,lanes:16;p=chunk:96,regs:12` has the
-    axis i in the lanes, `p=chunk:16,block:4,regs:2,lanes:16` the folded axes. With
-    `j=procs,block:96` besides, a task has 96 indices of j, several in registers. With
-    `pairs` among the resources of p, as in `p=chunk:96,regs:12,pairs`, products of bf16
-    are summed two at a time. With `aligned` chunks begin at multiples of their length,
-    so that what a chunk of one lane is does not depend on the bounds of the others.
-    With `ahead` what p goes along is asked for early.
-
-    Attributes:
-        lane: the axis in the lanes, by its name in the text; empty if folded axes are.
-        lanes: the lanes of a vector.
-        vectors: the vectors that the lanes of a task are.
-        registers: how many indices of a tile axis run at a time in a contraction.
-        chunk: how many indices of a folded axis make a chunk; rows of lanes, if folded
-            axes are in the lanes.
-        blocked: an axis of which a task has several indices, by its name; or empty.
-        block: how many.
-        pairs: whether sums of products of bf16 take two indices at a time.
-        aligned: whether chunks begin at multiples of their length, whatever the bounds.
-        ahead: whether rows that a pass reads are asked for early.
-    """
-
-    lane: str
-    lanes: int = 16
-    vectors: int = 2
-    registers: int = 12
-    chunk: int = 96
-    blocked: str = ""
-    block: int = 1
-    pairs: bool = False
-    aligned: bool = False
-    ahead: bool = False
-
-    @property
-    def width(self) -> int:
-        """How many indices are in the lanes at a time."""
-        return self.lanes * self.vectors
-
-    @property
-    def unroll(self) -> int:
-        """How many indices of a tile axis run at a time in a statement without folds.
-
-        Eight vectors at a time are enough to fill the pipelines.
-        """
-        return max(1, 8 // self.vectors)
-
-    def __str__(self) -> str:
-        lanes = f"regs:{self.vectors},lanes:{self.lanes}"
-        pairs = ",pairs" if self.pairs else ""
-        pairs += ",aligned" if self.aligned else ""
-        pairs += ",ahead" if self.ahead else ""
-        if self.lane:
-            fold = f"chunk:{self.chunk},regs:{self.registers}{pairs}"
-            block = f"{self.blocked}=procs,block:{self.block};" if self.blocked else ""
-            return f"{block}{self.lane}=procs,{lanes};p={fold}"
-        return f"p=chunk:{self.chunk},block:{self.registers},{lanes}{pairs}"
-
-
-_RESOURCES = (
-    *("procs", "chunk", "block", "regs", "lanes"),
-    *("pairs", "aligned", "ahead"),
-)
-
-_ITEM = re.compile(r"(?P<name>[a-z]+)(:(?P<number>[0-9]+))?$")
-
-
-def parse_schedule(text: str, axes: Sequence[str]) -> Schedule:
-    """Read a schedule for a kernel whose axes have these names.
-
-    Raises:
-        CompileError: if it is none.
-    """
-    lanes: dict[str, int] = {}
-    fold: dict[str, int] = {}
-    lane: str | None = None
-    blocked, block = "", 1
-    for part in filter(None, text.replace(" ", "").split(";")):
-        axis, equals, resources = part.partition("=")
-        found: dict[str, int] = {}
-        for item in resources.split(","):
-            match = _ITEM.match(item)
-            if not equals or match is None:
-                raise CompileError(
-                    "schedule: expected axis=resource:extent,..., separated by "
-                    f"semicolons, got {part!r}"
-                )
-            name = match["name"]
-            if name not in _RESOURCES:
-                *others, last_name = _RESOURCES
-                raise CompileError(
-                    f"schedule: expected {', '.join(others)} or {last_name}, got {name}"
-                )
-            number = int(match["number"] or 1)
-            if number < 1:
-                raise CompileError(f"schedule: {name} of at least 1, got {number}")
-            found[name] = number
-        if axis in axes:
-            if "lanes" in found:
-                lane, lanes = axis, found
-            elif "block" in found:
-                blocked, block = axis, found["block"]
-        elif "lanes" in found:
-            lane, lanes, fold = "", found, found
-        else:
-            fold = found
-    if lane is None:
-        raise CompileError("schedule: no axis has lanes")
-    if lane and "chunk" in lanes:
-        raise CompileError(f"schedule: {lane} is not folded and has no chunks")
-    count = lanes["lanes"]
-    if count & (count - 1):
-        raise CompileError(f"schedule: lanes are a power of 2, got {count}")
-    registers = fold.get("block" if not lane else "regs", 1)
-    vectors, chunk = lanes.get("regs", 1), fold.get("chunk", 1)
-    return Schedule(
-        lane,
-        count,
-        vectors,
-        registers,
-        chunk,
-        blocked,
-        block,
-        "pairs" in fold,
-        "aligned" in fold,
-        "ahead" in fold,
-    )
 
 
 _UNKNOWN = 1024
@@ -209,105 +78,8 @@ def _nominal(value: SSAValue) -> int:
     return _UNKNOWN if found is None else found
 
 
-def element_bytes(kernel: Kernel) -> int:
-    """The size of the widest float of a kernel, 4 at least; or of its widest number."""
-    floats, others = [0], [1]
-    for term in all_terms(kernel):
-        try:
-            dtype = dtype_of(term.type)
-        except DTypeError:
-            continue  # An array.
-        is_float = dtype.kind not in "iub"
-        (floats if is_float else others).append(dtype.itemsize)
-    return max(4, *floats) if max(floats) else max(others)
-
-
 _MOST_INSIDE = 2
 """How much more work folded axes in the lanes may be where extents are not to count."""
-
-_OPERATIONS = {"math.exp": 12, "math.exp2": 10, "math.log": 16, "math.tanh": 24}
-_DIVISION = 8
-_FUNCTION = 20
-_SHUFFLES = 4
-_MERGE = 12
-"""Vector operations that a function, a division, a vector that is turned, and a
-reduction over the lanes take."""
-
-
-@dataclass
-class _Count:
-    """Counts the vector operations of terms with an axis in the lanes.
-
-    Attributes:
-        kernel: the kernel.
-        lane: the axis, by the name of its index.
-        extents: for the indices that are looped over how many there are.
-        shared: an axis of which several indices share what does not depend on it.
-        registers: how many.
-        vectors: how many vectors the lanes are.
-        lanes: how many lanes one has.
-        nominal: whether extents of results are not to count.
-    """
-
-    kernel: Kernel
-    lane: str
-    extents: dict[str, int]
-    shared: str = ""
-    registers: int = 1
-    vectors: int = 4
-    lanes: int = 16
-    nominal: bool = False
-    seen: set[Term] = field(default_factory=set[Term])
-    total: float = 0.0
-
-    def add(self, term: Term) -> None:
-        """Count what a term takes, each value once for the indices it depends on."""
-        if term in self.seen or not term.args:
-            return
-        self.seen.add(term)
-        if isinstance(term.kind, Folded):
-            before = self.extents
-            self.extents = before | {
-                term.kind.index: _indices_below(self.kernel, term.args[1], self.nominal)
-            }
-            self.add(term.args[2])
-            # An accumulation waits for the one before, unless there are others.
-            waiting = max(1.0, _CHAINS / (self.vectors * self.registers))
-            self.total += self._times(term.args[2]) * waiting
-            self.extents = before
-            return
-        for arg in term.args:
-            if not term.computes(AtOp.name):
-                self.add(arg)
-        self.total += self._cost(term) * self._times(term)
-
-    def _times(self, term: Term) -> float:
-        times = float(prod(n for axis, n in self.extents.items() if axis in term.free))
-        if self.shared and self.shared not in term.free:
-            times *= self.extents[self.shared] / self.registers
-        return times
-
-    def _cost(self, term: Term) -> float:
-        if not isinstance(term.kind, Computed):
-            return 0.0
-        name = term.kind.name
-        if name == AtOp.name:
-            if self.lane not in term.free:
-                return 0.25 / self.vectors  # One broadcast for all vectors.
-            if advances(term, self.lane):
-                return 0.5
-            grid = {*self.kernel.axes, self.lane} - {self.shared}
-            # What cannot be turned is read one by one.
-            return 0.5 + (_SHUFFLES if turning_axis(term, grid) else self.lanes)
-        # What has no lanes is computed once for all vectors.
-        shared = self.vectors if self.lane and self.lane not in term.free else 1
-        if name == arith.DivfOp.name:
-            return _DIVISION / shared
-        if name == arith.MulfOp.name:
-            return 0.5 / shared  # Most are fused with an addition.
-        if name.startswith("math."):
-            return _OPERATIONS.get(name, _FUNCTION) / shared
-        return 1.0 / shared
 
 
 def _indices_below(kernel: Kernel, upper: Term, nominal: bool = False) -> int:
@@ -326,98 +98,6 @@ def _indices_below(kernel: Kernel, upper: Term, nominal: bool = False) -> int:
         if axis in upper.free
     ]
     return max(sizes, default=NOMINAL_EXTENT)
-
-
-def vector_operations(
-    kernel: Kernel, schedule: Schedule, machine: Machine, nominal: bool = False
-) -> float:
-    """How many vector operations a kernel takes on one core, about.
-
-    With `nominal` as if the extents of its results were not known.
-    """
-
-    def size(axis: str) -> int:
-        return NOMINAL_EXTENT if nominal else _nominal(kernel.extents[axis])
-
-    name = kernel.named(schedule.lane)
-    extents = {axis: size(axis) for axis in kernel.axes}
-    tasks = prod(extents.values())
-    width, vectors = schedule.width, schedule.vectors
-    if name:
-        tasks = tasks // max(extents[name], 1) * ceil(extents[name] / width)
-    shared = kernel.named(schedule.blocked)
-    if shared:
-        tasks = tasks // extents[shared] * ceil(extents[shared] / schedule.block)
-    rows = {axis: size(axis) for axis in kernel.extents if axis not in extents}
-    each = 0.0
-    for pass_ in kernel.passes:
-        many = _range_of(kernel, pass_, nominal)
-        if name and name in pass_.lower.free | pass_.upper.free:
-            # Half of them on average, and what only some of the lanes have.
-            many = ceil((many + width) / 2)
-        if not name:
-            many = ceil(many / width)
-        count = _Count(
-            kernel,
-            name or pass_.index,
-            {pass_.index: many, **rows},
-            registers=schedule.registers,
-            vectors=vectors,
-            lanes=schedule.lanes,
-            nominal=nominal,
-        )
-        for accumulator in pass_.accumulators:
-            count.add(accumulator.part)
-            # Without rows one vector's sum waits for itself.
-            waiting = 1 if accumulator.axes or vectors > 1 else 2
-            count.total += many * waiting * prod(rows[a] for a in accumulator.axes)
-            if not name:
-                count.total += _MERGE * prod(rows[axis] for axis in accumulator.axes)
-        each += count.total * vectors
-    lane = name
-    for output in kernel.outputs:
-        extents_of = {axis: rows[axis] for axis in output.axes}
-        if not name and output.axes:
-            lane = output.axes[-1]
-            extents_of[lane] = ceil(rows[lane] / width)
-        registers = 1
-        if shared:
-            extents_of[shared] = schedule.block
-            registers = schedule.registers
-        count = _Count(
-            kernel,
-            lane,
-            extents_of,
-            shared,
-            registers,
-            vectors,
-            schedule.lanes,
-            nominal,
-        )
-        count.add(output.value)
-        is_vector = bool(lane)
-        stores = prod(extents_of.values())
-        if name and (last := _last_axis(kernel, output)) not in ("", name):
-            stores *= 1 + (_SHUFFLES if last in output.axes else schedule.lanes)
-        each += (count.total + stores) * (vectors if is_vector else 1)
-    cores = 1 if nominal else machine.cores
-    rounds = ceil(tasks / cores) * cores
-    # A broadcast serves as many operations as there are vectors.
-    return rounds * each * ((1 + 0.02 / vectors) if name else 1.0)
-
-
-def _last_axis(kernel: Kernel, output: Output) -> str:
-    """The axis along which the elements of a result lie next to each other.
-
-    It is empty if axes are made of others, or there is none.
-    """
-    if kernel.origins:
-        return ""
-    axes = [*kernel.axes, *output.axes]
-    places = kernel.op.positions(len(axes))
-    return next(
-        (a for a, k in zip(axes, places, strict=False) if k == len(axes) - 1), ""
-    )
 
 
 def _range_of(kernel: Kernel, pass_: Pass, nominal: bool = False) -> int:
@@ -662,27 +342,60 @@ def multiplies_bf16(kernel: Kernel) -> bool:
 def choose(
     kernel: Kernel, machine: Machine, deterministic: bool = False
 ) -> Schedule | None:
-    """The schedule that takes the fewest vector operations, None if there is none.
+    """The schedule that takes the least time, None if there is none.
 
     With `deterministic` it depends on what one element of the results takes, not on how
     many there are, nor on the number of cores.
     """
+    if deterministic:
+        return _choose_nominal(kernel, machine)
+    return Estimator(kernel, machine.description).best(weighed(kernel, machine))
 
-    def work(schedule: Schedule) -> float:
-        return vector_operations(kernel, schedule, machine, deterministic)
 
-    found = candidates(kernel, machine, deterministic)
-    best = min(found, key=work, default=None)
-    least = 0.0 if best is None else work(best)
-    # With folded axes in the lanes every fold is a pass.
-    split_folds(kernel)
-    others = [s for s in candidates(kernel, machine, deterministic) if not s.lane]
-    inside = min(others, key=work, default=None)
+def weighed(kernel: Kernel, machine: Machine) -> list[Schedule]:
+    """The schedules that are weighed, with folded axes in the lanes too."""
+    found = [*candidates(kernel, machine), *_inside(kernel, machine)]
+    return list(dict.fromkeys(found))
+
+
+def _inside(kernel: Kernel, machine: Machine, nominal: bool = False) -> list[Schedule]:
+    """The schedules with folded axes in the lanes: every fold is a pass then."""
+    copy = kernel.copy()
+    split_folds(copy)
+    return [s for s in candidates(copy, machine, nominal) if not s.lane]
+
+
+def _choose_nominal(kernel: Kernel, machine: Machine) -> Schedule | None:
+    """The schedule that would be chosen for some number of results, on one core."""
+    estimator = Estimator(kernel, machine.description.limited(1), NOMINAL_EXTENT)
+    best = estimator.best(candidates(kernel, machine, nominal=True))
+    inside = estimator.best(_inside(kernel, machine, nominal=True))
     if inside is None or best is None:
         return inside or best
     # Should there be one element, others would have all lanes but one in vain.
-    most = _MOST_INSIDE * least if deterministic else least
-    return inside if work(inside) < most else best
+    most = _MOST_INSIDE * estimator.seconds(best)
+    return inside if estimator.seconds(inside) < most else best
+
+
+def choose_any(
+    kernel: Kernel, other: Kernel, machine: Machine
+) -> tuple[Schedule | None, Kernel]:
+    """The schedule that takes the least time, and the kernel it is one of.
+
+    Args:
+        kernel: the kernel.
+        other: the same, in which indices that read the same may become an axis.
+        machine: the machine.
+    """
+    best = choose(kernel, machine)
+    shared = choose_shared(other, machine)
+    if shared is None:
+        return best, kernel
+    costs = machine.description
+    taken = Estimator(other, costs).seconds(shared)
+    if best is None or taken < Estimator(kernel, costs).seconds(best):
+        return shared, other
+    return best, kernel
 
 
 def narrowed(kernel: Kernel, schedule: Schedule) -> Schedule:
@@ -764,7 +477,7 @@ def strided_stores(kernel: Kernel, schedule: Schedule) -> list[Output]:
         output
         for output in kernel.outputs
         if lane
-        and (last := _last_axis(kernel, output)) not in ("", lane)
+        and (last := last_axis(kernel, output)) not in ("", lane)
         and last not in output.axes
     ]
 
@@ -782,13 +495,12 @@ def refuse_strided(
     def read() -> Kernel:
         return read_kernel(comprehension, function)
 
-    kernel = read()
+    kernel, costs = read(), machine.description
     share_named(kernel, text)
     schedule = parse_schedule(text, [kernel.hints[axis] for axis in kernel.axes])
-    operations = vector_operations(kernel, schedule, machine)
+    taken = Estimator(kernel, costs).seconds(schedule)
     if not schedule.lane:
-        split_folds(kernel)  # So it is run, and counted.
-        operations = vector_operations(kernel, schedule, machine)
+        split_folds(kernel)  # So it is run.
     loads = strided_loads(kernel, schedule)
     stores = strided_stores(kernel, schedule)
     if not loads and not stores:
@@ -801,18 +513,16 @@ def refuse_strided(
     else:
         axis, how, far = kernel.named(schedule.lane), "store", None
         what = f"result {stores[0].number}"
-    best, other = choose(read(), machine), read()
-    if best is not None and not best.lane:
-        split_folds(other)
-    least = None if best is None else vector_operations(other, best, machine)
+    best, other = choose_any(read(), read(), machine)
+    least = taken if best is None else Estimator(other, costs).seconds(best)
     message = (
         f"schedule: the lanes of {what} along {names[axis]} lie "
         f"{'a row' if far is None else far} apart, not 1, and no axis of a tile turns "
         f"them: {schedule.lanes} {how}s of one element instead of one {how}, "
-        f"{operations:.3g} vector operations in all"
+        f"{taken * 1e6:.3g} us in all"
     )
-    if least is not None and least < operations:
-        message += f", where {best} takes {least:.3g}"
+    if least < taken:
+        message += f", where {best} takes {least * 1e6:.3g} us"
     raise CompileError(message)
 
 
@@ -885,8 +595,8 @@ class LiftPass(ModulePass):
                 schedule = None
                 is_free = self.schedule == AUTO and not self.deterministic
                 if self.target == "cpu" and is_free:
-                    schedule = choose_shared(other, machine)
-                if schedule is None:
+                    schedule, _ = choose_any(kernel, other, machine)
+                else:
                     schedule = self._schedule(kernel, machine)
                 is_linted = self.schedule != AUTO and not self.strided
                 if self.target == "cpu" and is_linted:
@@ -912,12 +622,3 @@ class LiftPass(ModulePass):
         if found is None or not self.deterministic:
             return found
         return narrowed(kernel, found)
-
-
-def schedule_of(op: ComprehensionOp, kernel: Kernel) -> Schedule | None:
-    """The schedule that a comprehension has, None if it has none."""
-    text = op.attributes.get(SCHEDULE)
-    if not isinstance(text, StringAttr):
-        return None
-    share_named(kernel, text.data)
-    return parse_schedule(text.data, [kernel.hints[axis] for axis in kernel.axes])

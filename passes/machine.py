@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
+from moa_dialect.cost.machines import CostMachine, shipped
+from moa_dialect.cost.machines import machine as described
 from moa_dialect.errors import MoaError
 
 
@@ -22,6 +24,8 @@ class Machine:
         l2_bytes: the second-level cache of a core.
         cores: how many cores share a kernel.
         has_bf16_dot: whether an instruction adds products of pairs of bf16 to f32.
+        kind: which of `MACHINES` it is one of.
+        costs: what things cost on it; None if that is known of its kind only.
     """
 
     name: str
@@ -31,18 +35,77 @@ class Machine:
     l2_bytes: int = 1 << 20
     cores: int = 1
     has_bf16_dot: bool = False
+    kind: str = ""
+    costs: CostMachine | None = field(default=None, compare=False)
+
+    @property
+    def description(self) -> CostMachine:
+        """What things cost on it: as described, or on its kind with its caches.
+
+        Rates are not measured, so that the same program has the same schedules on all
+        machines of a kind that have the same caches and cores.
+        """
+        if self.costs is not None:
+            return self.costs
+        return _described(self)
 
 
 MACHINES = {
     machine.name: machine
     for machine in (
-        Machine("avx512", 64, 32),
-        Machine("avx512bf16", 64, 32, has_bf16_dot=True),
-        Machine("avx2", 32, 16),
-        Machine("neon", 16, 32),
+        Machine("avx512", 64, 32, kind="avx512"),
+        Machine("avx512bf16", 64, 32, has_bf16_dot=True, kind="avx512bf16"),
+        Machine("avx2", 32, 16, kind="avx2"),
+        Machine("neon", 16, 32, kind="neon"),
     )
 }
 """Kinds of machine, with caches of a common size and one core."""
+
+
+@cache
+def _described(machine: Machine) -> CostMachine:
+    known = described(machine.kind or _kind_like(machine))
+    sizes = {"L1": machine.l1_bytes, "L2": machine.l2_bytes}
+    levels = [
+        replace(
+            level,
+            capacity=sizes.get(level.name, level.capacity),
+            bandwidth=level.bandwidth * machine.cores,
+        )
+        for level in known.levels
+    ]
+    return replace(
+        known,
+        name=machine.name,
+        cores=machine.cores,
+        vector_bytes=machine.vector_bytes,
+        registers=machine.registers,
+        flops={name: rate * machine.cores for name, rate in known.flops.items()},
+        rates={name: rate * machine.cores for name, rate in known.rates.items()},
+        levels=tuple(levels),
+    )
+
+
+def _kind_like(machine: Machine) -> str:
+    """The kind of machine with such vectors."""
+    if machine.vector_bytes >= 64:
+        return "avx512bf16" if machine.has_bf16_dot else "avx512"
+    return "avx2" if machine.vector_bytes >= 32 else "neon"
+
+
+def machine_like(costs: CostMachine) -> Machine:
+    """A machine as schedules see it, from what things cost on it."""
+    caches = [level.capacity for level in costs.levels if level.capacity]
+    return Machine(
+        costs.name,
+        costs.vector_bytes,
+        costs.registers,
+        caches[0] if caches else 32 << 10,
+        caches[1] if len(caches) > 1 else 1 << 20,
+        costs.cores,
+        costs.flops.get("bf16", 0.0) > 1.5 * costs.flops["f32"],
+        costs=costs,
+    )
 
 
 @cache
@@ -66,17 +129,29 @@ def host_machine() -> Machine:
 
 
 def machine_named(name: str) -> Machine:
-    """A kind of machine by its name, `host` for the one this runs on.
+    """A machine by its name, `host` for the one this runs on, or by its description.
+
+    Args:
+        name: a kind of machine, or a description of a CPU: one that comes with the
+            package, or a file `.toml`.
 
     Raises:
-        MoaError: if there is none of this name.
+        MoaError: if there is none of this name, or it is no CPU.
     """
     if name == "host":
         return host_machine()
-    if name not in MACHINES:
-        known = ", ".join(("host", *MACHINES))
-        raise MoaError(f"unknown machine: expected one of {known}, got {name}")
-    return MACHINES[name]
+    if name in MACHINES:
+        return MACHINES[name]
+    if not name.endswith(".toml") and name not in shipped():
+        others = [other for other in shipped() if other not in MACHINES]
+        known = ", ".join(("host", *MACHINES, *others))
+        raise MoaError(
+            f"unknown machine: expected one of {known}, or a .toml file, got {name}"
+        )
+    found = described(name)
+    if found.kind != "cpu":
+        raise MoaError(f"machine {name}: expected one of kind cpu, got {found.kind}")
+    return machine_like(found)
 
 
 def _flags() -> set[str] | None:

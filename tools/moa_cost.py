@@ -12,7 +12,7 @@ import argparse
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,13 @@ from moa_dialect.cost import (
     regimes_text,
     shipped,
 )
-from moa_dialect.cost.programs import names_of
+from moa_dialect.cost.algebra import NOMINAL
+from moa_dialect.cost.extents import is_array
+from moa_dialect.cost.programs import names_of, specialised
 from moa_dialect.cost.report import amount, joules, seconds, table
 from moa_dialect.lowering.engine import find_entry
 from moa_dialect.options import Options
-from moa_dialect.tools.cost_paper import paper_rows
+from moa_dialect.tools.cost_paper import literal_rows, paper_rows
 from moa_dialect.tools.cost_programs import PROGRAMS
 from moa_dialect.tools.diagnostics import BadInputError, reported
 from moa_dialect.tools.moa_run import load_module
@@ -128,10 +130,24 @@ class Source:
         module = load_module(path)
         function = find_entry(module, self.entry)
         names = extent_names(function)
-        given = {name for argument in names for name in argument if name is not None}
-        self._check(sizes, sorted(given))
+        known = extents_named(function, names)
+        self._check(sizes, sorted(known))
+        for extent, number in sizes.items():
+            if known[extent] not in (number, None):
+                raise BadInputError(
+                    f"--sizes: {extent} is {known[extent]} in {self.name}, got {number}"
+                )
         name = function.sym_name.data
+        module = specialised(module, name, names, sizes)
         return Program(module, name, Options(), names, dict(sizes))
+
+    def assumed(self, sizes: Mapping[str, int]) -> list[str]:
+        """The names of extents that neither types nor sizes give."""
+        if self.is_known:
+            return []
+        function = find_entry(load_module(Path(self.name)), self.entry)
+        known = extents_named(function, extent_names(function))
+        return [n for n, extent in known.items() if extent is None and n not in sizes]
 
     def _check(self, sizes: Mapping[str, int], known: Sequence[str]) -> None:
         for name in sizes:
@@ -146,16 +162,33 @@ def extent_names(function: FuncOp) -> list[list[str | None]]:
     """The names of extents of a function's arguments; those that are not known, too."""
     found = names_of(function)
     for number, argument in enumerate(function.body.block.args):
-        try:
-            shape = shape_of(argument.type)
-        except (TypeError, AttributeError):
+        if not is_array(argument.type):
             continue
-        names = found[number] or [None] * len(shape)
+        shape = shape_of(argument.type)
+        unnamed: list[str | None] = [None] * len(shape)
+        given = found[number]
+        names = given if len(given) == len(shape) else unnamed
         hint = argument.name_hint or f"x{number}"
         found[number] = [
             f"{hint}_{axis}" if name is None and extent < 0 else name
             for axis, (name, extent) in enumerate(zip(names, shape, strict=True))
         ]
+    return found
+
+
+def extents_named(
+    function: FuncOp, names: Sequence[Sequence[str | None]]
+) -> dict[str, int | None]:
+    """For each name of an extent its number, None if types do not give it."""
+    found: dict[str, int | None] = {}
+    for argument, given in zip(function.body.block.args, names, strict=True):
+        if not is_array(argument.type):
+            continue
+        shape = shape_of(argument.type)
+        for name, extent in zip(given, shape, strict=False):
+            if name is not None:
+                number = None if extent < 0 else extent
+                found[name] = found.get(name) or number
     return found
 
 
@@ -232,10 +265,13 @@ class Point:
     sizes: dict[str, int]
     fused: Cost
     eager: Cost | None
+    assumed: list[str] = field(default_factory=list[str])
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary for `json.dumps`."""
         found: dict[str, Any] = {"fused": self.fused.to_json()}
+        if self.assumed:
+            found["assumed"] = dict.fromkeys(self.assumed, NOMINAL)
         if self.eager is not None:
             decision = Decision(self.fused, self.eager)
             found |= {
@@ -271,7 +307,7 @@ def points_of(options: argparse.Namespace, here: CostMachine) -> list[Point]:
         if source.is_known:
             fused.name = options.program
         eager = program.materialised(here) if compares else None
-        found.append(Point(sizes, fused, eager))
+        found.append(Point(sizes, fused, eager, source.assumed(sizes)))
     return found
 
 
@@ -329,6 +365,12 @@ def text_of(options: argparse.Namespace, points: Sequence[Point]) -> str:
                 sizes = ", ".join(f"{k}={v}" for k, v in point.sizes.items())
                 text = Decision(point.fused, point.eager).explain()
                 blocks.append(f"{sizes}\n{text}")
+    if points[-1].assumed:
+        names = ", ".join(points[-1].assumed)
+        blocks.append(
+            f"assumed: {NOMINAL} for {names}, which --sizes does not give; the code is "
+            "that for any number"
+        )
     if options.schedules:
         source = Source(options.program, options.entry, options.dtype)
         here = points[-1].fused.machine
@@ -344,6 +386,11 @@ def text_of(options: argparse.Namespace, points: Sequence[Point]) -> str:
         rows += paper_rows(points[-1].fused, points[-1].eager)
         blocks.append("The paper's model (Mullin and Hains), in elements:")
         blocks.append(table(rows))
+        if literal := literal_rows(points[-1].fused):
+            blocks.append(
+                "The paper's equations 20 and 21 as they are written, for one head:"
+            )
+            blocks.append(table([["quantity", "as written", "here", "note"], *literal]))
     return "\n\n".join(blocks)
 
 

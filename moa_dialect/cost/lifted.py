@@ -11,35 +11,53 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 
-import sympy as sp
 from xdsl.dialects import arith
 from xdsl.dialects.builtin import IntegerAttr, StringAttr
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Attribute, BlockArgument, Operation, SSAValue
 
+from moa_dialect.cost import algebra
+from moa_dialect.cost.algebra import (
+    NOMINAL,
+    NUMBERS,
+    Algebra,
+    Expr,
+    cancelled,
+    ceiling,
+    expanded,
+    number_of,
+    symbols,
+)
+from moa_dialect.cost.extents import (
+    Extents,
+    Names,
+    bytes_of,
+    element_name,
+    is_array,
+    kind_of,
+    without_data,
+)
 from moa_dialect.cost.nests import (
     Access,
     Array,
-    Expr,
     Loop,
     Nest,
     Node,
     Work,
     average,
-    number_of,
-)
-from moa_dialect.cost.reader import (
-    Extents,
-    Names,
-    bytes_of,
-    element_name,
-    kind_of,
 )
 from moa_dialect.ops.normal_form import AtOp, ComprehensionOp, ExtentOp, FixedExtentOp
 from moa_dialect.passes.grid import Grid, share_named
-from moa_dialect.passes.kernels import Kernel, Pass, read_kernel, split_folds
-from moa_dialect.passes.lift import Schedule, element_bytes, schedule_of
+from moa_dialect.passes.kernels import Kernel, Output, Pass, read_kernel, split_folds
+from moa_dialect.passes.schedules import (
+    Schedule,
+    element_bytes,
+    last_axis,
+    schedule_of,
+)
+from moa_dialect.passes.strides import advances, is_affine, step, turning_axis
 from moa_dialect.passes.terms import (
     Choice,
     Computed,
@@ -69,6 +87,7 @@ class Tiling:
         registers: indices of another axis that share what does not depend on it.
         pairs: whether products of bf16 are summed in pairs.
         ahead: whether what a pass reads is asked for early.
+        is_vector: whether lanes are those of a vector register.
     """
 
     lane: str
@@ -81,6 +100,7 @@ class Tiling:
     registers: int = 1
     pairs: bool = False
     ahead: bool = False
+    is_vector: bool = False
 
     @staticmethod
     def of(schedule: Schedule | Grid) -> Tiling:
@@ -97,6 +117,7 @@ class Tiling:
                 schedule.registers,
                 schedule.pairs,
                 schedule.ahead,
+                True,
             )
         if not schedule.rows:
             threads = 32 * schedule.warps
@@ -142,12 +163,7 @@ def read_lifted(
     found = [op for op in block.ops if isinstance(op, ComprehensionOp)]
     hints = [a.name_hint or f"x{k}" for k, a in enumerate(block.args)]
     extents = Extents([a.type for a in block.args], hints, names, sizes)
-    arrays: dict[SSAValue, Array] = {}
-    for number, arg in enumerate(block.args):
-        if extents.of[number] or shape_of_or_none(arg.type) == ():
-            element = bytes_of(element_of(arg.type))
-            array = Array(hints[number], extents.of[number], element, "argument")
-            arrays[arg] = array
+    arrays = arrays_of(function, extents)
     nest = Nest([], list(arrays.values()), extents.values, launches=len(found))
     if not found:
         return None
@@ -163,35 +179,83 @@ def read_lifted(
             schedule = schedule_of(op, kernel)
         if schedule is None:
             return None
-        reader = _Lifted(kernel, Tiling.of(schedule), extents, arrays, nest)
-        made = reader.read()
-        nest.body += made
-        if not grids:
-            used = reader.tiling.lanes * element_bytes(kernel)
-            nest.used_bytes |= {id(node): used for node in made}
-            nest.ahead = reader.tiling.ahead and len(found) == 1
+        _add(nest, kernel, Tiling.of(schedule), arrays)
+        nest.ahead = nest.ahead and len(found) == 1
+    _mark_results(function, arrays)
+    return nest
+
+
+def arrays_of(function: FuncOp, extents: Extents) -> dict[SSAValue, Array]:
+    """The arrays that a function has as arguments."""
+    arrays: dict[SSAValue, Array] = {}
+    for number, arg in enumerate(function.body.block.args):
+        if extents.of[number] or shape_of_or_none(arg.type) == ():
+            element = bytes_of(element_of(arg.type))
+            hint = arg.name_hint or f"x{number}"
+            arrays[arg] = Array(hint, extents.of[number], element, "argument")
+    return arrays
+
+
+def nest_of(
+    kernel: Kernel,
+    function: FuncOp,
+    tiling: Tiling,
+    arrays: dict[SSAValue, Array],
+    nominal: int | None = None,
+) -> Nest:
+    """The loop nest of one kernel of a function, in numbers.
+
+    Args:
+        kernel: the kernel; its folds are passes afterwards, if the tiling needs that.
+        function: the function.
+        tiling: the tiling.
+        arrays: the arrays that it reads, as far as they are known.
+        nominal: what the extents of its results count as, if they are not to matter.
+    """
+    nest = Nest([], list(arrays.values()), {}, algebra=NUMBERS)
+    _add(nest, kernel, tiling, arrays, nominal)
+    _mark_results(function, arrays)
+    return nest
+
+
+def _add(
+    nest: Nest,
+    kernel: Kernel,
+    tiling: Tiling,
+    arrays: dict[SSAValue, Array],
+    nominal: int | None = None,
+) -> None:
+    """Add the loops of a kernel to a nest."""
+    reader = _Lifted(kernel, tiling, arrays, nest, nominal)
+    made = reader.read()
+    nest.body += made
+    nest.ahead = tiling.ahead
+    if tiling.is_vector:
+        used = tiling.lanes * element_bytes(kernel)
+        nest.used_bytes |= {id(node): used for node in made}
+        nest.in_vain |= {id(node): reader.vain for node in made}
+
+
+def _mark_results(function: FuncOp, arrays: Mapping[SSAValue, Array]) -> None:
+    block = function.body.block
     returned = set(block.last_op.operands) if block.last_op is not None else set()
     for value, array in arrays.items():
         if value in returned and not isinstance(value, BlockArgument):
             array.role = "result"
-    return nest
 
 
 def shape_of_or_none(type_: Attribute) -> tuple[int, ...] | None:
     """The shape of an array type, None for any other."""
-    try:
-        return shape_of(type_)
-    except (TypeError, AttributeError):
-        return None
+    return shape_of(type_) if is_array(type_) else None
 
 
 @dataclass
 class _Lifted:
     kernel: Kernel
     tiling: Tiling
-    extents: Extents
     arrays: dict[SSAValue, Array]
     nest: Nest
+    nominal: int | None = None
     names: dict[str, Expr] = field(default_factory=dict[str, Expr])
     inner: dict[Expr, Loop] = field(default_factory=dict[Expr, Loop])
     tasks: list[Loop] = field(default_factory=list[Loop])
@@ -202,56 +266,73 @@ class _Lifted:
         default_factory=list[tuple[str, frozenset[str]]]
     )
     repeats: frozenset[str] = frozenset()
+    along: str = ""
+    copies: int = 1
+    chunks: Loop | None = None
+    masked: float = 1.0
+    rounded: float = 1.0
+
+    @property
+    def vain(self) -> float:
+        """How many times more indices lanes have than there are."""
+        return self.masked * self.rounded
 
     @property
     def values(self) -> dict[Expr, int]:
         return self.nest.values
 
+    @property
+    def of(self) -> Algebra:
+        return self.nest.algebra
+
     def number(self, expression: Expr) -> float:
         return number_of(expression, self.values)
 
     def symbol(self, name: str) -> Expr:
-        return sp.Dummy(name, integer=True, nonnegative=True)
+        return self.of.index(name)
 
     def extent(self, axis: str) -> Expr:
+        if self.nominal is not None and axis in self.kernel.axes:
+            return self.of.integer(self.nominal)
         return self.size(self.kernel.extents[axis])
 
     def size(self, value: SSAValue) -> Expr:
         """An extent as an expression."""
         owner = value.owner
         if isinstance(owner, FixedExtentOp):
-            return sp.Integer(owner.static_value)
+            return self.of.integer(owner.static_value)
         if isinstance(owner, ExtentOp):
             array = self.arrays.get(owner.array)
             if array is not None:
                 return array.shape[owner.axis_number]
             static = owner.static_value
-            return sp.Integer(static if static is not None else 1)
+            return self.of.integer(NOMINAL if static is None else static)
         if isinstance(owner, Operation) and owner.operands:
             parts = [self.size(operand) for operand in owner.operands]
             match owner.name:
                 case "arith.muli":
-                    return sp.Mul(*parts)
+                    return self.of.product(parts)
                 case "arith.addi":
-                    return sp.Add(*parts)
+                    return self.of.total(parts)
                 case "arith.subi":
                     return parts[0] - parts[1]
                 case "arith.divui" | "arith.divsi" | "arith.floordivsi":
-                    return sp.floor(parts[0] / parts[1])
+                    return algebra.floor(parts[0] / parts[1])
                 case "arith.minsi":
-                    return sp.Min(*parts)
+                    return algebra.smallest(*parts)
                 case _:
                     pass
         if isinstance(owner, arith.ConstantOp) and isinstance(owner.value, IntegerAttr):
-            return sp.Integer(owner.value.value.data)
-        data = sp.Dummy("data", integer=True, nonnegative=True)
+            return self.of.integer(owner.value.value.data)
+        data = self.of.index("data")
         self.nest.opaque.add(data)
         return data
 
     def mean(self, expression: Expr) -> Expr:
-        """An expression without the indices of loops."""
+        """An expression without the indices of loops, and without data."""
         loops = [*self.tasks, *self.inner.values()]
-        return average(sp.sympify(expression), loops, self.values)
+        found = average(expression, loops, self.values)
+        return without_data(found, self.nest.opaque)
 
     # Terms of indices.
 
@@ -259,9 +340,9 @@ class _Lifted:
         """A term of type index as an expression of loops' indices."""
         kind = term.kind
         if isinstance(kind, bool | int | float):
-            return sp.Integer(int(kind))
+            return self.of.integer(int(kind))
         if isinstance(kind, str):
-            return self.names.get(kind, sp.Integer(0))
+            return self.names.get(kind, self.of.integer(0))
         if isinstance(kind, SSAValue):
             return self.size(kind)
         if isinstance(kind, Computed):
@@ -274,16 +355,16 @@ class _Lifted:
                 case "arith.muli":
                     return args[0] * args[1]
                 case "arith.minsi":
-                    return sp.Min(*args)
+                    return algebra.smallest(*args)
                 case "arith.maxsi":
-                    return sp.Max(*args)
+                    return algebra.largest(*args)
                 case "arith.divui" | "arith.divsi" | "arith.floordivsi":
-                    return sp.floor(args[0] / args[1])
+                    return algebra.floor(args[0] / args[1])
                 case "arith.index_cast":
                     return args[0]
                 case _:
                     pass
-        data = sp.Dummy("data", integer=True, nonnegative=True)
+        data = self.of.index("data")
         self.nest.opaque.add(data)
         return data
 
@@ -306,21 +387,23 @@ class _Lifted:
                 self.names[axis] = index
                 continue
             number = self.number(extent)
-            size: Expr = sp.Integer(width)
-            count = sp.ceiling(extent / size)
+            size: Expr = self.of.integer(width)
+            count = ceiling(extent / size)
+            if axis == lane and number:
+                self.rounded = width * self.number(count) / number
             if number <= width:
-                count, size = sp.Integer(1), extent
+                count, size = self.of.integer(1), extent
             self.tasks.append(
                 Loop(index, count, span=extent, steps=size, parallel=True)
             )
             within = self.symbol(kernel.hints[axis])
-            each = sp.cancel(extent / count)
+            each = cancelled(extent / count) if number else extent
             self.names[axis] = size * index + within
             if axis == blocked:
                 # Some indices at a time share what does not depend on them.
                 self.group = self.symbol("g")
-                registers = sp.Integer(tiling.registers)
-                self.group_trips = sp.cancel(each / registers)
+                registers = self.of.integer(tiling.registers)
+                self.group_trips = cancelled(each / registers)
                 self.names[axis] = size * index + registers * self.group + within
                 each = registers
             self.inner[within] = Loop(within, each, span=size)
@@ -334,6 +417,8 @@ class _Lifted:
         for pass_ in kernel.passes:
             body += self._pass(pass_)
         body += self._outputs()
+        if self.tiling.is_vector:
+            body.append(Work("wait", "f32", self.of.integer(TASK * tiling.lanes)))
         for loop in reversed(self.tasks):
             loop.body = body
             body = [loop]
@@ -344,19 +429,23 @@ class _Lifted:
         length = self.index(pass_.upper) - self.index(pass_.lower)
         mean = self.mean(length)
         if self.number(mean) < 0:
-            mean = sp.Integer(0)
-        size: Expr = sp.Integer(tiling.chunk * (1 if tiling.lane else tiling.width))
-        is_fixed = not sp.sympify(length).free_symbols - set(self.values)
-        count = sp.ceiling(mean / size) if is_fixed else sp.expand(mean / size)
+            mean = self.of.integer(0)
+        self.masked = max(self.masked, self._masked(pass_, self.number(mean)))
+        steps = tiling.chunk * (1 if tiling.lane else tiling.width)
+        size: Expr = self.of.integer(steps)
+        is_fixed = not symbols(length) - set(self.values)
+        count = ceiling(mean / size) if is_fixed else expanded(mean / size)
         if self.number(mean) <= self.number(size):
-            count, size = sp.Integer(1), mean
+            count, size = self.of.integer(1), mean
         index, within = self.symbol("c"), self.symbol(pass_.hint)
-        each = sp.cancel(mean / count) if self.number(count) else sp.Integer(0)
+        each = cancelled(mean / count) if self.number(count) else self.of.integer(0)
         chunks = Loop(index, count, span=mean, steps=size)
         start = self.index(pass_.lower)
         self.names[pass_.index] = start + size * index + within
         self.inner[within] = Loop(within, each, span=size)
         terms = [a.part for a in pass_.accumulators]
+        self.along = self.kernel.named(tiling.lane) or pass_.index
+        self.copies, self.chunks = tiling.registers, chunks
         body = self._terms(terms)
         tile = self._tile(terms, within)
         if tile is not None:
@@ -375,7 +464,7 @@ class _Lifted:
             if a.axes and _is_product(a.part):
                 body += self._contracts(a.part, count)
             elif not a.axes and tiling.lanes > 1:
-                wait = sp.Rational(LATENCY, tiling.vectors)
+                wait = self.of.ratio(LATENCY, min(tiling.vectors, MOST_CHAINS))
                 body.append(Work("wait", element_name(a.type) or "i64", wait * count))
             if a.name in states:
                 array, indices = states[a.name]
@@ -386,7 +475,44 @@ class _Lifted:
         moves += [pivot.value for pivot in pass_.pivots]
         body += self._terms(moves, all_lanes=True)
         chunks.body = self._grouped(body)
-        return [chunks]
+        self.chunks = None
+        return [chunks, *self._grouped(self._merges(pass_))]
+
+    def _merges(self, pass_: Pass) -> list[Node]:
+        """What it takes to combine the lanes, if folded axes are in them."""
+        if self.tiling.lane or not self.tiling.is_vector:
+            return []
+        return [
+            Work("wait", element_name(a.type) or "i64", MERGE * self.tiling.width * n)
+            for a in pass_.accumulators
+            for n in (self._times([self.names[axis] for axis in a.axes]),)
+        ]
+
+    def _masked(self, pass_: Pass, mean: float) -> float:
+        """How many times more indices of a pass lanes have than are in its bounds.
+
+        Where bounds differ between lanes, all run as long as the one that runs longest,
+        and with folded axes in the lanes the last vectors are not full.
+        """
+        if mean <= 0 or not self.tiling.is_vector:
+            return 1.0
+        if not self.tiling.lane:
+            width = self.tiling.width
+            return ceil(mean / width - 1e-9) * width / mean
+        lane = self.kernel.named(self.tiling.lane)
+        if lane not in pass_.lower.free | pass_.upper.free:
+            return 1.0
+        (within,) = self._lanes(frozenset((lane,))) or (None,)
+        if within is None:
+            return 1.0
+        ends = (0, self.tiling.width - 1)
+
+        def means(bound: Term) -> list[float]:
+            every = (algebra.replaced(self.index(bound), {within: e}) for e in ends)
+            return [self.number(self.mean(bound)) for bound in every]
+
+        longest = max(means(pass_.upper)) - min(means(pass_.lower))
+        return max(1.0, longest / mean)
 
     def _grouped(self, body: list[Node]) -> list[Node]:
         """The loop over groups of indices of a blocked axis, if there is one."""
@@ -394,13 +520,13 @@ class _Lifted:
             return body
         return [Loop(self.group, self.group_trips, body, span=self.group_trips)]
 
-    def _lanes(self, free: frozenset[str]) -> list[Expr]:
+    def _lanes(self, axes: frozenset[str]) -> list[Expr]:
         """The indices within a task of the kernel's axes that a term depends on."""
         found: list[Expr] = []
         for axis in self.kernel.axes:
-            if axis in free:
-                symbols = self.names[axis].free_symbols
-                found += [s for s in self.inner if s in symbols]
+            if axis in axes:
+                free = symbols(self.names[axis])
+                found += [s for s in self.inner if s in free]
         return found
 
     def _states(self, pass_: Pass) -> dict[str, tuple[Array, tuple[Expr, ...]]]:
@@ -431,7 +557,7 @@ class _Lifted:
         if not has_folds:
             return None
         trips = [self._trips(s) for s in self._lanes(frozenset(self.kernel.axes))]
-        size = sp.Mul(self.inner[within].trips, *trips)
+        size = self.of.product((self.inner[within].trips, *trips))
         element = max(bytes_of(term.type) for term in terms)
         array = Array("tile", (size,), element, "scratch")
         self.nest.arrays.append(array)
@@ -439,21 +565,21 @@ class _Lifted:
 
     def _trips(self, index: Expr) -> Expr:
         """How many values the part of an index within a task has."""
-        return sp.Mul(
-            *(self.inner[s].trips for s in index.free_symbols if s in self.inner)
+        return self.of.product(
+            self.inner[s].trips for s in symbols(index) if s in self.inner
         )
 
     def _times(self, free: Sequence[Expr]) -> Expr:
         """How often something is computed in a task that depends on these indices."""
-        symbols = {s for expression in free for s in expression.free_symbols}
-        found = [s for s in symbols if s in self.inner]
-        return sp.Mul(*(self.mean(self.inner[s].trips) for s in found))
+        every = {s for expression in free for s in symbols(expression)}
+        found = [s for s in every if s in self.inner]
+        return self.of.product(self.mean(self.inner[s].trips) for s in found)
 
     def _around(self, access: Access) -> Node:
         """Put loops within a task around an access, in the order of the axes."""
         order: list[Expr] = []
         for index in access.indices:
-            for symbol in sorted(index.free_symbols, key=str):
+            for symbol in sorted(symbols(index), key=str):
                 if symbol in self.inner and symbol not in order:
                     order.append(symbol)
         node: Node = access
@@ -490,9 +616,11 @@ class _Lifted:
                 )
                 self.folds.append((kind.index, term.free))
                 visit(term.args[2])
+                count = times(term.args[2], symbol)
                 if self.inside:
-                    count = times(term.args[2], symbol)
                     found.extend(self._contracts(term, count))
+                elif self.tiling.is_vector:
+                    found.extend(self._waits(term, count))
                 self.inside = outer
                 name = term.function
                 which = name.data if isinstance(name, StringAttr) else ""
@@ -508,10 +636,9 @@ class _Lifted:
             if isinstance(kind, Computed) and kind.name == AtOp.name:
                 access = self._load(term)
                 if access is not None:
-                    if self._is_packed(access):
-                        self.nest.packed.add(access.array)
+                    access.packed = self._is_packed(access)
                     found.append(self._around(access))
-                    found.extend(self._loads(access, times(term)))
+                    found.extend(self._loads(term, access, times(term)))
                 return
             for arg in term.args:
                 visit(arg)
@@ -533,7 +660,10 @@ class _Lifted:
             axes = sorted(term.free | self.repeats)
             free = [self.names[n] for n in axes if n in self.names]
             lanes = self._lanes(frozenset(self.kernel.axes)) if all_lanes else []
-            return self._times([*free, *lanes, *besides])
+            found = self._times([*free, *lanes, *besides])
+            if all_lanes and self.tiling.is_vector and not self.tiling.lane:
+                found *= self.tiling.width  # Each lane has a state of its own.
+            return found
 
         for term in terms:
             visit(term)
@@ -544,34 +674,87 @@ class _Lifted:
         vector; and what it waits if there are few of both.
         """
         tiling = self.tiling
-        each = sp.Rational(1, tiling.registers) + sp.Rational(1, tiling.vectors)
+        ratio = self.of.ratio
+        # With folded axes in the lanes both factors have lanes, and none is shared.
+        shared = self.copies if tiling.lane or not tiling.is_vector else 1
+        each = ratio(1, shared) + ratio(1, tiling.vectors)
         loads = bytes_of(term.type) * count * min(each, 2)
         found = [Work("load", "bytes", loads)]
-        chains = tiling.registers * tiling.vectors
-        if tiling.lanes > 1 and chains < CHAINS:
-            wait = sp.Rational(3, 2) * (sp.Rational(CHAINS, chains) - 1) * count
-            found.append(Work("wait", element_name(term.type) or "i64", wait))
-        return found
+        return found + self._waits(term, count)
 
-    def _loads(self, access: Access, count: Expr) -> list[Work]:
-        """What is loaded outside of sums of products, and turned if need be."""
-        if self.inside:
+    def _waits(self, term: Term, count: Expr) -> list[Work]:
+        """What accumulations wait for each other, if few are side by side."""
+        chains = self.copies * self.tiling.vectors
+        if self.tiling.lanes == 1 or chains >= CHAINS:
             return []
-        found = [Work("load", "bytes", access.array.element_bytes * count)]
-        lane = self.kernel.named(self.tiling.lane)
-        if lane and access.indices:
-            lanes = set(self._lanes(frozenset((lane,))))
-            *others, _ = (sp.sympify(i).free_symbols for i in access.indices)
-            if any(lanes & free for free in others):
+        ratio = self.of.ratio
+        wait = ratio(3, 2) * (ratio(CHAINS, chains) - 1) * count
+        return [Work("wait", element_name(term.type) or "i64", wait)]
+
+    def _loads(self, term: Term, access: Access, count: Expr) -> list[Work]:
+        """What is loaded outside of sums of products, and turned if need be."""
+        found: list[Work] = []
+        if not self.inside:
+            found.append(Work("load", "bytes", access.array.element_bytes * count))
+        if not self.tiling.is_vector:
+            lane = self.kernel.named(self.tiling.lane)
+            lanes = set(self._lanes(frozenset((lane,)))) if lane else set[Expr]()
+            others = [symbols(i) for i in access.indices[:-1]]
+            if not self.inside and any(lanes & free for free in others):
                 found.append(Work("wait", "f32", SHUFFLES * count))
-        return found
+            return found
+        if self.along not in term.free or self.tiling.lanes == 1:
+            return found
+        if advances(term, self.along):
+            return found
+        grid = {*self.kernel.axes, self.along}
+        grid.discard(self.kernel.named(self.tiling.blocked))
+        is_even = is_affine(term, self.along)
+        is_turned = is_even and turning_axis(term, grid) is not None
+        each: Expr = APART * self.tiling.lanes
+        if is_turned:
+            each = SHUFFLES * self._streams(term, access.array.element_bytes)
+        if self.chunks is not None and not self._is_of_chunk(access):
+            each = each / self.chunks.trips  # Kept from one chunk to the next.
+        read = {s for index in access.indices for s in symbols(index)}
+        if self.group is not None and self.group not in read:
+            each = each / self.group_trips  # And for all groups of a task.
+        return [*found, Work("wait", element_name(term.type) or "i64", each * count)]
+
+    def _streams(self, term: Term, element: int) -> Expr:
+        """How many times more rows are read side by side than are read ahead.
+
+        Rows that lie a page apart, or more, are a stream each.
+        """
+        far = step(term, self.along)
+        if far is not None and far * element < PAGE:
+            return 1
+        return max(1, self.of.ratio(self.tiling.width, STREAMS))
+
+    def _is_of_chunk(self, access: Access) -> bool:
+        """Whether what an access reads differs between chunks."""
+        assert self.chunks is not None
+        return any(self.chunks.index in symbols(i) for i in access.indices)
 
     def _load(self, term: Term) -> Access | None:
         array = term.args[0].kind
-        known = self.arrays.get(array) if isinstance(array, SSAValue) else None
-        if known is None:
+        if not isinstance(array, SSAValue):
             return None
+        known = self.arrays.get(array)
+        if known is None:
+            if not is_array(array.type):
+                return None
+            known = self.arrays[array] = self._array(array)
+            self.nest.arrays.append(known)
         return Access(known, tuple(self.index(arg) for arg in term.args[1:]))
+
+    def _array(self, value: SSAValue) -> Array:
+        """An array that is no argument: a constant, or what another kernel gives."""
+        shape = shape_of(value.type)
+        extents = [self.of.integer(NOMINAL if n < 0 else n) for n in shape]
+        hint = value.name_hint or "constant"
+        element = bytes_of(element_of(value.type))
+        return Array(hint, tuple(extents), element, "argument")
 
     def _is_packed(self, access: Access) -> bool:
         """Whether rows of lanes are put next to each other first: if read often.
@@ -582,16 +765,20 @@ class _Lifted:
             return False
         lane = self.kernel.named(self.tiling.lane)
         lanes = set(self._lanes(frozenset((lane,)))) if lane else set[Expr]()
-        *others, last = (sp.sympify(i).free_symbols for i in access.indices)
+        *others, last = (symbols(i) for i in access.indices)
         return (
             bool(lanes & last)
-            and not any(self.group in symbols for symbols in (*others, last))
-            and any(symbols & self.inner.keys() for symbols in others)
+            and not any(self.group in free for free in (*others, last))
+            and any(free & self.inner.keys() for free in others)
             and self.number(self.mean(self.group_trips)) >= OFTEN
         )
 
     def _outputs(self) -> list[Node]:
         kernel = self.kernel
+        rows = [output.axes[-1] for output in kernel.outputs if output.axes]
+        self.along = kernel.named(self.tiling.lane) or (rows[-1] if rows else "")
+        has_copies = self.group is not None or rows or not self.tiling.is_vector
+        self.copies = self.tiling.registers if has_copies else 1
         found = self._terms([output.value for output in kernel.outputs])
         for output in kernel.outputs:
             value = kernel.op.arrays[output.number]
@@ -599,8 +786,8 @@ class _Lifted:
             whole = self._origins()
             whole += [(self.extent(axis), self.names[axis]) for axis in output.axes]
             positions = kernel.op.positions(axes)
-            shape: list[Expr] = [sp.Integer(1)] * axes
-            indices: list[Expr] = [sp.Integer(0)] * axes
+            shape: list[Expr] = [self.of.integer(1)] * axes
+            indices: list[Expr] = [self.of.integer(0)] * axes
             for (extent, index), position in zip(whole, positions, strict=True):
                 shape[position], indices[position] = extent, index
             if value not in self.arrays:
@@ -612,14 +799,25 @@ class _Lifted:
             found.append(self._around(access))
             count = self._times(indices)
             found.append(Work("load", "bytes", access.array.element_bytes * count))
+            if (each := self._turns(output)) > 0:
+                dtype = element_name(element_of(value.type)) or "i64"
+                found.append(Work("wait", dtype, each * count))
         return self._grouped(found)
+
+    def _turns(self, output: Output) -> int:
+        """What it takes to store an element whose lanes do not lie side by side."""
+        lane = self.kernel.named(self.tiling.lane)
+        last = last_axis(self.kernel, output)
+        if not self.tiling.is_vector or not lane or last in ("", lane):
+            return 0
+        return SHUFFLES if last in output.axes else APART * self.tiling.lanes
 
     def _origins(self) -> list[tuple[Expr, Expr]]:
         """The extent and the index of each axis that the comprehension had."""
         kernel = self.kernel
         found: list[tuple[Expr, Expr]] = []
         for number, extent in enumerate(kernel.op.extents):
-            index: Expr = sp.Integer(0)
+            index: Expr = self.of.integer(0)
             for axis in kernel.axes:
                 origin, steps = kernel.origins.get(axis, (axis, 1))
                 if origin == f"#{number}":
@@ -631,15 +829,33 @@ class _Lifted:
 LATENCY = 5
 """Operations that could be done while an accumulation waits for the one before."""
 
+MOST_CHAINS = 2
+"""More accumulations side by side than this wait no less: other things are slower."""
+
 CHAINS = 8
 """So many accumulations side by side keep the units for multiply-adds busy."""
+
+PAGE = 4096
+"""Rows that lie so many bytes apart are not read ahead together."""
+
+STREAMS = 16
+"""So many rows are read ahead at a time."""
+
+TASK = 4
+"""Operations that it takes to go from one task to the next."""
 
 OFTEN = 4
 """So many groups of a task's rows must read a row of lanes for it to be packed."""
 
 
-SHUFFLES = 4
+SHUFFLES = 8
 """Operations that a vector takes whose lanes do not lie next to each other."""
+
+APART = 2
+"""Operations that a lane takes where nothing turns them: it is loaded by itself."""
+
+MERGE = 12
+"""Operations that it takes to combine the lanes of a vector."""
 
 
 def _is_product(body: Term) -> bool:

@@ -91,6 +91,7 @@ class CostMachine:
             than its share.
         pages: how addresses are looked up; None if that never takes time.
         sources: where the numbers are from.
+        checked: which of them were looked up again, where, and which were not.
     """
 
     name: str
@@ -113,6 +114,7 @@ class CostMachine:
     single: float = 0.0
     pages: Pages | None = None
     sources: tuple[str, ...] = field(default=())
+    checked: tuple[str, ...] = field(default=())
 
     def level(self, name: str) -> Level:
         """A level by its name.
@@ -246,6 +248,7 @@ def machine_of(content: Mapping[str, Any], where: str) -> CostMachine:
         single=table.number("single", 0.0),
         pages=_pages(table, where),
         sources=table.texts("sources"),
+        checked=table.texts("checked"),
     )
     for name, least, most in (
         ("overlap", 0.0, 1.0),

@@ -14,13 +14,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import product
-from math import ceil
+from math import ceil, prod
 from typing import Any, Literal
 
-import sympy as sp
-
-Expr = Any
-"""A SymPy expression (SymPy has no types of its own)."""
+from moa_dialect.cost import algebra
+from moa_dialect.cost.algebra import (
+    FORMULAS,
+    Algebra,
+    Expr,
+    algebra_of,
+    coefficient,
+    expanded,
+    number_of,
+    replaced,
+    symbols,
+)
 
 Role = Literal["argument", "result", "scratch"]
 
@@ -44,7 +52,7 @@ class Array:
     @property
     def bytes(self) -> Expr:
         """How large it is."""
-        return sp.Mul(self.element_bytes, *self.shape)
+        return prod((self.element_bytes, *self.shape))
 
 
 @dataclass(eq=False)
@@ -55,11 +63,13 @@ class Access:
         array: the array.
         indices: for each axis the index, of the indices of loops.
         writes: whether it writes.
+        packed: whether what a chunk reads of it is copied together first.
     """
 
     array: Array
     indices: tuple[Expr, ...]
     writes: bool = False
+    packed: bool = False
 
 
 @dataclass(eq=False)
@@ -118,8 +128,10 @@ class Nest:
         scalar: those of the nests that are no vector code.
         ahead: whether what is read from memory is asked for early.
         used_bytes: for a nest how many bytes of a vector register hold something.
+        in_vain: for a nest how many times more indices its lanes have than there are.
         intermediates: arrays between kernels.
-        packed: arrays of which what a chunk reads is copied together first.
+        algebra: where numbers and symbols come from.
+        known: what was found out about the nest, which is not changed any more.
     """
 
     body: list[Node]
@@ -130,21 +142,16 @@ class Nest:
     scalar: list[Node] = field(default_factory=list["Node"])
     ahead: bool = False
     used_bytes: dict[int, int] = field(default_factory=dict[int, int])
+    in_vain: dict[int, float] = field(default_factory=dict[int, float])
     intermediates: set[Array] = field(default_factory=set[Array])
-    packed: set[Array] = field(default_factory=set[Array])
+    algebra: Algebra = FORMULAS
+    known: dict[str, dict[Any, Any]] = field(
+        default_factory=dict[str, dict[Any, Any]], init=False, repr=False
+    )
 
     def number(self, expression: Expr) -> float:
         """The number that an expression is."""
         return number_of(expression, self.values)
-
-
-def number_of(expression: Expr, values: Mapping[Expr, int]) -> float:
-    """The number that an expression of symbols is, given the symbols' numbers."""
-    if isinstance(expression, int | float):
-        return float(expression)
-    if expression.is_Number:
-        return float(expression)
-    return float(expression.xreplace({s: sp.Integer(n) for s, n in values.items()}))
 
 
 def loops_in(nodes: Sequence[Node]) -> Iterator[Loop]:
@@ -174,22 +181,22 @@ def counts_of(nodes: Sequence[Node]) -> dict[tuple[str, str], Expr]:
         for node in nodes:
             if isinstance(node, Work):
                 key = node.kind, node.dtype
-                found[key] = found.get(key, sp.Integer(0)) + times * node.count
+                found[key] = found.get(key, 0) + times * node.count
             elif isinstance(node, Loop):
                 add(node.body, times * node.trips)
 
-    add(nodes, sp.Integer(1))
-    return {key: sp.expand(count) for key, count in found.items()}
+    add(nodes, 1)
+    return {key: expanded(count) for key, count in found.items()}
 
 
 def accesses_count(nodes: Sequence[Node], writes: bool) -> Expr:
     """How many elements are read, or written, counting each time; in bytes."""
-    total: Expr = sp.Integer(0)
+    total: Expr = 0
     for access, around in accesses_in(nodes):
         if access.writes == writes:
-            times = sp.Mul(*(loop.trips for loop in around))
+            times = prod(loop.trips for loop in around)
             total += access.array.element_bytes * times
-    return sp.expand(total)
+    return expanded(total)
 
 
 @dataclass
@@ -228,30 +235,29 @@ class Ranges:
             index: the index, of the indices of loops.
             extent: the extent of the axis, which is the most there can be.
         """
-        one = sp.Integer(1)
-        if not hasattr(index, "free_symbols"):
-            return one, one
-        if index.free_symbols & self.opaque:
+        free = symbols(index)
+        if free & self.opaque:
             return extent, extent
-        inner = [s for s in index.free_symbols if s in self.trips]
+        inner = [s for s in free if s in self.trips]
         if not inner:
-            return one, one
-        expanded = sp.expand(index)
-        span, used = one, one
-        rest = expanded
+            return 1, 1
+        affine = expanded(index)
+        span: Expr = 1
+        used: Expr = 1
+        rest = affine
         for symbol in inner:
-            factor = expanded.coeff(symbol, 1)
-            if factor.free_symbols & set(self.trips):
+            factor = coefficient(affine, symbol)
+            if symbols(factor) & set(self.trips):
                 return self._corners(index, inner, extent)
             rest -= factor * symbol
             span += abs(factor) * (self.trips[symbol] - 1)
             used *= self.trips[symbol]
-        if sp.expand(rest).free_symbols & set(inner):
+        if symbols(expanded(rest)) & set(inner):
             return self._corners(index, inner, extent)
-        whole = self._whole_axis(expanded, inner)
+        whole = self._whole_axis(affine, inner)
         if whole is not None:
             span = used = whole
-        span = self.smaller(sp.expand(span), extent)
+        span = self.smaller(expanded(span), extent)
         return span, self.smaller(used, span)
 
     def _whole_axis(self, index: Expr, inner: Sequence[Expr]) -> Expr | None:
@@ -259,17 +265,17 @@ class Ranges:
 
         In `c t + q` with q < c, all loops together go along what the loop of t does.
         """
-        factors = {symbol: abs(index.coeff(symbol, 1)) for symbol in inner}
+        factors = {symbol: abs(coefficient(index, symbol)) for symbol in inner}
         first = max(inner, key=lambda symbol: self.number(factors[symbol]))
         loop = self.loops.get(first)
         if (
             loop is None
             or loop.span is None
             or self.number(loop.steps) <= 1
-            or sp.expand(factors[first] - loop.steps) != 0
+            or expanded(factors[first] - loop.steps) != 0
         ):
             return None
-        parts = sp.Mul(*(self.trips[symbol] for symbol in inner if symbol != first))
+        parts = prod(self.trips[symbol] for symbol in inner if symbol != first)
         is_all = _close(self.number(parts * loop.trips), self.number(loop.span))
         return loop.span if is_all and len(inner) > 1 else None
 
@@ -277,27 +283,24 @@ class Ranges:
         self, index: Expr, inner: Sequence[Expr], extent: Expr
     ) -> tuple[Expr, Expr]:
         """The same for an index that is not affine, by the ends of the loops."""
-        if isinstance(index, sp.floor) and len(inner) == 1:
+        if algebra.is_floor(index) and len(inner) == 1:
             (argument,) = index.args
-            factor = sp.expand(argument).coeff(inner[0], 1)
-            span = sp.ceiling(self.trips[inner[0]] * factor)
+            factor = coefficient(expanded(argument), inner[0])
+            span = algebra.ceiling(self.trips[inner[0]] * factor)
             span = self.smaller(span, extent)
             return span, span
         found: list[float] = []
         for ends in product((0, 1), repeat=min(len(inner), 6)):
             at = {
-                symbol: sp.Integer(max(0, ceil(self.number(self.trips[symbol])) - 1))
-                * end
+                symbol: max(0, ceil(self.number(self.trips[symbol])) - 1) * end
                 for symbol, end in zip(inner, ends, strict=False)
             }
-            others = {s: sp.Integer(0) for s in inner if s not in at}
-            value = index.xreplace({**at, **others})
-            value = value.xreplace(
-                {s: sp.Integer(0) for s in value.free_symbols if s not in self.values}
-            )
-            found.append(self.number(value))
-        span = sp.Integer(round(max(found) - min(found)) + 1)
-        span = self.smaller(span, extent)
+            others = {s: 0 for s in inner if s not in at}
+            value = replaced(index, {**at, **others})
+            unknown = {s: 0 for s in symbols(value) if s not in self.values}
+            found.append(self.number(replaced(value, unknown)))
+        of = algebra_of(index)
+        span = self.smaller(of.integer(round(max(found) - min(found)) + 1), extent)
         return span, span
 
 
@@ -312,7 +315,7 @@ def average(
         values: a number for each symbol.
     """
     for loop in reversed(loops):
-        if loop.index in getattr(expression, "free_symbols", ()):
+        if loop.index in symbols(expression):
             expression = _average_over(expression, loop, loops, values)
     return expression
 
@@ -321,36 +324,34 @@ def _average_over(
     expression: Expr, loop: Loop, loops: Sequence[Loop], values: Mapping[Expr, int]
 ) -> Expr:
     index, trips = loop.index, loop.trips
-    others = [s for s in expression.free_symbols if s not in values and s != index]
-    if not others and loop.span is not None:
-        # The parts that a range is cut into, the last one shorter.
+    others = [s for s in symbols(expression) if s not in values and s != index]
+    if not others and loop.span is not None and not algebra.is_numeric(expression):
+        # The parts that a range is cut into, the last one shorter, have a formula.
         mean = _sampled(expression, loop, values)
         whole = loop.span / trips
-        if not whole.free_symbols - set(values) and _close(
-            mean, number_of(whole, values)
-        ):
+        if not symbols(whole) - set(values) and _close(mean, number_of(whole, values)):
             return whole
-    if isinstance(expression, sp.Add):
-        return sp.Add(
-            *(
-                average(term, loops, values) if index in term.free_symbols else term
-                for term in expression.args
-            )
+    of = algebra_of(expression)
+    terms = algebra.summands(expression)
+    if len(terms) > 1:
+        return of.total(
+            average(term, loops, values) if index in symbols(term) else term
+            for term in terms
         )
-    if isinstance(expression, sp.Mul):
-        free = [f for f in expression.args if index not in f.free_symbols]
-        rest = [f for f in expression.args if index in f.free_symbols]
-        if len(rest) == 1 and free:
-            return sp.Mul(*free, _average_over(rest[0], loop, loops, values))
+    factors = algebra.factors(expression)
+    free = [factor for factor in factors if index not in symbols(factor)]
+    rest = [factor for factor in factors if index in symbols(factor)]
+    if len(rest) == 1 and free:
+        return of.product((*free, _average_over(rest[0], loop, loops, values)))
     if expression == index:
         return (trips - 1) / 2
-    if isinstance(expression, sp.Min | sp.Max) and not others:
+    if algebra.extreme(expression) and not others:
         found = _average_of_extreme(expression, loop, values)
         if found is not None:
             return found
     if others:
-        return expression.xreplace({index: (trips - 1) / 2})
-    return _plain(_sampled(expression, loop, values))
+        return replaced(expression, {index: (trips - 1) / 2})
+    return _plain(_sampled(expression, loop, values), of)
 
 
 def _average_of_extreme(
@@ -364,12 +365,12 @@ def _average_of_extreme(
     index, n = loop.index, loop.trips
     if len(expression.args) != 2:
         return None
-    moving = [a for a in expression.args if index in a.free_symbols]
-    fixed = [a for a in expression.args if index not in a.free_symbols]
-    if len(moving) != 1 or sp.expand(moving[0]).coeff(index, 1) != 1:
+    moving = [a for a in expression.args if index in symbols(a)]
+    fixed = [a for a in expression.args if index not in symbols(a)]
+    if len(moving) != 1 or coefficient(expanded(moving[0]), index) != 1:
         return None
-    a, c = fixed[0], sp.expand(moving[0] - index)
-    if index in c.free_symbols:
+    a, c = fixed[0], expanded(moving[0] - index)
+    if index in symbols(c):
         return None
     k = a - c
     number = number_of(k, values)
@@ -378,28 +379,33 @@ def _average_of_extreme(
     elif number <= 0:
         least = a
     else:
-        least = sp.expand(k * (k - 1) / 2 + c * k + (n - k) * a) / n
-    if isinstance(expression, sp.Min):
-        return sp.expand(least)
-    return sp.expand(a + (n - 1) / 2 + c - least)
+        least = expanded(k * (k - 1) / 2 + c * k + (n - k) * a) / n
+    if algebra.extreme(expression) == "min":
+        return expanded(least)
+    return expanded(a + (n - 1) / 2 + c - least)
+
+
+MOST_SAMPLES = 512
+"""So many indices of a loop are enough for an average."""
 
 
 def _sampled(expression: Expr, loop: Loop, values: Mapping[Expr, int]) -> float:
-    """The average by evaluation, of at most 512 indices."""
+    """The average by evaluation, of some indices."""
     count = max(1, ceil(number_of(loop.trips, values) - 1e-9))
-    step = max(1, count // 512)
-    numbers = {symbol: sp.Integer(n) for symbol, n in values.items()}
-    function = sp.lambdify([loop.index], expression.xreplace(numbers), "math")
+    step = max(1, count // MOST_SAMPLES)
+    function = algebra.evaluator(expression, loop.index, values)
     found = [float(function(i)) for i in range(0, count, step)]
     return sum(found) / len(found)
 
 
-def _plain(value: float) -> Expr:
+def _plain(value: float, of: Algebra) -> Expr:
     """A number as a fraction, if it is a short one."""
+    if of is not FORMULAS:
+        return value
     found = Fraction(value).limit_denominator(1024)
     if _close(float(found), value):
-        return sp.Rational(found.numerator, found.denominator)
-    return sp.Float(value)
+        return of.ratio(found.numerator, found.denominator)
+    return of.integer(0) + value
 
 
 def _close(left: float, right: float) -> bool:

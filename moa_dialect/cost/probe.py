@@ -86,6 +86,7 @@ def described(measured: dict[str, float]) -> CostMachine:
         flops=flops,
         rates=rates,
         levels=tuple(levels),
+        checked=(),
         idle_watts=0.0,
         single=measured["single"],
         launch=measured["launch"],

@@ -15,26 +15,32 @@ from xdsl.dialects.builtin import (
     FunctionType,
     ModuleOp,
     StringAttr,
+    TensorType,
 )
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Block, Operation, Region, SSAValue
-from xdsl.rewriter import InsertPoint
+from xdsl.rewriter import InsertPoint, Rewriter
+from xdsl.utils.exceptions import VerifyException
+from xdsl.utils.hints import isa
 
+from moa_dialect.cost.algebra import Expr
 from moa_dialect.cost.bounds import Bound, compulsory, lower_bound
+from moa_dialect.cost.extents import Names, is_array
 from moa_dialect.cost.lifted import read_lifted
 from moa_dialect.cost.machines import CostMachine
 from moa_dialect.cost.model import Cost, cost_of_nest
-from moa_dialect.cost.nests import Array, Expr, Nest, accesses_in
-from moa_dialect.cost.reader import Names, read_function
+from moa_dialect.cost.nests import Array, Nest, accesses_in
+from moa_dialect.cost.reader import read_function
 from moa_dialect.cost.report import Decision
+from moa_dialect.errors import MoaError
 from moa_dialect.ops.extents import EXTENTS
 from moa_dialect.ops.normal_form import ComprehensionOp
 from moa_dialect.options import AUTO, DEFAULTS, Options
 from moa_dialect.passes.grid import Grid, choose_grid
-from moa_dialect.passes.infer_shapes import functions_of
+from moa_dialect.passes.infer_shapes import InferShapesPass, functions_of
 from moa_dialect.passes.kernels import SCHEDULE, read_kernel
-from moa_dialect.passes.lift import candidates, choose, choose_shared
-from moa_dialect.passes.machine import Machine, host_machine
+from moa_dialect.passes.lift import choose, choose_any, choose_shared, weighed
+from moa_dialect.passes.machine import Machine, host_machine, machine_like
 from moa_dialect.passes.rebuild import comprehensions
 from moa_dialect.passes.split_cascades import SplitCascadesPass
 from moa_dialect.passes.terms import NotATerm
@@ -44,16 +50,7 @@ def schedule_machine(machine: CostMachine) -> Machine:
     """A machine as schedules are chosen for it."""
     if machine.name == "host":
         return replace(host_machine(), cores=machine.cores)
-    caches = [level.capacity for level in machine.levels if level.capacity]
-    return Machine(
-        machine.name,
-        machine.vector_bytes,
-        machine.registers,
-        caches[0] if caches else 32 << 10,
-        caches[1] if len(caches) > 1 else 1 << 20,
-        machine.cores,
-        machine.flops.get("bf16", 0.0) > 1.5 * machine.flops["f32"],
-    )
+    return machine_like(machine)
 
 
 def entry_function(module: ModuleOp, entry: str) -> FuncOp:
@@ -75,6 +72,47 @@ def names_of(function: FuncOp) -> list[list[str | None]]:
             names.append(name if is_name else None)
         found.append(names)
     return found
+
+
+def specialised(
+    module: ModuleOp, entry: str, names: Names, sizes: Mapping[str, int]
+) -> ModuleOp:
+    """A copy of a module whose function is for arguments of some extents.
+
+    Types have them, and those of results follow, as where `moa.jit` is called on such
+    arrays. What calls the function, or what it calls, is as it was: if types no longer
+    fit together, or none is changed, it is the module that is given back.
+
+    Args:
+        module: the module.
+        entry: the name of the function.
+        names: names for extents of its arguments.
+        sizes: numbers for some of the names.
+    """
+    copy = module.clone()
+    function = entry_function(copy, entry)
+    is_changed = False
+    for argument, given in zip(function.body.block.args, names, strict=False):
+        type_ = argument.type
+        if not isa(type_, TensorType) or not given:
+            continue
+        shape = [
+            sizes.get(name or "", extent) if extent < 0 else extent
+            for name, extent in zip(given, type_.get_shape(), strict=True)
+        ]
+        if shape != list(type_.get_shape()):
+            is_changed = True
+            new = TensorType(type_.element_type, shape)
+            Rewriter.replace_value_with_new_type(argument, new)
+    if not is_changed:
+        return module
+    function.update_function_type()
+    try:
+        InferShapesPass().apply(Context(), copy)
+        copy.verify()
+    except (VerifyException, MoaError):
+        return module
+    return copy
 
 
 @dataclass(frozen=True)
@@ -150,11 +188,10 @@ class Program:
                 continue
             text = options.schedule
             if text == AUTO:
-                schedule = None
-                if not options.deterministic:
-                    schedule = choose_shared(other, here)
-                if schedule is None:
-                    schedule = choose(kernel, here, options.deterministic)
+                if options.deterministic:
+                    schedule = choose(kernel, here, deterministic=True)
+                else:
+                    schedule, _ = choose_any(kernel, other, here)
                 if schedule is None:
                     return None
                 text = f"{schedule}"
@@ -200,9 +237,12 @@ class Program:
             return []
         try:
             kernel = read_kernel(found[0], function)
+            other = read_kernel(found[0], function)
         except NotATerm:
             return []
-        texts = [f"{schedule}" for schedule in candidates(kernel, here)]
+        texts = [f"{schedule}" for schedule in weighed(kernel, here)]
+        if (shared := choose_shared(other, here)) is not None:
+            texts.append(f"{shared}")
         rows: list[tuple[str, float]] = []
         for text in dict.fromkeys(texts):
             options = replace(self.options, schedule=text)
@@ -225,8 +265,10 @@ class Program:
         Each reads its operands and writes its result, in memory that stays where it is
         until it is used.
         """
-        least, bound = self.least()
         parts = self.operations()
+        if not parts:  # An argument is returned: it is copied in either form.
+            return replace(self.cost(machine), form="materialised")
+        least, bound = self.least()
         whole = Nest([], [], {})
         known: dict[SSAValue, Array] = {}
         texts: list[str] = []
@@ -296,8 +338,10 @@ def _operations(program: Program) -> tuple[list[Part], list[SSAValue]]:
 
 def _is_free(op: Operation) -> bool:
     """Whether an operation moves nothing: a constant, a shape, or what follows from
-    these and scalars alone.
+    these and scalars alone; and what gives no array.
     """
+    if not any(is_array(result.type) for result in op.results):
+        return True
     if not op.operands or op.name in ("moa.shape", "moa.dim", "moa.total"):
         return True
     return all(
@@ -383,9 +427,9 @@ def _join(whole: Nest, nest: Nest, part: Part, known: dict[SSAValue, Array]) -> 
     whole.body += nest.body
     whole.scalar += nest.scalar
     whole.used_bytes |= nest.used_bytes
+    whole.in_vain |= nest.in_vain
     whole.values |= nest.values
     whole.opaque |= nest.opaque
-    whole.packed |= {new.get(array, array) for array in nest.packed}
 
 
 __all__ = ["Part", "Program", "entry_function", "names_of", "schedule_machine"]

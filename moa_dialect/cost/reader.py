@@ -15,29 +15,35 @@ from dataclasses import dataclass, replace
 import sympy as sp
 from xdsl.dialects import arith, scf
 from xdsl.dialects.builtin import (
-    AnyFloat,
     IndexType,
     IntegerAttr,
     IntegerType,
     MemRefType,
-    TensorType,
 )
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Attribute, Block, BlockArgument, Operation, SSAValue
 from xdsl.utils.hints import isa
 
+from moa_dialect.cost.algebra import NOMINAL, Expr, number_of
+from moa_dialect.cost.extents import (
+    Extents,
+    Names,
+    bytes_of,
+    element_name,
+    is_array,
+    kind_of,
+    without_data,
+)
 from moa_dialect.cost.nests import (
     Access,
     Array,
-    Expr,
     Loop,
     Nest,
     Node,
     Work,
     average,
-    number_of,
 )
-from moa_dialect.errors import DTypeError, MoaError
+from moa_dialect.errors import MoaError
 from moa_dialect.ops.function import FunctionAttr, print_name
 from moa_dialect.ops.normal_form import (
     AtOp,
@@ -55,59 +61,14 @@ from moa_dialect.ops.normal_form import (
     cell_shape,
 )
 from moa_dialect.ops.operational import BufferOp, LoadOp, LoopOp, RavOp, StoreOp
-from moa_dialect.types import dtype_of, element_of, shape_of
-
-NOMINAL = 1024
-"""The number of an extent that nobody gives."""
-
-Names = Sequence[Sequence[str | None]]
-"""For each argument and axis the name of the extent, None if it has none."""
-
-_KINDS = {
-    "arith.addf": "add",
-    "arith.subf": "add",
-    "arith.mulf": "mul",
-    "arith.divf": "div",
-    "math.sqrt": "div",
-    "math.rsqrt": "div",
-    "math.exp": "exp",
-    "math.exp2": "exp",
-    "math.expm1": "exp",
-    "math.absf": "other",
-    "math.fma": "mul",
-}
+from moa_dialect.ops.structural import ConstantOp
+from moa_dialect.types import element_of, shape_of
 
 _FOLDS = {"add": "add", "mul": "mul"}
 
 
 class CostError(MoaError):
     """A program has no cost: it is at a stage that has no loops."""
-
-
-def kind_of(name: str) -> str | None:
-    """The kind of work of an operation, None if it is none."""
-    if name in _KINDS:
-        return _KINDS[name]
-    if name.startswith("math."):
-        return "math"
-    return "other" if name.startswith("arith.") else None
-
-
-def element_name(type_: Attribute) -> str | None:
-    """The element type of work, None for indices and truth values."""
-    if isinstance(type_, AnyFloat):
-        return f"{type_}"
-    if isinstance(type_, IntegerType) and type_.width.data > 1:
-        return f"i{type_.width.data}"
-    return None
-
-
-def bytes_of(type_: Attribute) -> int:
-    """The size of an element in memory."""
-    try:
-        return dtype_of(type_).itemsize
-    except DTypeError:
-        return 8
 
 
 @dataclass(frozen=True)
@@ -136,43 +97,6 @@ class Place:
         for entry, position in zip(whole, self.positions, strict=True):
             found[position] = entry
         return tuple(found)
-
-
-class Extents:
-    """The extents of a function's arguments, as symbols or numbers."""
-
-    def __init__(
-        self,
-        types: Sequence[Attribute],
-        hints: Sequence[str],
-        names: Names | None,
-        sizes: Mapping[str, int] | None,
-    ) -> None:
-        self.values: dict[Expr, int] = {}
-        self.of: list[tuple[Expr, ...]] = []
-        sizes = {} if sizes is None else sizes
-        for number, type_ in enumerate(types):
-            shape = shape_of(type_) if _is_array(type_) else ()
-            given = names[number] if names and number < len(names) else ()
-            found: list[Expr] = []
-            for axis, extent in enumerate(shape):
-                name = given[axis] if axis < len(given) else None
-                if name is None and extent < 0:
-                    name = f"{hints[number]}_{axis}"
-                if name is None:
-                    found.append(sp.Integer(extent))
-                    continue
-                symbol = sp.Symbol(name, integer=True, positive=True)
-                default = extent if extent >= 0 else NOMINAL
-                self.values[symbol] = (
-                    sizes.get(name, default) if extent < 0 else default
-                )
-                found.append(symbol)
-            self.of.append(tuple(found))
-
-
-def _is_array(type_: Attribute) -> bool:
-    return isa(type_, TensorType) or isa(type_, MemRefType)
 
 
 def read_function(
@@ -221,7 +145,7 @@ class _Reader:
         marks = function.arg_attrs.data if function.arg_attrs is not None else ()
         for number, arg in enumerate(block.args):
             mark = marks[number].data if number < len(marks) else {}
-            if not _is_array(arg.type) or "moa.status" in mark:
+            if not is_array(arg.type) or "moa.status" in mark:
                 continue
             role = "result" if "moa.result" in mark else "argument"
             array = Array(
@@ -290,7 +214,8 @@ class _Reader:
 
     def average(self, expression: Expr) -> Expr:
         """An expression without the indices of the loops around."""
-        return average(sp.sympify(expression), self.loops, self.values)
+        found = average(sp.sympify(expression), self.loops, self.values)
+        return without_data(found, self.opaque)
 
     def loop(self, hint: str | None, count: Expr, span: Expr = None) -> Loop:
         """A loop that runs so often; on average, if that depends on loops around."""
@@ -316,6 +241,13 @@ class _Reader:
                 self.index[op.result] = self.extent_of(op.array, op.axis_number)
             case FixedExtentOp():
                 self.index[op.result] = sp.Integer(op.static_value)
+            case ConstantOp():
+                shape = tuple(map(sp.Integer, shape_of(op.result.type)))
+                element = bytes_of(element_of(op.result.type))
+                hint = op.result.name_hint or "constant"
+                array = Array(hint, shape, element, "argument")
+                self.arrays.append(array)
+                self.places[op.result] = Place(array)
             case InBoundsOp():
                 self.index[op.result] = self.value(op.index)
             case ComprehensionOp():

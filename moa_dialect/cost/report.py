@@ -7,8 +7,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from moa_dialect.cost.algebra import Expr, symbols
 from moa_dialect.cost.model import Cost
-from moa_dialect.cost.nests import Expr, Nest
+from moa_dialect.cost.nests import Nest
 from moa_dialect.cost.traffic import regimes, tidy
 
 _UNITS = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -55,7 +56,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 def cost_text(cost: Cost, formulas: bool = True) -> str:
     """A cost as text: operations, bytes for each level, time and energy."""
-    used = {s for _, formula in formula_rows(cost) for s in formula.free_symbols}
+    used = {s for _, formula in formula_rows(cost) for s in symbols(formula)}
     values = cost.nest.values
     sizes = ", ".join(f"{s}={v}" for s, v in values.items() if s in used)
     lines = [f"{cost.name}{f' with {sizes}' if sizes else ''} on {cost.machine.name}"]

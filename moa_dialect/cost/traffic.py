@@ -17,20 +17,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from math import prod
+from typing import Any
 
-import sympy as sp
-
+from moa_dialect.cost.algebra import (
+    Expr,
+    expanded,
+    is_whole,
+    number_of,
+    parted,
+    replaced,
+    symbols,
+)
 from moa_dialect.cost.nests import (
     Access,
     Array,
-    Expr,
     Loop,
     Nest,
     Node,
     Ranges,
     Work,
     accesses_in,
-    number_of,
 )
 
 
@@ -73,7 +80,7 @@ class Traffic:
     def total(self) -> Expr:
         """All bytes."""
         every = [*self.fetched.values(), *self.written.values()]
-        return sp.Add(*every)
+        return sum(every)
 
     @property
     def bytes(self) -> float:
@@ -95,13 +102,15 @@ def _size(array: Array, values: dict[Expr, int]) -> float:
 
 def tidy(expression: Expr) -> Expr:
     """An expression as people write it."""
+    import sympy as sp
+
     expression = sp.sympify(expression)
     if expression.has(sp.ceiling) or expression.has(sp.floor):
         return sp.factor_terms(expression)
     return sp.factor(expression)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Box:
     """Part of an array: for each axis what is fixed, and what is touched around that.
 
@@ -164,15 +173,24 @@ class Analysis:
         self.write_allocate = write_allocate
         self.cores = cores
         self.shared = shared
-        self.boxes: dict[tuple[int, frozenset[tuple[Expr, Expr]]], _Box] = {}
-        self.numbers: dict[Expr, float] = {}
+        # What is touched depends neither on the capacity nor on lines.
+        self.boxes: dict[Any, _Box] = nest.known.setdefault("boxes", {})
+        self.footprints: dict[Any, _Footprint] = nest.known.setdefault("footprints", {})
+        self.numbers: dict[Expr, float] = nest.known.setdefault("numbers", {})
+        self.sizes: dict[Any, Expr] = {}
 
     def number(self, expression: Expr) -> float:
         """The number that an expression is."""
+        if type(expression) in (int, float):
+            return expression
         found = self.numbers.get(expression)
         if found is None:
             found = self.numbers[expression] = number_of(expression, self.nest.values)
         return found
+
+    def integer(self, number: int) -> Expr:
+        """A whole number."""
+        return self.nest.algebra.integer(number)
 
     def smaller(self, left: Expr, right: Expr) -> Expr:
         """The smaller one, by its number."""
@@ -188,7 +206,11 @@ class Analysis:
         self, nodes: Sequence[Node], extra: Sequence[tuple[Loop, Expr]] = ()
     ) -> _Footprint:
         """What nodes touch, while the loops in them, and the extra ones, run."""
-        found = _Footprint()
+        key = tuple(nodes), tuple(extra)
+        found = self.footprints.get(key)
+        if found is not None:
+            return found
+        found = self.footprints[key] = _Footprint()
         for access, around in accesses_in(nodes):
             box = self._box(access, around, extra)
             _merge(found.all.setdefault(access.array, []), box, self)
@@ -204,7 +226,7 @@ class Analysis:
     ) -> _Box:
         trips = {loop.index: loop.trips for loop in around}
         trips |= {loop.index: count for loop, count in extra}
-        key = id(access), frozenset(trips.items())
+        key = access, frozenset(trips.items())
         if key not in self.boxes:
             loops = {loop.index: loop for loop in around}
             for loop, count in extra:
@@ -223,12 +245,11 @@ class Analysis:
         used: list[Expr] = []
         for index, extent in zip(access.indices, access.array.shape, strict=True):
             span, count = ranges.span(index, extent)
-            outside = sp.sympify(index).xreplace(dict.fromkeys(trips, sp.Integer(0)))
-            outside = sp.expand(outside)
-            constant, rest = outside.as_coeff_Add()
-            is_whole = bool(constant.is_Integer)
-            fixed.append(rest if is_whole else outside)
-            constants.append(int(constant) if is_whole else 0)
+            outside = expanded(replaced(index, dict.fromkeys(trips, 0)))
+            constant, rest = parted(outside)
+            has_place = is_whole(constant)
+            fixed.append(rest if has_place else outside)
+            constants.append(int(constant) if has_place else 0)
             spans.append(span)
             used.append(count)
         at = tuple(constants)
@@ -236,11 +257,15 @@ class Analysis:
 
     def bytes_of(self, array: Array, boxes: Iterable[_Box]) -> Expr:
         """The bytes of the lines that boxes lie in."""
-        total: Expr = sp.Integer(0)
-        for box in boxes:
-            total += self._lines(array, box)
-        whole = self.larger(array.bytes, sp.Integer(self.line))
-        return self.smaller(total, whole)
+        key = array, tuple(boxes)
+        found = self.sizes.get(key)
+        if found is None:
+            total: Expr = 0
+            for box in key[1]:
+                total += self._lines(array, box)
+            whole = self.larger(array.bytes, self.integer(self.line))
+            found = self.sizes[key] = self.smaller(total, whole)
+        return found
 
     def _lines(self, array: Array, box: _Box) -> Expr:
         element = array.element_bytes
@@ -250,7 +275,7 @@ class Analysis:
             shift = box.most[k] - box.least[k]
             spans.append(self.smaller(box.spans[k] + shift, extent))
             used.append(self.smaller(box.used[k] + shift, extent))
-        run: Expr = sp.Integer(1)
+        run: Expr = 1
         axis = len(spans) - 1
         is_sparse = False
         while axis >= 0:
@@ -264,20 +289,20 @@ class Analysis:
                 break
             axis -= 1
         if is_sparse:
-            return sp.Mul(max(self.line, element), *used)
-        outer = sp.Mul(*used[: axis + 1])
+            return prod((max(self.line, element), *used))
+        outer = prod(used[: axis + 1])
         size = element * run
         number = self.number(size)
         if number < self.line:
-            size = sp.Integer(self.line)
-        elif getattr(size, "is_Integer", False):
-            size = sp.Integer(-(-int(size) // self.line) * self.line)
+            size = self.integer(self.line)
+        elif is_whole(size):
+            size = self.integer(-(-round(size) // self.line) * self.line)
         return outer * size
 
     def total_of(self, footprint: _Footprint) -> Expr:
         """The bytes of all that is touched."""
         every = [self.bytes_of(a, boxes) for a, boxes in footprint.all.items()]
-        return sp.Add(*every)
+        return self.nest.algebra.total(every)
 
     # Misses.
 
@@ -295,7 +320,7 @@ class Analysis:
             return self._loop(node)
         if isinstance(node, Work):
             return {}, {}
-        size = sp.Integer(self.line)
+        size = self.integer(self.line)
         return {node.array: size}, ({node.array: size} if node.writes else {})
 
     def _loop(self, loop: Loop) -> tuple[dict[Array, Expr], dict[Array, Expr]]:
@@ -304,14 +329,14 @@ class Analysis:
         if not body[0]:
             return {}, {}
         if self.number(trips) <= 1:
-            factor = trips if self.number(trips) < 1 else sp.Integer(1)
+            factor = trips if self.number(trips) < 1 else self.integer(1)
             fetched, written = (
                 {a: m * factor for a, m in part.items()} for part in body
             )
             return fetched, written
         is_task = loop.parallel
         if is_task and self.shared and self.cores > 1:
-            at_once = self.smaller(trips, sp.Integer(self.cores))
+            at_once = self.smaller(trips, self.integer(self.cores))
             one = self.footprint(loop.body, [(loop, at_once)])
         else:
             one = self.footprint(loop.body)
@@ -333,7 +358,7 @@ class Analysis:
             if out is not None:
                 written[array] = out * trips
         if is_task and not self.shared and self.cores > 1:
-            many = self.smaller(trips, sp.Integer(self.cores))
+            many = self.smaller(trips, self.integer(self.cores))
             fetched = {
                 a: self.smaller(m * many, body[0][a] * trips) if a in fitting else m
                 for a, m in fetched.items()
@@ -350,7 +375,7 @@ class Analysis:
         lines = max(1, round(own / self.line))
         if lines >= FEW_LINES:
             return size
-        return size * sp.Rational(lines - 1, lines) + self.line
+        return size * self.nest.algebra.ratio(lines - 1, lines) + self.line
 
     def _sequence(
         self, nodes: Sequence[Node]
@@ -383,15 +408,15 @@ class Analysis:
                         own_bytes = self._own(part, array)
                         # Beyond its own footprint it misses what it lost itself.
                         miss = self.larger(
-                            new_in, sp.expand(miss - (own_bytes - new_in))
+                            new_in, expanded(miss - (own_bytes - new_in))
                         )
                         if out is not None:
                             out = self.smaller(out, new_out)
                     else:
                         miss = self._turned(parts, last[array], number, array, miss)
-                fetched[array] = fetched.get(array, sp.Integer(0)) + miss
+                fetched[array] = fetched.get(array, 0) + miss
                 if out is not None:
-                    written[array] = written.get(array, sp.Integer(0)) + out
+                    written[array] = written.get(array, 0) + out
                 last[array] = number
         return fetched, written
 
@@ -417,8 +442,8 @@ class Analysis:
         def grown(old: dict[Array, list[_Box]], new: dict[Array, list[_Box]]) -> Expr:
             had = self.bytes_of(array, old.get(array, []))
             has = self.bytes_of(array, new.get(array, []))
-            rest = sp.expand(has - had)
-            return self.larger(rest, sp.Integer(0))
+            rest = expanded(has - had)
+            return self.larger(rest, self.integer(0))
 
         return grown(was.all, now.all), grown(was.writes, now.writes)
 
@@ -460,8 +485,8 @@ class Analysis:
         own = self.bytes_of(array, touched.all[array])
         # Lines of the array for each line touched, on the way back and forth.
         share = self.number(own) / max(self.number(self.total_of(touched)), 1.0)
-        kept = sp.Integer(int(share * self.capacity) // self.line * self.line)
-        return self.larger(sp.expand(miss - kept), sp.Integer(0))
+        kept = self.integer(int(share * self.capacity) // self.line * self.line)
+        return self.larger(expanded(miss - kept), self.integer(0))
 
 
 def _is_backwards(node: Loop, array: Array) -> bool:
@@ -469,7 +494,7 @@ def _is_backwards(node: Loop, array: Array) -> bool:
     for access, around in accesses_in([node]):
         if access.array is array:
             for loop in around:
-                if any(loop.index in i.free_symbols for i in access.indices):
+                if any(loop.index in symbols(i) for i in access.indices):
                     return loop.backwards
     return node.backwards
 
@@ -535,7 +560,7 @@ def regimes(
         For each regime the least capacity by the nest's values, that capacity as a
         formula, and the bytes that are moved.
     """
-    thresholds: dict[float, Expr] = {0.0: sp.Integer(0)}
+    thresholds: dict[float, Expr] = {0.0: nest.algebra.integer(0)}
     pending = [0.0]
     found: dict[float, Expr] = {}
     while pending and len(found) < MOST_REGIMES:
@@ -553,7 +578,7 @@ def regimes(
     rows: list[tuple[float, Expr, Expr]] = []
     for capacity in sorted(found):
         total = found[capacity]
-        if rows and sp.expand(rows[-1][2] - total) == 0:
+        if rows and expanded(rows[-1][2] - total) == 0:
             continue
         rows.append((capacity, thresholds[capacity], total))
     return rows

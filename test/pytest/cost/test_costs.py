@@ -21,9 +21,10 @@ from moa_dialect.cost import (
     machine,
     read_function,
 )
-from moa_dialect.cost.model import page_seconds
+from moa_dialect.cost.nests import Array, Nest, accesses_in
 from moa_dialect.cost.programs import Program, entry_function
 from moa_dialect.cost.report import regimes_text
+from moa_dialect.cost.timing import page_seconds
 from moa_dialect.tools.cost_check import fused_call, materialised_call
 
 n, d, h, k, m = (sp.Symbol(x, integer=True, positive=True) for x in "ndhkm")
@@ -252,14 +253,35 @@ def test_sums_of_sums_are_better_materialised() -> None:
 def test_pages_of_packed_operands_take_no_time() -> None:
     """Of a large product the right operand is packed, the left one is not."""
     large = program(matmul, (2048, 2048), (2048, 2048)).cost(machine("server-x86"))
-    first, second = large.nest.arrays[:2]
-    assert large.nest.packed == {second}
-    large.nest.packed.clear()
+    _, second = large.nest.arrays[:2]
+    assert _packed(large.nest) == {second}
+    for access, _ in accesses_in(large.nest.body):
+        access.packed = False
     apart = page_seconds(large.nest, machine("server-x86"))
     assert large.parts["pages"] < apart / 2
     few = program(matmul, (4, 2048), (2048, 2048)).cost(machine("server-x86"))
-    assert first not in few.nest.packed
-    assert not few.nest.packed
+    assert not _packed(few.nest)
+
+
+def _packed(nest: Nest) -> set[Array]:
+    return {access.array for access, _ in accesses_in(nest.body) if access.packed}
+
+
+def test_an_array_that_one_kernel_packs_has_pages_in_another_one() -> None:
+    """Packing is an access's: what the kernel beside reads as it is, waits."""
+    here = machine("server-x86")
+    nest = program(matmul, (2048, 2048), (2048, 2048)).cost(here).nest
+    (array,) = _packed(nest)
+    alone = page_seconds(nest, here)
+    # The same kernel once more, which reads that array without a copy.
+    other = program(matmul, (2048, 2048), (2048, 2048)).cost(here).nest
+    for access, _ in accesses_in(other.body):
+        access.array = array if access.packed else access.array
+        access.packed = False
+    apart = page_seconds(other, here)
+    assert apart > 2 * alone
+    both = replace(nest, body=[*nest.body, *other.body])
+    assert page_seconds(both, here) == pytest.approx(alone + apart, rel=0.01)
 
 
 def test_materialised_form_has_a_kernel_for_each_operation() -> None:

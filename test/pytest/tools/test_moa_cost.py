@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from moa_dialect.cost import counts_of, traffic
 from moa_dialect.cost.probe import described
 from moa_dialect.tools import cost_check, cost_plots, moa_cost
-from moa_dialect.tools.cost_paper import FORMULAS, d, e, n
+from moa_dialect.tools.cost_paper import FORMULAS, LITERAL, d, e, literal_nest, n
 from moa_dialect.tools.cost_programs import PROGRAMS
 
 FILE = """
@@ -176,6 +177,30 @@ def test_the_papers_formulas_give_the_papers_numbers() -> None:
     assert decoding.subs({n: 4096, d: 64, e: 64}) == pytest.approx(2.10e6, rel=0.01)
 
 
+def test_equations_20_and_21_as_they_are_written(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Nothing is kept but a row's maximum and sum: 2 + e times the scores.
+
+    In a cache of 64 KiB that holds no keys, a simulation moved 5256 times what is
+    compulsory.
+    """
+    sizes = {n: 256, d: 64, e: 64}
+    nest = literal_nest(sizes)
+    formulas = {name: formula.subs(sizes) for name, formula, _ in LITERAL}
+    counts = counts_of(nest.body)
+    assert counts["mul", "f32"].subs(sizes) == formulas["multiplications"]
+    assert counts["exp", "f32"].subs(sizes) == formulas["exponentials"]
+    assert formulas["scores"] == (2 + 64) * 256**2
+    compulsory = 4 * 256 * 64 * 4
+    moved = traffic(nest, 64 << 10).bytes / compulsory
+    assert moved == pytest.approx(5256, rel=0.01)
+    text = run(capsys, "attention", "--machine", "edge", "--paper")
+    assert "equations 20 and 21 as they are written" in text
+    assert "n**2*(e + 2) = 277 M" in text
+    assert "equations" not in run(capsys, "matmul", "--machine", "edge", "--paper")
+
+
 def test_a_file_with_extents_that_are_named(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -193,6 +218,53 @@ def test_a_size_that_a_file_does_not_have(
     path.write_text(FILE)
     text = fails(monkeypatch, capsys, str(path), "--machine", "edge", "--sizes", "m=3")
     assert "product.mlir has no extent m; it has k, n" in text
+
+
+def test_sizes_make_the_code_for_these_extents(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """As `moa.jit` on such arrays; for extents that are not given, for any number."""
+    path = tmp_path / "product.mlir"
+    path.write_text(FILE)
+    any_number = run(capsys, str(path), "--machine", "edge")
+    assert "assumed: 1024 for n, k, which --sizes does not give" in any_number
+    some = run(capsys, str(path), "--machine", "edge", "--sizes", "k=128")
+    assert "assumed: 1024 for n, which" in some
+    small = run(capsys, str(path), "--machine", "edge", "--sizes", "n=8,k=16")
+    assert "assumed" not in small
+    assert "block:8" in small  # No more rows in a task than there are.
+    assert "block:8" not in any_number
+    text = run(capsys, str(path), "--machine", "edge", "--sizes", "n=8", "--json")
+    assert json.loads(text)["assumed"] == {"k": 1024}
+
+
+def test_a_size_that_a_file_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "product.mlir"
+    path.write_text(
+        FILE.replace("?x64xf32>", "32x64xf32>", 1).replace(
+            "tensor<?x?xf32>, tensor<?x64xf32> ->",
+            "tensor<?x?xf32>, tensor<32x64xf32> ->",
+        )
+    )
+    text = fails(monkeypatch, capsys, str(path), "--machine", "edge", "--sizes", "k=33")
+    assert "--sizes: k is 32 in" in text
+    assert "product.mlir, got 33" in text
+
+
+def test_arguments_that_are_no_arrays(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "cell.mlir"
+    path.write_text("""
+func.func @cell(%a: tensor<4x8xf32>, %i: index) -> tensor<8xf32> {
+  %r = moa.cell %a[%i] : tensor<4x8xf32> -> tensor<8xf32>
+  func.return %r : tensor<8xf32>
+}
+""")
+    text = run(capsys, str(path), "--machine", "edge", "--compare", "eager")
+    assert "cell on edge" in text
 
 
 @pytest.mark.parametrize("suffix", cost_plots.SUFFIXES)

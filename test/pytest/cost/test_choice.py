@@ -1,0 +1,160 @@
+"""Schedules are chosen by the time that the cost model predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from xdsl.context import Context
+
+import moa_dialect as moa
+from moa_dialect.cost import CostMachine, machine
+from moa_dialect.cost.estimate import Estimator
+from moa_dialect.cost.machines import FOLDER
+from moa_dialect.cost.programs import Program
+from moa_dialect.passes.infer_shapes import functions_of
+from moa_dialect.passes.kernels import SCHEDULE, Kernel, read_kernel
+from moa_dialect.passes.lift import LiftPass, choose, weighed
+from moa_dialect.passes.machine import MACHINES, machine_like, machine_named
+from moa_dialect.passes.rebuild import comprehensions
+
+
+def attention(q: Any, k: Any, v: Any) -> Any:
+    return moa.attention(q, k, v)
+
+
+def causal(q: Any, k: Any, v: Any) -> Any:
+    return moa.attention(q, k, v, is_causal=True)
+
+
+def matmul(a: Any, b: Any) -> Any:
+    return moa.inner("add", "mul", a, b)
+
+
+softmax = moa.library.softmax
+
+CASES: list[tuple[Callable[..., Any], list[tuple[int, ...]]]] = [
+    (attention, [(2, 256, 16)] * 3),
+    (causal, [(128, 16)] * 3),
+    (attention, [(8, 1, 16), (2, 128, 16), (2, 128, 16)]),
+    (matmul, [(96, 128), (128, 80)]),
+    (softmax, [(64, 1024)]),
+    (moa.library.layernorm, [(16, 200)]),
+    (lambda a: a + 1.0, [(33, 70)]),
+]
+
+
+def compiled(
+    function: Callable[..., Any], shapes: list[tuple[int, ...]], **options: Any
+) -> Any:
+    specs = [moa.ArraySpec(shape, "f32") for shape in shapes]
+    return moa.jit(function, **options).lower(*specs)
+
+
+def kernel_of(program: Program) -> Kernel:
+    function = functions_of(program.at("fused"))[0]
+    (op,) = comprehensions(function)
+    return read_kernel(op, function)
+
+
+@pytest.mark.parametrize(
+    ("case", "name"),
+    [(2, "avx2"), (3, "server-x86"), (4, "edge"), (6, "neon")],
+)
+def test_the_chosen_schedule_has_the_least_predicted_time(case: int, name: str) -> None:
+    """No candidate has a lower `Compiled.cost()` than the one that is chosen."""
+    here = machine(name).limited(1)
+    found = compiled(*CASES[case])
+    chosen = found.cost(here)
+    rows = found.program().schedules(here)
+    assert len(rows) > 1
+    (text,) = chosen.schedules
+    assert text in dict(rows)
+    assert chosen.seconds <= 1.0001 * rows[0][1]
+
+
+@pytest.mark.parametrize("case", range(len(CASES)))
+def test_numbers_and_formulas_give_the_same_time(case: int) -> None:
+    """What a schedule is chosen by is what `Compiled.cost()` tells."""
+    program: Program = compiled(*CASES[case]).program()
+    here = machine("server-x86")
+    kernel = kernel_of(program)
+    estimator = Estimator(kernel, here)
+    for schedule in weighed(kernel, machine_like(here))[::4]:
+        options = replace(program.options, schedule=f"{schedule}")
+        cost = replace(program, options=options).cost(here)
+        if cost.form == "lifted":
+            assert estimator.seconds(schedule) == pytest.approx(cost.seconds, rel=1e-3)
+        assert estimator.least(schedule) <= estimator.seconds(schedule)
+
+
+def slow_exponentials(here: CostMachine) -> CostMachine:
+    return replace(here, rates={**here.rates, "exp": here.rates["exp"] / 1000})
+
+
+def test_a_slow_exponential_changes_the_schedule() -> None:
+    """Folded axes in the lanes take an exponential more for each lane and chunk."""
+    kernel = kernel_of(compiled(softmax, [(64, 1024)]).program())
+    here = machine("server-x86").limited(1)
+    fast = choose(kernel, machine_like(here))
+    slow = choose(kernel, machine_like(slow_exponentials(here)))
+    assert fast is not None
+    assert slow is not None
+    assert not fast.lane
+    assert slow.lane == "i"
+
+
+def test_few_registers_change_the_schedule() -> None:
+    kernel = kernel_of(compiled(matmul, [(96, 128), (128, 80)]).program())
+    here = machine("server-x86").limited(1)
+    many = choose(kernel, machine_like(here))
+    few = choose(kernel, machine_like(replace(here, registers=8)))
+    assert many is not None
+    assert few is not None
+    assert many.registers * many.vectors > few.registers * few.vectors
+
+
+def test_choosing_looks_at_few_schedules_as_a_whole() -> None:
+    """What computes longer than the best one takes is not analysed further."""
+    kernel = kernel_of(compiled(matmul, [(96, 128), (128, 80)]).program())
+    here = MACHINES["avx512"]
+    estimator = Estimator(kernel, here.description)
+    schedules = weighed(kernel, here)
+    best = estimator.best(schedules)
+    assert best is not None
+    assert len(estimator.analysed) < len(schedules)
+    assert min(map(estimator.seconds, schedules)) == estimator.seconds(best)
+
+
+def test_moa_lift_takes_a_description(tmp_path: Any) -> None:
+    """A kind of machine, one that comes with the package, or a file of one's own."""
+    text = (FOLDER / "laptop-arm.toml").read_text()
+    own = tmp_path / "own.toml"
+    own.write_text(text.replace("vector_bytes = 16", "vector_bytes = 32"))
+    lanes: list[str] = []
+    for name in ("laptop-arm", f"{own}"):
+        module = compiled(matmul, [(96, 128), (128, 80)]).program().at("fused")
+        LiftPass(machine=name).apply(Context(), module)
+        (text,) = (
+            f"{op.attributes[SCHEDULE]}"
+            for op in module.walk()
+            if SCHEDULE in op.attributes
+        )
+        lanes.append(text.split("lanes:")[1].split(";")[0])
+    assert lanes == ["4", "8"]
+
+
+def test_a_machine_that_schedules_cannot_be_for() -> None:
+    with pytest.raises(moa.MoaError, match="machine h200: expected one of kind cpu"):
+        machine_named("h200")
+    with pytest.raises(moa.MoaError, match="unknown machine: expected one of host, av"):
+        machine_named("abacus")
+
+
+@pytest.mark.parametrize("name", sorted(MACHINES))
+def test_kinds_of_machine_are_as_their_descriptions(name: str) -> None:
+    """Two places say what a kind of processor has: they agree."""
+    described = machine_like(machine(name))
+    assert described == replace(MACHINES[name], kind="")
