@@ -18,6 +18,7 @@ import torch
 
 from moa_dialect.frontend import functions as moa
 from moa_dialect.frontend.jit import Compiled, jit
+from moa_dialect.frontend.torch.calls import CPU, called
 from moa_dialect.frontend.trace import ArraySpec
 from moa_dialect.library.attention import attention
 from moa_dialect.library.attention_gradients import (
@@ -41,8 +42,6 @@ NAMES = {
     torch.int32: "i32",
 }
 """Element types that kernels and tensors share."""
-
-CPU = torch.device("cpu")
 
 _HALVES = (torch.float16, torch.bfloat16)
 
@@ -235,12 +234,6 @@ def _sides(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     with torch.inference_mode(False):
         options: Any = {"dtype": dtype, "device": "cpu"}
         return torch.tensor(0.0, **options), torch.tensor(float("-inf"), **options)
-
-
-def called(kernel: Compiled, tensors: Sequence[Tensor]) -> Any:
-    """Run a kernel on tensors, the shortest way if they are dense."""
-    found = kernel.kernel.call_tensors(torch, tensors)
-    return kernel(*tensors) if found is None else found
 
 
 def _compiled(

@@ -96,12 +96,12 @@ def reason_against(node: fx.Node, products: bool) -> str | None:
                 return "tensors that are not dense and on the CPU"
             if each.dtype not in NAMES:
                 return f"elements of type {each.dtype}"
-    if node.target in VIEWS and not _keeps_order(node):
+    if node.target in VIEWS and not keeps_order(node):
         return "free in PyTorch"
     return None if translation.reason is None else translation.reason(node)
 
 
-def _keeps_order(node: fx.Node) -> bool:
+def keeps_order(node: fx.Node) -> bool:
     """Whether a view adds or removes axes of extent 1, and nothing else."""
     source = node.args[0]
     assert isinstance(source, fx.Node)
