@@ -188,6 +188,7 @@ class Kernel:
         self._is_simple = not any(self._is_fortran) and not any(
             0 in memory.shape for memory in (*signature.inputs, *signature.outputs)
         )
+        self._gives_rows = all(memory.order == "C" for memory in signature.outputs)
         self._tensors: Any = None
         pointers = len(signature.inputs) + len(signature.outputs)
         self._extents_at = STATUS_WORDS + pointers + len(self._dynamic)
@@ -275,10 +276,19 @@ class Kernel:
         extents: Sequence[int] = ()
         if self._dynamic:
             extents = [tensors[number].shape[axis] for number, axis in self._dynamic]
-        results = self.run(pointers, extents)
-        if len(results) == 1:
-            return self.to_tensor(torch, results[0])
-        return tuple(self.to_tensor(torch, array) for array in results)
+        if not self._gives_rows or torch._C._len_torch_dispatch_stack():
+            results = self.run(pointers, extents)
+            tensors = [self.to_tensor(torch, array) for array in results]
+            return tensors[0] if len(tensors) == 1 else tuple(tensors)
+        prepared = self.prepared(pointers, extents)
+        results = [
+            torch.empty(shape, dtype=getattr(torch, memory.dtype), device="cpu")
+            for shape, memory in zip(  # noqa: B905
+                prepared.shapes, self.signature.outputs
+            )
+        ]
+        prepared(*pointers, *[result.data_ptr() for result in results])
+        return results[0] if len(results) == 1 else tuple(results)
 
     @staticmethod
     def to_tensor(torch: Any, array: np.ndarray) -> Any:
@@ -340,6 +350,47 @@ class Kernel:
         self._frames.append(frame)
         return results
 
+    def prepared(self, pointers: Sequence[int], extents: Sequence[int]) -> Prepared:
+        """The kernel for arguments of given extents, to be called with addresses.
+
+        Args:
+            pointers: where the elements of each argument lie, contiguous and aligned.
+                They are read if the extents of results depend on elements.
+            extents: the dynamic extents of the arguments, in order.
+        """
+        found: list[int] = []
+        if self._extents is not None:
+            frame = _Frame(self._words)
+            nothing = [0] * len(self._results)
+            self._pack(frame.words, 0, 0, 0, 0, *pointers, *nothing, *extents,
+                       *[0] * len(self._result_axes))  # fmt: skip
+            self._extents(frame.address)
+            # A negative extent is reported by the kernel itself.
+            found = [max(extent, 0) for extent in frame.words[self._extents_at :]]
+        return Prepared(self, extents, found)
+
+    def run_at(self, addresses: Sequence[int], extents: Sequence[int]) -> None:
+        """Run the kernel on arguments and results that are known to fit.
+
+        Args:
+            addresses: where the elements of each argument and each result lie.
+            extents: the dynamic extents of the arguments, then of the results.
+
+        Raises:
+            ShapeError: for extents that do not fit together.
+            IndexRangeError: for an index in the data that is out of range.
+        """
+        try:
+            frame = self._frames.pop()
+        except IndexError:
+            frame = _Frame(self._words)
+        words = frame.words
+        self._pack(words, 0, 0, 0, 0, *addresses, *extents)
+        self._run(frame.address)
+        if words[0]:
+            raise self._failure(words[0], words[1], words[2])
+        self._frames.append(frame)
+
     def _contiguous(
         self, number: int, array: np.ndarray, copy: bool | None
     ) -> np.ndarray:
@@ -358,13 +409,57 @@ class Kernel:
         return np.require(array, requirements=["F" if fortran else "C", "A"])
 
     def _allocated(self, extents: Sequence[int]) -> Iterator[np.ndarray]:
+        shapes = self.result_shapes(extents)
+        for shape, (_, dtype, order) in zip(shapes, self._results, strict=True):
+            yield np.empty(shape, dtype, order)
+
+    def result_shapes(self, extents: Sequence[int]) -> list[tuple[int, ...]]:
+        """The shapes of the results, of their dynamic extents in order."""
         shapes = [list(shape) for shape, _, _ in self._results]
         for (number, axis), extent in zip(self._result_axes, extents, strict=True):
             shapes[number][axis] = extent
-        for shape, (_, dtype, order) in zip(shapes, self._results, strict=True):
-            yield np.empty(shape, dtype, order)
+        return [tuple(shape) for shape in shapes]
+
+    @property
+    def dynamic(self) -> list[tuple[int, int]]:
+        """The arguments and axes of the extents that a call tells, in order."""
+        return self._dynamic
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether arguments and results are row-major, and none is surely empty."""
+        return self._is_simple and self._gives_rows
 
     def _failure(self, number: int, given: int, expected: int) -> MoaError:
         relation, message = self.signature.checks[number - 1].split(": ", 1)
         text = failure_message(cast(Relation, relation), message, given, expected)
         return precondition_error(text)
+
+
+class Prepared:
+    """A kernel for arguments of certain extents, called with addresses.
+
+    Args:
+        kernel: the kernel.
+        extents: the dynamic extents of its arguments, in order.
+        found: those of its results.
+
+    Attributes:
+        shapes: the shapes of the results.
+    """
+
+    def __init__(
+        self, kernel: Kernel, extents: Sequence[int], found: Sequence[int]
+    ) -> None:
+        self._kernel, self._run_at = kernel, kernel.run_at
+        self._tail = (*extents, *found)
+        self.shapes = kernel.result_shapes(found)
+
+    def __call__(self, *addresses: int) -> None:
+        """Run the kernel, as `Kernel.run_at` says.
+
+        Args:
+            addresses: where the elements of each argument and each result lie. They are
+                neither checked nor converted.
+        """
+        self._run_at(addresses, self._tail)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
+from torch.autograd import forward_ad
 from torch.nn import functional
 
 from moa_dialect.frontend.torch import kernels
@@ -47,10 +48,11 @@ def sdpa(
         Shape (..., n, e), dense or, like the query, with the heads inside of its rows.
         Gradients recompute the weights: neither way stores an array of n by m.
     """
-    reason = reason_against(
-        query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa
-    )
-    if reason is not None:
+    arguments = query, key, value, attn_mask, dropout_p, is_causal, scale
+    found = _known(*arguments, enable_gqa)
+    if found is not None:
+        return found
+    if reason_against(*arguments, enable_gqa) is not None:
         return STOCK(
             query,
             key,
@@ -61,7 +63,78 @@ def sdpa(
             scale=scale,
             enable_gqa=enable_gqa,
         )
-    return _by_kernel(query, key, value, attn_mask, dropout_p, is_causal, scale)
+    return _by_kernel(*arguments, enable_gqa)
+
+
+def _known(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor | None:
+    """The result, if a call without gradients was like one before; None if it was not.
+
+    Nothing is looked at that an outline has: a call of the same outline was found to be
+    one that there is a kernel for.
+    """
+    if dropout_p or not _are_plain(query, key, value, attn_mask):
+        return None
+    try:
+        outline = kernels.outline(query, key, value, attn_mask, is_causal, scale, False)
+        call = _CALLS.get((outline, enable_gqa))
+    except (RuntimeError, TypeError):  # no strides, or nothing to be hashed
+        return None
+    return None if call is None else call(query, key, value, attn_mask)[0]
+
+
+def _are_plain(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None
+) -> bool:
+    """Whether elements are all there is to arguments: dense, on the CPU, no gradients.
+
+    Fake tensors and others of their kind, and gradients, need the operator.
+    """
+    if (
+        type(query) not in _PLAIN
+        or type(key) not in _PLAIN
+        or type(value) not in _PLAIN
+        or not (query.is_cpu and key.is_cpu and value.is_cpu)
+        or key.dtype is not query.dtype
+        or value.dtype is not query.dtype
+        or _is_transformed()
+        or torch.compiler.is_compiling()
+        or torch.is_autocast_enabled("cpu")
+        or query.is_neg()
+        or key.is_neg()
+        or value.is_neg()
+    ):
+        return False
+    needs_gradient = query.requires_grad or key.requires_grad or value.requires_grad
+    if attn_mask is not None:
+        if type(attn_mask) not in _PLAIN or not attn_mask.is_cpu or attn_mask.is_neg():
+            return False
+        needs_gradient = needs_gradient or attn_mask.requires_grad
+    return not (needs_gradient and torch.is_grad_enabled())
+
+
+def _is_transformed() -> bool:
+    """Whether tensors may stand for more than their elements: modes, vmap, others."""
+    return (
+        torch._C._len_torch_dispatch_stack() != 0  # pyright: ignore
+        or _is_differentiated()
+    )
+
+
+def _is_differentiated() -> bool:
+    """Whether torch.func transforms something, or derivatives are taken forwards."""
+    return (
+        torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore
+        or forward_ad._current_level >= 0  # pyright: ignore
+    )
 
 
 def _by_kernel(
@@ -75,23 +148,19 @@ def _by_kernel(
     enable_gqa: bool = False,
 ) -> Tensor:
     """Attention of arguments that there is a kernel for."""
-    tensors = (query, key, value)
-    if attn_mask is not None:
-        tensors = (*tensors, attn_mask)
-    # Fake tensors and others of their kind, and gradients, need the operator.
-    if (
-        not torch.compiler.is_compiling()
-        and all(type(tensor) in _PLAIN for tensor in tensors)
-        and not torch._C._len_torch_dispatch_stack()  # pyright: ignore[reportPrivateUsage]
-        and not (
-            torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-        )
-    ):
-        return kernels.run_forward(
-            query, key, value, attn_mask, is_causal, scale, False
-        )[0]
-    return torch.ops.moa.attention(query, key, value, attn_mask, is_causal, scale)[0]
+    arguments = query, key, value, attn_mask, is_causal, scale
+    if not _are_plain(query, key, value, attn_mask):
+        return torch.ops.moa.attention(*arguments)[0]
+    outline = kernels.outline(*arguments, False)
+    result = kernels.run_forward(*arguments, False)[0]
+    if len(_CALLS) >= kernels.MOST_CALLS:
+        _CALLS.clear()
+    _CALLS[outline, enable_gqa] = kernels.CALLS[outline]
+    return result
 
+
+_CALLS: dict[Any, Any] = {}
+"""How calls that `reason_against` had nothing against are run, by their outlines."""
 
 STOCK = functional.scaled_dot_product_attention
 """PyTorch's own function."""
@@ -124,6 +193,8 @@ def reason_against(
         return "a mask with is_causal"
     if torch.is_autocast_enabled("cpu"):
         return "autocast"
+    if _is_differentiated():
+        return "a transformation of torch.func, or forward-mode derivatives"
     dtype, rank = query.dtype, query.dim()
     if dtype not in _DTYPES or key.dtype != dtype or value.dtype != dtype:
         return "element types"
@@ -227,7 +298,10 @@ def _attention_shape(
     is_causal: bool,
     scale: float | None,
 ) -> tuple[Tensor, Tensor]:
-    out = _like(query, *query.shape[:-1], value.shape[-1])
+    if query.dim() == 4 and query.shape[-1] == value.shape[-1]:
+        out = torch.empty_like(query)
+    else:
+        out = query.new_empty((*query.shape[:-1], value.shape[-1]))
     lse = query.new_empty(query.shape[:-1], dtype=kernels.computed_type(query.dtype))
     return out, lse
 
@@ -327,6 +401,10 @@ class use_moa_attention:
 
     def call(self, arguments: tuple[Any, ...], options: dict[str, Any]) -> Tensor:
         """One call of a model."""
+        found = _known(*arguments, **options)
+        if found is not None:
+            self.routed += 1
+            return found
         reason = reason_against(*arguments, **options)
         if reason is not None:
             self.reasons[reason] += 1

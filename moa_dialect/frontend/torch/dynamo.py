@@ -24,8 +24,10 @@ from moa_dialect.frontend import functions as moa
 from moa_dialect.frontend.jit import Compiled, jit
 from moa_dialect.frontend.torch import kernels, regions
 from moa_dialect.frontend.torch.attention import STOCK, sdpa
+from moa_dialect.frontend.torch.calls import Caller
 from moa_dialect.frontend.torch.kernels import NAMES
 from moa_dialect.frontend.torch.linear import take_linear
+from moa_dialect.frontend.torch.passes import take_passes
 from moa_dialect.frontend.torch.translation import TABLE, Node, converted, element
 from moa_dialect.frontend.torch.values import (
     Extent,
@@ -46,9 +48,15 @@ DECOMPOSED = (
     aten.addcdiv,
     aten.addcmul,
     aten.elu,
+    aten.elu_backward,
     aten.gelu_backward,
+    aten.glu,
+    aten.glu_backward,
     aten.hardsigmoid,
     aten.hardswish,
+    aten.hardswish_backward,
+    aten.hardtanh,
+    aten.hardtanh_backward,
     aten.leaky_relu,
     aten.leaky_relu_backward,
     aten.masked_fill,
@@ -226,6 +234,9 @@ def _compile(
     found = GraphReport(kind)
     products = settings.products == "moa"
     _run_attention(graph, found)
+    if settings.products != "torch":
+        for operators, region in take_passes(graph, "moa_pass_", Region):
+            found.regions.append(RegionReport(operators, region.schedules))
     if settings.products == "auto":
         for operators in take_linear(graph, "moa_linear_"):
             found.regions.append(RegionReport(operators, ()))
@@ -240,6 +251,7 @@ def _compile(
         operators = tuple(map(regions.name_of, inner))
         try:
             region = Region(module)
+            region.compile()
         except Exception as error:
             # PyTorch runs whatever a translation does not expect.
             found.failed.append((operators, str(error)))
@@ -307,7 +319,9 @@ class Region(torch.nn.Module):
         specs: list[ArraySpec] = []
         # Tensors are read in the order in which their elements lie.
         self._tensors: list[tuple[int, tuple[int, ...] | None]] = []
+        self._extents: list[int] = []
         self._scalars: list[int] = []
+        scalars: list[ArraySpec] = []
         known: set[Any] = set()
         for place, node in enumerate(inputs):
             value = node.meta["val"]
@@ -323,12 +337,24 @@ class Region(torch.nn.Module):
                 specs.append(ArraySpec(named, NAMES[value.dtype]))
         for place, node in enumerate(inputs):
             value = node.meta["val"]
-            if not isinstance(value, torch.Tensor):
-                if not isinstance(value, torch.SymInt):
-                    raise UntranslatableError(f"an argument {value!r}")
-                if extent(value) not in known:
+            if isinstance(value, torch.SymFloat):
+                self._scalars.append(place)
+                scalars.append(ArraySpec((), "f64"))
+            elif isinstance(value, torch.SymInt):
+                symbol = extent(value)
+                if symbol in known:
+                    continue
+                known.add(symbol)
+                if _is_extent(symbol):
+                    # An extent of an argument is known before elements are read.
+                    self._extents.append(place)
+                    specs.append(ArraySpec((_named(symbol, names),), "i1"))
+                else:
                     self._scalars.append(place)
-                    specs.append(ArraySpec((), "i64"))
+                    scalars.append(ArraySpec((), "i64"))
+            elif not isinstance(value, torch.Tensor):
+                raise UntranslatableError(f"an argument {value!r}")
+        specs += scalars
         self._orders = [_result_order(node) for node in results]
 
         def program(*arrays: Any) -> Any:
@@ -336,7 +362,22 @@ class Region(torch.nn.Module):
 
         program.__name__ = "region"
         self._kernel: Compiled = jit(program).lower(*specs)
-        _ = self._kernel.kernel  # compiled now, so that a failure is seen now
+        dtypes = [inputs[place].meta["val"].dtype for place, _ in self._tensors]
+        orders = [order for _, order in self._tensors]
+        self._call = Caller(
+            self._kernel,
+            dtypes,
+            orders,
+            [None if order is None else order[0] for order in self._orders],
+        )
+
+    def compile(self) -> None:
+        """Compile it now, so that a failure is seen now."""
+        _ = self._kernel.kernel
+
+    def module(self, stage: str) -> Any:
+        """Its program at a stage, as `Compiled.module` gives it."""
+        return self._kernel.module(stage)
 
     @property
     def schedules(self) -> tuple[str, ...]:
@@ -360,10 +401,19 @@ class Region(torch.nn.Module):
                 array = moa.transpose(array, order)
             known.learn(array, extents(node.meta["val"].shape))
             values[node] = array
+        for place, array in zip(self._extents, arrays[count:], strict=False):
+            known.learn(array, extents([inputs[place].meta["val"]]))
+        count += len(self._extents)
         for place, array in zip(self._scalars, arrays[count:], strict=True):
-            known.learn_scalar(array, extent(inputs[place].meta["val"]))
+            value = inputs[place].meta["val"]
+            if isinstance(value, torch.SymFloat):
+                values[inputs[place]] = array
+            else:
+                known.learn_scalar(array, extent(value))
         for node in inputs:
             value = node.meta["val"]
+            if isinstance(value, torch.SymFloat):
+                continue
             if node not in values:
                 values[node] = known.value(extent(value))
             else:
@@ -377,23 +427,21 @@ class Region(torch.nn.Module):
         )
 
     def __call__(self, *arguments: Any) -> Any:
-        """Run the kernel on tensors, and whole numbers."""
-        ready = [
-            arguments[place] if order is None else arguments[place].permute(order)
-            for place, order in self._tensors
-        ]
-        for place in self._scalars:
-            ready.append(torch.tensor(arguments[place]))
-        found = kernels.called(self._kernel, ready)
-        if self._is_single:
-            order = self._orders[0]
-            return found if order is None else found.permute(order[1])
-        if len(self._orders) == 1:
-            found = (found,)
-        return tuple(
-            each if order is None else each.permute(order[1])
-            for each, order in zip(found, self._orders, strict=True)
+        """Run the kernel on tensors, and numbers."""
+        tensors = [arguments[place] for place, _ in self._tensors]
+        found = self._call(
+            tensors,
+            [arguments[place] for place in self._extents],
+            [arguments[place] for place in self._scalars],
         )
+        return found[0] if self._is_single else tuple(found)
+
+
+def _is_extent(symbol: Extent) -> bool:
+    """Whether something is an extent, and no other number."""
+    return not isinstance(symbol, int) and bool(
+        symbol.is_Symbol and symbol.is_nonnegative
+    )
 
 
 def _named(value: Extent, names: dict[Any, str]) -> int | str:

@@ -2,9 +2,10 @@
 
 One kernel serves all batch sizes and lengths: only the number of axes, the widths of
 heads, the element types, and what is compiled into the program tell kernels apart.
-Tensors whose heads lie inside of their rows, as a projection of a model gives them
-(`x.view(b, n, h, d).transpose(1, 2)`), are read and written in that order, without a
-copy. Nothing here allocates an array of queries by keys.
+Tensors are read where they lie, without a copy, if their elements lie in the order of
+some axes: with the heads inside of the rows, as a projection of a model gives them
+(`x.view(b, n, h, d).transpose(1, 2)`), as parts of a projection for all three, or as
+the first rows of a longer cache. Nothing here allocates an array of queries by keys.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 
 from moa_dialect.frontend import functions as moa
 from moa_dialect.frontend.jit import Compiled, jit
+from moa_dialect.frontend.torch.calls import CPU, called
 from moa_dialect.frontend.trace import ArraySpec
 from moa_dialect.library.attention import attention
 from moa_dialect.library.attention_gradients import (
@@ -26,6 +28,7 @@ from moa_dialect.library.attention_gradients import (
     row_products,
     value_gradient,
 )
+from moa_dialect.library.broadcasting import extent
 
 Tensor = torch.Tensor
 
@@ -51,6 +54,72 @@ def computed_type(dtype: torch.dtype) -> torch.dtype:
 def is_interleaved(q: Tensor) -> bool:
     """Whether the heads of (b, h, n, d) lie inside of its rows."""
     return q.dim() == 4 and q.stride(1) < q.stride(2)
+
+
+class Layout(NamedTuple):
+    """How elements lie in memory.
+
+    Attributes:
+        order: the axes from the slowest to the fastest.
+        parts: those that are the first part of a longer axis there.
+        width: the extent of the last axis there.
+    """
+
+    order: tuple[int, ...]
+    parts: tuple[int, ...]
+    width: int
+
+    @property
+    def counted(self) -> tuple[int, ...]:
+        """The parts that a call tells the extents of: no heads, and no widths."""
+        rank = len(self.order)
+        return tuple(axis for axis in self.parts if axis not in (rank - 3, rank - 1))
+
+
+class Place(NamedTuple):
+    """Where the elements of one operand lie.
+
+    Attributes:
+        layout: how they lie.
+        extents: the extents they lie in, from the slowest to the fastest.
+    """
+
+    layout: Layout
+    extents: tuple[int, ...]
+
+    @staticmethod
+    def plain(shape: Sequence[int]) -> Place:
+        """Where those of a dense operand lie."""
+        return Place(Layout(tuple(range(len(shape))), (), shape[-1]), tuple(shape))
+
+
+def layout_of(shape: Sequence[int], strides: Sequence[int]) -> Place | None:
+    """Where elements lie, none if axes overlap or the last is not the fastest."""
+    rank = len(shape)
+    order = sorted(range(rank), key=lambda axis: (-strides[axis], axis))
+    # The last axis is the fastest; beside one of extent 1 its stride says nothing.
+    order.remove(rank - 1)
+    order.append(rank - 1)
+    if strides[-1] != 1 and shape[-1] != 1:
+        return None
+    extents = [0] * rank
+    extents[0] = shape[order[0]]
+    below = 1
+    for place in range(rank - 1, 0, -1):
+        axis, outer = order[place], order[place - 1]
+        inside, rest = divmod(strides[outer], below)
+        if rest or inside < shape[axis]:
+            if shape[outer] != 1:
+                return None
+            inside = shape[axis]
+        extents[place] = inside
+        below *= inside
+    parts = tuple(
+        axis
+        for axis, extent in sorted(zip(order, extents, strict=True))
+        if extent != shape[axis]
+    )
+    return Place(Layout(tuple(order), parts, extents[-1]), tuple(extents))
 
 
 class Problem(NamedTuple):
@@ -145,22 +214,26 @@ def compact(mask: Tensor, dtype: torch.dtype) -> Tensor:
     Truth values for each query and key stay what they are, and so take a byte each;
     those for each key alone become numbers to add.
     """
-    for axis in range(mask.dim()):
-        if mask.stride(axis) == 0 and mask.shape[axis] > 1:
-            mask = mask.narrow(axis, 0, 1)
+    shape, strides = mask.shape, mask.stride()
+    if any(s == 0 and e > 1 for e, s in zip(shape, strides, strict=True)):
+        once = [1 if s == 0 else e for e, s in zip(shape, strides, strict=True)]
+        mask = mask.as_strided(once, strides)
     wanted = computed_type(dtype)
     if mask.dtype == torch.bool:
         if mask.dim() > 1 and mask.shape[-2] != 1:
             return mask.contiguous()
-        numbers = torch.zeros(mask.shape, dtype=wanted)
-        return numbers.masked_fill_(mask.logical_not(), float("-inf"))
-    return mask.detach().to(wanted).contiguous()
+        return torch.where(mask, *_sides(wanted)).contiguous()
+    if mask.dtype != wanted or not mask.is_contiguous():
+        mask = mask.to(wanted).contiguous()
+    return mask.detach() if mask.requires_grad else mask
 
 
-def called(kernel: Compiled, tensors: Sequence[Tensor]) -> Any:
-    """Run a kernel on tensors, the shortest way if they are dense."""
-    found = kernel.kernel.call_tensors(torch, tensors)
-    return kernel(*tensors) if found is None else found
+@cache
+def _sides(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """What a mask adds to scores that are seen, and to those that are not."""
+    with torch.inference_mode(False):
+        options: Any = {"dtype": dtype, "device": "cpu"}
+        return torch.tensor(0.0, **options), torch.tensor(float("-inf"), **options)
 
 
 def _compiled(
@@ -194,6 +267,68 @@ def forward_kernel(problem: Problem, with_lse: bool) -> Compiled:
     d, e = problem.widths
     specs = problem.spec(d), problem.spec(d, 1), problem.spec(e, 1)
     return _compiled("attention", program, problem, *specs)
+
+
+@cache
+def laid_out_kernel(
+    problem: Problem, layouts: tuple[Layout, ...], with_lse: bool
+) -> Compiled:
+    """`forward_kernel` for q, k, v and a result that lie as their layouts say.
+
+    An argument has the extents that its elements lie in. After the mask there is an
+    argument for each axis that is a part of a longer one, in order, whose extent is how
+    much of it counts.
+    """
+    heads = problem.heads or (None, None)
+    known = [(heads[place], layout.width) for place, layout in zip((0, 1, 1), layouts)]  # noqa: B905
+    widths = (problem.widths[0], *problem.widths)
+    specs: list[ArraySpec] = []
+    for (count, width), layout in zip(known, layouts, strict=False):
+        leading = (*(None,) * (problem.rank - 3), count)[: problem.rank - 2]
+        shape: tuple[int | None, ...] = (*leading, None, width)
+        inside = [None if a in layout.parts else shape[a] for a in range(problem.rank)]
+        inside[-1] = width
+        specs.append(ArraySpec(tuple(inside[a] for a in layout.order), problem.dtype))
+    specs += problem.masks().values()
+    parts = sum(len(layout.counted) for layout in layouts[:3])
+    specs += [ArraySpec((None,), problem.dtype)] * parts
+    of_result = layouts[3].order
+
+    def program(*given: Any) -> Any:
+        operands, rest = given[:3], list(given[3:])
+        options = _options(problem, rest.pop(0) if problem.mask else None)
+        read: list[Any] = []
+        for place, layout in enumerate(layouts[:3]):
+            array = moa.transpose(operands[place], layout.order)
+            for axis in layout.parts:
+                count: Any
+                if axis == problem.rank - 1:
+                    count = [widths[place]]
+                elif axis == problem.rank - 3:
+                    count = [known[place][0]]
+                else:
+                    count = moa.reshape([1], extent(rest.pop(0), 0))
+                array = _first_of(array, axis, count)
+            read.append(array)
+        found = attention(*read, return_lse=with_lse, **options)
+        out, *lse = found if with_lse else (found,)
+        inverse = [of_result.index(axis) for axis in range(problem.rank)]
+        out = moa.transpose(out, inverse)
+        return (out, *lse) if with_lse else out
+
+    program.__name__ = "attention"
+    return jit(program).lower(*specs)
+
+
+def _first_of(array: Any, axis: int, count: Any) -> Any:
+    """The first of the planes along an axis."""
+    if axis == 0:
+        return moa.take(count, array)
+    first = [axis, *(k for k in range(array.ndim) if k != axis)]
+    planes = moa.take(
+        count, moa.transpose(array, [first.index(k) for k in range(array.ndim)])
+    )
+    return moa.transpose(planes, first)
 
 
 @cache
@@ -276,16 +411,189 @@ def run_forward(
     with_lse: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """Attention of tensors that fit, and the logarithms if asked for."""
+    given = outline(q, k, v, mask, is_causal, scale, with_lse)
+    call = CALLS.get(given)
+    if call is None:
+        call = _call_of(given)
+        if len(CALLS) >= MOST_CALLS:
+            CALLS.clear()
+        CALLS[given] = call
+    return call(q, k, v, mask)
+
+
+def outline(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    is_causal: bool,
+    scale: float | None,
+    with_lse: bool,
+) -> tuple[Any, ...]:
+    """What calls of `run_forward` that run alike have in common."""
+    of_mask = None
     if mask is not None:
-        mask = compact(mask, q.dtype)
-    problem = problem_of(q, k, v, mask, is_causal, scale)
-    masks = () if mask is None else (mask,)
-    kernel = forward_kernel(problem, with_lse)
-    result = called(kernel, [*_in_order(problem, (q, k, v)), *masks])
-    if not with_lse:
-        return _back(problem, result), None
-    out, lse = result
-    return _back(problem, out), lse
+        of_mask = mask.shape, mask.stride(), mask.dtype
+    return (
+        q.shape,
+        q.stride(),
+        k.shape,
+        k.stride(),
+        v.shape,
+        v.stride(),
+        of_mask,
+        q.dtype,
+        is_causal,
+        scale,
+        with_lse,
+    )
+
+
+CALLS: dict[tuple[Any, ...], Callable[..., tuple[Tensor, Tensor | None]]] = {}
+"""How calls of each outline are run: what they share is found once."""
+
+MOST_CALLS = 1024
+
+
+def _call_of(given: tuple[Any, ...]) -> Callable[..., Any]:
+    """How calls of an outline are run."""
+    shapes, strides = given[0:6:2], given[1:6:2]
+    *_, dtype, is_causal, scale, with_lse = given
+    if any(0 in shape for shape in shapes):
+
+        def copied(
+            q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None
+        ) -> tuple[Tensor, Tensor | None]:
+            if mask is not None:
+                mask = compact(mask, dtype)
+            problem = problem_of(q, k, v, mask, is_causal, scale)
+            masks = () if mask is None else (mask,)
+            kernel = forward_kernel(problem, with_lse)
+            result = called(kernel, [*_in_order(problem, (q, k, v)), *masks])
+            out, lse = result if with_lse else (result, None)
+            return _back(problem, out), lse
+
+        return copied
+    return _Forward(shapes, strides, dtype, is_causal, scale, with_lse)
+
+
+class _Forward:
+    """Attention of tensors of certain shapes and strides, none of them empty."""
+
+    def __init__(
+        self,
+        shapes: Sequence[Sequence[int]],
+        strides: Sequence[Sequence[int]],
+        dtype: torch.dtype,
+        is_causal: bool,
+        scale: float | None,
+        with_lse: bool,
+    ) -> None:
+        self._shapes, self._strides = (
+            list(map(tuple, shapes)),
+            list(map(tuple, strides)),
+        )
+        self._options = is_causal, scale
+        self._dtype, self._computed = dtype, computed_type(dtype)
+        self._with_lse = with_lse
+        self._once = self._repeats_heads()
+        if self._once:
+            for place in (1, 2):
+                shape = self._shapes[place]
+                self._shapes[place] = (*shape[:-3], 1, *shape[-2:])
+        found = [
+            layout_of(shape, stride)
+            for shape, stride in zip(self._shapes, self._strides, strict=True)
+        ]
+        plain = [Place.plain(shape) for shape in self._shapes]
+        self._copied = tuple(each is None for each in found)
+        self._places = [
+            p if f is None else f for p, f in zip(plain, found, strict=True)
+        ]
+        (*leading, _), (*_, width) = self._shapes[0], self._shapes[2]
+        self._shape = (*leading, width)
+        self._rows = tuple(leading)
+        self._stride = self._result_strides()
+        self._prepared: Any = None
+        self._aligned = dtype.itemsize - 1
+
+    def _repeats_heads(self) -> bool:
+        """Whether all heads of keys and values are one, expanded."""
+        if len(self._shapes[0]) < 3 or self._shapes[1][-3] == 1:
+            return False
+        return self._strides[1][-3] == 0 == self._strides[2][-3]
+
+    def _result_strides(self) -> tuple[int, ...]:
+        """The strides that PyTorch's kernel gives its result."""
+        if len(self._shape) == 4 and self._shape == self._shapes[0]:
+            query = torch.empty_strided(self._shape, self._strides[0], device="meta")
+            return torch.empty_like(query).stride()
+        return torch.empty(self._shape, device="meta").stride()
+
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The result, and the logarithms of the denominators or None."""
+        if self._once:
+            k, v = k.narrow(-3, 0, 1), v.narrow(-3, 0, 1)
+        if self._copied != (False, False, False):
+            q, k, v = (
+                x.contiguous() if copied else x
+                for x, copied in zip((q, k, v), self._copied, strict=True)
+            )
+        out = torch.empty_strided(
+            self._shape, self._stride, dtype=self._dtype, device=CPU
+        )
+        addresses = [q.data_ptr(), k.data_ptr(), v.data_ptr()]
+        if (addresses[0] | addresses[1] | addresses[2]) & self._aligned:
+            q, k, v = (x.clone() for x in (q, k, v))
+            addresses = [q.data_ptr(), k.data_ptr(), v.data_ptr()]
+        if mask is not None:
+            mask = compact(mask, self._dtype)
+            addresses.append(mask.data_ptr())
+        if self._prepared is None:
+            self._prepare(mask, addresses)
+        addresses += self._witnesses
+        addresses.append(out.data_ptr())
+        if not self._with_lse:
+            self._prepared(*addresses)
+            return out, None
+        lse = torch.empty(self._rows, dtype=self._computed, device=CPU)
+        self._prepared(*addresses, lse.data_ptr())
+        return out, lse
+
+    def _prepare(self, mask: Tensor | None, addresses: Sequence[int]) -> None:
+        """Find the kernel, and what a call tells it."""
+        q, k, v = self._shapes
+        heads = None
+        is_part = any(len(q) - 3 in each.layout.parts for each in self._places)
+        if len(q) > 2 and (is_part or q[-3] != k[-3]):
+            heads = (q[-3], k[-3])
+        of_mask = None
+        if mask is not None:
+            extents = tuple(1 if e == 1 else None for e in mask.shape)
+            of_mask = NAMES[mask.dtype], extents
+        problem = Problem(
+            NAMES[self._dtype], len(q), heads, (q[-1], v[-1]), False, of_mask,
+            *self._options,
+        )  # fmt: skip
+        out = layout_of(self._shape, self._stride)
+        assert out is not None
+        layouts = (*(each.layout for each in self._places), out.layout)
+        kernel = laid_out_kernel(problem, layouts, self._with_lse).kernel
+        shapes = [list(each.extents) for each in self._places]
+        if mask is not None:
+            shapes.append(list(mask.shape))
+        counts = [
+            [shape[axis]]
+            for shape, layout in zip(self._shapes, layouts[:3], strict=True)
+            for axis in layout.counted
+        ]
+        # Only their extents count; there is one element in case of a failed check.
+        self._witness = torch.zeros(1, dtype=self._dtype, device="cpu")
+        self._witnesses = [self._witness.data_ptr()] * len(counts)
+        extents = [(shapes + counts)[number][axis] for number, axis in kernel.dynamic]
+        self._prepared = kernel.prepared([*addresses, *self._witnesses], extents)
 
 
 def run_backward(

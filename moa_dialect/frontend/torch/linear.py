@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from moa_dialect.frontend import functions as moa
 from moa_dialect.frontend.jit import Compiled, jit
-from moa_dialect.frontend.torch.kernels import called
+from moa_dialect.frontend.torch.calls import Caller
 from moa_dialect.frontend.torch.regions import VIEWS
 from moa_dialect.frontend.torch.translation import gelu, sigmoid
 from moa_dialect.frontend.torch.values import extents
@@ -67,6 +67,9 @@ class Linear(torch.nn.Module):
         self._after = list(after)
         frozen = tuple((f, a, tuple(sorted(k.items()))) for f, a, k in after)
         self._kernel = linear_kernel(wide, with_bias, frozen)
+        count = 3 if with_bias else 2
+        dtypes, orders = [torch.float32] * count, [None] * count
+        self._call = Caller(self._kernel, dtypes, orders, [None])
 
     @property
     def schedules(self) -> tuple[str, ...]:
@@ -83,7 +86,7 @@ class Linear(torch.nn.Module):
             return result
         rows = x.reshape(-1, inputs)
         given = (rows, weight) if bias is None else (rows, weight, bias)
-        return called(self._kernel, given).view(*x.shape[:-1], outputs)
+        return self._call(given)[0].view(*x.shape[:-1], outputs)
 
 
 @cache

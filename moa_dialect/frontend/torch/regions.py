@@ -24,7 +24,7 @@ from torch.fx.passes.operator_support import OperatorSupportBase
 
 from moa_dialect.frontend.torch.kernels import NAMES
 from moa_dialect.frontend.torch.translation import TABLE
-from moa_dialect.frontend.torch.values import extents
+from moa_dialect.frontend.torch.values import extents, order_in_memory
 
 aten = torch.ops.aten
 
@@ -48,6 +48,17 @@ FREE = {
     aten.full_like.default,
     aten.zeros_like.default,
     aten.ones_like.default,
+    aten.zeros.default,
+    aten.ones.default,
+    aten.new_zeros.default,
+    aten.new_ones.default,
+    aten.new_full.default,
+    aten.arange.default,
+    aten.arange.start,
+    aten.arange.start_step,
+    aten.split.Tensor,
+    aten.split_with_sizes.default,
+    aten.unbind.int,
 }
 """Operators that cost nothing in PyTorch, or nothing to speak of."""
 
@@ -57,6 +68,7 @@ _SAME_AXES = {
     aten.squeeze.dims,
     aten.expand.default,
     aten._to_copy.default,
+    torch.ops.prims.convert_element_type.default,
     aten.clone.default,
     aten.alias.default,
     aten.detach.default,
@@ -96,12 +108,12 @@ def reason_against(node: fx.Node, products: bool) -> str | None:
                 return "tensors that are not dense and on the CPU"
             if each.dtype not in NAMES:
                 return f"elements of type {each.dtype}"
-    if node.target in VIEWS and not _keeps_order(node):
+    if node.target in VIEWS and not keeps_order(node):
         return "free in PyTorch"
     return None if translation.reason is None else translation.reason(node)
 
 
-def _keeps_order(node: fx.Node) -> bool:
+def keeps_order(node: fx.Node) -> bool:
     """Whether a view adds or removes axes of extent 1, and nothing else."""
     source = node.args[0]
     assert isinstance(source, fx.Node)
@@ -249,7 +261,8 @@ def _folded_axes(node: fx.Node) -> str | None:
     operand = node.args[0]
     assert isinstance(operand, fx.Node)
     rank = operand.meta["val"].dim()
-    dims = node.args[1] if len(node.args) > 1 else None
+    place = 2 if node.target is aten.linalg_vector_norm.default else 1
+    dims = node.args[place] if len(node.args) > place else None
     dims = [dims] if isinstance(dims, int) else dims
     if not isinstance(dims, list | tuple) or len(dims) != 1:
         return "other"
@@ -271,12 +284,12 @@ def trimmed(nodes: list[fx.Node]) -> list[fx.Node]:
         changed = False
         inside = set(kept)
         for node in kept:
-            is_free = node.target in FREE
+            is_free = _is_free(node)
             is_first = not any(n in inside for n in node.all_input_nodes)
             is_last = not any(n in inside for n in node.users)
             has_inputs = bool(node.all_input_nodes)
             if is_free and (
-                (is_first and has_inputs and not _repeats(node)) or is_last
+                (is_first and has_inputs and not _reads_less(node)) or is_last
             ):
                 kept.remove(node)
                 changed = True
@@ -284,14 +297,33 @@ def trimmed(nodes: list[fx.Node]) -> list[fx.Node]:
     return kept
 
 
-def _repeats(node: fx.Node) -> bool:
-    """Whether elements are repeated, which a kernel does without storing them."""
-    return node.target in (
+def _is_free(node: fx.Node) -> bool:
+    """Whether an operator costs nothing; a part of what it gives costs as much."""
+    if node.target is operator.getitem:
+        source = node.args[0]
+        assert isinstance(source, fx.Node)
+        return source.target in FREE
+    return node.target in FREE
+
+
+def _reads_less(node: fx.Node) -> bool:
+    """Whether a kernel reads fewer elements, or need not copy them, with an operator.
+
+    It reads repeated elements once, and parts of a tensor where they lie.
+    """
+    if node.target in (
         aten.expand.default,
         aten.full_like.default,
         aten.zeros_like.default,
         aten.ones_like.default,
-    )
+        aten.new_zeros.default,
+        aten.new_ones.default,
+        aten.new_full.default,
+    ):
+        return True
+    value = node.meta["val"]
+    values = value if isinstance(value, list | tuple) else (value,)
+    return any(order_in_memory(each) is None for each in values)
 
 
 def is_worth(nodes: Collection[fx.Node], everything: bool) -> bool:

@@ -237,6 +237,11 @@ def _float_only(node: fx.Node) -> str | None:
     return None
 
 
+def _gives_numbers(node: fx.Node) -> str | None:
+    """Arithmetic of truth values alone is left to PyTorch."""
+    return "truth values" if node.meta["val"].dtype == torch.bool else None
+
+
 _UNARY: dict[Any, Callable[[Any], Any]] = {
     aten.exp.default: moa.exp,
     aten.exp2.default: moa.exp2,
@@ -253,6 +258,10 @@ _UNARY: dict[Any, Callable[[Any], Any]] = {
     aten.ceil.default: moa.ceil,
     aten.sigmoid.default: sigmoid,
     aten.silu.default: lambda a: a / (1.0 + moa.exp(-a)),
+    aten.sgn.default: moa.sign,
+    aten.sign.default: moa.sign,
+    aten.trunc.default: lambda a: moa.where(a < 0.0, moa.ceil(a), moa.floor(a)),
+    aten.square.default: lambda a: a * a,
 }
 for _operator, _function in _UNARY.items():
     register("pointwise", _operator, reason=_float_only)(_pointwise(_function))
@@ -266,15 +275,38 @@ register("pointwise", aten.sub.Tensor, aten.sub.Scalar)(_pointwise(_subtract, co
 register("pointwise", aten.rsub.Scalar, aten.rsub.Tensor)(
     _pointwise(lambda a, b, alpha=1: _subtract(b, a, alpha), count=2)
 )
-register("pointwise", aten.mul.Tensor, aten.mul.Scalar)(_pointwise(lambda a, b: a * b))
-register("pointwise", aten.div.Tensor, aten.div.Scalar, reason=_float_only)(
-    _pointwise(lambda a, b: a / b)
+register("pointwise", aten.mul.Tensor, aten.mul.Scalar, reason=_gives_numbers)(
+    _pointwise(lambda a, b: a * b)
 )
+register(
+    "pointwise",
+    aten.div.Tensor,
+    aten.div.Scalar,
+    aten.true_divide.Tensor,
+    reason=_float_only,
+)(_pointwise(lambda a, b: a / b))
 register("pointwise", aten.maximum.default)(_pointwise(moa.maximum))
 register("pointwise", aten.minimum.default)(_pointwise(moa.minimum))
 register("pointwise", aten.pow.Tensor_Scalar, reason=_float_only)(
     _pointwise(_power, count=1)
 )
+register("pointwise", aten.pow.Scalar, aten.pow.Tensor_Tensor, reason=_float_only)(
+    _pointwise(lambda a, b: a**b)
+)
+register("pointwise", aten.isnan.default, reason=_float_only)(
+    _pointwise(lambda a: a != a)
+)
+register("pointwise", aten.isinf.default, reason=_float_only)(
+    _pointwise(lambda a: moa.absolute(a) == math.inf)
+)
+register("pointwise", aten.lerp.Scalar, reason=_float_only)(
+    _pointwise(lambda a, b, weight: a + weight * (b - a), count=2)
+)
+register("pointwise", aten.clamp.Tensor)(
+    _pointwise(lambda a, low=None, high=None: _clamp(a, low, high))
+)
+register("pointwise", aten.clamp_min.Tensor)(_pointwise(moa.maximum))
+register("pointwise", aten.clamp_max.Tensor)(_pointwise(moa.minimum))
 register("pointwise", aten.clamp.default, aten.clamp_min.default)(
     _pointwise(_clamp, count=1)
 )
@@ -341,11 +373,12 @@ def _where(node: Node, condition: Any, a: Any, b: Any) -> Any:
 @register(
     "shape",
     aten._to_copy.default,
+    torch.ops.prims.convert_element_type.default,
     aten.clone.default,
     aten.alias.default,
     aten.detach.default,
 )
-def _copied(node: Node, a: Any, **options: Any) -> Any:
+def _copied(node: Node, a: Any, *types: Any, **options: Any) -> Any:
     dtype = node.value.dtype
     result = converted(a, dtype)
     if (
@@ -367,14 +400,75 @@ def _constant_like(node: Node, a: Any, number: Any, **options: Any) -> Any:
     return _filled(node, converted(number, node.value.dtype))
 
 
-@register("shape", aten.zeros_like.default)
-def _zeros(node: Node, a: Any, **options: Any) -> Any:
+@register("shape", aten.new_full.default)
+def _new_constant(node: Node, a: Any, size: Any, number: Any, **options: Any) -> Any:
+    return _filled(node, converted(number, node.value.dtype))
+
+
+@register("shape", aten.zeros_like.default, aten.zeros.default, aten.new_zeros.default)
+def _zeros(node: Node, *arguments: Any, **options: Any) -> Any:
     return _filled(node, converted(0, node.value.dtype))
 
 
-@register("shape", aten.ones_like.default)
-def _ones(node: Node, a: Any, **options: Any) -> Any:
+@register("shape", aten.ones_like.default, aten.ones.default, aten.new_ones.default)
+def _ones(node: Node, *arguments: Any, **options: Any) -> Any:
     return _filled(node, converted(1, node.value.dtype))
+
+
+@register("shape", aten.arange.default, aten.arange.start, aten.arange.start_step)
+def _arange(node: Node, *limits: Any, **options: Any) -> Any:
+    start = 0 if len(limits) == 1 else limits[0]
+    step = limits[2] if len(limits) > 2 else 1
+    if not all(isinstance(each, int | float) for each in (start, step)):
+        raise UntranslatableError("numbers that begin where a call says")
+    (count,) = node.shape
+    numbers = converted(moa.iota(node.known.value(count)), node.value.dtype)
+    if step != 1:
+        numbers = numbers * converted(step, node.value.dtype)
+    return numbers if start == 0 else numbers + converted(start, node.value.dtype)
+
+
+@register("pointwise", aten.tril.default, aten.triu.default)
+def _triangle(node: Node, a: Any, diagonal: int = 0) -> Any:
+    *_, rows, columns = node.shape
+    row, column = moa.iota(node.known.value(rows)), moa.iota(node.known.value(columns))
+    first = converted(row, torch.int64) + diagonal
+    second = converted(column, torch.int64)
+    kept = moa.outer("ge" if node.node.target is aten.tril.default else "le",
+                     first, second)  # fmt: skip
+    kept = broadcast(kept, (rows, columns), node.shape, node.known)
+    return moa.where(kept, a, converted(0, node.value.dtype))
+
+
+@register("pointwise", aten._native_batch_norm_legit_no_training.default)
+def _batch_norm(
+    node: Node,
+    a: Any,
+    weight: Any,
+    bias: Any,
+    average: Any,
+    spread: Any,
+    momentum: float,
+    eps: float,
+) -> Any:
+    out, *empty = node.value
+    shape = extents(out.shape)
+
+    def of_channels(v: Any) -> Any:
+        wide = converted(v, out.dtype)
+        for axis in range(len(shape)):
+            if axis != 1:
+                wide = with_axis(wide, axis, node.known.value(shape[axis]))
+        return wide
+
+    scale = moa.rsqrt(converted(spread, out.dtype) + eps)
+    if weight is not None:
+        scale = scale * converted(weight, out.dtype)
+    result = (converted(a, out.dtype) - of_channels(average)) * of_channels(scale)
+    result = result if bias is None else result + of_channels(bias)
+    nothing = converted(0.0, out.dtype)
+    rest = (broadcast(nothing, (), extents(e.shape), node.known) for e in empty)
+    return result, *rest
 
 
 # Folds.
@@ -393,6 +487,13 @@ def _rows(a: Any, axes: Sequence[int]) -> tuple[Any, list[int]]:
     """An array with some axes last, and the others."""
     kept = [axis for axis in range(a.ndim) if axis not in axes]
     return permuted(a, [*kept, *axes]), kept
+
+
+def _is_euclidean(node: fx.Node) -> str | None:
+    """A norm that is the root of a sum of squares."""
+    if len(node.args) > 1 and node.args[1] != 2:
+        return "another norm"
+    return _float_only(node)
 
 
 def _folded(name: str, a: Any, axes: Sequence[int]) -> Any:
@@ -414,6 +515,20 @@ def _kept(a: Any, axes: Sequence[int], keep: bool) -> Any:
     return a
 
 
+@register("fold", aten.linalg_vector_norm.default, reason=_is_euclidean)
+def _norm(
+    node: Node,
+    a: Any,
+    order: Any = 2,
+    dims: Any = None,
+    keepdim: bool = False,
+    **options: Any,
+) -> Any:
+    axes = _axes(node, dims)
+    a = converted(a, node.value.dtype)
+    return _kept(moa.sqrt(_folded("add", a * a, axes)), axes, keepdim)
+
+
 def _count(node: Node, axes: Sequence[int]) -> Any:
     shape = node.shape_of(0)
     result: Any = 1
@@ -422,20 +537,7 @@ def _count(node: Node, axes: Sequence[int]) -> Any:
     return result
 
 
-def _not_everything(node: fx.Node) -> str | None:
-    """Sums of all elements have no vector code."""
-    value = node.meta["val"]
-    value = value[0] if isinstance(value, list | tuple) else value
-    operand = node.args[0]
-    assert isinstance(operand, fx.Node)
-    if not operand.meta["val"].dtype.is_floating_point:
-        return "whole numbers"
-    if operand.meta["val"].dim() and all(extent(e) == 1 for e in value.shape):
-        return "a fold of all elements"
-    return None
-
-
-@register("fold", aten.sum.dim_IntList, reason=_not_everything)
+@register("fold", aten.sum.dim_IntList, aten.sum.default, reason=_float_only)
 def _sum(
     node: Node, a: Any, dims: Any = None, keepdim: bool = False, **options: Any
 ) -> Any:
@@ -444,7 +546,7 @@ def _sum(
     return _kept(result, axes, keepdim)
 
 
-@register("fold", aten.mean.dim, reason=_not_everything)
+@register("fold", aten.mean.dim, aten.mean.default, reason=_float_only)
 def _mean(
     node: Node, a: Any, dims: Any = None, keepdim: bool = False, **options: Any
 ) -> Any:
@@ -458,13 +560,13 @@ def _mean(
     return _kept(result, axes, keepdim)
 
 
-@register("fold", aten.amax.default, reason=_not_everything)
+@register("fold", aten.amax.default, reason=_float_only)
 def _amax(node: Node, a: Any, dims: Any = (), keepdim: bool = False) -> Any:
     axes = _axes(node, dims)
     return _kept(_folded("max", a, axes), axes, keepdim)
 
 
-@register("fold", aten.amin.default, reason=_not_everything)
+@register("fold", aten.amin.default, reason=_float_only)
 def _amin(node: Node, a: Any, dims: Any = (), keepdim: bool = False) -> Any:
     axes = _axes(node, dims)
     return _kept(_folded("min", a, axes), axes, keepdim)
@@ -552,6 +654,7 @@ def _logsumexp(node: Node, a: Any, dims: Any, keepdim: bool = False) -> Any:
     "fold",
     aten.var.correction,
     aten.var_mean.correction,
+    aten.std.correction,
     worth=True,
     reason=_single_axis,
 )
@@ -565,6 +668,8 @@ def _variance(
     )
     if node.node.target is aten.var.correction:
         return found
+    if node.node.target is aten.std.correction:
+        return moa.sqrt(found)
     return found, _kept(mean(rows), [axis], keepdim)
 
 
@@ -588,6 +693,16 @@ def _bmm(node: Node, a: Any, b: Any) -> Any:
 @register("product", aten.addmm.default, worth=True, reason=_float_only)
 def _addmm(node: Node, c: Any, a: Any, b: Any, beta: Any = 1, alpha: Any = 1) -> Any:
     result = _product(a, b)
+    result = result if alpha == 1 else alpha * result
+    if beta == 0:
+        return result
+    added = broadcast(c, node.shape_of(0), node.shape, node.known)
+    return result + (added if beta == 1 else beta * added)
+
+
+@register("product", aten.baddbmm.default, worth=True, reason=_float_only)
+def _baddbmm(node: Node, c: Any, a: Any, b: Any, beta: Any = 1, alpha: Any = 1) -> Any:
+    result = _bmm(node, a, b)
     result = result if alpha == 1 else alpha * result
     if beta == 0:
         return result
@@ -655,7 +770,25 @@ def _view(node: Node, a: Any, shape: Any) -> Any:
     return moa.reshape(node.known.vector(after), a)
 
 
-@register("shape", aten.select.int)
+def _begins_where(place: int) -> Callable[[fx.Node], str | None]:
+    """Whether a slice begins, or a plane is, where the graph says."""
+
+    def reason(node: fx.Node) -> str | None:
+        start: Any = node.args[place] if len(node.args) > place else 0
+        start = 0 if start is None else start
+        step = node.args[4] if place == 2 and len(node.args) > 4 else 1
+        source = node.args[0]
+        assert isinstance(source, fx.Node)
+        axis: Any = node.args[1] if len(node.args) > 1 else 0
+        is_known = isinstance(extent(source.meta["val"].shape[axis]), int)
+        if not isinstance(start, int) or (start < 0 and not is_known):
+            return "a place that a call says"
+        return None if step == 1 else "a slice with steps"
+
+    return reason
+
+
+@register("shape", aten.select.int, reason=_begins_where(2))
 def _select(node: Node, a: Any, dim: int, index: Any) -> Any:
     axis = dim % a.ndim
     length = node.shape_of(0)[axis]
@@ -669,7 +802,7 @@ def _select(node: Node, a: Any, dim: int, index: Any) -> Any:
     )
 
 
-@register("shape", aten.slice.Tensor)
+@register("shape", aten.slice.Tensor, reason=_begins_where(2))
 def _slice(
     node: Node, a: Any, dim: int = 0, start: Any = None, end: Any = None, step: Any = 1
 ) -> Any:
@@ -685,11 +818,163 @@ def _slice(
     if start < 0:
         assert isinstance(before, int)
         start = max(start + before, 0)
-    count = node.known.value(after)
-    planes = permuted(a, [axis, *(k for k in range(a.ndim) if k != axis)])
+    return _part(a, axis, start, node.known.value(after))
+
+
+def _part(a: Any, axis: int, start: int, count: Any) -> Any:
+    """So many planes along an axis, from one on."""
+    first, back = _axis_first(axis, a.ndim)
+    planes = permuted(a, first)
     planes = moa.take(_vector(count), moa.drop([start], planes) if start else planes)
-    back = [*range(1, axis + 1), 0, *range(axis + 1, a.ndim)]
     return permuted(planes, back)
+
+
+def _axis_first(axis: int, rank: int) -> tuple[list[int], list[int]]:
+    """The orders of axes that bring one to the front, and back."""
+    first = [axis, *(k for k in range(rank) if k != axis)]
+    return first, [*range(1, axis + 1), 0, *range(axis + 1, rank)]
+
+
+def _is_split_where(node: fx.Node) -> str | None:
+    """Whether the parts begin where the graph says."""
+    axis: Any = node.args[2] if len(node.args) > 2 else 0
+    counts = [extent(value.shape[axis]) for value in node.meta["val"]]
+    if not all(isinstance(count, int) for count in counts[:-1]):
+        return "a place that a call says"
+    return None
+
+
+@register(
+    "shape",
+    aten.split.Tensor,
+    aten.split_with_sizes.default,
+    reason=_is_split_where,
+)
+def _split(node: Node, a: Any, sizes: Any, dim: int = 0) -> Any:
+    axis, parts, start = dim % a.ndim, [], 0
+    for value in node.value:
+        count = extent(value.shape[axis])
+        if not isinstance(start, int):
+            raise UntranslatableError("a part that begins where a call says")
+        parts.append(_part(a, axis, start, node.known.value(count)))
+        start = start + count
+    return tuple(parts)
+
+
+@register("shape", aten.unbind.int)
+def _unbound(node: Node, a: Any, dim: int = 0) -> Any:
+    planes = permuted(a, _axis_first(dim % a.ndim, a.ndim)[0])
+    return tuple(moa.psi([place], planes) for place in range(len(node.value)))
+
+
+def _is_rolled(node: fx.Node) -> str | None:
+    return None if len(node.args) > 2 and node.args[2] else "no axis"
+
+
+@register("shape", aten.roll.default, reason=_is_rolled)
+def _roll(node: Node, a: Any, shifts: Any, dims: Any = ()) -> Any:
+    for shift, dim in zip(shifts, dims, strict=True):
+        if not isinstance(shift, int):
+            raise UntranslatableError("a shift that a call gives")
+        first, back = _axis_first(dim % a.ndim, a.ndim)
+        a = permuted(moa.rotate(-shift, permuted(a, first)), back)
+    return a
+
+
+def _from_the_start(node: fx.Node) -> str | None:
+    """What is known of a slice whose gradient this is."""
+    start, step = node.args[3], node.args[5] if len(node.args) > 5 else 1
+    if not isinstance(start, int) or start < 0 or step != 1:
+        return "a slice that begins where a call says, or has steps"
+    return None
+
+
+@register("shape", aten.slice_backward.default, reason=_from_the_start)
+def _slice_gradient(
+    node: Node, a: Any, sizes: Any, dim: int, start: int, end: Any, step: int = 1
+) -> Any:
+    axis = dim % a.ndim
+    after = node.shape[axis] - node.shape_of(0)[axis] - start
+    return _between_zeros(node, a, axis, start, after)
+
+
+@register("shape", aten.select_backward.default)
+def _select_gradient(node: Node, a: Any, sizes: Any, dim: int, index: Any) -> Any:
+    axis = dim % (a.ndim + 1)
+    length = node.shape[axis]
+    if not isinstance(index, int) or (index < 0 and not isinstance(length, int)):
+        raise UntranslatableError("an index that a call gives")
+    if index < 0:
+        assert isinstance(length, int)
+        index += length
+    return _between_zeros(node, with_axis(a, axis, 1), axis, index, length - index - 1)
+
+
+def _between_zeros(node: Node, a: Any, axis: int, before: Extent, after: Extent) -> Any:
+    """An array with so many planes of zeros along an axis before and after it."""
+    first, back = _axis_first(axis, a.ndim)
+    joined = permuted(a, first)
+    rest = [node.shape[k] for k in first[1:]]
+
+    def zeros(count: Extent) -> Any:
+        zero = converted(0, node.value.dtype)
+        return broadcast(zero, (), (count, *rest), node.known)
+
+    if before != 0:
+        joined = moa.cat(zeros(before), joined)
+    if after != 0:
+        joined = moa.cat(joined, zeros(after))
+    return permuted(joined, back)
+
+
+# Elements at places that data say.
+
+
+def _whole_places(node: fx.Node) -> str | None:
+    """Places are whole numbers, and on one axis."""
+    if node.target is not aten.index.Tensor:
+        return None
+    places = [each for each in node.args[1] if each is not None]  # pyright: ignore
+    if len(places) != 1:
+        return "indices of several axes"
+    if places[0].meta["val"].dtype not in (torch.int64, torch.int32):  # pyright: ignore
+        return "truth values as indices"
+    return None
+
+
+def _planes_at(a: Any, places: Any) -> Any:
+    """The planes of the first axis at places."""
+
+    def plane(place: Any, planes: Any) -> Any:
+        return moa.psi(moa.reshape([1], place), planes)
+
+    return moa.omega(plane, (0, a.ndim), places, a)
+
+
+@register("shape", aten.embedding.default)
+def _embedding(node: Node, weight: Any, places: Any, *options: Any) -> Any:
+    return _planes_at(weight, places)
+
+
+@register("shape", aten.index_select.default)
+def _index_select(node: Node, a: Any, dim: int, places: Any) -> Any:
+    first, back = _axis_first(dim % a.ndim, a.ndim)
+    return permuted(_planes_at(permuted(a, first), places), back)
+
+
+@register("shape", aten.index.Tensor, reason=_whole_places)
+def _index(node: Node, a: Any, indices: Sequence[Any]) -> Any:
+    (axis,) = (axis for axis, each in enumerate(indices) if each is not None)
+    places = indices[axis]
+    count = node.known.value(node.shape_of(0)[axis])
+    counted = converted(count, torch.int64)
+    places = converted(places, torch.int64)
+    places = moa.where(places < 0, places + counted, places)
+    first, _ = _axis_first(axis, a.ndim)
+    found = _planes_at(permuted(a, first), places)
+    rank = places.ndim
+    order = [*range(rank, rank + axis), *range(rank), *range(rank + axis, found.ndim)]
+    return permuted(found, order)
 
 
 def _vector(count: Any) -> Any:

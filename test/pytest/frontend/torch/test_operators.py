@@ -222,6 +222,127 @@ CASES = {
         _numbers(4, 1, 1, 5),
     ),
     "no elements": (lambda a: a.exp() + 1, _numbers(0, 5)),
+    "signs": (
+        lambda a: (aten.sgn(a), aten.sign(a), aten.trunc(3 * a), aten.square(a)),
+        _numbers(*A),
+    ),
+    "powers": (
+        lambda a, b: (aten.pow.Tensor_Tensor(a, b), aten.pow.Scalar(2, a)),
+        _positive(*A),
+        _numbers(*B),
+    ),
+    "division, by another name": (aten.true_divide.Tensor, _numbers(*A), _positive(*B)),
+    "no numbers": (
+        lambda a: (aten.isnan(a), aten.isinf(a)),
+        torch.tensor([1.0, torch.nan, torch.inf, -torch.inf]),
+    ),
+    "between two": (lambda a, b: aten.lerp(a, b, 0.3), _numbers(*A), _positive(*A)),
+    "clamp by tensors": (
+        lambda a, b: (
+            aten.clamp.Tensor(a, -b, b),
+            aten.clamp_min.Tensor(a, b),
+            aten.clamp_max.Tensor(a, b),
+        ),
+        _numbers(*A),
+        _positive(*B),
+    ),
+    "sum and mean of all": (
+        lambda a: (aten.sum.default(a), aten.mean.default(a)),
+        _numbers(40, 37),
+    ),
+    "extremes of all": (lambda a: (a.amax((0, 1)), a.amin((0, 1))), _numbers(*A)),
+    "norms": (
+        lambda a: (
+            aten.linalg_vector_norm(a, 2, [-1], True),
+            aten.linalg_vector_norm(a, 2),
+        ),
+        _numbers(*A),
+    ),
+    "standard deviation": (
+        lambda a: aten.std.correction(a, [-1], correction=1),
+        _numbers(*A),
+    ),
+    "constants": (
+        lambda a: (
+            a
+            + aten.zeros([a.shape[0], 5])
+            + aten.ones([a.shape[0], 5])
+            + aten.new_zeros(a, [5])
+            + aten.new_ones(a, [5])
+            + aten.new_full(a, [5], 3.0)
+        ),
+        _numbers(*A),
+    ),
+    "numbers in order": (
+        lambda a: (
+            a
+            + aten.arange(a.shape[1])
+            + aten.arange.start(2, 2 + a.shape[1])
+            + aten.arange.start_step(1, 1 + 2 * a.shape[1], 2)
+        ),
+        _numbers(*A),
+    ),
+    "numbers in order, floating": (
+        lambda a: a * aten.arange(a.shape[1], dtype=torch.float32),
+        _numbers(*A),
+    ),
+    "triangles": (
+        lambda a: (aten.tril(a), aten.triu(a, 1), aten.tril(a, -1)),
+        _numbers(2, 4, 5),
+    ),
+    "batch norm": (
+        lambda a, w: aten._native_batch_norm_legit_no_training(
+            a, w, w, w, w * w, 0.1, 1e-5
+        )[0],
+        _numbers(3, 4, 5),
+        _positive(4),
+    ),
+    "baddbmm": (
+        lambda c, a, b: (
+            aten.baddbmm(c, a, b, beta=0.5, alpha=2),
+            aten.baddbmm(c, a, b, beta=0),
+        ),
+        _numbers(3, 4, 2),
+        _numbers(3, 4, 5),
+        _numbers(3, 5, 2),
+    ),
+    "split": (lambda a: [x * 2 for x in aten.split(a, 2, -1)], _numbers(4, 5)),
+    "split with sizes": (
+        lambda a: [x * 2 for x in aten.split_with_sizes(a, [1, 4], 1)],
+        _numbers(*A),
+    ),
+    "unbind": (lambda a: sum(aten.unbind(a + 1, 1)), _numbers(*A)),
+    "roll": (lambda a: aten.roll(a, [1, -2], [0, 1]) + 1, _numbers(*A)),
+    "gradient of a slice": (
+        lambda a: (
+            aten.slice_backward(a, [7, a.shape[1]], 0, 1, 5, 1),
+            aten.slice_backward(a, [a.shape[0], 5], -1, 0, 9, 1),
+        ),
+        _numbers(4, 5),
+    ),
+    "gradient of a plane": (
+        lambda a: aten.select_backward(a, [a.shape[0], 3, 5], 1, -1) + 1,
+        _numbers(*A),
+    ),
+    "embedding": (
+        lambda w, i: aten.embedding(w, i) * 2,
+        _numbers(9, 5),
+        torch.tensor([[0, 8, 3], [3, 3, 1]]),
+    ),
+    "index_select": (
+        lambda a, i: aten.index_select(a, 1, i) * 2,
+        _numbers(*A),
+        torch.tensor([4, 0]),
+    ),
+    "index": (
+        lambda a, i: (a[i] * 2, a[:, i] * 2),
+        _numbers(*A),
+        torch.tensor([[-1, 0], [2, -4]]),
+    ),
+    "conversion, by another name": (
+        lambda a: torch.ops.prims.convert_element_type(a, torch.float64) * 2,
+        _numbers(*A),
+    ),
 }
 
 
@@ -241,7 +362,7 @@ def test_operator(name: str, extents: str) -> None:
 
 
 def _same(found, expected) -> None:
-    expected = expected if isinstance(expected, tuple) else (expected,)
+    expected = expected if isinstance(expected, tuple | list) else (expected,)
     found = found if isinstance(found, tuple | list) else (found,)
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, equal_nan=True)

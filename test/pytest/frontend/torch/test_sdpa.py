@@ -13,7 +13,12 @@ torch = pytest.importorskip("torch")
 
 from torch.nn import functional  # noqa: E402
 
-from moa_dialect.frontend.torch import kernels, sdpa, use_moa_attention  # noqa: E402
+from moa_dialect.frontend.torch import (  # noqa: E402
+    attention,
+    kernels,
+    sdpa,
+    use_moa_attention,
+)
 from moa_dialect.frontend.torch.attention import reason_against  # noqa: E402
 
 stock = functional.scaled_dot_product_attention
@@ -74,6 +79,33 @@ CASES: dict[str, tuple[list[Any], dict[str, Any]]] = {
         {"attn_mask": torch.randn(2, 1, 1, 7)},
     ),
     "parts of a tensor": (list(torch.randn(2, 3, 5, 12).chunk(3, -1)), {}),
+    "parts of a projection": (
+        [
+            x.unflatten(-1, (3, 4)).transpose(1, 2)
+            for x in torch.randn(2, 5, 36).chunk(3, -1)
+        ],
+        {},
+    ),
+    "rows before batches": (
+        list(torch.randn(3, 5, 2, 3, 4).permute(0, 2, 3, 1, 4)),
+        {},
+    ),
+    "the first rows of a cache": (
+        [
+            torch.randn(2, 5, 3, 4).transpose(1, 2),
+            *torch.randn(2, 2, 3, 9, 4)[:, :, :, :7],
+        ],
+        {"attn_mask": torch.rand(2, 1, 1, 9)[..., :7] > 0.3},
+    ),
+    "one head for all": (
+        [torch.randn(2, 3, 5, 4), *torch.randn(2, 2, 1, 7, 4).expand(2, 2, 3, 7, 4)],
+        {},
+    ),
+    "one batch for all": (
+        [*_qkv(2, 3)[:1], *torch.randn(2, 1, 3, 5, 4).expand(2, 2, 3, 5, 4)],
+        {},
+    ),
+    "every other row": ([x[:, :, ::2] for x in _qkv(2, 3, n=6, m=9, e=4)], {}),
 }
 
 
@@ -211,11 +243,13 @@ def test_autocast_goes_to_pytorch() -> None:
 
 
 def test_one_kernel_serves_all_lengths() -> None:
-    kernels.forward_kernel.cache_clear()
+    kernels.laid_out_kernel.cache_clear()
+    kernels.CALLS.clear()
+    attention._CALLS.clear()
     for batch, n, m in ((2, 3, 5), (1, 8, 8), (4, 1, 2)):
         arguments = _qkv(batch, 3, n=n, m=m)
         torch.testing.assert_close(sdpa(*arguments), stock(*arguments))
-    assert kernels.forward_kernel.cache_info().misses == 1
+    assert kernels.laid_out_kernel.cache_info().misses == 1
 
 
 @pytest.mark.parametrize("mask", [None, ("i1", (None, None)), ("f32", (None, 1, 1, 7))])
