@@ -14,6 +14,7 @@ from xdsl.dialects.builtin import (
     IndexType,
     IntegerAttr,
     IntegerType,
+    TensorType,
     i1,
     i32,
     i64,
@@ -29,9 +30,12 @@ from xdsl.ir.affine import (
 )
 from xdsl.irdl import IRDLOperation
 from xdsl.rewriter import InsertPoint
+from xdsl.utils.hints import isa
 
+from moa_dialect.algebra.shape import Fixed
 from moa_dialect.ops.normal_form import ExtentOp, InBoundsOp
 from moa_dialect.passes.raising.rule import CannotRaise, at, check_element
+from moa_dialect.passes.raising.sizes import Sizes
 from moa_dialect.passes.raising.source import name_of, property_of
 from moa_dialect.scalar_code import apply_named, constant
 from moa_dialect.types import is_element_type, kind_of
@@ -65,6 +69,8 @@ class Scalars:
         builder: where they are written.
         given: what stands for the arguments of the body.
         indices: the indices of the iteration space.
+        sizes: what numbers are in terms of extents.
+        extents: what the indices are below.
     """
 
     def __init__(
@@ -72,9 +78,12 @@ class Scalars:
         builder: Builder,
         given: Mapping[SSAValue, SSAValue],
         indices: Sequence[SSAValue],
+        sizes: Sizes | None = None,
+        extents: Sequence[SSAValue] = (),
     ):
         self.builder = builder
         self.indices = indices
+        self.sizes, self.extents = sizes, extents
         self.known: dict[SSAValue, SSAValue] = dict(given)
 
     def emit(self, op: Operation) -> SSAValue:
@@ -127,8 +136,12 @@ class Scalars:
             return element(
                 self.builder, array, [self.value(entry, body) for entry in entries]
             )
+        if name == "tensor.dim":
+            return self._extent(op, body)
         if isinstance(op, scf.IfOp):
             return self._choice(op, body)
+        if isinstance(op, arith.SelectOp) and (known := self._decided(op)) is not None:
+            return self.value(known, body)
         operands = [self.value(operand, body) for operand in op.operands]
         if name == "affine.apply":
             map_ = property_of(op, "map")
@@ -158,6 +171,49 @@ class Scalars:
             raise CannotRaise(f"{name} in a body")
         return composed(self, op, operands)
 
+    def _extent(self, op: Operation, body: Block) -> SSAValue:
+        """The extent of an axis that the program gives."""
+        array, axis = op.operands
+        number = axis.owner
+        if not isinstance(number, arith.ConstantOp) or not isinstance(
+            number.value, IntegerAttr
+        ):
+            raise CannotRaise("the extent of an axis that is data")
+        place = number.value.value.data
+        if (
+            not isa(array.type, TensorType)
+            or not 0 <= place < array.type.get_num_dims()
+        ):
+            raise CannotRaise(f"the extent of an axis that is not there, {place}")
+        return self.emit(ExtentOp(array, place))
+
+    def _decided(self, op: arith.SelectOp) -> SSAValue | None:
+        """The side of a choice that extents decide.
+
+        So they do of `select(n = 1, 0, i)` for an index i below n, which is i.
+        """
+        if self.sizes is None or not isinstance(op.cond.owner, arith.CmpiOp):
+            return None
+        holds = self.sizes.size(op.cond)
+        if holds is not None and holds.number is not None:
+            return op.lhs if holds.number else op.rhs
+        compare = op.cond.owner
+        predicate = arith.CMPI_COMPARISON_OPERATIONS[compare.predicate.value.data]
+        extent, one, chosen = (
+            self.sizes.root(value) for value in (compare.lhs, compare.rhs, op.lhs)
+        )
+        index = op.rhs.owner
+        if (predicate, one, chosen) != ("eq", Fixed(1), Fixed(0)) or extent is None:
+            return None
+        if isinstance(index, Block) or name_of(index) != "linalg.index":
+            return None
+        dimension = property_of(index, "dim")
+        assert isinstance(dimension, IntegerAttr)
+        bounds = self.extents
+        place = dimension.value.data
+        is_below = place < len(bounds) and self.sizes.root(bounds[place]) == extent
+        return op.rhs if is_below else None
+
     def _choice(self, op: scf.IfOp, body: Block) -> SSAValue:
         if len(op.results) != 1:
             raise CannotRaise("scf.if with several results in a body")
@@ -168,7 +224,11 @@ class Scalars:
             assert last is not None
             block = Block()
             inner = Scalars(
-                Builder(InsertPoint.at_end(block)), self.known, self.indices
+                Builder(InsertPoint.at_end(block)),
+                self.known,
+                self.indices,
+                self.sizes,
+                self.extents,
             )
             result = inner.value(last.operands[0], body)
             inner.builder.insert(scf.YieldOp(result))

@@ -30,6 +30,7 @@ from moa_dialect.passes.raising.rule import (
     check_tensors,
 )
 from moa_dialect.passes.raising.scalars import Scalars, element
+from moa_dialect.passes.raising.sizes import Size
 from moa_dialect.passes.raising.source import integers_of, name_of, property_of
 from moa_dialect.passes.raising.structured import read
 from moa_dialect.scalar_code import apply_named, constant
@@ -268,7 +269,11 @@ def _same_splat(
 
 
 class RaiseReshape(Rule):
-    """`tensor.reshape` to a shape that is known: joined to one axis, then split."""
+    """`tensor.reshape`: axes are joined and split, where both shapes tell which.
+
+    The shapes are taken apart, from the left, into the shortest pieces that have as
+    many elements. Where they cannot be, all axes are joined, and split again.
+    """
 
     names = ("tensor.reshape",)
 
@@ -276,23 +281,82 @@ class RaiseReshape(Rule):
         source, type_ = op.operands[0], op.results[0].type
         check_element(element_of(source.type))
         inner = [r.extent(source, axis) for axis in range(len(shape_of(source.type)))]
-        if DYNAMIC_INDEX in (*shape_of(source.type), *shape_of(type_)):
-            # To the same shape, as an exporter writes it that has joined no axes.
-            given = [r.known(size) for size in r.lists.get(op.operands[1], ())]
-            if len(given) != len(inner) or not all(map(r.is_same, given, inner)):
-                raise CannotRaise("a reshape with dynamic extents")
-            result = r.comprehension(
-                inner, type_, lambda builder, index: read(r, source, index, builder)
-            )
-            return _same_splat(source, result, r)
-        extents = [r.fixed(extent) for extent in shape_of(type_)]
+        given = r.lists.get(op.operands[1])
+        stated = shape_of(type_)
+        if given is None and DYNAMIC_INDEX in stated:
+            raise CannotRaise("a reshape to a shape that is data")
+        extents = [
+            r.fixed(extent) if extent != DYNAMIC_INDEX else r.known(given[axis])
+            for axis, extent in enumerate(stated)
+            if extent != DYNAMIC_INDEX or given is not None
+        ]
+        pieces = _pieces(r, inner, extents)
+        if pieces is None:
+            pieces = [(range(len(inner)), range(len(extents)))]
+            message = "tensor.reshape: the number of elements must stay"
+            r.require("eq", _product(r, extents), _product(r, inner), message)
+        # An axis that stays is the one that it was.
+        for olds, news in pieces:
+            if len(news) == len(olds) == 1:
+                extents[news[0]] = inner[olds[0]]
 
         def emit(builder: Builder, index: Index) -> SSAValue:
             code = _Code(builder)
-            entries = _divided(code, _joined(code, index, extents), inner)
+            entries: list[SSAValue] = []
+            for olds, news in pieces:
+                address = _joined(
+                    code, [index[k] for k in news], [extents[k] for k in news]
+                )
+                entries += _divided(code, address, [inner[k] for k in olds])
             return read(r, source, entries, builder)
 
-        return [r.comprehension(extents, type_, emit)]
+        return _same_splat(source, r.comprehension(extents, type_, emit), r)
+
+
+def _pieces(
+    r: Raising, olds: Sequence[SSAValue], news: Sequence[SSAValue]
+) -> list[tuple[range, range]] | None:
+    """Runs of axes with as many elements before as after, None if there are none."""
+    found: list[tuple[range, range]] = []
+    start = first = 0
+    while start < len(olds) or first < len(news):
+        piece = _first_piece(r, olds[start:], news[first:])
+        if piece is None:
+            return None
+        old, new = piece
+        found.append((range(start, start + old), range(first, first + new)))
+        start, first = start + old, first + new
+    return found
+
+
+def _first_piece(
+    r: Raising, olds: Sequence[SSAValue], news: Sequence[SSAValue]
+) -> tuple[int, int] | None:
+    """The fewest axes with which both shapes may begin.
+
+    The last piece has all axes that are left, of extent 1 if the other one has none.
+    """
+    for total in range(1, len(olds) + len(news) + 1):
+        for old in range(max(0, total - len(news)), min(total, len(olds)) + 1):
+            new = total - old
+            if (old and new) or not (olds and news):
+                left, right = (
+                    _elements(r, values) for values in (olds[:old], news[:new])
+                )
+                if left is not None and left == right:
+                    return old, new
+    return None
+
+
+def _elements(r: Raising, extents: Sequence[SSAValue]) -> Size | None:
+    """How many elements there are, in terms of extents."""
+    total = Size.constant(1)
+    for extent in extents:
+        size = r.sizes.size(extent)
+        if size is None:
+            return None
+        total = total * size
+    return total
 
 
 class RaiseExtractSlice(Rule):

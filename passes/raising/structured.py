@@ -219,7 +219,7 @@ class _Body:
     ):
         self.s, self.r, self.builder, self.indices = s, r, builder, indices
         self.result = result
-        self.scalars = Scalars(builder, {}, indices)
+        self.scalars = Scalars(builder, {}, indices, r.sizes, s.extents)
 
     def element(self, value: SSAValue) -> SSAValue:
         """A value of the body, operands read where the maps say.
