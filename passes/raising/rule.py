@@ -15,6 +15,7 @@ from xdsl.dialects.builtin import (
     IndexType,
     IntegerAttr,
     TensorType,
+    UnregisteredOp,
 )
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
@@ -109,7 +110,7 @@ class Raising:
 
     def _extent(self, value: SSAValue, axis: int) -> SSAValue:
         owner = value.owner
-        if isinstance(owner, Operation) and name_of(owner) == "tensor.empty":
+        if isinstance(owner, Operation) and is_unwritten(value):
             # There is nothing to take the extent of: it is what it was made with.
             shape = shape_of(value.type)
             if shape[axis] != DYNAMIC_INDEX:
@@ -190,8 +191,7 @@ class Raising:
 
     def root(self, value: SSAValue, axis: int) -> Root:
         """Where the extent of an axis comes from."""
-        owner = value.owner
-        if isinstance(owner, Operation) and name_of(owner) == "tensor.empty":
+        if is_unwritten(value):
             found = self.sizes.root(self.extent(value, axis))
             assert found is not None
             return found
@@ -231,6 +231,35 @@ class Raising:
             return owner.value
         return None
 
+    def unwritten(self, extents: Sequence[SSAValue], type_: Attribute) -> SSAValue:
+        """An array that nothing has been written to, of these extents."""
+        sizes = [
+            extent
+            for extent, stated in zip(extents, shape_of(type_), strict=True)
+            if stated == DYNAMIC_INDEX
+        ]
+        empty = UnregisteredOp.with_name("tensor.empty")
+        made = empty.create(operands=sizes, result_types=[type_])
+        return self.builder.insert(made).results[0]
+
+    def moved(
+        self,
+        source: SSAValue,
+        extents: Sequence[SSAValue],
+        type_: Attribute,
+        emit: Callable[[Builder, Sequence[SSAValue]], SSAValue],
+    ) -> SSAValue:
+        """An array of elements of a source, of which `emit` writes one.
+
+        If nothing has been written to the source, nothing has to the array.
+        """
+        if is_unwritten(source):
+            return self.unwritten(extents, type_)
+        result = self.comprehension(extents, type_, emit)
+        if source in self.splats:
+            self.splats[result] = self.splats[source]
+        return result
+
     def comprehension(
         self,
         extents: Sequence[SSAValue],
@@ -247,6 +276,12 @@ class Raising:
         builder.insert(YieldOp(emit(builder, body.args)))
         op = ComprehensionOp(extents, Region(body), [type_])
         return self.builder.insert(op).arrays[0]
+
+
+def is_unwritten(value: SSAValue) -> bool:
+    """Whether an array is one that nothing has been written to."""
+    owner = value.owner
+    return isinstance(owner, Operation) and name_of(owner) == "tensor.empty"
 
 
 def _release(value: SSAValue, function: FuncOp) -> None:

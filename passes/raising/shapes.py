@@ -194,9 +194,7 @@ class RaiseCollapse(Rule):
                 entries = [code.number(0) for _ in shape_of(source.type)]
             return read(r, source, entries, builder)
 
-        return _same_splat(
-            source, r.comprehension(extents, op.results[0].type, emit), r
-        )
+        return [r.moved(source, extents, op.results[0].type, emit)]
 
 
 def _product(r: Raising, extents: Sequence[SSAValue]) -> SSAValue:
@@ -256,16 +254,7 @@ class RaiseExpand(Rule):
             ]
             return read(r, source, entries, builder)
 
-        return _same_splat(source, r.comprehension(extents, type_, emit), r)
-
-
-def _same_splat(
-    source: SSAValue, result: SSAValue, r: Raising
-) -> Sequence[SSAValue | None]:
-    """A result that has the elements of a source, which may all be one number."""
-    if source in r.splats:
-        r.splats[result] = r.splats[source]
-    return [result]
+        return [r.moved(source, extents, type_, emit)]
 
 
 class RaiseReshape(Rule):
@@ -310,7 +299,7 @@ class RaiseReshape(Rule):
                 entries += _divided(code, address, [inner[k] for k in olds])
             return read(r, source, entries, builder)
 
-        return _same_splat(source, r.comprehension(extents, type_, emit), r)
+        return [r.moved(source, extents, type_, emit)]
 
 
 def _pieces(
@@ -396,7 +385,7 @@ class RaiseExtractSlice(Rule):
                     entries[axis] = builder.insert(checked).result
             return read(r, source, entries, builder)
 
-        return _same_splat(source, r.comprehension(extents, type_, emit), r)
+        return [r.moved(source, extents, type_, emit)]
 
 
 def kept_axes(counts: Sequence[SSAValue], shape: Sequence[int]) -> list[int]:
@@ -776,10 +765,14 @@ class RaiseCast(Rule):
             if stated != DYNAMIC_INDEX and _number(extent) is None:
                 message = f"tensor.cast: the type states the extent of axis {axis}"
                 r.require("eq", extent, r.fixed(stated), message)
-        result = r.comprehension(
-            extents, type_, lambda builder, index: read(r, source, index, builder)
-        )
-        return _same_splat(source, result, r)
+        return [
+            r.moved(
+                source,
+                extents,
+                type_,
+                lambda builder, index: read(r, source, index, builder),
+            )
+        ]
 
 
 class RaiseElementwise(Rule):

@@ -37,7 +37,14 @@ from moa_dialect.algebra.shape import Fixed
 from moa_dialect.ops.normal_form import ExtentOp, FoldOp, InBoundsOp, YieldOp
 from moa_dialect.passes.raising.parts import Part, Reduction, Structured, depends
 from moa_dialect.passes.raising.places import find_place, write_place
-from moa_dialect.passes.raising.rule import CannotRaise, Number, Raising, Rule, at
+from moa_dialect.passes.raising.rule import (
+    CannotRaise,
+    Number,
+    Raising,
+    Rule,
+    at,
+    is_unwritten,
+)
 from moa_dialect.passes.raising.scalars import Scalars, affine
 from moa_dialect.passes.raising.source import name_of
 from moa_dialect.scalar_code import apply_named, constant, identity_of
@@ -318,8 +325,7 @@ def read(
     number = r.splats.get(array)
     if number is not None:
         return builder.insert(arith.ConstantOp(number)).result
-    owner = array.owner
-    if isinstance(owner, Operation) and name_of(owner) == "tensor.empty":
+    if is_unwritten(array):
         raise CannotRaise("it reads a tensor that has never been written")
     return at(builder, array, entries)
 
