@@ -17,14 +17,11 @@ Needs JAX and torch-mlir, which are imported when a function is called.
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, update_wrapper
-from importlib.util import find_spec
-from pathlib import Path
+from functools import update_wrapper
 from threading import Lock
 from typing import Any
 
@@ -42,6 +39,7 @@ from moa_dialect.embedding import generic_text_of, parse_text, print_text, run_p
 from moa_dialect.errors import CompileError, PipelineError
 from moa_dialect.lowering.unregistered import name_of
 from moa_dialect.options import DEFAULTS, Options
+from moa_dialect.passes.raising.source import torch_mlir_opt
 from moa_dialect.scalar_code import constant
 from moa_dialect.tools.diagnostics import described
 from moa_dialect.types import element_of, shape_of
@@ -177,19 +175,15 @@ def to_linalg(text: str) -> str:
     return print_text(module)
 
 
-@cache
 def converter() -> str:
     """The tool of torch-mlir, which the wheel brings.
 
     Raises:
         CompileError: if torch-mlir is not installed.
     """
-    spec = find_spec("torch_mlir")
-    for folder in (spec.submodule_search_locations or ()) if spec else ():
-        tool = Path(folder) / "_mlir_libs" / "torch-mlir-opt"
-        if os.access(tool, os.X_OK):
-            return str(tool)
-    raise CompileError("functions of JAX need torch-mlir: pip install torch-mlir")
+    if not (tool := torch_mlir_opt()):
+        raise CompileError("functions of JAX need torch-mlir: pip install torch-mlir")
+    return tool
 
 
 def _check_converted(module: ModuleOp) -> None:

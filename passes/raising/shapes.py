@@ -48,7 +48,7 @@ def _static(value: SSAValue) -> int | None:
     return None
 
 
-class _Code:
+class Code:
     """Index arithmetic written at one place."""
 
     def __init__(self, builder: Builder):
@@ -138,7 +138,7 @@ def _groups(op: Operation) -> list[tuple[int, ...]]:
     return [tuple(axis.value.data for axis in group) for group in found]
 
 
-def _divided(code: _Code, index: SSAValue, extents: Sequence[SSAValue]) -> Index:
+def divided(code: Code, index: SSAValue, extents: Sequence[SSAValue]) -> Index:
     """An address taken apart into an index, by rows."""
     entries: list[SSAValue] = []
     for place in range(len(extents)):
@@ -154,7 +154,7 @@ def _divided(code: _Code, index: SSAValue, extents: Sequence[SSAValue]) -> Index
     return entries
 
 
-def _joined(code: _Code, index: Index, extents: Sequence[SSAValue]) -> SSAValue:
+def joined(code: Code, index: Index, extents: Sequence[SSAValue]) -> SSAValue:
     """The address of an index, by rows."""
     total: SSAValue | None = None
     for entry, extent in zip(index, extents, strict=True):
@@ -186,10 +186,10 @@ class RaiseCollapse(Rule):
         extents = [_product(r, group) for group in inner]
 
         def emit(builder: Builder, index: Index) -> SSAValue:
-            code = _Code(builder)
+            code = Code(builder)
             entries: list[SSAValue] = []
             for entry, shape in zip(index, inner, strict=True):
-                entries += _divided(code, entry, shape)
+                entries += divided(code, entry, shape)
             if not index:
                 entries = [code.number(0) for _ in shape_of(source.type)]
             return read(r, source, entries, builder)
@@ -247,9 +247,9 @@ class RaiseExpand(Rule):
                 r.require("eq", total, found, message)
 
         def emit(builder: Builder, index: Index) -> SSAValue:
-            code = _Code(builder)
+            code = Code(builder)
             entries = [
-                _joined(code, [index[k] for k in group], [extents[k] for k in group])
+                joined(code, [index[k] for k in group], [extents[k] for k in group])
                 for group in groups
             ]
             return read(r, source, entries, builder)
@@ -290,13 +290,13 @@ class RaiseReshape(Rule):
                 extents[news[0]] = inner[olds[0]]
 
         def emit(builder: Builder, index: Index) -> SSAValue:
-            code = _Code(builder)
+            code = Code(builder)
             entries: list[SSAValue] = []
             for olds, news in pieces:
-                address = _joined(
+                address = joined(
                     code, [index[k] for k in news], [extents[k] for k in news]
                 )
-                entries += _divided(code, address, [inner[k] for k in olds])
+                entries += divided(code, address, [inner[k] for k in olds])
             return read(r, source, entries, builder)
 
         return [r.moved(source, extents, type_, emit)]
@@ -374,7 +374,7 @@ class RaiseExtractSlice(Rule):
         bounds = [r.extent(source, axis) for axis in range(len(starts))]
 
         def emit(builder: Builder, index: Index) -> SSAValue:
-            code = _Code(builder)
+            code = Code(builder)
             entries = list(starts)
             for axis, entry in zip(kept, index, strict=True):
                 entries[axis] = code.add(code.mul(entry, steps[axis]), starts[axis])
@@ -465,6 +465,7 @@ class RaiseInsertSlice(Rule):
         kept = kept_axes(counts, shape_of(source.type))
         rank = len(starts)
         extents = [r.extent(target, axis) for axis in range(rank)]
+        rooms: dict[int, SSAValue] = {}
         for axis in range(rank):
             if _static(steps[axis]) is None or _static(steps[axis]) == 0:
                 raise CannotRaise("a stride that is data, or 0")
@@ -473,7 +474,12 @@ class RaiseInsertSlice(Rule):
             # The last element must be there; a slice of nothing is anywhere.
             step = steps[axis]
             one, end = r.index(1), r.known(counts[axis])
-            code = _Code(r.builder)
+            code = Code(r.builder)
+            if r.sizes.root(starts[axis]) is None:
+                # What data says is checked where it is used.
+                last = code.mul(code.sub(end, one), step)
+                rooms[axis] = code.sub(extents[axis], last)
+                continue
             last = code.mul(code.sub(end, one), step)
             after = code.add(code.add(r.known(starts[axis]), last), one)
             message = f"tensor.insert_slice: the slice must lie within axis {axis}"
@@ -483,13 +489,18 @@ class RaiseInsertSlice(Rule):
             r.require("eq", r.extent(source, place), r.known(counts[axis]), message)
 
         def emit(builder: Builder, index: Index) -> SSAValue:
-            code, conditions = _Code(builder), list[SSAValue]()
+            code, conditions = Code(builder), list[SSAValue]()
             entries: dict[int, SSAValue] = {}
+            places = list(starts)
             for axis in range(rank):
-                entry = code.sub(index[axis], starts[axis])
+                if axis in rooms:
+                    message = f"tensor.insert_slice: the slice leaves axis {axis}"
+                    checked = InBoundsOp(starts[axis], rooms[axis], message)
+                    places[axis] = builder.insert(checked).result
+                entry = code.sub(index[axis], places[axis])
                 if not _covers(target, axis, starts[axis], counts[axis], steps[axis]):
                     conditions += _inside(
-                        code, index[axis], entry, starts, counts, steps, axis
+                        code, index[axis], entry, places, counts, steps, axis
                     )
                 entries[axis] = (
                     entry if _static(steps[axis]) == 1 else code.div(entry, steps[axis])
@@ -518,7 +529,7 @@ def _covers(
 
 
 def _inside(
-    code: _Code,
+    code: Code,
     index: SSAValue,
     entry: SSAValue,
     starts: Index,
@@ -560,7 +571,7 @@ class RaisePad(Rule):
             elif None not in numbers:
                 extents.append(r.fixed(sum(n for n in numbers if n is not None)))
             else:
-                code = _Code(r.builder)
+                code = Code(r.builder)
                 wide = code.add(code.add(r.known(left), extent), r.known(right))
                 extents.append(wide)
         for count in (*before, *after):
@@ -575,7 +586,7 @@ class RaisePad(Rule):
         value = last.operands[0]
 
         def emit(builder: Builder, index: Index) -> SSAValue:
-            code, conditions = _Code(builder), list[SSAValue]()
+            code, conditions = Code(builder), list[SSAValue]()
             entries: list[SSAValue] = []
             for axis, (entry, left, right) in enumerate(
                 zip(index, before, after, strict=True)
@@ -631,7 +642,7 @@ class RaiseConcat(Rule):
             if None not in numbers:
                 extents.append(r.fixed(sum(n for n in numbers if n is not None)))
                 continue
-            code, total = _Code(r.builder), parts[0]
+            code, total = Code(r.builder), parts[0]
             for part in parts[1:]:
                 total = code.add(total, part)
             extents.append(total)
@@ -641,11 +652,11 @@ class RaiseConcat(Rule):
             array = arrays[number]
             if number == len(arrays) - 1:
                 return read(r, array, index, builder)
-            code = _Code(builder)
+            code = Code(builder)
 
             def rest(inner: Builder) -> SSAValue:
                 moved = list(index)
-                moved[along] = _Code(inner).sub(index[along], parts[number])
+                moved[along] = Code(inner).sub(index[along], parts[number])
                 return element(inner, moved, number + 1)
 
             return code.choose(
@@ -707,11 +718,11 @@ class RaiseFromElements(Rule):
         numbers = [r.number(value) for value in values]
 
         def emit(builder: Builder, index: Index) -> SSAValue:
-            code, scalars = _Code(builder), Scalars(builder, {}, ())
+            code, scalars = Code(builder), Scalars(builder, {}, ())
             written = [scalars.value(value, Block()) for value in values]
             chosen = written[-1]
             if len(written) > 1:
-                address = _joined(code, index, extents)
+                address = joined(code, index, extents)
                 for place in reversed(range(len(written) - 1)):
                     is_there = code.compare("eq", address, code.number(place))
                     chosen = scalars.select(is_there, written[place], chosen)
