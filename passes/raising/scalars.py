@@ -11,6 +11,7 @@ from xdsl.dialects import arith, math, scf
 from xdsl.dialects.builtin import (
     AffineMapAttr,
     AnyFloat,
+    Float64Type,
     FloatAttr,
     IndexType,
     IntegerAttr,
@@ -564,6 +565,36 @@ def _arc_tangent(s: Scalars, x: SSAValue) -> SSAValue:
     return _with_sign(s, angle, x)
 
 
+def _float_remainder(s: Scalars, op: Operation, args: Sequence[SSAValue]) -> SSAValue:
+    """What division leaves over, with the sign of the dividend, exactly; in f64.
+
+    Multiples of the divisor by ever less powers of 2 are taken away. A quotient by one
+    has 28 bits: with the 24 of the divisor a product of f64 is exact.
+    """
+    x, y = args
+    if isinstance(x.type, Float64Type):
+        raise CannotRaise(f"{name_of(op)} of f64 in a body")
+    wide = Float64Type()
+    rest, divisor = (
+        s.named("abs", s.emit(arith.ExtFOp(value, wide))) for value in (x, y)
+    )
+    zero = s.number(0, wide)
+    for step in reversed(range(10)):
+        multiple = s.named("mul", divisor, s.number(2.0 ** (28 * step), wide))
+        quotient = s.named("floor", s.named("div", rest, multiple))
+        left = s.named("sub", rest, s.named("mul", quotient, multiple))
+        # The quotient may have been rounded up to a whole number.
+        again = s.named("add", left, multiple)
+        rest = s.select(s.named("lt", left, zero), again, left)
+    found = s.emit(arith.TruncFOp(rest, x.type))
+    is_negative = s.named("lt", _sign(s, x), s.number(0, x.type))
+    found = s.select(is_negative, s.named("neg", found), found)
+    infinity = s.number(float("inf"), x.type)
+    is_large = s.named("eq", s.named("abs", y), infinity)
+    is_finite = s.named("lt", s.named("abs", x), infinity)
+    return s.select(s.named("and", is_large, is_finite), x, found)
+
+
 def _with_sign(s: Scalars, size: SSAValue, x: SSAValue) -> SSAValue:
     """A number of at least 0 with the sign of another one; 0 as the other has it."""
     zero = s.number(0, x.type)
@@ -751,6 +782,7 @@ _COMPOSED: dict[str, _Composed] = {
     "arith.ceildivsi": _ceil_division,
     "arith.fptoui": _unsigned_float,
     "arith.index_castui": _unsigned_index,
+    "arith.remf": _float_remainder,
     "arith.shli": _shift_left,
     "arith.shrsi": _shift_right,
     "arith.shrui": _shift_right_unsigned,
