@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from xdsl.builder import Builder
 from xdsl.dialects import arith
-from xdsl.dialects.builtin import AnyFloat, IndexType
+from xdsl.dialects.builtin import AnyFloat, IndexType, IntegerAttr, i1
 from xdsl.ir import Attribute, Block, Region, SSAValue
 from xdsl.rewriter import InsertPoint
 
@@ -145,6 +145,10 @@ def _tried(value: SSAValue, known: Mapping[SSAValue, float]) -> float:
         if not is_float and predicate.startswith("u"):
             raise KeyError(predicate)
         return _compared(predicate, _tried(op.lhs, known), _tried(op.rhs, known))
+    if isinstance(op, arith.ConstantOp) and isinstance(op.value, IntegerAttr):
+        if value.type == i1:
+            return op.value.value.data & 1
+        raise KeyError(value)
     if isinstance(op, arith.SelectOp):
         holds = _tried(op.cond, known)
         return _tried(op.lhs if holds else op.rhs, known)
