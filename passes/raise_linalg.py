@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xdsl.context import Context
-from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.passes import ModulePass
 
 from moa_dialect.errors import CompileError
 from moa_dialect.lowering.upstream import generic_text
 from moa_dialect.passes.raising import source
 from moa_dialect.passes.raising.driver import Unraised, raise_module
+from moa_dialect.tools.diagnostics import described
 
 
 def raise_linalg(module: ModuleOp) -> list[Unraised]:
@@ -20,6 +21,10 @@ def raise_linalg(module: ModuleOp) -> list[Unraised]:
     Raises:
         CompileError: if upstream does not accept the module.
     """
+    for op in module.walk():
+        # The text that goes through upstream has no locations.
+        if place := described(op.location):
+            op.attributes[source.LOCATION] = StringAttr(place)
     parsed = source.parse(source.annotated_text(generic_text(module), "<module>"))
     left = raise_module(parsed)
     region = parsed.detach_region(parsed.body)

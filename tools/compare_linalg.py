@@ -94,11 +94,11 @@ Case = tuple[str, str, list[np.ndarray]]
 """A function: its name, its text, and arrays to call it with."""
 
 
-def cases(first: int = 0) -> Iterator[Case]:
+def cases(first: int = 0, wide: bool = False) -> Iterator[Case]:
     """Random functions that upstream accepts, one for each seed."""
     for seed in count(first):
         name = f"f{seed}"
-        text, arrays = random_program(name, seed)
+        text, arrays = random_program(name, seed, wide)
         try:
             source.annotated_text(text, name)
         except CompileError:
@@ -115,6 +115,8 @@ def differences(some: Sequence[Case]) -> list[str]:
     expected = UpstreamModule(text)
     module = source.parse(source.annotated_text(text, "<programs>"))
     found = [f"{each.function}: {each}" for each in raise_module(module)]
+    if found:
+        return found
     source.without_annotations(module)
     module.verify()
     lower_to(module, "target", Context())
@@ -142,9 +144,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("count", type=int, help="how many programs")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument(
+        "--wide", action="store_true", help="programs of more kinds of operations"
+    )
     options = parser.parse_args(arguments)
     failures = 0
-    for some in in_batches(islice(cases(options.first), options.count), 25):
+    for some in in_batches(
+        islice(cases(options.first, options.wide), options.count), 25
+    ):
         for line in differences(some):
             failures += 1
             print(line)

@@ -3,7 +3,8 @@
     moa-cost attention --machine h200 --sizes n=1024:65536 --compare eager,fused
     moa-cost matmul.mlir --machine my-machine.toml --json
 
-A program is one of the library's, or a function of an `.mlir` file at the stage moa.
+A program is one of the library's, or a function of an `.mlir` file: at the stage moa, or
+linalg on tensors, which is raised.
 """
 
 from __future__ import annotations
@@ -127,7 +128,7 @@ class Source:
                 f"unknown program: expected a file .mlir or one of {names}, "
                 f"got {self.name}"
             )
-        module = load_module(path)
+        module = load_module(path, self.entry)
         function = find_entry(module, self.entry)
         names = extent_names(function)
         known = extents_named(function, names)
@@ -203,7 +204,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument(
         "program",
         metavar="PROGRAM|FILE",
-        help="a program of the library, or an MLIR file at the stage moa",
+        help="a program of the library, or an MLIR file: at the stage moa, or linalg "
+        "on tensors, which is raised",
     )
     parser.add_argument("--entry", metavar="NAME", help="the function of the file")
     parser.add_argument(

@@ -33,15 +33,24 @@ from xdsl.ir import Attribute
 from xdsl.utils.hints import isa
 
 from moa_dialect.interpreter import interpret_module
-from moa_dialect.lowering.chips import CHIP
-from moa_dialect.lowering.engine import compile_for_cuda, find_entry
-from moa_dialect.options import Options
+from moa_dialect.lowering.engine import find_entry
+from moa_dialect.options import DEFAULTS, Options
 from moa_dialect.parsing import ModuleParser
 from moa_dialect.tools.diagnostics import BadInputError, check_definitions, reported
 from moa_dialect.types import element_of, element_type_of
 from moa_dialect.universe import register_dialects
 
 Array = NDArray[Any]
+
+_OF_CUDA = ("emulate", "chip", "tier", "tf32")
+"""Options that are about GPUs."""
+
+_OF_COMPILER = {
+    "deterministic": "--deterministic",
+    "fuse": "--no-fuse",
+    "schedule": "--schedule",
+}
+"""Options that say how a program is compiled, wherever it runs."""
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -85,14 +94,43 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument(
         "--chip",
-        default=CHIP,
+        default=DEFAULTS.chip,
         metavar="NAME",
-        help=f"with --target cuda, the chip to compile for (default: {CHIP})",
+        help=f"with --target cuda, the chip to compile for (default: {DEFAULTS.chip})",
     )
     parser.add_argument(
         "--emulate",
         action="store_true",
         help="with --target cuda, run the kernels on the CPU, thread by thread",
+    )
+    parser.add_argument(
+        "--tier",
+        choices=("wgmma", "mma", "portable"),
+        default=DEFAULTS.tier,
+        help="with --target cuda, what products of matrices are made of (default: "
+        "the best of the chip)",
+    )
+    parser.add_argument(
+        "--tf32",
+        action="store_true",
+        help="with --target cuda, round factors of products of f32 to tf32",
+    )
+    parser.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="an element has the same bits however many there are",
+    )
+    parser.add_argument(
+        "--no-fuse",
+        dest="fuse",
+        action="store_false",
+        help="folds that depend on each other get a pass each",
+    )
+    parser.add_argument(
+        "--schedule",
+        default=DEFAULTS.schedule,
+        metavar="LIFTS",
+        help="how kernels run (default: chosen)",
     )
     parser.add_argument(
         "--time",
@@ -101,11 +139,16 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         help="call N more times and print the best and the median time",
     )
     options = parser.parse_args(arguments)
-    if options.target != "cuda" and (options.emulate or options.chip != CHIP):
-        given = "--emulate" if options.emulate else "--chip"
-        parser.error(f"{given} needs --target cuda")
-    if options.target == "cuda" and options.interpret:
-        parser.error("--interpret and --target cuda exclude each other")
+    if options.target != "cuda":
+        for name in _OF_CUDA:
+            if getattr(options, name) != getattr(DEFAULTS, name):
+                parser.error(f"--{name} needs --target cuda")
+    if options.interpret:
+        if options.target == "cuda":
+            parser.error("--interpret and --target cuda exclude each other")
+        for name, option in _OF_COMPILER.items():
+            if getattr(options, name) != getattr(DEFAULTS, name):
+                parser.error(f"--interpret and {option} exclude each other")
     return options
 
 
@@ -226,15 +269,9 @@ def prepare(
         return lambda *arrays: interpret_module(module, entry, arrays)
     from moa_dialect.lowering.program import compile_program
 
-    kernel = (
-        compile_for_cuda(
-            module,
-            entry,
-            Options(target="cuda", chip=options.chip, emulate=options.emulate),
-        )
-        if options.target == "cuda"
-        else compile_program(module, entry)
-    )
+    names = (*_OF_CUDA, *_OF_COMPILER, "target")
+    given = Options(**{name: getattr(options, name) for name in names})
+    kernel = compile_program(module, entry, given)
 
     def call(*arrays: Array) -> tuple[Array, ...]:
         results: Any = kernel(*arrays)

@@ -488,11 +488,200 @@ def moved(program: Program) -> None:
     program.values.append(result)
 
 
-def random_program(name: str, seed: int) -> tuple[str, list[np.ndarray]]:
-    """A function of one to three operations, and arrays to call it with."""
+def _parallel(rank: int) -> str:
+    return ", ".join(['"parallel"'] * rank)
+
+
+def place(program: Program) -> None:
+    """An extreme along an axis and its place, as torch-mlir or StableHLO has them."""
+    rng = program.rng
+    element = rng.choice(list(DTYPES))
+    shape = tuple(rng.choice((1, 2, 3, 5)) for _ in range(rng.randrange(1, 4)))
+    source = _input(program, [(f"d{k}", n) for k, n in enumerate(shape)], element)
+    axis = rng.randrange(len(shape))
+    kept = [k for k in range(len(shape)) if k != axis]
+    result = tuple(shape[k] for k in kept)
+    is_max, number = rng.random() < 0.5, rng.choice(("i32", "i64"))
+    combiner = {
+        "f": ("arith.minimumf", "arith.maximumf"),
+        "i": ("arith.minsi", "arith.maxsi"),
+    }[element[0]][is_max]
+    compare = "arith.cmpf" if element[0] == "f" else "arith.cmpi"
+    order, prefix = ("gt" if is_max else "lt"), ("o" if element[0] == "f" else "s")
+    filled: list[str] = []
+    for value, type_ in ((IDENTITIES[combiner, element], element), ("0", number)):
+        constant, empty, fill = (program.fresh() for _ in range(3))
+        kind = tensor(result, type_)
+        program.lines += [
+            f"{constant} = arith.constant {value} : {type_}",
+            f"{empty} = tensor.empty() : {kind}",
+            f"{fill} = linalg.fill ins({constant} : {type_}) outs({empty} : {kind}) "
+            f"-> {kind}",
+        ]
+        filled.append(fill)
+    rank = len(shape)
+    whole, part = (
+        _map(rank, [f"d{k}" for k in places]) for places in (range(rank), kept)
+    )
+    index = f"%n = linalg.index {axis} : index\n    %k = arith.index_cast %n : index"
+    if rng.random() < 0.5:
+        body = (
+            f"{index} to {number}\n    %v = {combiner} %x, %m : {element}\n"
+            f"    %c = {compare} {prefix}{order}, %x, %m : {element}\n"
+            f"    %w = arith.select %c, %k, %p : {number}"
+        )
+        maps, ins, arguments = f"{whole}, {part}, {part}", source.name, "%x: " + element
+        types = source.type
+    else:
+        # Numbers are a second array, and equal elements are told apart by them.
+        numbers, empty = program.fresh(), program.fresh()
+        kind = tensor(shape, number)
+        program.lines += [
+            f"{empty} = tensor.empty() : {kind}",
+            f"{numbers} = linalg.generic {{indexing_maps = [{whole}], iterator_types = "
+            f"[{_parallel(rank)}]}} outs({empty} : {kind}) {{\n"
+            f"  ^bb0(%o: {number}):\n    {index} to {number}\n"
+            f"    linalg.yield %k : {number}\n  }} -> {kind}",
+        ]
+        nan = (
+            f"    %u = arith.cmpf une, %m, %m : {element}\n"
+            if element[0] == "f"
+            else "    %u = arith.constant false\n"
+        )
+        equal = "oeq" if element[0] == "f" else "eq"
+        body = (
+            f"%c = {compare} {prefix}{order}, %m, %x : {element}\n{nan}"
+            f"    %a = arith.ori %c, %u : i1\n"
+            f"    %e = {compare} {equal}, %m, %x : {element}\n"
+            f"    %l = arith.cmpi slt, %p, %i : {number}\n"
+            f"    %b = arith.andi %e, %l : i1\n    %d = arith.ori %a, %b : i1\n"
+            f"    %v = arith.select %a, %m, %x : {element}\n"
+            f"    %w = arith.select %d, %p, %i : {number}"
+        )
+        maps, ins = f"{whole}, {whole}, {part}, {part}", f"{source.name}, {numbers}"
+        types, arguments = f"{source.type}, {kind}", f"%x: {element}, %i: {number}"
+    iterators = ", ".join(
+        '"reduction"' if k == axis else '"parallel"' for k in range(rank)
+    )
+    extreme, where = tensor(result, element), tensor(result, number)
+    group = program.fresh()
+    program.lines.append(
+        f"{group}:2 = linalg.generic {{indexing_maps = [{maps}], iterator_types = "
+        f"[{iterators}]}} ins({ins} : {types}) outs({filled[0]}, {filled[1]} : "
+        f"{extreme}, {where}) {{\n  ^bb0({arguments}, %m: {element}, %p: {number}):\n"
+        f"    {body}\n    linalg.yield %v, %w : {element}, {number}\n"
+        f"  }} -> ({extreme}, {where})"
+    )
+    found = [
+        Value(f"{group}#0", result, element),
+        Value(f"{group}#1", result, number),
+    ]
+    rng.shuffle(found)
+    program.values += found
+
+
+def window(program: Program) -> None:
+    """Sums of products over a window that moves by steps, or reversed."""
+    rng = program.rng
+    element = rng.choice(list(DTYPES))
+    stride, dilation = rng.randrange(1, 3), rng.randrange(1, 3)
+    count, size, channels = (
+        rng.randrange(1, 5),
+        rng.randrange(1, 4),
+        rng.randrange(1, 3),
+    )
+    length = stride * (count - 1) + dilation * (size - 1) + 1
+    place = f"d0 * {stride} + d1 * {dilation}"
+    if rng.random() < 0.3:
+        place = f"{length - 1} - d0 * {stride} - d1 * {dilation}"
+    image = program.argument((channels, length), element)
+    weights = program.argument((size, channels), element)
+    start = program.argument((count,), element)
+    add, mul = ("addf", "mulf") if element[0] == "f" else ("addi", "muli")
+    name = program.fresh()
+    program.lines.append(
+        f"{name} = linalg.generic {{indexing_maps = [{_map(3, ['d2', place])}, "
+        f"{_map(3, ['d1', 'd2'])}, {_map(3, ['d0'])}], iterator_types = "
+        f'["parallel", "reduction", "reduction"]}} ins({image.name}, {weights.name} : '
+        f"{image.type}, {weights.type}) outs({start.name} : {start.type}) {{\n"
+        f"  ^bb0(%x: {element}, %w: {element}, %o: {element}):\n"
+        f"    %p = arith.{mul} %x, %w : {element}\n"
+        f"    %s = arith.{add} %o, %p : {element}\n    linalg.yield %s : {element}\n"
+        f"  }} -> {start.type}"
+    )
+    program.values.append(Value(name, (count,), element))
+
+
+def picked(program: Program) -> None:
+    """Elements at places that data says, kept within the array."""
+    rng = program.rng
+    table = rng.choice([v for v in program.values if v.shape] or [None])
+    if table is None or 0 in table.shape:
+        return
+    number = rng.choice(("i32", "i64"))
+    places = program.argument((rng.randrange(1, 5),), number)
+    shape = (*places.shape, *table.shape[1:])
+    rank, type_ = len(shape), tensor(shape, table.element)
+    empty, name = program.fresh(), program.fresh()
+    rest = "".join(f", %j{k}" for k in range(1, rank))
+    indices = "".join(f"    %j{k} = linalg.index {k} : index\n" for k in range(1, rank))
+    program.lines += [
+        f"{empty} = tensor.empty() : {type_}",
+        f"{name} = linalg.generic {{indexing_maps = [{_map(rank, ['d0'])}, "
+        f"{_map(rank, [f'd{k}' for k in range(rank)])}], iterator_types = "
+        f"[{_parallel(rank)}]}} ins({places.name} : {places.type}) "
+        f"outs({empty} : {type_}) {{\n  ^bb0(%x: {number}, %o: {table.element}):\n"
+        f"    %z = arith.constant 0 : index\n"
+        f"    %t = arith.constant {table.shape[0] - 1} : index\n"
+        f"    %y = arith.index_cast %x : {number} to index\n"
+        f"    %u = arith.maxsi %y, %z : index\n    %v = arith.minsi %u, %t : index\n"
+        f"{indices}    %e = tensor.extract {table.name}[%v{rest}] : {table.type}\n"
+        f"    linalg.yield %e : {table.element}\n  }} -> {type_}",
+    ]
+    program.values.append(Value(name, shape, table.element))
+
+
+def _of_dynamic_arguments(text: str, arguments: list[Value]) -> str:
+    """The same function of arrays whose extents are not known, which are cast."""
+    head, body = text.split(" {\n", 1)
+    casts: list[str] = []
+    for argument in arguments:
+        dynamic = f"tensor<{'?x' * len(argument.shape)}{argument.element}>"
+        if not argument.shape:
+            continue
+        given = f"%d{argument.name[1:]}"
+        head = head.replace(
+            f"{argument.name}: {argument.type}", f"{given}: {dynamic}", 1
+        )
+        casts.append(
+            f"  {argument.name} = tensor.cast {given} : {dynamic} to {argument.type}\n"
+        )
+    return f"{head} {{\n{''.join(casts)}{body}"
+
+
+def random_program(
+    name: str, seed: int, wide: bool = False
+) -> tuple[str, list[np.ndarray]]:
+    """A function of one to three operations, and arrays to call it with.
+
+    Args:
+        name: what it is called.
+        seed: the same program for the same seed.
+        wide: whether there may be places of extremes, windows, elements at places that
+            data says, and arguments of dynamic extents.
+    """
     program = Program(name, Random(seed))
-    generic(program)
-    for _ in range(program.rng.randrange(0, 3)):
-        (generic if program.rng.random() < 0.6 else moved)(program)
-    used = program.values[-1]
-    return program.text(used), program.data()
+    rng = program.rng
+    if not wide:
+        generic(program)
+        for _ in range(rng.randrange(0, 3)):
+            (generic if rng.random() < 0.6 else moved)(program)
+        return program.text(program.values[-1]), program.data()
+    kinds = (generic, moved, place, window, picked)
+    rng.choice((generic, place, window))(program)
+    for _ in range(rng.randrange(0, 3)):
+        rng.choice(kinds)(program)
+    text = program.text(program.values[-1])
+    if rng.random() < 0.3:
+        text = _of_dynamic_arguments(text, program.arguments)
+    return text, program.data()

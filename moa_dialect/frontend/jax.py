@@ -17,14 +17,11 @@ Needs JAX and torch-mlir, which are imported when a function is called.
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, update_wrapper
-from importlib.util import find_spec
-from pathlib import Path
+from functools import update_wrapper
 from threading import Lock
 from typing import Any
 
@@ -40,8 +37,12 @@ from xdsl.utils.hints import isa
 
 from moa_dialect.embedding import generic_text_of, parse_text, print_text, run_pipeline
 from moa_dialect.errors import CompileError, PipelineError
+from moa_dialect.frontend import stablehlo as stablehlo_forms
 from moa_dialect.lowering.unregistered import name_of
 from moa_dialect.options import DEFAULTS, Options
+from moa_dialect.parsing import file_locations
+from moa_dialect.passes import raising
+from moa_dialect.passes.raising.source import torch_mlir_opt
 from moa_dialect.scalar_code import constant
 from moa_dialect.tools.diagnostics import described
 from moa_dialect.types import element_of, shape_of
@@ -50,6 +51,12 @@ CONVERSION = (
     "builtin.module(inline,symbol-dce,stablehlo-legalize-to-linalg,canonicalize,cse)"
 )
 """The passes of torch-mlir from StableHLO to linalg."""
+
+INLINING = "builtin.module(inline,symbol-dce)"
+SIMPLIFICATION = "func.func(stablehlo-aggressive-simplification)"
+"""What goes before it where loops are written out: counters become numbers."""
+
+raising.FURTHER.append("moa_dialect.frontend.stablehlo")
 
 
 def jit(fn: Callable[..., Any], options: Options = DEFAULTS) -> Callable[..., Any]:
@@ -148,53 +155,78 @@ def to_linalg(text: str) -> str:
         CompileError: if torch-mlir is missing.
         PipelineError: for what it does not take, with the place in the source.
     """
+    module = parse_text(text)
+    conversion = CONVERSION
+    if stablehlo_forms.has_control(module):
+        module = parse_text(_converted(text, INLINING))
+        conversion = CONVERSION.replace("symbol-dce,", f"symbol-dce,{SIMPLIFICATION},")
+    stablehlo_forms.prepare(module)
+    module = parse_text(_converted(print_text(module), conversion))
+    for op in list(module.walk()):
+        if name_of(op).startswith("chlo."):
+            _replace_chlo(op)
+    for op in module.walk():
+        _locate(op)
+    _check_converted(module)
+    return print_text(module)
+
+
+def _converted(text: str, passes: str) -> str:
+    """A module after passes of torch-mlir.
+
+    Raises:
+        PipelineError: for what they do not take, with the place in the source.
+    """
     result = subprocess.run(
         (
-            *(converter(), f"--pass-pipeline={CONVERSION}"),
+            *(converter(), f"--pass-pipeline={passes}"),
             *("--mlir-print-op-generic", "--mlir-print-debuginfo"),
-            "--mlir-print-local-scope",
+            *("--mlir-print-local-scope", "--allow-unregistered-dialect"),
         ),
         input=text,
         capture_output=True,
         text=True,
         check=False,
     )
-    if result.returncode:
-        found = re.search(
-            r'^(?:loc\()?.*?"?([^"\s]*)"?:(\d+):(\d+).*?error: (.*)$',
-            result.stderr,
-            re.MULTILINE,
-        )
-        if found is None:
-            lines = result.stderr.strip().splitlines() or ["no reason given"]
-            raise PipelineError(f"torch-mlir rejects the module: {lines[0]}")
-        raise PipelineError(found[4], ":".join(found.group(1, 2, 3)))
-    module = parse_text(result.stdout)
-    for op in list(module.walk()):
-        if name_of(op).startswith("chlo."):
-            _replace_chlo(op)
-    _check_converted(module)
-    return print_text(module)
+    if not result.returncode:
+        return result.stdout
+    found = re.search(
+        r'^(?:loc\()?.*?"?([^"\s]*)"?:(\d+):(\d+).*?error: (.*)$',
+        result.stderr,
+        re.MULTILINE,
+    )
+    if found is None:
+        lines = result.stderr.strip().splitlines() or ["no reason given"]
+        raise PipelineError(f"torch-mlir rejects the module: {lines[0]}")
+    raise PipelineError(found[4], ":".join(found.group(1, 2, 3)))
 
 
-@cache
 def converter() -> str:
     """The tool of torch-mlir, which the wheel brings.
 
     Raises:
         CompileError: if torch-mlir is not installed.
     """
-    spec = find_spec("torch_mlir")
-    for folder in (spec.submodule_search_locations or ()) if spec else ():
-        tool = Path(folder) / "_mlir_libs" / "torch-mlir-opt"
-        if os.access(tool, os.X_OK):
-            return str(tool)
-    raise CompileError("functions of JAX need torch-mlir: pip install torch-mlir")
+    if not (tool := torch_mlir_opt()):
+        raise CompileError("functions of JAX need torch-mlir: pip install torch-mlir")
+    return tool
+
+
+def _locate(op: Operation) -> None:
+    """Let an operation's location be the innermost place that is not in this file."""
+    for place in file_locations(op.location):
+        if place.filename.data != __file__:
+            op.location = place
+            return
 
 
 def _check_converted(module: ModuleOp) -> None:
     for op in module.walk():
         name = name_of(op)
+        parent = op.parent_op()
+        is_scatter = parent is not None and name_of(parent) == "stablehlo.scatter"
+        if name == "stablehlo.scatter" or is_scatter:
+            continue  # It is raised.
         if name.split(".")[0] in ("stablehlo", "chlo", "mhlo", "sdy"):
             raise PipelineError(f"{name} has no form in linalg", described(op.location))
 
@@ -226,10 +258,22 @@ def _erfc(x: SSAValue, builder: Builder) -> SSAValue:
     return builder.insert(arith.SubfOp(one, _erf(x, builder))).result
 
 
+def _math(operation: Callable[[SSAValue], Operation]) -> _Scalar:
+    return lambda x, builder: builder.insert(operation(x)).results[0]
+
+
 _CHLO: dict[str, _Scalar] = {
     "chlo.square": _square,
     "chlo.erf": _erf,
     "chlo.erfc": _erfc,
+    "chlo.asin": _math(math.AsinOp),
+    "chlo.acos": _math(math.AcosOp),
+    "chlo.atan": _math(math.AtanOp),
+    "chlo.sinh": _math(math.SinhOp),
+    "chlo.cosh": _math(math.CoshOp),
+    "chlo.asinh": _math(math.AsinhOp),
+    "chlo.acosh": _math(math.AcoshOp),
+    "chlo.atanh": _math(math.AtanhOp),
 }
 
 
@@ -304,7 +348,11 @@ def _compiled(
     compiled: Any = compile_program(module, "main", options)
     if isinstance(compiled, Program):
         steps = [replace(step, kernel=foreign(step.kernel)) for step in compiled.steps]
-        run: Callable[..., Any] = replace(compiled, steps=steps)
+        program = replace(compiled, steps=steps)
+
+        def run(*arrays: Any) -> Any:  # A program is no key of a cache.
+            return program(*arrays)
+
     else:
         run = foreign(compiled)
     dtypes = [jax.typeof(leaf).dtype for leaf in leaves]

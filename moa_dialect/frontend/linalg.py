@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from xdsl.dialects.builtin import ModuleOp
-from xdsl.dialects.func import FuncOp
+from xdsl.dialects.func import CallOp, FuncOp
+from xdsl.utils.exceptions import VerifyException
 
 from moa_dialect.arrays import is_torch, to_numpy
 from moa_dialect.errors import CompileError, MoaError
 from moa_dialect.lowering.engine import find_entry
+from moa_dialect.ops.function import lookup_function
 from moa_dialect.options import DEFAULTS, Options
 from moa_dialect.passes import raising
 
@@ -66,6 +68,8 @@ def read(text: str, name: str = "<text>") -> Raised:
 
     module = source.parse(source.annotated_text(text, name))
     functions = functions_of(module)
+    for function in functions:
+        _check_calls(function)
     try:
         callers_first(functions)
     except CompileError as error:
@@ -77,6 +81,23 @@ def read(text: str, name: str = "<text>") -> Raised:
     left = raise_module(module)
     source.without_annotations(module)
     return Raised(module, left)
+
+
+def _check_calls(function: FuncOp) -> None:
+    """Check that a function calls others that are there, and not itself.
+
+    Raises:
+        CompileError: with the place of the call in the source.
+    """
+    from moa_dialect.passes.raising.source import location_of
+
+    for op in function.walk():
+        if not isinstance(op, CallOp):
+            continue
+        try:
+            lookup_function(op, op.callee)
+        except VerifyException as error:
+            raise CompileError(f"{location_of(op)}: {error}") from None
 
 
 class CompiledLinalg:

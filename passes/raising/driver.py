@@ -16,15 +16,18 @@ from xdsl.utils.hints import isa
 
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.raising import FURTHER
+from moa_dialect.passes.raising.indexed import RULES as INDEXED
 from moa_dialect.passes.raising.rule import CannotRaise, Raising, Rule
 from moa_dialect.passes.raising.shapes import RULES as SHAPES
 from moa_dialect.passes.raising.source import location_of, name_of
 from moa_dialect.passes.raising.structured import RaiseStructured
 
-_RULES: dict[str, Rule] = {name: rule for rule in SHAPES for name in rule.names}
+_RULES: dict[str, Rule] = {
+    name: rule for rule in (*SHAPES, *INDEXED) for name in rule.names
+}
 _STRUCTURED = RaiseStructured()
 
-_PURE = ("arith.", "math.", "linalg.", "tensor.", "moa.")
+_PURE = ("arith.", "math.", "linalg.", "tensor.", "tm_tensor.", "moa.")
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,9 @@ def raise_function(function: FuncOp) -> list[Unraised]:
     """Raise what can be raised in a function; what could not be, with reasons."""
     left: list[Unraised] = []
     name = function.sym_name.data
+    if len(function.body.blocks) > 1:
+        reason = f"expected one block, got {len(function.body.blocks)}"
+        return [Unraised(name_of(function), location_of(function), name, reason)]
     for block in function.body.blocks:
         _erase_unused(block)
         _erase_assertions(block)
@@ -101,7 +107,7 @@ def rule_for(op: Operation) -> Rule | None:
         return _RULES["elementwise"]
     if name == "tensor.empty" or name.startswith(("moa.", "func.")):
         return None
-    if name.startswith(("linalg.", "tensor.")) or is_on_tensors:
+    if name.startswith(("linalg.", "tensor.", "tm_tensor.")) or is_on_tensors:
         return _RULES["unknown"]
     return None
 

@@ -15,14 +15,22 @@ from xdsl.dialects.builtin import (
     IndexType,
     IntegerAttr,
     TensorType,
+    UnregisteredOp,
 )
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from xdsl.rewriter import InsertPoint
 from xdsl.utils.hints import isa
 
+from moa_dialect.algebra.polynomial import Polynomial
 from moa_dialect.algebra.shape import Fixed, Relation
-from moa_dialect.ops.extents import Root, RootCache, extent_root, index_root
+from moa_dialect.ops.extents import (
+    Root,
+    RootAtom,
+    RootCache,
+    ValueAxis,
+    extent_root,
+)
 from moa_dialect.ops.normal_form import (
     AtOp,
     ComprehensionOp,
@@ -31,6 +39,7 @@ from moa_dialect.ops.normal_form import (
     RequireOp,
     YieldOp,
 )
+from moa_dialect.passes.raising.sizes import Sizes
 from moa_dialect.passes.raising.source import name_of
 from moa_dialect.scalar_code import constant
 from moa_dialect.types import element_of, is_element_type, shape_of
@@ -52,6 +61,8 @@ class Raising:
 
     function: FuncOp
     builder: Builder = field(init=False)
+    sizes: Sizes = field(init=False)
+    """What the numbers at the top are in terms of extents."""
     splats: dict[SSAValue, Number] = field(default_factory=dict[SSAValue, Number])
     """Arrays of which all elements are one number that the program gives."""
     lists: dict[SSAValue, list[SSAValue]] = field(
@@ -62,8 +73,12 @@ class Raising:
     _extents: dict[tuple[SSAValue, int], SSAValue] = field(
         default_factory=dict[tuple[SSAValue, int], SSAValue]
     )
+    _sizes: dict[Root, SSAValue] = field(default_factory=dict[Root, SSAValue])
     _required: list[RequireOp] = field(default_factory=list[RequireOp])
     _fixed: dict[int, SSAValue] = field(default_factory=dict[int, SSAValue])
+
+    def __post_init__(self) -> None:
+        self.sizes = Sizes(self._roots)
 
     def at(self, op: Operation) -> None:
         """Let new code go in front of an operation."""
@@ -95,7 +110,7 @@ class Raising:
 
     def _extent(self, value: SSAValue, axis: int) -> SSAValue:
         owner = value.owner
-        if isinstance(owner, Operation) and name_of(owner) == "tensor.empty":
+        if isinstance(owner, Operation) and is_unwritten(value):
             # There is nothing to take the extent of: it is what it was made with.
             shape = shape_of(value.type)
             if shape[axis] != DYNAMIC_INDEX:
@@ -110,25 +125,74 @@ class Raising:
         Raises:
             CannotRaise: if it is anything else.
         """
-        root = index_root(value, self._roots)
-        if root is None:
+        root = self.sizes.root(value)
+        found = None if root is None else self.computed(root)
+        if found is None:
             raise CannotRaise("an extent depends on data")
-        if isinstance(root, Fixed):
-            return self.fixed(root.value)
-        if not isinstance(value.type, IndexType):
-            return self.builder.insert(arith.IndexCastOp(value, IndexType())).result
-        return value
+        return found
+
+    def computed(self, root: Root) -> SSAValue | None:
+        """An extent in terms of others, as an index at the top.
+
+        None if it depends on more than the extents of arrays.
+        """
+        if root not in self._sizes:
+            found = self._computed(root)
+            if found is None:
+                return None
+            self._sizes[root] = found
+        return self._sizes[root]
+
+    def _computed(self, root: Root) -> SSAValue | None:
+        match root:
+            case Fixed(value):
+                return self.fixed(value) if value >= 0 else None
+            case ValueAxis(value, axis):
+                return self.extent(value, axis)
+            case Polynomial():
+                return self._sum(root)
+            case _:
+                return None
+
+    def _sum(self, polynomial: Polynomial[RootAtom]) -> SSAValue | None:
+        """A sum of products, those that are subtracted last."""
+        total: SSAValue | None = None
+        for atoms, factor in sorted(polynomial.terms, key=lambda term: term[1] < 0):
+            product: SSAValue | None = None
+            if abs(factor) != 1 or not atoms:
+                product = self.fixed(abs(factor))
+            for atom in atoms:
+                value = self.computed(atom)
+                if value is None:
+                    return None
+                product = self._emit(arith.MuliOp, product, value)
+            assert product is not None
+            if factor < 0 and total is None:
+                total = self.index(0)
+            operation = arith.SubiOp if factor < 0 else arith.AddiOp
+            total = self._emit(operation, total, product)
+        return total
+
+    def _emit(
+        self,
+        operation: Callable[[SSAValue, SSAValue], Operation],
+        left: SSAValue | None,
+        right: SSAValue,
+    ) -> SSAValue:
+        """An operation on indices at the top; the right one if there is no left one."""
+        if left is None:
+            return right
+        return self.builder.insert(operation(left, right)).results[0]
 
     def is_same(self, left: SSAValue, right: SSAValue) -> bool:
         """Whether two extents come from the same."""
-        roots = index_root(left, self._roots), index_root(right, self._roots)
+        roots = self.sizes.root(left), self.sizes.root(right)
         return roots[0] is not None and roots[0] == roots[1]
 
     def root(self, value: SSAValue, axis: int) -> Root:
         """Where the extent of an axis comes from."""
-        owner = value.owner
-        if isinstance(owner, Operation) and name_of(owner) == "tensor.empty":
-            found = index_root(self.extent(value, axis), self._roots)
+        if is_unwritten(value):
+            found = self.sizes.root(self.extent(value, axis))
             assert found is not None
             return found
         return extent_root(value, axis, self._roots)
@@ -137,7 +201,7 @@ class Raising:
         self, relation: Relation, given: SSAValue, expected: SSAValue, message: str
     ) -> None:
         """State a relation between extents, unless they are the same one."""
-        roots = index_root(given, self._roots), index_root(expected, self._roots)
+        roots = self.sizes.root(given), self.sizes.root(expected)
         if roots[0] == roots[1] and relation != "lt":
             return
         self._required.append(RequireOp(relation, given, expected, message))
@@ -167,6 +231,35 @@ class Raising:
             return owner.value
         return None
 
+    def unwritten(self, extents: Sequence[SSAValue], type_: Attribute) -> SSAValue:
+        """An array that nothing has been written to, of these extents."""
+        sizes = [
+            extent
+            for extent, stated in zip(extents, shape_of(type_), strict=True)
+            if stated == DYNAMIC_INDEX
+        ]
+        empty = UnregisteredOp.with_name("tensor.empty")
+        made = empty.create(operands=sizes, result_types=[type_])
+        return self.builder.insert(made).results[0]
+
+    def moved(
+        self,
+        source: SSAValue,
+        extents: Sequence[SSAValue],
+        type_: Attribute,
+        emit: Callable[[Builder, Sequence[SSAValue]], SSAValue],
+    ) -> SSAValue:
+        """An array of elements of a source, of which `emit` writes one.
+
+        If nothing has been written to the source, nothing has to the array.
+        """
+        if is_unwritten(source):
+            return self.unwritten(extents, type_)
+        result = self.comprehension(extents, type_, emit)
+        if source in self.splats:
+            self.splats[result] = self.splats[source]
+        return result
+
     def comprehension(
         self,
         extents: Sequence[SSAValue],
@@ -183,6 +276,12 @@ class Raising:
         builder.insert(YieldOp(emit(builder, body.args)))
         op = ComprehensionOp(extents, Region(body), [type_])
         return self.builder.insert(op).arrays[0]
+
+
+def is_unwritten(value: SSAValue) -> bool:
+    """Whether an array is one that nothing has been written to."""
+    owner = value.owner
+    return isinstance(owner, Operation) and name_of(owner) == "tensor.empty"
 
 
 def _release(value: SSAValue, function: FuncOp) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from math import log, pi
 from typing import ClassVar
 
 from xdsl.builder import Builder
@@ -10,10 +11,12 @@ from xdsl.dialects import arith, math, scf
 from xdsl.dialects.builtin import (
     AffineMapAttr,
     AnyFloat,
+    Float64Type,
     FloatAttr,
     IndexType,
     IntegerAttr,
     IntegerType,
+    TensorType,
     i1,
     i32,
     i64,
@@ -29,9 +32,12 @@ from xdsl.ir.affine import (
 )
 from xdsl.irdl import IRDLOperation
 from xdsl.rewriter import InsertPoint
+from xdsl.utils.hints import isa
 
+from moa_dialect.algebra.shape import Fixed
 from moa_dialect.ops.normal_form import ExtentOp, InBoundsOp
 from moa_dialect.passes.raising.rule import CannotRaise, at, check_element
+from moa_dialect.passes.raising.sizes import Sizes
 from moa_dialect.passes.raising.source import name_of, property_of
 from moa_dialect.scalar_code import apply_named, constant
 from moa_dialect.types import is_element_type, kind_of
@@ -65,6 +71,8 @@ class Scalars:
         builder: where they are written.
         given: what stands for the arguments of the body.
         indices: the indices of the iteration space.
+        sizes: what numbers are in terms of extents.
+        extents: what the indices are below.
     """
 
     def __init__(
@@ -72,9 +80,12 @@ class Scalars:
         builder: Builder,
         given: Mapping[SSAValue, SSAValue],
         indices: Sequence[SSAValue],
+        sizes: Sizes | None = None,
+        extents: Sequence[SSAValue] = (),
     ):
         self.builder = builder
         self.indices = indices
+        self.sizes, self.extents = sizes, extents
         self.known: dict[SSAValue, SSAValue] = dict(given)
 
     def emit(self, op: Operation) -> SSAValue:
@@ -127,8 +138,12 @@ class Scalars:
             return element(
                 self.builder, array, [self.value(entry, body) for entry in entries]
             )
+        if name == "tensor.dim":
+            return self._extent(op, body)
         if isinstance(op, scf.IfOp):
             return self._choice(op, body)
+        if isinstance(op, arith.SelectOp) and (known := self._decided(op)) is not None:
+            return self.value(known, body)
         operands = [self.value(operand, body) for operand in op.operands]
         if name == "affine.apply":
             map_ = property_of(op, "map")
@@ -158,6 +173,49 @@ class Scalars:
             raise CannotRaise(f"{name} in a body")
         return composed(self, op, operands)
 
+    def _extent(self, op: Operation, body: Block) -> SSAValue:
+        """The extent of an axis that the program gives."""
+        array, axis = op.operands
+        number = axis.owner
+        if not isinstance(number, arith.ConstantOp) or not isinstance(
+            number.value, IntegerAttr
+        ):
+            raise CannotRaise("the extent of an axis that is data")
+        place = number.value.value.data
+        if (
+            not isa(array.type, TensorType)
+            or not 0 <= place < array.type.get_num_dims()
+        ):
+            raise CannotRaise(f"the extent of an axis that is not there, {place}")
+        return self.emit(ExtentOp(array, place))
+
+    def _decided(self, op: arith.SelectOp) -> SSAValue | None:
+        """The side of a choice that extents decide.
+
+        So they do of `select(n = 1, 0, i)` for an index i below n, which is i.
+        """
+        if self.sizes is None or not isinstance(op.cond.owner, arith.CmpiOp):
+            return None
+        holds = self.sizes.size(op.cond)
+        if holds is not None and holds.number is not None:
+            return op.lhs if holds.number else op.rhs
+        compare = op.cond.owner
+        predicate = arith.CMPI_COMPARISON_OPERATIONS[compare.predicate.value.data]
+        extent, one, chosen = (
+            self.sizes.root(value) for value in (compare.lhs, compare.rhs, op.lhs)
+        )
+        index = op.rhs.owner
+        if (predicate, one, chosen) != ("eq", Fixed(1), Fixed(0)) or extent is None:
+            return None
+        if isinstance(index, Block) or name_of(index) != "linalg.index":
+            return None
+        dimension = property_of(index, "dim")
+        assert isinstance(dimension, IntegerAttr)
+        bounds = self.extents
+        place = dimension.value.data
+        is_below = place < len(bounds) and self.sizes.root(bounds[place]) == extent
+        return op.rhs if is_below else None
+
     def _choice(self, op: scf.IfOp, body: Block) -> SSAValue:
         if len(op.results) != 1:
             raise CannotRaise("scf.if with several results in a body")
@@ -168,7 +226,11 @@ class Scalars:
             assert last is not None
             block = Block()
             inner = Scalars(
-                Builder(InsertPoint.at_end(block)), self.known, self.indices
+                Builder(InsertPoint.at_end(block)),
+                self.known,
+                self.indices,
+                self.sizes,
+                self.extents,
             )
             result = inner.value(last.operands[0], body)
             inner.builder.insert(scf.YieldOp(result))
@@ -400,17 +462,283 @@ def _unsigned_index(s: Scalars, op: Operation, args: Sequence[SSAValue]) -> SSAV
     return s.emit(arith.IndexCastOp(x, target))
 
 
-def _shift_left(s: Scalars, op: Operation, args: Sequence[SSAValue]) -> SSAValue:
+def _shifted(
+    s: Scalars,
+    op: Operation,
+    args: Sequence[SSAValue],
+    by: Callable[[SSAValue, int], SSAValue],
+    beyond: SSAValue,
+) -> SSAValue:
+    """A shift as shifts by numbers: by one, or by those that the bits of a count say.
+
+    Args:
+        s: where it is written.
+        op: the shift.
+        args: what is shifted, and the count.
+        by: a shift by a number.
+        beyond: what there is for a count that no number has so many bits for.
+    """
     x, count = args
+    assert isinstance(x.type, IntegerType)
+    width = x.type.width.data
     owner = count.owner
-    if not isinstance(owner, arith.ConstantOp) or not isinstance(
-        owner.value, IntegerAttr
-    ):
-        raise CannotRaise("arith.shli by a count that is data")
-    bits = owner.value.value.data
-    if not 0 <= bits < 31:
-        raise CannotRaise(f"arith.shli by {bits}")
-    return s.named("mul", x, s.number(1 << bits, x.type))
+    if isinstance(owner, arith.ConstantOp) and isinstance(owner.value, IntegerAttr):
+        bits = owner.value.value.data
+        return by(x, bits) if 0 <= bits < width else beyond
+    zero, shifted = s.number(0, x.type), x
+    for bit in range((width - 1).bit_length()):
+        mask = s.emit(arith.AndIOp(count, s.number(1 << bit, x.type)))
+        shifted = s.select(s.named("eq", mask, zero), shifted, by(shifted, 1 << bit))
+    is_natural = s.named("ge", count, zero)
+    is_within = s.named("lt", count, s.number(width, x.type))
+    return s.select(s.named("and", is_natural, is_within), shifted, beyond)
+
+
+def _shift_left(s: Scalars, op: Operation, args: Sequence[SSAValue]) -> SSAValue:
+    def by(x: SSAValue, bits: int) -> SSAValue:
+        assert isinstance(x.type, IntegerType)
+        power = 1 << bits
+        if bits == x.type.width.data - 1:
+            power = -power
+        return s.named("mul", x, s.number(power, x.type)) if bits else x
+
+    return _shifted(s, op, args, by, s.number(0, args[0].type))
+
+
+def _shift_right(s: Scalars, op: Operation, args: Sequence[SSAValue]) -> SSAValue:
+    """A quotient by a power of 2, rounded down; the sign for a count beyond."""
+
+    def by(x: SSAValue, bits: int) -> SSAValue:
+        assert isinstance(x.type, IntegerType)
+        if bits == x.type.width.data - 1:
+            is_negative = s.named("lt", x, s.number(0, x.type))
+            return s.select(is_negative, s.number(-1, x.type), s.number(0, x.type))
+        return s.named("floordiv", x, s.number(1 << bits, x.type)) if bits else x
+
+    return _shifted(s, op, args, by, by(args[0], _width(args[0]) - 1))
+
+
+def _shift_right_unsigned(
+    s: Scalars, op: Operation, args: Sequence[SSAValue]
+) -> SSAValue:
+    """A quotient by a power of 2, of numbers without sign."""
+
+    def by(x: SSAValue, bits: int) -> SSAValue:
+        if not bits:
+            return x
+        if bits == _width(x) - 1:
+            is_negative = s.named("lt", x, s.number(0, x.type))
+            return s.select(is_negative, s.number(1, x.type), s.number(0, x.type))
+        return s.emit(arith.DivUIOp(x, s.number(1 << bits, x.type)))
+
+    return _shifted(s, op, args, by, s.number(0, args[0].type))
+
+
+def _width(x: SSAValue) -> int:
+    assert isinstance(x.type, IntegerType)
+    return x.type.width.data
+
+
+# Functions that are inverse to others, to some units in the last place.
+
+
+def _arc_tangent(s: Scalars, x: SSAValue) -> SSAValue:
+    """`atan(x)`: of the reciprocal beyond 1; halved twice, then a series.
+
+    The tangent of half an angle is `t / (1 + sqrt(1 + t^2))`: at most tan(pi / 16) is
+    left, where 12 terms of `t - t^3/3 + t^5/5 - ...` are all that f64 tells apart.
+    """
+    one, size = s.number(1, x.type), s.named("abs", x)
+    is_large = s.named("gt", size, one)
+    t = s.select(is_large, s.named("div", one, size), size)
+    for _ in range(2):
+        root = s.named("sqrt", s.named("add", one, s.named("mul", t, t)))
+        t = s.named("div", t, s.named("add", one, root))
+    square = s.named("mul", t, t)
+    series = s.number(0, x.type)
+    for order in reversed(range(12)):
+        coefficient = s.number((-1) ** order / (2 * order + 1), x.type)
+        series = s.named("add", s.named("mul", series, square), coefficient)
+    angle = s.named("mul", s.named("mul", s.number(4, x.type), t), series)
+    right = s.number(pi / 2, x.type)
+    angle = s.select(is_large, s.named("sub", right, angle), angle)
+    return _with_sign(s, angle, x)
+
+
+def _float_remainder(s: Scalars, op: Operation, args: Sequence[SSAValue]) -> SSAValue:
+    """What division leaves over, with the sign of the dividend, exactly; in f64.
+
+    Multiples of the divisor by ever less powers of 2 are taken away. A quotient by one
+    has 28 bits: with the 24 of the divisor a product of f64 is exact.
+    """
+    x, y = args
+    if isinstance(x.type, Float64Type):
+        raise CannotRaise(f"{name_of(op)} of f64 in a body")
+    wide = Float64Type()
+    rest, divisor = (
+        s.named("abs", s.emit(arith.ExtFOp(value, wide))) for value in (x, y)
+    )
+    zero = s.number(0, wide)
+    for step in reversed(range(10)):
+        multiple = s.named("mul", divisor, s.number(2.0 ** (28 * step), wide))
+        quotient = s.named("floor", s.named("div", rest, multiple))
+        left = s.named("sub", rest, s.named("mul", quotient, multiple))
+        # The quotient may have been rounded up to a whole number.
+        again = s.named("add", left, multiple)
+        rest = s.select(s.named("lt", left, zero), again, left)
+    found = s.emit(arith.TruncFOp(rest, x.type))
+    is_negative = s.named("lt", _sign(s, x), s.number(0, x.type))
+    found = s.select(is_negative, s.named("neg", found), found)
+    infinity = s.number(float("inf"), x.type)
+    is_large = s.named("eq", s.named("abs", y), infinity)
+    is_finite = s.named("lt", s.named("abs", x), infinity)
+    return s.select(s.named("and", is_large, is_finite), x, found)
+
+
+def _with_sign(s: Scalars, size: SSAValue, x: SSAValue) -> SSAValue:
+    """A number of at least 0 with the sign of another one; 0 as the other has it."""
+    zero = s.number(0, x.type)
+    is_negative = s.named("lt", x, zero)
+    signed = s.select(is_negative, s.named("neg", size), size)
+    return s.select(s.named("eq", x, zero), x, signed)
+
+
+def _atan(s: Scalars, op: Operation, args: Sequence[SSAValue]) -> SSAValue:
+    return _arc_tangent(s, args[0])
+
+
+def _atan2(s: Scalars, op: Operation, args: Sequence[SSAValue]) -> SSAValue:
+    """The angle of a point: `atan` of the smaller coordinate over the larger one."""
+    y, x = args
+    zero, one = s.number(0, x.type), s.number(1, x.type)
+    height, width = s.named("abs", y), s.named("abs", x)
+    is_steep = s.named("gt", height, width)
+    small, large = (
+        s.select(is_steep, width, height),
+        s.select(is_steep, height, width),
+    )
+    # Two zeros are 0 apart, and so are two infinities 1.
+    ratio = s.named("div", small, large)
+    ratio = s.select(s.named("eq", large, zero), zero, ratio)
+    infinity = s.number(float("inf"), x.type)
+    ratio = s.select(s.named("eq", small, infinity), one, ratio)
+    angle = _arc_tangent(s, ratio)
+    right, half = s.number(pi / 2, x.type), s.number(pi, x.type)
+    angle = s.select(is_steep, s.named("sub", right, angle), angle)
+    is_left = s.named("lt", _sign(s, x), zero)
+    angle = s.select(is_left, s.named("sub", half, angle), angle)
+    is_below = s.named("lt", _sign(s, y), zero)
+    angle = s.select(is_below, s.named("neg", angle), angle)
+    is_nan = s.named("or", _is_nan(s, x), _is_nan(s, y))
+    return s.select(is_nan, s.named("add", x, y), angle)
+
+
+def _sign(s: Scalars, x: SSAValue) -> SSAValue:
+    """A number with the sign of another one, which may be -0: `1 / -0` is below 0."""
+    is_zero = s.named("eq", x, s.number(0, x.type))
+    return s.select(is_zero, s.named("div", s.number(1, x.type), x), x)
+
+
+def _asin(s: Scalars, op: Operation, args: Sequence[SSAValue]) -> SSAValue:
+    """`2 atan(x / (1 + sqrt(1 - x^2)))`."""
+    (x,) = args
+    one = s.number(1, x.type)
+    inside = s.named("mul", s.named("sub", one, x), s.named("add", one, x))
+    below = s.named("add", one, s.named("sqrt", inside))
+    angle = _arc_tangent(s, s.named("div", x, below))
+    return s.named("add", angle, angle)
+
+
+def _acos(s: Scalars, op: Operation, args: Sequence[SSAValue]) -> SSAValue:
+    """`2 atan(sqrt((1 - x) / (1 + x)))`."""
+    (x,) = args
+    one = s.number(1, x.type)
+    ratio = s.named("div", s.named("sub", one, x), s.named("add", one, x))
+    angle = _arc_tangent(s, s.named("sqrt", ratio))
+    return s.named("add", angle, angle)
+
+
+def _sinh(s: Scalars, op: Operation, args: Sequence[SSAValue]) -> SSAValue:
+    """`(e + e / (e + 1)) / 2` for `e = expm1(|x|)`."""
+    (x,) = args
+    one, half, size = s.number(1, x.type), s.number(0.5, x.type), s.named("abs", x)
+    e = _expm1(s, op, [size])
+    sum_ = s.named("add", e, s.named("div", e, s.named("add", e, one)))
+    small = s.named("mul", half, sum_)
+    is_large = s.named("gt", size, s.number(40, x.type))
+    return _with_sign(s, s.select(is_large, _half_power(s, size), small), x)
+
+
+def _cosh(s: Scalars, op: Operation, args: Sequence[SSAValue]) -> SSAValue:
+    (x,) = args
+    one, half, size = s.number(1, x.type), s.number(0.5, x.type), s.named("abs", x)
+    e = s.named("exp", size)
+    small = s.named("mul", half, s.named("add", e, s.named("div", one, e)))
+    is_large = s.named("gt", size, s.number(40, x.type))
+    return s.select(is_large, _half_power(s, size), small)
+
+
+def _half_power(s: Scalars, x: SSAValue) -> SSAValue:
+    """`exp(x) / 2`, also where `exp(x)` is more than the largest number."""
+    half = s.number(0.5, x.type)
+    root = s.named("exp", s.named("mul", half, x))
+    return s.named("mul", s.named("mul", half, root), root)
+
+
+def _asinh(s: Scalars, op: Operation, args: Sequence[SSAValue]) -> SSAValue:
+    """`log1p(x + x^2 / (1 + sqrt(1 + x^2)))`, and `log(2 x)` of large numbers."""
+    (x,) = args
+    one, size = s.number(1, x.type), s.named("abs", x)
+    is_large = s.named("gt", size, s.number(1e5, x.type))
+    near = s.select(is_large, one, size)
+    square = s.named("mul", near, near)
+    below = s.named("add", one, s.named("sqrt", s.named("add", one, square)))
+    more = s.named("add", near, s.named("div", square, below))
+    far = _log_twice(s, size)
+    # 1 / (4 x^2) is what the logarithm of large numbers leaves out.
+    inverse = s.named("div", s.number(0.5, x.type), size)
+    far = s.named("add", far, s.named("mul", inverse, inverse))
+    return _with_sign(s, s.select(is_large, far, _log1p(s, op, [more])), x)
+
+
+def _acosh(s: Scalars, op: Operation, args: Sequence[SSAValue]) -> SSAValue:
+    """`log1p(t + sqrt(t) sqrt(t + 2))` for `t = x - 1`; of large numbers `log(2 x)`."""
+    (x,) = args
+    is_large = s.named("gt", x, s.number(1e5, x.type))
+    t = s.named("sub", x, s.number(1, x.type))
+    more = s.named("add", t, s.number(2, x.type))
+    root = s.named("mul", s.named("sqrt", t), s.named("sqrt", more))
+    near = _log1p(s, op, [s.named("add", t, root)])
+    inverse = s.named("div", s.number(0.5, x.type), x)
+    far = s.named("sub", _log_twice(s, x), s.named("mul", inverse, inverse))
+    return s.select(is_large, far, near)
+
+
+def _log_twice(s: Scalars, x: SSAValue) -> SSAValue:
+    return s.named("add", s.named("log", x), s.number(log(2), x.type))
+
+
+def _atanh(s: Scalars, op: Operation, args: Sequence[SSAValue]) -> SSAValue:
+    """`log1p(2 x / (1 - x)) / 2`."""
+    (x,) = args
+    one, size = s.number(1, x.type), s.named("abs", x)
+    ratio = s.named("div", s.named("add", size, size), s.named("sub", one, size))
+    half = s.named("mul", s.number(0.5, x.type), _log1p(s, op, [ratio]))
+    return _with_sign(s, half, x)
+
+
+def _cube_root(s: Scalars, op: Operation, args: Sequence[SSAValue]) -> SSAValue:
+    """A power, and a step of Newton's method: `y - (y - x / y^2) / 3`."""
+    (x,) = args
+    size, third = s.named("abs", x), s.number(1 / 3, x.type)
+    y = s.named("exp", s.named("mul", third, s.named("log", size)))
+    for _ in range(2):
+        quotient = s.named("div", s.named("div", size, y), y)
+        error = s.named("mul", third, s.named("sub", y, quotient))
+        y = s.named("sub", y, error)
+    infinity = s.number(float("inf"), x.type)
+    y = s.select(s.named("eq", size, infinity), infinity, y)
+    return _with_sign(s, y, x)
 
 
 def _class_test(name: str) -> _Composed:
@@ -454,7 +782,20 @@ _COMPOSED: dict[str, _Composed] = {
     "arith.ceildivsi": _ceil_division,
     "arith.fptoui": _unsigned_float,
     "arith.index_castui": _unsigned_index,
+    "arith.remf": _float_remainder,
     "arith.shli": _shift_left,
+    "arith.shrsi": _shift_right,
+    "arith.shrui": _shift_right_unsigned,
+    "math.atan": _atan,
+    "math.atan2": _atan2,
+    "math.asin": _asin,
+    "math.acos": _acos,
+    "math.sinh": _sinh,
+    "math.cosh": _cosh,
+    "math.asinh": _asinh,
+    "math.acosh": _acosh,
+    "math.atanh": _atanh,
+    "math.cbrt": _cube_root,
 }
 """What stands for operations that a body here has not."""
 

@@ -30,6 +30,7 @@ from moa_dialect.passes.raising.rule import (
     check_tensors,
 )
 from moa_dialect.passes.raising.scalars import Scalars, element
+from moa_dialect.passes.raising.sizes import Size
 from moa_dialect.passes.raising.source import integers_of, name_of, property_of
 from moa_dialect.passes.raising.structured import read
 from moa_dialect.scalar_code import apply_named, constant
@@ -47,7 +48,7 @@ def _static(value: SSAValue) -> int | None:
     return None
 
 
-class _Code:
+class Code:
     """Index arithmetic written at one place."""
 
     def __init__(self, builder: Builder):
@@ -137,7 +138,7 @@ def _groups(op: Operation) -> list[tuple[int, ...]]:
     return [tuple(axis.value.data for axis in group) for group in found]
 
 
-def _divided(code: _Code, index: SSAValue, extents: Sequence[SSAValue]) -> Index:
+def divided(code: Code, index: SSAValue, extents: Sequence[SSAValue]) -> Index:
     """An address taken apart into an index, by rows."""
     entries: list[SSAValue] = []
     for place in range(len(extents)):
@@ -153,7 +154,7 @@ def _divided(code: _Code, index: SSAValue, extents: Sequence[SSAValue]) -> Index
     return entries
 
 
-def _joined(code: _Code, index: Index, extents: Sequence[SSAValue]) -> SSAValue:
+def joined(code: Code, index: Index, extents: Sequence[SSAValue]) -> SSAValue:
     """The address of an index, by rows."""
     total: SSAValue | None = None
     for entry, extent in zip(index, extents, strict=True):
@@ -185,17 +186,15 @@ class RaiseCollapse(Rule):
         extents = [_product(r, group) for group in inner]
 
         def emit(builder: Builder, index: Index) -> SSAValue:
-            code = _Code(builder)
+            code = Code(builder)
             entries: list[SSAValue] = []
             for entry, shape in zip(index, inner, strict=True):
-                entries += _divided(code, entry, shape)
+                entries += divided(code, entry, shape)
             if not index:
                 entries = [code.number(0) for _ in shape_of(source.type)]
             return read(r, source, entries, builder)
 
-        return _same_splat(
-            source, r.comprehension(extents, op.results[0].type, emit), r
-        )
+        return [r.moved(source, extents, op.results[0].type, emit)]
 
 
 def _product(r: Raising, extents: Sequence[SSAValue]) -> SSAValue:
@@ -248,27 +247,22 @@ class RaiseExpand(Rule):
                 r.require("eq", total, found, message)
 
         def emit(builder: Builder, index: Index) -> SSAValue:
-            code = _Code(builder)
+            code = Code(builder)
             entries = [
-                _joined(code, [index[k] for k in group], [extents[k] for k in group])
+                joined(code, [index[k] for k in group], [extents[k] for k in group])
                 for group in groups
             ]
             return read(r, source, entries, builder)
 
-        return _same_splat(source, r.comprehension(extents, type_, emit), r)
-
-
-def _same_splat(
-    source: SSAValue, result: SSAValue, r: Raising
-) -> Sequence[SSAValue | None]:
-    """A result that has the elements of a source, which may all be one number."""
-    if source in r.splats:
-        r.splats[result] = r.splats[source]
-    return [result]
+        return [r.moved(source, extents, type_, emit)]
 
 
 class RaiseReshape(Rule):
-    """`tensor.reshape` to a shape that is known: joined to one axis, then split."""
+    """`tensor.reshape`: axes are joined and split, where both shapes tell which.
+
+    The shapes are taken apart, from the left, into the shortest pieces that have as
+    many elements. Where they cannot be, all axes are joined, and split again.
+    """
 
     names = ("tensor.reshape",)
 
@@ -276,23 +270,82 @@ class RaiseReshape(Rule):
         source, type_ = op.operands[0], op.results[0].type
         check_element(element_of(source.type))
         inner = [r.extent(source, axis) for axis in range(len(shape_of(source.type)))]
-        if DYNAMIC_INDEX in (*shape_of(source.type), *shape_of(type_)):
-            # To the same shape, as an exporter writes it that has joined no axes.
-            given = [r.known(size) for size in r.lists.get(op.operands[1], ())]
-            if len(given) != len(inner) or not all(map(r.is_same, given, inner)):
-                raise CannotRaise("a reshape with dynamic extents")
-            result = r.comprehension(
-                inner, type_, lambda builder, index: read(r, source, index, builder)
-            )
-            return _same_splat(source, result, r)
-        extents = [r.fixed(extent) for extent in shape_of(type_)]
+        given = r.lists.get(op.operands[1])
+        stated = shape_of(type_)
+        if given is None and DYNAMIC_INDEX in stated:
+            raise CannotRaise("a reshape to a shape that is data")
+        extents = [
+            r.fixed(extent) if extent != DYNAMIC_INDEX else r.known(given[axis])
+            for axis, extent in enumerate(stated)
+            if extent != DYNAMIC_INDEX or given is not None
+        ]
+        pieces = _pieces(r, inner, extents)
+        if pieces is None:
+            pieces = [(range(len(inner)), range(len(extents)))]
+            message = "tensor.reshape: the number of elements must stay"
+            r.require("eq", _product(r, extents), _product(r, inner), message)
+        # An axis that stays is the one that it was.
+        for olds, news in pieces:
+            if len(news) == len(olds) == 1:
+                extents[news[0]] = inner[olds[0]]
 
         def emit(builder: Builder, index: Index) -> SSAValue:
-            code = _Code(builder)
-            entries = _divided(code, _joined(code, index, extents), inner)
+            code = Code(builder)
+            entries: list[SSAValue] = []
+            for olds, news in pieces:
+                address = joined(
+                    code, [index[k] for k in news], [extents[k] for k in news]
+                )
+                entries += divided(code, address, [inner[k] for k in olds])
             return read(r, source, entries, builder)
 
-        return [r.comprehension(extents, type_, emit)]
+        return [r.moved(source, extents, type_, emit)]
+
+
+def _pieces(
+    r: Raising, olds: Sequence[SSAValue], news: Sequence[SSAValue]
+) -> list[tuple[range, range]] | None:
+    """Runs of axes with as many elements before as after, None if there are none."""
+    found: list[tuple[range, range]] = []
+    start = first = 0
+    while start < len(olds) or first < len(news):
+        piece = _first_piece(r, olds[start:], news[first:])
+        if piece is None:
+            return None
+        old, new = piece
+        found.append((range(start, start + old), range(first, first + new)))
+        start, first = start + old, first + new
+    return found
+
+
+def _first_piece(
+    r: Raising, olds: Sequence[SSAValue], news: Sequence[SSAValue]
+) -> tuple[int, int] | None:
+    """The fewest axes with which both shapes may begin.
+
+    The last piece has all axes that are left, of extent 1 if the other one has none.
+    """
+    for total in range(1, len(olds) + len(news) + 1):
+        for old in range(max(0, total - len(news)), min(total, len(olds)) + 1):
+            new = total - old
+            if (old and new) or not (olds and news):
+                left, right = (
+                    _elements(r, values) for values in (olds[:old], news[:new])
+                )
+                if left is not None and left == right:
+                    return old, new
+    return None
+
+
+def _elements(r: Raising, extents: Sequence[SSAValue]) -> Size | None:
+    """How many elements there are, in terms of extents."""
+    total = Size.constant(1)
+    for extent in extents:
+        size = r.sizes.size(extent)
+        if size is None:
+            return None
+        total = total * size
+    return total
 
 
 class RaiseExtractSlice(Rule):
@@ -321,7 +374,7 @@ class RaiseExtractSlice(Rule):
         bounds = [r.extent(source, axis) for axis in range(len(starts))]
 
         def emit(builder: Builder, index: Index) -> SSAValue:
-            code = _Code(builder)
+            code = Code(builder)
             entries = list(starts)
             for axis, entry in zip(kept, index, strict=True):
                 entries[axis] = code.add(code.mul(entry, steps[axis]), starts[axis])
@@ -332,7 +385,7 @@ class RaiseExtractSlice(Rule):
                     entries[axis] = builder.insert(checked).result
             return read(r, source, entries, builder)
 
-        return _same_splat(source, r.comprehension(extents, type_, emit), r)
+        return [r.moved(source, extents, type_, emit)]
 
 
 def kept_axes(counts: Sequence[SSAValue], shape: Sequence[int]) -> list[int]:
@@ -412,6 +465,7 @@ class RaiseInsertSlice(Rule):
         kept = kept_axes(counts, shape_of(source.type))
         rank = len(starts)
         extents = [r.extent(target, axis) for axis in range(rank)]
+        rooms: dict[int, SSAValue] = {}
         for axis in range(rank):
             if _static(steps[axis]) is None or _static(steps[axis]) == 0:
                 raise CannotRaise("a stride that is data, or 0")
@@ -420,7 +474,12 @@ class RaiseInsertSlice(Rule):
             # The last element must be there; a slice of nothing is anywhere.
             step = steps[axis]
             one, end = r.index(1), r.known(counts[axis])
-            code = _Code(r.builder)
+            code = Code(r.builder)
+            if r.sizes.root(starts[axis]) is None:
+                # What data says is checked where it is used.
+                last = code.mul(code.sub(end, one), step)
+                rooms[axis] = code.sub(extents[axis], last)
+                continue
             last = code.mul(code.sub(end, one), step)
             after = code.add(code.add(r.known(starts[axis]), last), one)
             message = f"tensor.insert_slice: the slice must lie within axis {axis}"
@@ -430,13 +489,18 @@ class RaiseInsertSlice(Rule):
             r.require("eq", r.extent(source, place), r.known(counts[axis]), message)
 
         def emit(builder: Builder, index: Index) -> SSAValue:
-            code, conditions = _Code(builder), list[SSAValue]()
+            code, conditions = Code(builder), list[SSAValue]()
             entries: dict[int, SSAValue] = {}
+            places = list(starts)
             for axis in range(rank):
-                entry = code.sub(index[axis], starts[axis])
+                if axis in rooms:
+                    message = f"tensor.insert_slice: the slice leaves axis {axis}"
+                    checked = InBoundsOp(starts[axis], rooms[axis], message)
+                    places[axis] = builder.insert(checked).result
+                entry = code.sub(index[axis], places[axis])
                 if not _covers(target, axis, starts[axis], counts[axis], steps[axis]):
                     conditions += _inside(
-                        code, index[axis], entry, starts, counts, steps, axis
+                        code, index[axis], entry, places, counts, steps, axis
                     )
                 entries[axis] = (
                     entry if _static(steps[axis]) == 1 else code.div(entry, steps[axis])
@@ -465,7 +529,7 @@ def _covers(
 
 
 def _inside(
-    code: _Code,
+    code: Code,
     index: SSAValue,
     entry: SSAValue,
     starts: Index,
@@ -507,7 +571,7 @@ class RaisePad(Rule):
             elif None not in numbers:
                 extents.append(r.fixed(sum(n for n in numbers if n is not None)))
             else:
-                code = _Code(r.builder)
+                code = Code(r.builder)
                 wide = code.add(code.add(r.known(left), extent), r.known(right))
                 extents.append(wide)
         for count in (*before, *after):
@@ -522,7 +586,7 @@ class RaisePad(Rule):
         value = last.operands[0]
 
         def emit(builder: Builder, index: Index) -> SSAValue:
-            code, conditions = _Code(builder), list[SSAValue]()
+            code, conditions = Code(builder), list[SSAValue]()
             entries: list[SSAValue] = []
             for axis, (entry, left, right) in enumerate(
                 zip(index, before, after, strict=True)
@@ -578,7 +642,7 @@ class RaiseConcat(Rule):
             if None not in numbers:
                 extents.append(r.fixed(sum(n for n in numbers if n is not None)))
                 continue
-            code, total = _Code(r.builder), parts[0]
+            code, total = Code(r.builder), parts[0]
             for part in parts[1:]:
                 total = code.add(total, part)
             extents.append(total)
@@ -588,11 +652,11 @@ class RaiseConcat(Rule):
             array = arrays[number]
             if number == len(arrays) - 1:
                 return read(r, array, index, builder)
-            code = _Code(builder)
+            code = Code(builder)
 
             def rest(inner: Builder) -> SSAValue:
                 moved = list(index)
-                moved[along] = _Code(inner).sub(index[along], parts[number])
+                moved[along] = Code(inner).sub(index[along], parts[number])
                 return element(inner, moved, number + 1)
 
             return code.choose(
@@ -654,11 +718,11 @@ class RaiseFromElements(Rule):
         numbers = [r.number(value) for value in values]
 
         def emit(builder: Builder, index: Index) -> SSAValue:
-            code, scalars = _Code(builder), Scalars(builder, {}, ())
+            code, scalars = Code(builder), Scalars(builder, {}, ())
             written = [scalars.value(value, Block()) for value in values]
             chosen = written[-1]
             if len(written) > 1:
-                address = _joined(code, index, extents)
+                address = joined(code, index, extents)
                 for place in reversed(range(len(written) - 1)):
                     is_there = code.compare("eq", address, code.number(place))
                     chosen = scalars.select(is_there, written[place], chosen)
@@ -712,10 +776,14 @@ class RaiseCast(Rule):
             if stated != DYNAMIC_INDEX and _number(extent) is None:
                 message = f"tensor.cast: the type states the extent of axis {axis}"
                 r.require("eq", extent, r.fixed(stated), message)
-        result = r.comprehension(
-            extents, type_, lambda builder, index: read(r, source, index, builder)
-        )
-        return _same_splat(source, result, r)
+        return [
+            r.moved(
+                source,
+                extents,
+                type_,
+                lambda builder, index: read(r, source, index, builder),
+            )
+        ]
 
 
 class RaiseElementwise(Rule):

@@ -11,7 +11,12 @@ attributes. Operations of linalg and tensor stay unregistered on this side.
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,7 +58,7 @@ _PLACE = re.compile(r'loc\((?:.*?)"([^"]*)":(\d+):(\d+)')
 _RESOURCES = re.compile(r"\n\{-#.*#-\}\s*\Z", re.DOTALL)
 _BLOB = re.compile(r'"?([^\s":{}]+)"?: "0x([0-9A-Fa-f]*)"')
 _COMMENT = re.compile(r"//[^\n]*")
-_UPSTREAM = re.compile(r"\b(?:linalg|tensor)\.\w")
+_UPSTREAM = re.compile(r"\b(?:linalg|tensor|tm_tensor)\.\w")
 _OURS = re.compile(r"(?<![\w.\"@!#])\"?moa\.(?!location|indexing_maps)\w")
 
 
@@ -61,6 +66,58 @@ def is_upstream_text(text: str) -> bool:
     """Whether text has operations of linalg or tensor, and none of moa."""
     code = _COMMENT.sub("", text)
     return _UPSTREAM.search(code) is not None and _OURS.search(code) is None
+
+
+_DIVISION = re.compile(r"\b(floordiv|ceildiv|mod)\s+-?0+\b(?!x)")
+_QUOTED = re.compile(r'"(?:[^"\\\n]|\\.)*"|//[^\n]*')
+_TM_TENSOR = re.compile(r"\btm_tensor\.")
+_OTHERS = ("linalg.", "tensor.", "tm_tensor.")
+_LARGEST_ALIGNMENT = 1 << 16
+
+
+def check_text(text: str, name: str) -> None:
+    """Check for what upstream's parser ends the process on.
+
+    That is a division by 0 in an affine map, resources that the file ends in, and
+    resources that want to be aligned to no power of 2, or to a very large one.
+
+    Raises:
+        CompileError: with file, line and column.
+    """
+    if "{-#" not in text and _DIVISION.search(text) is None:
+        return
+    # Characters of strings and comments do not count; places stay.
+    code = _QUOTED.sub(lambda found: " " * len(found[0]), text)
+    start = code.rfind("{-#")
+    if start >= 0 and "#-}" not in code[start:]:
+        message = "the resources that begin here have no end: expected #-}"
+        raise CompileError(f"{_position(text, start, name)}{message}")
+    if (found := _DIVISION.search(code)) is not None:
+        message = f"an index is divided by 0: {' '.join(found[0].split())}"
+        raise CompileError(f"{_position(text, found.start(), name)}{message}")
+    if start < 0:
+        return
+    for found in _BLOB.finditer(text, start):
+        head = found[2][:8]
+        if len(head) < 8:
+            message = f"the resource {found[1]}: expected at least 4 bytes"
+        else:
+            alignment = int.from_bytes(bytes.fromhex(head), "little")
+            if 0 < alignment <= _LARGEST_ALIGNMENT and not alignment & (alignment - 1):
+                continue
+            message = (
+                f"the resource {found[1]}: expected a power of 2 of at most "
+                f"{_LARGEST_ALIGNMENT} as alignment in its first 4 bytes, "
+                f"got {alignment}"
+            )
+        raise CompileError(f"{_position(text, found.start(), name)}{message}")
+
+
+def _position(text: str, offset: int, name: str) -> str:
+    """`file:line:column: ` of a place in a text."""
+    line = text.count("\n", 0, offset) + 1
+    column = offset - text.rfind("\n", 0, offset)
+    return f"{name}:{line}:{column}: "
 
 
 def _native(text: str, name: str) -> ir.Module:
@@ -71,6 +128,7 @@ def _native(text: str, name: str) -> ir.Module:
     """
     from mlir import ir
 
+    check_text(text, name)
     context = ir.Context()
     # An unknown operation of a known dialect is an error all the same.
     context.allow_unregistered_dialects = True
@@ -86,7 +144,7 @@ def read_upstream(text: str, name: str) -> ir.Module:
     Raises:
         CompileError: with file, line and column of the first error.
     """
-    return _native(text, name)
+    return _native(_without_syntax(text, name), name)
 
 
 def _described(error: Any, name: str) -> str:
@@ -102,7 +160,7 @@ def _place(location: str, name: str) -> str:
     found = _PLACE.search(location)
     if found is None:
         return ""
-    file = name if found[1] == "-" else found[1]
+    file = name if found[1] in ("-", "<stdin>") else found[1]
     return f"{file}:{found[2]}:{found[3]}: "
 
 
@@ -112,7 +170,7 @@ def _annotate(module: ir.Module, name: str) -> None:
     from mlir.dialects import linalg
 
     def visit(op: Any) -> Any:
-        is_ours = op.name.startswith(("linalg.", "tensor.")) and "yield" not in op.name
+        is_ours = op.name.startswith(_OTHERS) and "yield" not in op.name
         if is_ours or op.name == "func.func" or _gives_tensors(op):
             with module.context:
                 place = _place(str(op.location), name).removesuffix(": ")
@@ -137,13 +195,60 @@ def _context() -> Context:
     return context
 
 
+@cache
+def torch_mlir_opt() -> str:
+    """The tool of torch-mlir, which its wheel brings; empty if it is not installed."""
+    spec = find_spec("torch_mlir")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        tool = Path(folder) / "_mlir_libs" / "torch-mlir-opt"
+        if os.access(tool, os.X_OK):
+            return str(tool)
+    return ""
+
+
+def _without_syntax(text: str, name: str) -> str:
+    """Text without the syntax of torch-mlir's own dialect, which upstream has not.
+
+    Raises:
+        CompileError: if torch-mlir, which has, is not installed.
+    """
+    found = _TM_TENSOR.search(_QUOTED.sub(lambda found: " " * len(found[0]), text))
+    if found is None:
+        return text
+    tool = torch_mlir_opt()
+    if not tool:
+        place = _position(text, found.start(), name)
+        message = (
+            "operations of tm_tensor are read by torch-mlir: pip install torch-mlir"
+        )
+        raise CompileError(f"{place}{message}")
+    check_text(text, name)
+    options = ["--mlir-print-op-generic", "--mlir-print-debuginfo"]
+    if "dense_resource<" not in text:
+        # Only outside of a local scope are there the elements.
+        options.append("--mlir-print-local-scope")
+    result = subprocess.run(
+        (tool, "--allow-unregistered-dialect", *options),
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if not result.returncode:
+        return result.stdout
+    error = re.search(r"(\d+):(\d+): error: (.*)", result.stderr)
+    if error is None:
+        raise CompileError(f"{name}: torch-mlir rejects the module")
+    raise CompileError(f"{name}:{error[1]}:{error[2]}: {error[3]}")
+
+
 def annotated_text(text: str, name: str) -> str:
     """MLIR text in generic form, annotated.
 
     Raises:
         CompileError: with file, line and column, if upstream does not accept it.
     """
-    native = _native(text, name)
+    native = _native(_without_syntax(text, name), name)
     _annotate(native, name)
     return str(native.operation.get_asm(print_generic_op_form=True))
 

@@ -9,7 +9,7 @@ where the body yields `f(out, e)`. Named operations have a body and maps like an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from xdsl.builder import Builder
 from xdsl.dialects import arith
@@ -22,7 +22,7 @@ from xdsl.dialects.builtin import (
     TensorType,
     i1,
 )
-from xdsl.ir import Block, BlockArgument, Operation, Region, SSAValue
+from xdsl.ir import Attribute, Block, BlockArgument, Operation, Region, SSAValue
 from xdsl.ir.affine import (
     AffineBinaryOpExpr,
     AffineConstantExpr,
@@ -36,14 +36,26 @@ from xdsl.utils.hints import isa
 from moa_dialect.algebra.shape import Fixed
 from moa_dialect.ops.normal_form import ExtentOp, FoldOp, InBoundsOp, YieldOp
 from moa_dialect.passes.raising.parts import Part, Reduction, Structured, depends
-from moa_dialect.passes.raising.places import find_place, write_place
-from moa_dialect.passes.raising.rule import CannotRaise, Number, Raising, Rule, at
+from moa_dialect.passes.raising.places import (
+    find_pair,
+    find_place,
+    write_pair,
+    write_place,
+)
+from moa_dialect.passes.raising.rule import (
+    CannotRaise,
+    Number,
+    Raising,
+    Rule,
+    at,
+    is_unwritten,
+)
 from moa_dialect.passes.raising.scalars import Scalars, affine
 from moa_dialect.passes.raising.source import name_of
 from moa_dialect.scalar_code import apply_named, constant, identity_of
 from moa_dialect.types import element_of, shape_of
 
-_COMBINERS: dict[str, str] = {
+COMBINERS: dict[str, str] = {
     "arith.addf": "add",
     "arith.addi": "add",
     "arith.mulf": "mul",
@@ -105,9 +117,11 @@ class RaiseStructured(Rule):
         output = s.outputs[number]
         outer = [r.fixed(1) if axis is None else s.extents[axis] for axis in axes]
         place = None
-        if len(rest) == 1:
+        pair = find_pair(s) if rest else None
+        if len(rest) == 1 and pair is None:
             place = find_place(s, number, lambda other: find_reduction(s, other))
-        reduction = find_reduction(s, number) if rest and place is None else None
+        is_plain = place is None and pair is None
+        reduction = find_reduction(s, number) if rest and is_plain else None
 
         def emit(builder: Builder, indices: Sequence[SSAValue]) -> SSAValue:
             bound: list[SSAValue | None] = [None] * s.dimensions
@@ -127,6 +141,26 @@ class RaiseStructured(Rule):
 
                 extent = s.extents[dimension]
                 return write_place(place, builder, extent, initial, element)
+            if pair is not None:
+                first, second = (
+                    _initial(s.outputs[result], indices, builder, r)
+                    for result in pair.results
+                )
+
+                def fold(
+                    at: Builder,
+                    function: str,
+                    kind: Attribute,
+                    body: Callable[[Builder, Sequence[SSAValue]], SSAValue],
+                ) -> SSAValue:
+                    return _nested(s, at, bound, rest, function, kind, body)
+
+                def part(
+                    at: Builder, value: SSAValue, entries: Sequence[SSAValue]
+                ) -> SSAValue:
+                    return _Body(s, r, at, entries, number).element(value)
+
+                return write_pair(pair, number, builder, fold, part, (first, second))
             if reduction is None:
                 values = [index for index in bound if index is not None]
                 return _Body(s, r, builder, values, number).element(s.yielded[number])
@@ -219,7 +253,7 @@ class _Body:
     ):
         self.s, self.r, self.builder, self.indices = s, r, builder, indices
         self.result = result
-        self.scalars = Scalars(builder, {}, indices)
+        self.scalars = Scalars(builder, {}, indices, r.sizes, s.extents)
 
     def element(self, value: SSAValue) -> SSAValue:
         """A value of the body, operands read where the maps say.
@@ -318,8 +352,7 @@ def read(
     number = r.splats.get(array)
     if number is not None:
         return builder.insert(arith.ConstantOp(number)).result
-    owner = array.owner
-    if isinstance(owner, Operation) and name_of(owner) == "tensor.empty":
+    if is_unwritten(array):
         raise CannotRaise("it reads a tensor that has never been written")
     return at(builder, array, entries)
 
@@ -370,7 +403,7 @@ def _step(
         if depends(left, own, body) and not depends(right, own, body):
             return "add", left, Part(right, is_negated=True)
         return None
-    function = _COMBINERS.get(name_of(op))
+    function = COMBINERS.get(name_of(op))
     if function is None:
         return None
     if function in ("and", "or", "xor") and value.type != i1:
@@ -450,6 +483,32 @@ def _folds(
     zero = builder.insert(constant(0, IndexType())).result
     return builder.insert(
         FoldOp(reduction.function, zero, s.extents[dimension], Region(block), type_)
+    ).result
+
+
+def _nested(
+    s: Structured,
+    builder: Builder,
+    bound: Sequence[SSAValue | None],
+    rest: Sequence[int],
+    function: str,
+    type_: Attribute,
+    body: Callable[[Builder, Sequence[SSAValue]], SSAValue],
+) -> SSAValue:
+    """Folds over the dimensions that are left, of what is written for an index."""
+    if not rest:
+        return body(builder, [index for index in bound if index is not None])
+    dimension, *inner = rest
+    block = Block(arg_types=[IndexType()])
+    block.args[0].name_hint = "p"
+    inside = Builder(InsertPoint.at_end(block))
+    now = list(bound)
+    now[dimension] = block.args[0]
+    folded = _nested(s, inside, now, inner, function, type_, body)
+    inside.insert(YieldOp(folded))
+    zero = builder.insert(constant(0, IndexType())).result
+    return builder.insert(
+        FoldOp(function, zero, s.extents[dimension], Region(block), type_)
     ).result
 
 

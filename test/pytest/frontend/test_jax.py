@@ -86,6 +86,52 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
         (draw(7),),
     ),
     "several results": (lambda a: {"sum": a.sum(), "max": a.max(0)}, (draw(4, 5),)),
+    "first place of the largest": (
+        lambda a: (jnp.argmax(a, 1), jnp.argmin(a)),
+        (jnp.array([[1.0, 3, 3, 2], [jnp.nan, 1, jnp.nan, 9]]),),
+    ),
+    "heads that share keys": (
+        jax.nn.dot_product_attention,
+        (draw(2, 5, 4, 8), draw(2, 5, 2, 8), draw(2, 5, 2, 8)),
+    ),
+    "heads of bfloat16": (
+        jax.nn.dot_product_attention,
+        (HALF(2, 5, 3, 8), HALF(2, 5, 3, 8), HALF(2, 5, 3, 8)),
+    ),
+    "inverse functions": (
+        lambda a: jnp.arctan(a) + jnp.arcsinh(a) + jnp.sinh(a),
+        (draw(7),),
+    ),
+    "associative scan": (
+        lambda a, b: jax.lax.associative_scan(
+            lambda s, t: (s[0] * t[0], t[0] * s[1] + t[1]), (a, b)
+        )[1],
+        (draw(7), draw(7)),
+    ),
+    "recurrence": (
+        lambda h, x, w: jax.lax.scan(lambda h, r: (jnp.tanh(h @ w + r),) * 2, h, x),
+        (draw(4), draw(3, 4), draw(4, 4)),
+    ),
+    "loop": (
+        lambda x: jax.lax.fori_loop(1, 4, lambda k, c: c * 2 + x[k].sum(), 0.0),
+        (draw(5, 3),),
+    ),
+    "choice": (
+        lambda p, x: jax.lax.switch(p, [jnp.exp, jnp.sin, jnp.abs], x),
+        (jnp.int32(1), draw(5)),
+    ),
+    "one of two programs": (
+        lambda p, x: jax.lax.cond(p, jnp.exp, jnp.sin, x),
+        (jnp.bool_(True), draw(5)),
+    ),
+    "updates at places": (
+        lambda x, i, u: (x.at[i].set(u), x.at[i].add(u), x.at[i, 1].max(u[:, 0])),
+        (draw(5, 3), jnp.array([4, 0, 9]), draw(3, 3)),
+    ),
+    "update of a slice": (
+        lambda x, u, k: jax.lax.dynamic_update_slice(x, u, (k, 1)),
+        (draw(5, 4), draw(2, 3), jnp.int32(2)),
+    ),
     "truth values": (lambda a: (a > 0) & (a < 1), (draw(4, 5),)),
 }
 
@@ -157,9 +203,37 @@ def test_named_where_it_is_written():
     assert re.match(r".*test_jax\.py:\d+:\d+$", caught.value.location)
 
 
+@pytest.mark.parametrize(
+    ("fn", "message"),
+    [
+        (
+            lambda x: jax.lax.while_loop(
+                lambda c: c.sum() < 9, lambda c: c * 2, jnp.abs(x)
+            ),
+            "a loop whose number of steps is not known before it runs",
+        ),
+        (
+            lambda x: jax.lax.fori_loop(0, 65, lambda k, c: c + x[k % 5], 0.0),
+            "a loop of 65 steps: expected at most 64",
+        ),
+        (lambda x: jnp.fft.fft(x).real, r"stablehlo\.fft has no form in linalg"),
+        (lambda x: jax.lax.top_k(x, 2), r"chlo\.top_k has no form in linalg"),
+        (
+            lambda x: x.at[jnp.array([1, 1])].apply(jnp.sin),
+            "a scatter that combines by other than add, mul, max, min",
+        ),
+    ],
+)
+def test_what_it_does_not_take_is_said_with_its_place(
+    fn: Callable[..., Any], message: str
+):
+    with pytest.raises(moa.PipelineError, match=message) as caught:
+        moa_jax.jit(fn)(draw(5))
+    assert re.search(r"test_jax\.py:\d+:\d+", f"{caught.value.location} {caught.value}")
+
+
 def test_without_the_converter(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(moa_jax, "find_spec", lambda name: None)
-    moa_jax.converter.cache_clear()
+    monkeypatch.setattr(moa_jax, "torch_mlir_opt", lambda: "")
     with pytest.raises(moa.CompileError, match="pip install torch-mlir"):
         moa_jax.jit(lambda x: x + 1)(draw(3))
 

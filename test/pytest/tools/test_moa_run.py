@@ -175,6 +175,13 @@ def test_bad_input(
     [
         (["--emulate"], "--emulate needs --target cuda"),
         (["--chip", "sm_80"], "--chip needs --target cuda"),
+        (["--tf32"], "--tf32 needs --target cuda"),
+        (["--tier", "mma"], "--tier needs --target cuda"),
+        (
+            ["--interpret", "--deterministic"],
+            "--interpret and --deterministic exclude each other",
+        ),
+        (["--interpret", "--no-fuse"], "--interpret and --no-fuse exclude each other"),
         (
             ["--target", "cuda", "--interpret"],
             "--interpret and --target cuda exclude each other",

@@ -1,0 +1,54 @@
+"""Two copies of LLVM in a process: each reads its own names of library functions."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from moa_dialect.lowering import library_names
+
+PROGRAM = """
+from torch_mlir import ir
+import numpy as np
+import moa_dialect as moa
+print(moa.jit(lambda x: moa.sin(x) + 0.5)(np.zeros((5, 33), np.float32))[0, 0])
+"""
+
+
+def test_code_that_calls_a_library_is_loaded_beside_another_llvm():
+    pytest.importorskip("torch_mlir")
+    result = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env={"MOA_CACHE": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.stdout == "0.5\n", result.stderr
+
+
+def test_words_and_where_they_are():
+    import ctypes
+
+    text = ctypes.create_string_buffer(b"\0sin\0cos\0")
+    address = ctypes.addressof(text)
+
+    def are_names(starts: list[int], lengths: list[int]) -> bool:
+        return library_names.are_names(
+            address, 9, np.array(starts, np.uint16), np.array(lengths, np.uint8)
+        )
+
+    assert are_names([0, 1, 5], [0, 3, 3])
+    assert not are_names([0, 1, 4], [0, 3, 3])
+    assert not are_names([0, 1, 7], [0, 3, 9])
+
+
+def test_a_file_that_is_no_library(tmp_path: Path):
+    file = tmp_path / "a.so"
+    file.write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="expected an ELF file of 64 bits"):
+        library_names.symbols_of(file, ["a"])
