@@ -52,6 +52,7 @@ from moa_dialect.passes.products import (
     DEPTH,
     WIDEST,
     Product,
+    has_left_tile,
     is_long,
     is_stored,
     padded_sizes,
@@ -474,7 +475,7 @@ class GroupPass:
             sizes[product.columns] = self.kernel.size_of(product.columns)
         else:
             sizes[product.columns] = self.size
-        if is_stored(product.left):
+        if has_left_tile(product, self.pass_.index, any(self.differs)):
             axes = (self.kernel.row_axis, product.axis)
             self._tile(product, product.left, axes, sizes, is_streamed)
         elif product.axis != self.pass_.index:
@@ -618,7 +619,7 @@ class GroupPass:
 
         first = [values[place] for place in every]
         found = code.loop(self.number(0), limit, DEPTH, first, step)
-        return dict(zip(every, found, strict=True))
+        return emitter.rounded(product, dict(zip(every, found, strict=True)))
 
     # States.
 

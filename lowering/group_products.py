@@ -73,21 +73,31 @@ class Products:
         if product.is_narrow and self.tier == "wgmma":
             # What is added to may be computed in the background meanwhile.
             factors = self._fragments(product)
-            sums = [code.value(first, *place) for place in every] if first else []
+            sums = list(self.start(product, first).values()) if first else []
             return self._of_group(product, every, sums, factors)
-        return self.added(product, self.start(product, first))
+        return self.rounded(product, self.added(product, self.start(product, first)))
 
     def start(self, product: Product, first: Term | None) -> Values:
         """What a product is added to: the values of a term, or nothing."""
-        code = self.code
+        code, type_ = self.code, product.sum_type
         every = code.every(product.fold)
         if first is not None:
-            return {place: code.value(first, *place) for place in every}
+            values = {place: code.value(first, *place) for place in every}
+            return {place: self._wide(value) for place, value in values.items()}
         unit = 0.0 if product.has_matrices(self.tier) else -0.0
-        return dict.fromkeys(every, code.constant(unit, product.fold.type))
+        return dict.fromkeys(every, code.constant(unit, type_))
+
+    def rounded(self, product: Product, values: Values) -> Values:
+        """Sums in the type of the product's fold."""
+        if product.sum_type == (type_ := product.fold.type):
+            return values
+        return {
+            place: self.code.emit(arith.TruncFOp(value, type_))
+            for place, value in values.items()
+        }
 
     def added(self, product: Product, start: Values) -> Values:
-        """The values with a product added, at once."""
+        """The values with a product added, at once, in the type that it is added in."""
         if not product.has_matrices(self.tier):
             return self._multiply_add(product, start)
         if product.is_narrow:
@@ -316,10 +326,11 @@ class Products:
             text = f"wgmma.wait_group.sync.aligned {later};"
             found = code.assembly(text, constraints, sums, type_)
             assert found is not None
-            return {
+            values = {
                 place: self._member(found, number, f32)
                 for number, place in enumerate(places)
             }
+            return self.rounded(product, values)
 
         pending = Pending(finish)
         code.in_flight.append(pending)

@@ -74,6 +74,12 @@ class Product:
         """Whether the factors are of half precision."""
         return isinstance(self.element, BFloat16Type | Float16Type)
 
+    @property
+    def sum_type(self) -> Attribute:
+        """The type in which terms are added up; a sum of half precision is rounded."""
+        type_ = self.fold.type
+        return f32 if isinstance(type_, BFloat16Type | Float16Type) else type_
+
     def has_matrices(self, tier: str) -> bool:
         """Whether there are instructions for it in a tier; see `Grid`."""
         is_double = isinstance(self.element, Float64Type)
@@ -138,6 +144,21 @@ def read_product(
 def is_stored(term: Term) -> bool:
     """Whether a term is computed from arrays alone, so that a tile may hold it."""
     return not any(isinstance(t.kind, Held | ChunkFold | Folded) for t in walk(term))
+
+
+def has_left_tile(product: Product, index: str, differs: bool) -> bool:
+    """Whether the first factor of a product lies in a tile.
+
+    Not if it is computed, nor if rows take different indices of a pass (`differs`) that
+    are summed over: then each thread has the values of its rows, and 0 for the others.
+
+    Args:
+        product: the product.
+        index: the index of the pass.
+        differs: whether the bounds of the pass depend on the rows.
+    """
+    is_ragged = differs and product.axis == index
+    return is_stored(product.left) and not is_ragged
 
 
 def static_bound(fold: Term) -> int | None:
@@ -217,9 +238,16 @@ class _Memory:
             folds |= dict.fromkeys(walk(a.part))
             if a.axes:
                 folds[terms.chunk_fold(a.function, pass_.index, a.part)] = None
-        self.of_folds(folds, pass_.index, axes)
+        differs = self.rows in pass_.lower.free | pass_.upper.free
+        self.of_folds(folds, pass_.index, axes, differs)
 
-    def of_folds(self, folds: Iterable[Term], index: str, axes: Sequence[str]) -> None:
+    def of_folds(
+        self,
+        folds: Iterable[Term],
+        index: str,
+        axes: Sequence[str],
+        differs: bool = False,
+    ) -> None:
         """Count the tiles of the products among some terms, in chunks of an index."""
         tiles = set[Term]()
         for number, fold in enumerate(folds):
@@ -232,9 +260,11 @@ class _Memory:
                 self.grid.tf32,
             )
             if product is not None:
-                self._of_product(product, index, tiles)
+                self._of_product(product, index, tiles, differs)
 
-    def _of_product(self, product: Product, index: str, tiles: set[Term]) -> None:
+    def _of_product(
+        self, product: Product, index: str, tiles: set[Term], differs: bool
+    ) -> None:
         grid, kernel = self.grid, self.kernel
         depth: int | None = grid.chunk
         is_streamed = is_long(product)
@@ -255,7 +285,8 @@ class _Memory:
         sizes = {product.axis: depth, self.rows: height, product.columns: width}
         swizzled = grid.tier == "wgmma" and product.is_narrow and not is_streamed
         factors = [(product.right, product.columns)]
-        if is_stored(product.left):
+        has_left = has_left_tile(product, index, differs)
+        if has_left:
             factors.insert(0, (product.left, self.rows))
         elif product.axis != index:
             return
@@ -271,7 +302,7 @@ class _Memory:
             stages = grid.stages if is_ahead else 1
             padded = padded_sizes(product, axes, sizes)
             self.take(padded, product.element, stages, swizzled)
-        is_spilled = not (is_stored(product.left) or product.has_matrices(grid.tier))
+        is_spilled = not (has_left or product.has_matrices(grid.tier))
         if is_spilled and product.left not in tiles:
             tiles.add(product.left)
             self.take((height, grid.chunk), product.element, 1, False)
