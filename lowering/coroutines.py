@@ -23,6 +23,8 @@ from moa_dialect.lowering.nvvm_operations import (
     IGNORED,
     OF_F32,
     OPERATIONS,
+    WAITS,
+    wait_mbarrier,
     warp_group_assembly,
 )
 from moa_dialect.lowering.unregistered import (
@@ -411,6 +413,9 @@ class Rewriter:
         name = text.split()[0].rstrip(";")
         if "wgmma." in text:
             warp_group_assembly(self, op, text)
+            return
+        if WAITS.fullmatch(text):
+            wait_mbarrier(self, op)
             return
         if name == "cvt.rna.tf32.f32":
             self._rounded_to_tf32(op)

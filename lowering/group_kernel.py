@@ -13,6 +13,7 @@ from xdsl.dialects.builtin import (
     BFloat16Type,
     Float16Type,
     IntegerAttr,
+    MemRefType,
     i1,
     i8,
     i32,
@@ -22,7 +23,9 @@ from xdsl.rewriter import InsertPoint
 
 from moa_dialect.lowering.chips import LARGEST
 from moa_dialect.lowering.emitter import INDEX, NotLifted, neutral
+from moa_dialect.lowering.gpu_ops import FenceInitOp, SetRegistersOp, TensorMapOp
 from moa_dialect.lowering.group_products import Products
+from moa_dialect.lowering.group_ring import Boxed, Ring
 from moa_dialect.lowering.group_tiles import Extent, SharedMemory, Tile
 from moa_dialect.lowering.groups import (
     Across,
@@ -50,11 +53,15 @@ from moa_dialect.passes.kernels import (
 from moa_dialect.passes.products import (
     COPY_BYTES,
     DEPTH,
+    ENGINE_WARPS,
     WIDEST,
+    Ahead,
     Product,
+    check_box,
     has_left_tile,
     is_long,
     is_stored,
+    must_be_zero,
     padded_sizes,
     read_product,
     static_bound,
@@ -83,6 +90,7 @@ class GroupKernel:
         value_of: gives the value of what comes from outside.
         outputs: for each output its flat memory and the strides of its axes, those of
             the kernel first.
+        extents_of: gives the extents of an array.
         most: how many bytes of shared memory a group may have.
     """
 
@@ -93,6 +101,7 @@ class GroupKernel:
     place: Callable[[SSAValue], tuple[SSAValue, Sequence[SSAValue]]]
     value_of: Callable[[SSAValue], SSAValue]
     outputs: Sequence[tuple[SSAValue, Sequence[SSAValue]]]
+    extents_of: Callable[[SSAValue], Sequence[SSAValue]]
     most: int = LARGEST
     code: GroupCode = field(init=False)
     shared: SharedMemory = field(init=False)
@@ -106,6 +115,16 @@ class GroupKernel:
         self.row_axis = self.kernel.named(self.grid.rows)
         self.column_axis = self.kernel.named(self.grid.columns)
         self.exchanges: dict[Attribute, SSAValue] = {}
+        self.host = self.builder
+        self.loading: list[GroupPass] = []
+
+    @property
+    def loaders(self) -> int:
+        """How many warps have chunks loaded, and do nothing else."""
+        if not self.grid.has_engine:
+            return 0
+        # Registers are handed over by warp groups.
+        return ENGINE_WARPS if self.grid.tier == "wgmma" else 1
 
     @property
     def height(self) -> int:
@@ -138,24 +157,25 @@ class GroupKernel:
             if step > 1:
                 size = builder.insert(arith.CeilDivSIOp(size, entry(step))).result
             sizes[axis] = size
-        groups = entry(1)
+        count = entry(1)
         for size in sizes.values():
-            groups = builder.insert(arith.MuliOp(groups, size)).result
+            count = builder.insert(arith.MuliOp(count, size)).result
         body = Block(arg_types=[INDEX] * 12)
         self.builder = Builder(InsertPoint.at_end(body))
         self._group(body.args[0], body.args[3], sizes)
         self.builder.insert(gpu.TerminatorOp())
         self.builder = builder
-        one, threads = entry(1), entry(32 * self.grid.warps)
+        one, threads = entry(1), entry(32 * (self.grid.warps + self.loaders))
         bytes_ = builder.insert(constant(self.shared.bytes, i32)).result
         launch = gpu.LaunchOp(
             Region(body),
-            (groups, one, one),
+            (count, one, one),
             (threads, one, one),
             dynamicSharedMemorySize=bytes_,
         )
-        if self.grid.groups:
-            number = IntegerAttr(self.grid.groups, i32)
+        # Registers are handed over only if the assembler knows how many there are.
+        if groups := self.grid.groups or int(self.grid.has_engine):
+            number = IntegerAttr(groups, i32)
             launch.attributes["nvvm.minctasm"] = number
         builder.insert(launch)
 
@@ -189,11 +209,56 @@ class GroupKernel:
             most=self.most,
         )
         self._decode(group, sizes)
+        if self.grid.has_engine:
+            self._with_engine()
+        else:
+            self._compute()
+        if not self.shared.bytes:
+            self.shared.base.detach()
+
+    def _compute(self) -> None:
+        """What is computed: the passes, then the outputs."""
         for pass_ in self.kernel.passes:
             GroupPass(self, pass_).emit()
         GroupOutputs(self).emit()
-        if not self.shared.bytes:
-            self.shared.base.detach()
+
+    def _with_engine(self) -> None:
+        """The warps that compute, and those that have chunks loaded for them."""
+        code = self.code
+        first = 32 * self.grid.warps
+        registers = registers_of(self.grid) if self.grid.tier == "wgmma" else None
+        code.has_others = True
+        with code.scope(computing := Block()):
+            if registers is not None:
+                code.builder.insert(SetRegistersOp(registers[1], True))
+            self._compute()
+            code.builder.insert(scf.YieldOp())
+        code.has_others = False
+        if not self.loading:
+            raise NotLifted("nothing is loaded chunk by chunk")
+        with code.scope(making := Block()):
+            for pass_ in self.loading:
+                pass_.ring.init()
+            code.builder.insert(FenceInitOp())
+            code.builder.insert(scf.YieldOp())
+        is_first = code.equals(code.thread, 0)
+        code.builder.insert(scf.IfOp(is_first, (), Region(making)))
+        code.barrier()
+        with code.scope(loading := Block()):
+            if registers is not None:
+                code.builder.insert(SetRegistersOp(registers[0], False))
+            with code.scope(one := Block()):
+                for pass_ in self.loading:
+                    pass_.ring.prefetch()
+                for pass_ in self.loading:
+                    pass_.load()
+                code.builder.insert(scf.YieldOp())
+            is_loader = code.equals(code.thread, first)
+            code.builder.insert(scf.IfOp(is_loader, (), Region(one)))
+            code.builder.insert(scf.YieldOp())
+        computes = code.compare("slt", code.thread, first)
+        regions = Region(computing), Region(loading)
+        code.builder.insert(scf.IfOp(computes, (), *regions))
 
     def _is_narrow(self) -> bool:
         """Whether all arrays of floats have half precision."""
@@ -235,19 +300,52 @@ class GroupKernel:
         """Decode which indices a group has: those of rows differ first."""
         code, rest = self.code, group
         axes = [axis for axis in reversed(self.kernel.axes) if axis != self.row_axis]
-        if self.row_axis:
-            axes.insert(0, self.row_axis)
         number: dict[str, SSAValue] = {}
+        if self.row_axis and self.grid.span > 1 and self._is_ragged():
+            number[self.row_axis], rest = self._spanned(
+                group, sizes[self.row_axis], [sizes[axis] for axis in axes]
+            )
+        elif self.row_axis:
+            axes.insert(0, self.row_axis)
         for axis in axes:
             number[axis] = code.make(arith.RemUIOp, (rest, sizes[axis]), INDEX)
             rest = code.make(arith.DivUIOp, (rest, sizes[axis]), INDEX)
-        for axis in axes:
+        for axis in number:
             if axis == self.row_axis:
                 self._decode_rows(number[axis], sizes[axis])
             elif axis == self.column_axis:
                 self.column_start = code.mul(number[axis], self.grid.width)
             else:
                 code.index[axis] = number[axis]
+
+    def _is_ragged(self) -> bool:
+        """Whether some rows have more to do than others."""
+        return any(
+            self.row_axis in bound.free
+            for pass_ in self.kernel.passes
+            for bound in (pass_.lower, pass_.upper)
+        )
+
+    def _spanned(
+        self, group: SSAValue, rows: SSAValue, others: Sequence[SSAValue]
+    ) -> tuple[SSAValue, SSAValue]:
+        """Which rows, and which indices of the other axes as one number, a group has.
+
+        The first groups have the first rows of so many indices (`Grid.span`), the next
+        ones their second rows; then come the next indices, the last time fewer of them.
+        """
+        code, span = self.code, self.number(self.grid.span)
+        all_ = self.number(1)
+        for size in others:
+            all_ = code.make(arith.MuliOp, (all_, size), INDEX)
+        groups = code.make(arith.MuliOp, (rows, span), INDEX)
+        first = code.make(arith.DivUIOp, (group, groups), INDEX)
+        rest = code.make(arith.RemUIOp, (group, groups), INDEX)
+        start = code.make(arith.MuliOp, (first, span), INDEX)
+        count = code.min(code.sub(all_, start), span)
+        row = code.make(arith.DivUIOp, (rest, count), INDEX)
+        within = code.make(arith.RemUIOp, (rest, count), INDEX)
+        return row, code.add(start, within)
 
     def _decode_rows(self, block: SSAValue, count: SSAValue) -> None:
         code, axis = self.code, self.row_axis
@@ -265,6 +363,13 @@ class GroupKernel:
                 self.exists.append(code.compare("slt", row, extent))
                 row = code.min(row, code.sub(extent, 1))
             code.rows.append(row)
+
+    def bound(self, term: Term) -> SSAValue:
+        """A bound that the host knows, as a value of the host."""
+        if isinstance(term.kind, SSAValue):
+            return self.value_of(term.kind)
+        assert term.number is not None
+        return self.number(int(term.number))
 
     # Columns.
 
@@ -324,6 +429,14 @@ class GroupPass:
         self.streamed: dict[Term, dict[Term, Tile]] = {}
         self.chunk: SSAValue = kernel.number(0)
         self.ahead: list[Tile] = []
+        self.rings: list[Ring] = []
+        self.unread: dict[int, int] = {}
+        self.place: Block | None = None
+
+    @property
+    def ring(self) -> Ring:
+        """The ring that its chunks are loaded into by other warps."""
+        return self.rings[0]
 
     def emit(self) -> None:
         """Emit the pass; the accumulators and pivots are known afterwards."""
@@ -457,6 +570,8 @@ class GroupPass:
             if product is not None and not self._has_tiles(product):
                 product = None
             self.products[term] = product
+        if kernel.grid.has_engine and self.ahead:
+            self._make_ring()
 
     def _has_tiles(self, product: Product) -> bool:
         """Give the factors of a product tiles, if they can have some."""
@@ -509,17 +624,158 @@ class GroupPass:
         is_chunk = self.pass_.index in term.free and not is_streamed
         stages = self.kernel.grid.stages if is_chunk else 1
         is_grouped = self.kernel.grid.tier == "wgmma" and product.is_narrow
+        is_boxed = self.kernel.grid.has_engine and is_chunk
         tile = self.kernel.shared.tile(
             term,
             axes,
             padded_sizes(product, axes, sizes),
             element,
             stages,
-            is_grouped and not is_streamed,
+            (is_grouped or is_boxed) and not is_streamed,
         )
         tiles[term] = tile
         if is_chunk:
             self.ahead.append(tile)
+
+    # Chunks that other warps load.
+
+    def _make_ring(self) -> None:
+        kernel = self.kernel
+        grid, count = kernel.grid, len(self.ahead)
+        ring = Ring.of(kernel.shared, count, grid.stages, grid.warps)
+        self.rings.append(ring)
+        kernel.loading.append(self)
+        for tile in self.ahead:
+            ring.boxed.append(self._boxed(tile))
+
+    def _boxed(self, tile: Tile) -> Boxed:
+        """How the copy engine loads a tile.
+
+        Raises:
+            CompileError: if it cannot.
+        """
+        kernel, term = self.kernel, tile.term
+        array = term.args[0].kind
+        assert isinstance(array, SSAValue)
+        axes = (0, 0)
+        ends: dict[int, Term] = {}
+        for product in self._readers(tile):
+            has_left = has_left_tile(product, self.pass_.index, any(self.differs))
+            of_pass = product.axis == self.pass_.index
+            upper = self.pass_.upper if of_pass else product.fold.args[1]
+            size = tile.sizes[tile.axes.index(product.axis)]
+            must_end = must_be_zero(
+                product, self.pass_.index, has_left, self._is_whole(), size
+            )
+            ahead = Ahead(product, term, tile.axes, tile.sizes, must_end, upper)
+            axes = check_box(ahead, kernel.grid)
+            if must_end:
+                ends[axes[tile.axes.index(product.axis)]] = upper
+        memory, strides = kernel.place(array)
+        extents = list(kernel.extents_of(array))
+        for axis, end in ends.items():
+            extents[axis] = kernel.bound(end)
+        box = [1] * len(extents)
+        box[axes[0]], box[axes[1]] = tile.sizes[0], tile.panel
+        map_ = kernel.host.insert(TensorMapOp(memory, extents, strides[:-1], box))
+        return Boxed(tile, map_.result, axes)
+
+    def _readers(self, tile: Tile) -> list[Product]:
+        """The products that read a tile."""
+        return [
+            product
+            for fold, product in self.products.items()
+            if product is not None
+            and fold not in self.streamed
+            and any(self.tiles.get(f) is tile for f in (product.left, product.right))
+        ]
+
+    def load(self) -> None:
+        """Have all chunks of the pass loaded; one thread does."""
+        code, ring = self.code, self.ring
+        code.scopes.append({})
+        self._bounds()
+
+        def body(index: SSAValue, carried: list[SSAValue]) -> list[SSAValue]:
+            (count,) = carried
+            ring.turn(count)
+            for number, boxed in enumerate(ring.boxed):
+                assert isinstance(boxed.tile.memory.type, MemRefType)
+                panels = boxed.tile.memory.type.get_shape()[-3]
+                ring.load(number, self._corner(boxed.tile, index), panels)
+            return [code.add(count, 1)]
+
+        code.loop(self.first, self.last, self.size, [self.number(0)], body)
+        code.scopes.pop()
+
+    def _corner(self, tile: Tile, start: SSAValue) -> list[SSAValue]:
+        """The indices of the first element of a tile in its array."""
+        code, kernel = self.code, self.kernel
+        places: dict[str, SSAValue] = {}
+        for axis in tile.axes:
+            if axis == self.pass_.index:
+                places[axis] = start
+            elif axis == kernel.row_axis:
+                assert kernel.row_start is not None
+                places[axis] = kernel.row_start
+            elif axis == kernel.column_axis:
+                assert kernel.column_start is not None
+                places[axis] = kernel.column_start
+            else:
+                places[axis] = self.number(0)
+        with code.at(places):
+            return [code.value(index) for index in tile.term.args[1:]]
+
+    def _begin_reading(self) -> None:
+        """Before a chunk: which tiles are read how often."""
+        if self.rings:
+            blocks = self.size // self.block
+            self.unread = {
+                number: blocks * len(self._readers(boxed.tile))
+                for number, boxed in enumerate(self.ring.boxed)
+            }
+            self.place = self.code.builder.insertion_point.block
+
+    def _end_reading(self) -> None:
+        """After a chunk: no tile is read any more."""
+        for number, count in self.unread.items():
+            if count > 0:
+                self._await(number)
+                self.ring.release(number)
+        self.unread = {}
+
+    def _await(self, number: int) -> None:
+        code = self.code
+        key = ("filled", self.ring.memory, number)
+        if code.find(key) is None:
+            self.ring.await_chunk(number)
+            code.scopes[-1][key] = True
+
+    def _before_reading(self, product: Product) -> None:
+        """Wait until the tiles of a product are filled."""
+        for number in self._numbers(product):
+            if self.unread.get(number, 0) < 1:
+                raise NotLifted("a tile that is read again when it was let go")
+            self._await(number)
+
+    def _after_reading(self, product: Product) -> None:
+        """Let the tiles of a product be filled again, if it was the last one."""
+        for number in self._numbers(product):
+            # What follows a branch must know whether it was let go.
+            if self.unread[number] == 1 and (
+                self.code.builder.insertion_point.block is not self.place
+            ):
+                continue
+            self.unread[number] -= 1
+            if not self.unread[number]:
+                self.ring.release(number)
+
+    def _numbers(self, product: Product) -> list[int]:
+        if not self.rings:
+            return []
+        tiles = [self.tiles.get(term) for term in (product.left, product.right)]
+        numbers = [self.ring.number(tile) for tile in tiles if tile is not None]
+        return [number for number in numbers if number is not None]
 
     def _extents(self, tile: Tile, start: SSAValue) -> dict[str, Extent]:
         found: dict[str, Extent] = {}
@@ -584,6 +840,8 @@ class GroupPass:
             self.pass_.index,
             self.block,
             self.offset,
+            self._before_reading,
+            self._after_reading,
         )
         if product is not None and fold in self.streamed:
             return self._streamed(product, start)
@@ -694,6 +952,17 @@ class GroupPass:
             return code.loop(self.first, self.last, self.size, states, plain)
         stages = kernel.grid.stages
         zero = self.number(0)
+        if self.rings:
+            if still:
+                kernel.shared.arrive()
+
+            def turned(index: SSAValue, carried: list[SSAValue]) -> list[SSAValue]:
+                count, *old = carried
+                self.ring.turn(count)
+                return [code.add(count, 1), *self._chunk(index, old)]
+
+            bounds = self.first, self.last, self.size
+            return code.loop(*bounds, [zero, *states], turned)[1:]
         self._fill(self.first, zero)
 
         def body(index: SSAValue, carried: list[SSAValue]) -> list[SSAValue]:
@@ -730,7 +999,7 @@ class GroupPass:
         """What one chunk does to the states."""
         code = self.code
         if self._is_whole():
-            return self._new(index, states, is_masked=False)
+            return self._read(index, states, is_masked=False)
         end = code.add(index, self.size)
         is_full = code.compare("sle", end, self.full_last)
         if self.differs[0]:
@@ -739,13 +1008,22 @@ class GroupPass:
         regions: list[Region] = []
         for is_masked in (False, True):
             with code.scope(block := Block()):
-                new = self._new(index, states, is_masked)
+                new = self._read(index, states, is_masked)
                 code.builder.insert(scf.YieldOp(*new))
             regions.append(Region(block))
         types = [value.type for value in states]
         op = scf.IfOp(is_full, types, regions[0], regions[1])
         code.builder.insert(op)
         return list(op.results)
+
+    def _read(
+        self, index: SSAValue, states: Sequence[SSAValue], is_masked: bool
+    ) -> list[SSAValue]:
+        """The states after a chunk, whose tiles may be filled again then."""
+        self._begin_reading()
+        new = self._new(index, states, is_masked)
+        self._end_reading()
+        return new
 
     def _new(
         self, index: SSAValue, states: Sequence[SSAValue], is_masked: bool
@@ -1109,6 +1387,26 @@ class OutputPass(GroupPass):
 
             self.outputs.store_columns(self.output, self.value, axis, inside)
         return []
+
+
+def registers_of(grid: Grid) -> tuple[int, int] | None:
+    """How many registers a thread that loads has, and one that computes.
+
+    None if those that compute cannot have more than all have at the start: as many as
+    fit a multiprocessor's 65536, which the assembler gives them if it is told how many
+    groups should fit (`nvvm.minctasm`). The numbers are multiples of 8.
+    """
+    groups, computing = max(grid.groups, 1), grid.warps // 4
+    threads = 32 * (grid.warps + ENGINE_WARPS)
+    each = min(REGISTERS // (groups * threads), 255) // 8 * 8
+    few = 40 if computing <= 2 else 32
+    spare = each * (computing + 1) - few
+    many = min(spare // computing // 8 * 8, 240)
+    return (few, many) if each > few and many > each else None
+
+
+REGISTERS = 1 << 16
+"""The registers of a multiprocessor."""
 
 
 def is_monotone(term: Term, axis: str, is_falling: bool = False) -> bool:

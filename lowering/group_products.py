@@ -44,6 +44,10 @@ STEP = 4
 """How many terms of a sum are read at a time for fused multiply-adds."""
 
 
+def _nothing(product: Product) -> None:
+    """Nothing has to be done."""
+
+
 @dataclass
 class Products:
     """Emits products of matrices.
@@ -56,6 +60,8 @@ class Products:
         block: how many of its indices are taken at a time.
         offset: where in the tiles of a chunk they begin.
         spill: puts the values of a term that is computed into a tile.
+        before: is told before a product reads its tiles.
+        after: is told after a product has read its tiles.
     """
 
     code: GroupCode
@@ -65,6 +71,8 @@ class Products:
     index: str
     block: int
     offset: int = 0
+    before: Callable[[Product], None] = _nothing
+    after: Callable[[Product], None] = _nothing
 
     def emit(self, product: Product, first: Term | None) -> Values | Pending:
         """Emit a product, added to the values of a term if there is one."""
@@ -98,6 +106,12 @@ class Products:
 
     def added(self, product: Product, start: Values) -> Values:
         """The values with a product added, at once, in the type that it is added in."""
+        self.before(product)
+        found = self._added(product, start)
+        self.after(product)
+        return found
+
+    def _added(self, product: Product, start: Values) -> Values:
         if not product.has_matrices(self.tier):
             return self._multiply_add(product, start)
         if product.is_narrow:
@@ -286,6 +300,7 @@ class Products:
         right = self.tiles[product.right]
         left = self.tiles.get(product.left)
         steps = self._size(product) // 16
+        self.before(product)
         code.assembly("wgmma.fence.sync.aligned;")
         type_ = llvm.LLVMStructType.from_type_list([f32] * count)
         results = ", ".join(f"${number}" for number in range(count))
@@ -330,6 +345,7 @@ class Products:
                 place: self._member(found, number, f32)
                 for number, place in enumerate(places)
             }
+            self.after(product)
             return self.rounded(product, values)
 
         pending = Pending(finish)

@@ -17,6 +17,7 @@ from xdsl.rewriter import InsertPoint, Rewriter
 from moa_dialect.errors import CompileError
 from moa_dialect.lowering import upstream
 from moa_dialect.lowering.chips import CHIP, check_chip
+from moa_dialect.lowering.gpu_ops import MAP_ALIGNMENT, MAP_BYTES
 from moa_dialect.lowering.groups import FAST_EXP2
 from moa_dialect.passes.products import SWIZZLE_BYTES
 from moa_dialect.scalar_code import constant
@@ -69,6 +70,7 @@ def nvvm_dialect(module: ModuleOp, chip: str = CHIP, features: str = "") -> ir.M
     pipeline = TO_NVVM.format(chip=chip, features=wanted)
     upstream.run_pipeline(native, pipeline, verify_each=False)
     _share_externally(native)
+    _pass_by_value(native)
     known = ("llvm.", "nvvm.", "builtin.module", "gpu.module")
     if left := upstream.operations_beside(native, known):
         raise CompileError(f"upstream does not lower {', '.join(left)} for a GPU")
@@ -93,6 +95,33 @@ def _share_externally(native: ir.Module) -> None:
             ):
                 found.attributes["linkage"] = external
                 found.attributes["alignment"] = alignment
+
+
+def _pass_by_value(native: ir.Module) -> None:
+    """Let tensor maps be parameters as they are, not where they are.
+
+    Upstream drops `llvm.byval` from the arguments of a `gpu.func`, and takes
+    `nvvm.grid_constant` for those of a kernel in the LLVM dialect only.
+    """
+    from mlir import ir
+
+    more = {
+        "llvm.byval": f"!llvm.array<{MAP_BYTES // 8} x i64>",
+        "nvvm.grid_constant": "unit",
+    }
+    parsed = {n: ir.Attribute.parse(text, native.context) for n, text in more.items()}
+    for module in native.body.operations:
+        for op in module.operation.regions[0].blocks[0].operations:
+            found = op.operation
+            if found.name != "llvm.func" or "arg_attrs" not in found.attributes:
+                continue
+            marks: list[ir.Attribute] = []
+            for mark in ir.ArrayAttr(found.attributes["arg_attrs"]):
+                entries = {each.name: each.attr for each in ir.DictAttr(mark)}
+                if MAP_ALIGNMENT in entries:
+                    entries |= parsed
+                marks.append(ir.DictAttr.get(entries, native.context))
+            found.attributes["arg_attrs"] = ir.ArrayAttr.get(marks, native.context)
 
 
 def replace_kernels(module: ModuleOp, chip: str = CHIP, features: str = "") -> None:

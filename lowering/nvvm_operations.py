@@ -270,7 +270,19 @@ def _arrive(rewriter: Rewriter, op: Operation) -> None:
     rewriter.replace(op, state)
 
 
-def _wait_mbarrier(rewriter: Rewriter, op: Operation) -> None:
+WAITS = re.compile(
+    r"\{ \.reg \.pred (\w+); (\w+): mbarrier\.try_wait\.parity\.shared::cta\.b64 "
+    r"\1, \[\$0\], \$1; @\1 bra (\w+); bra \2; \3: \}"
+)
+"""Assembly that waits for a phase of an mbarrier."""
+
+
+def wait_mbarrier(rewriter: Rewriter, op: Operation) -> None:
+    """Handle what waits for a phase of an mbarrier: its operands are that and parity.
+
+    Raises:
+        CompileError: for an operation that only asks.
+    """
     if op.results:
         raise CompileError(f"emulator: {name_of(op)} that gives a result")
     build = Builder(op)
@@ -508,7 +520,7 @@ OPERATIONS: dict[str, Callable[[Rewriter, Operation], None]] = {
     "nvvm.mbarrier.arrive.expect_tx": _arrive,
     "nvvm.mbarrier.expect_tx": _arrive,
     "nvvm.mbarrier.init": _init_mbarrier,
-    "nvvm.mbarrier.try_wait.parity": _wait_mbarrier,
+    "nvvm.mbarrier.try_wait.parity": wait_mbarrier,
     "nvvm.mma.sync": _mma,
     "nvvm.redux.sync": _redux,
     "nvvm.shfl.sync": _shuffle,
