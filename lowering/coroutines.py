@@ -64,6 +64,9 @@ _ACCESSES = {
 }
 """Operations that access memory, and which operand is the address."""
 
+_INSTRUCTION = re.compile(r"(mbarrier|wgmma)\.[a-z_]+(\.[a-z]+)?")
+"""What assembly is called, in messages."""
+
 _SAME_OBJECT = ("llvm.getelementptr", "llvm.addrspacecast", "llvm.bitcast")
 
 
@@ -280,6 +283,10 @@ class Rewriter:
         thread = self.thread
         sites = self.code.sites
         name = name_of(op)
+        if name == "llvm.inline_asm" and (
+            found := _INSTRUCTION.search(str(op.properties["asm_string"]))
+        ):
+            name = found[0]
         number = sum(site.startswith(f"{name},") for site in sites) + 1
         sites.append(f"{name}, number {number} in the kernel")
         if isinstance(argument, int):

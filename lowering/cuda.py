@@ -177,11 +177,11 @@ class _Plan:
         at = FIRST
         for launch in launches:
             first = at + HEAD
-            words, maps = launch.parameters()
-            pointers = (ctypes.c_void_p * max(len(words), 1))(
-                *(self.plan_address + 8 * (first + n) for n in words)
+            places, found = launch.parameters()
+            pointers = (ctypes.c_void_p * max(len(places), 1))(
+                *(self.plan_address + 8 * (first + place) for place in places)
             )
-            maps = [(k, first + a, first + b, box) for k, a, b, box in maps]
+            maps = [(k, first + a, first + b, box) for k, a, b, box in found]
             self.launches.append((at, pointers, maps))
             at = first + launch.words
 

@@ -684,7 +684,9 @@ class _Kernel:
         # Upstream's own mark, which is not the one that xDSL has.
         function.attributes |= {"gpu.kernel": UnitAttr()} | (attributes or {})
         if self.maps:
-            mark: dict[str, Attribute] = {MAP_ALIGNMENT: IntegerAttr(MAP_BYTES // 2, i64)}
+            mark: dict[str, Attribute] = {
+                MAP_ALIGNMENT: IntegerAttr(MAP_BYTES // 2, i64)
+            }
             function.properties["arg_attrs"] = ArrayAttr(
                 DictionaryAttr(mark if argument in self.maps else {})
                 for argument in self.block.args

@@ -8,7 +8,7 @@ from xdsl.context import Context
 from xdsl.dialects.builtin import Builtin, ModuleOp, StringAttr
 from xdsl.passes import ModulePass
 
-from moa_dialect.lowering.chips import CHIP
+from moa_dialect.lowering.chips import CHIP, has_engine
 from moa_dialect.lowering.expand_math import ExpandMathPass
 from moa_dialect.lowering.mlir_pipeline import run_upstream
 from moa_dialect.lowering.outline_kernels import OutlineKernelsPass
@@ -100,6 +100,7 @@ def cuda_target(options: Options) -> tuple[ModulePass, ...]:
         tier=options.best_tier,
         shared_bytes=shared,
         tf32=options.tf32,
+        engine=has_engine(options.chip),
     )
     grouped = (lift, ToGpuPass(shared), *TO_KERNELS)
     if options.schedule != AUTO or options.deterministic:

@@ -25,6 +25,7 @@ from moa_dialect.lowering.chips import LARGEST
 from moa_dialect.ops.normal_form import AtOp, ComprehensionOp
 from moa_dialect.options import AUTO
 from moa_dialect.passes.grid import (
+    TIERS,
     Grid,
     check_fits,
     choose_grid,
@@ -838,6 +839,8 @@ class LiftPass(ModulePass):
     whose products of matrices are made of what the `tier` has: `wgmma`, `mma` or
     `portable`, and whose tiles take at most `shared_bytes` of shared memory. With
     `tf32` factors of f32 are rounded to tf32 where the tier has instructions for that.
+    A schedule by hand is refused if it needs more than the tier has, or a copy engine
+    (`tma`) where there is none by `engine`.
 
     A schedule by hand is refused where lanes do not lie next to each other and cannot
     be turned, unless `strided` allows such lanes.
@@ -856,6 +859,7 @@ class LiftPass(ModulePass):
     tf32: bool = False
     deterministic: bool = False
     strided: bool = False
+    engine: bool = True
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         """Give comprehensions schedules.
@@ -899,6 +903,7 @@ class LiftPass(ModulePass):
         if self.target == "nvptx":
             if self.schedule != AUTO:
                 grid = read_grid(self.schedule, kernel)
+                self._check(grid)
                 check_fits(kernel, grid, self.shared_bytes)
                 return grid
             return choose_grid(
@@ -912,6 +917,21 @@ class LiftPass(ModulePass):
         if found is None or not self.deterministic:
             return found
         return narrowed(kernel, found)
+
+    def _check(self, grid: Grid) -> None:
+        """Check that a chip has what a schedule for a GPU needs.
+
+        Raises:
+            CompileError: if it does not.
+        """
+        tiers = ("", *TIERS)
+        best = self.tier if self.tier in TIERS else ""
+        if tiers.index(grid.tier) > tiers.index(best):
+            raise CompileError(
+                f"schedule: {grid.tier}: expected at most the tier {self.tier}"
+            )
+        if grid.has_engine and not self.engine:
+            raise CompileError("schedule: tma: expected a chip from sm_90 on")
 
 
 def schedule_of(op: ComprehensionOp, kernel: Kernel) -> Schedule | None:

@@ -414,9 +414,7 @@ class _Memory:
                 folds[terms.chunk_fold(a.function, pass_.index, a.part)] = None
         self.of_folds(folds, pass_, axes)
 
-    def of_folds(
-        self, folds: Iterable[Term], pass_: Pass, axes: Sequence[str]
-    ) -> None:
+    def of_folds(self, folds: Iterable[Term], pass_: Pass, axes: Sequence[str]) -> None:
         """Count the tiles of the products among some terms, in chunks of a pass."""
         index, before = pass_.index, len(self.ahead)
         tiles = set[Term]()
@@ -472,7 +470,7 @@ class _Memory:
                 tiles.add(term)
             axes = (across, product.axis)
             if _is_last(term, across):
-                axes = axes[::-1]
+                axes = (product.axis, across)
             is_ahead = index in term.free and not is_streamed
             stages = grid.stages if is_ahead else 1
             padded = padded_sizes(product, axes, sizes)
