@@ -20,6 +20,7 @@ from moa_dialect.options import AUTO, DEFAULTS, Options
 from moa_dialect.passes.check_storage import CheckStoragePass
 from moa_dialect.passes.fold_addresses import FoldAddressesPass
 from moa_dialect.passes.fuse import FuseReductionsPass
+from moa_dialect.passes.grid import split_of
 from moa_dialect.passes.infer_shapes import InferShapesPass
 from moa_dialect.passes.kernels import SCHEDULE
 from moa_dialect.passes.lift import LiftPass
@@ -89,8 +90,8 @@ def cuda_target(options: Options) -> tuple[ModulePass, ...]:
     """The passes from the fused form to the stage `target` for a GPU.
 
     Without fusion, which may not reassociate, an element is one thread's. Cascades are
-    split where there are few groups of threads, unless a schedule is given or values
-    must not depend on how many there are.
+    split where there are few groups of threads, or as a schedule says (`split`), unless
+    one is given that says nothing, or values must not depend on how many there are.
     """
     if not options.fuse:
         return ToOnfPass(parallel=True), *TO_KERNELS
@@ -103,6 +104,8 @@ def cuda_target(options: Options) -> tuple[ModulePass, ...]:
         engine=has_engine(options.chip),
     )
     grouped = (lift, ToGpuPass(shared), *TO_KERNELS)
+    if not options.deterministic and (parts := split_of(options.schedule)):
+        return SplitCascadesPass(parts), *grouped
     if options.schedule != AUTO or options.deterministic:
         return grouped
     return SplitCascadesPass(places=PLACES), *grouped

@@ -63,6 +63,8 @@ class Grid:
             them, and never for each other.
         span: how many indices of the other axes take their rows in turn, longest first,
             where the bounds of a fold depend on the rows; 1 for one after the other.
+        split: how many parts the folded axis is cut into before, by moa-split-cascades,
+            side by side; 0 for none.
         aligned: whether the value of an element does not depend on which others its
             group has: chunks begin at multiples of their length, whatever the bounds,
             and nothing is rounded otherwise where some are masked.
@@ -82,9 +84,11 @@ class Grid:
     aligned: bool = False
     has_engine: bool = False
     span: int = 1
+    split: int = 0
 
     def __str__(self) -> str:
-        tier = f",{self.tier}" if self.tier else ""
+        tier = f",split:{self.split}" if self.split else ""
+        tier += f",{self.tier}" if self.tier else ""
         tier += ",tma" if self.has_engine else ""
         tier += ",tf32" if self.tf32 else ""
         tier += ",aligned" if self.aligned else ""
@@ -116,6 +120,7 @@ _RESOURCES = (
     "stages",
     "threads",
     "span",
+    "split",
     *TIERS,
     "tma",
     "tf32",
@@ -188,7 +193,14 @@ def parse_grid(text: str, axes: Sequence[str]) -> Grid:
         aligned="aligned" in found,
         has_engine="tma" in found,
         span=found.get("span", 1),
+        split=found.get("split", 0),
     )
+
+
+def split_of(text: str) -> int:
+    """How many parts a schedule cuts a folded axis into; 0 if it does not say."""
+    found = re.search(r"[,=]\s*split:([0-9]+)", text)
+    return int(found[1]) if found else 0
 
 
 def _check(found: dict[str, int], rows: str) -> None:

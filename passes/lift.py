@@ -32,6 +32,7 @@ from moa_dialect.passes.grid import (
     read_grid,
     rows_of,
     share_named,
+    split_of,
 )
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.kernels import (
@@ -62,6 +63,7 @@ from moa_dialect.passes.terms import (
     narrow_factors,
     walk,
 )
+from moa_dialect.passes.to_onf import PARTS
 from moa_dialect.passes.work import NOMINAL_EXTENT
 from moa_dialect.types import dtype_of
 
@@ -880,7 +882,10 @@ class LiftPass(ModulePass):
             )
         machine = machine_named(self.machine)
         for function in functions_of(op):
+            has_parts = any(PARTS in c.attributes for c in comprehensions(function))
             for comprehension in comprehensions(function):
+                # What merges parts is not what a schedule that splits is for.
+                is_merge = has_parts and PARTS not in comprehension.attributes
                 try:
                     kernel = read_kernel(comprehension, function)
                     other = read_kernel(comprehension, function)
@@ -891,17 +896,19 @@ class LiftPass(ModulePass):
                 if self.target == "cpu" and is_free:
                     schedule = choose_shared(other, machine)
                 if schedule is None:
-                    schedule = self._schedule(kernel, machine)
+                    schedule = self._schedule(kernel, machine, is_merge)
                 is_linted = self.schedule != AUTO and not self.strided
                 if self.target == "cpu" and is_linted:
                     refuse_strided(comprehension, function, self.schedule, machine)
                 if schedule is not None:
                     comprehension.attributes[SCHEDULE] = StringAttr(str(schedule))
 
-    def _schedule(self, kernel: Kernel, machine: Machine) -> Schedule | Grid | None:
+    def _schedule(
+        self, kernel: Kernel, machine: Machine, is_merge: bool
+    ) -> Schedule | Grid | None:
         axes = [kernel.hints[axis] for axis in kernel.axes]
         if self.target == "nvptx":
-            if self.schedule != AUTO:
+            if self.schedule != AUTO and not (is_merge and split_of(self.schedule)):
                 grid = read_grid(self.schedule, kernel)
                 self._check(grid)
                 check_fits(kernel, grid, self.shared_bytes)
