@@ -239,8 +239,7 @@ def test_rows_that_take_different_terms(tier: str, dtype: Any, tf32: bool) -> No
     a = random(0, 72, 72, dtype=BF16 if tf32 else dtype).astype(dtype)
     b = random(1, 72, 24, dtype=BF16 if tf32 else dtype).astype(dtype)
     wanted = np.tril(a.astype(np.float64)) @ b.astype(np.float64)
-    options = {"tier": tier, "tf32": tf32}
-    jit = moa.jit(triangular, target="cuda", emulate=True, **options)
+    jit = moa.jit(triangular, target="cuda", emulate=True, tier=tier, tf32=tf32)
     compiled = jit.lower(a, b)
     assert "gpu.dynamic_shared_memory" in compiled.text("target")
     error = np.linalg.norm(compiled(a, b) - wanted) / np.linalg.norm(wanted)
