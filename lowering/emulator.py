@@ -437,6 +437,11 @@ class _Launch:
         if kind == runtime.LOAD:
             to, descriptor, barrier = map(int, pointers[:3])
             at = tuple(map(int, inputs[6 : 6 + rank]))
+            if not self.record[runtime.FENCES]:
+                raise KernelError(
+                    "mbarriers that the copy engine does not see: "
+                    "no nvvm.fence.mbarrier.init"
+                )
             engine.load(descriptor, at, to - base, barrier - base)
         elif kind == runtime.STORE:
             source, descriptor = map(int, pointers[:2])

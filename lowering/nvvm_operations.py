@@ -15,6 +15,7 @@ from xdsl.ir import Operation, SSAValue
 from moa_dialect.errors import CompileError
 from moa_dialect.lowering import emulator_runtime as runtime
 from moa_dialect.lowering.unregistered import (
+    POINTER,
     Builder,
     integer_of,
     name_of,
@@ -65,7 +66,6 @@ APPROXIMATE = {
 OF_F32 = (["approx", "f32"], ["approx", "ftz", "f32"])
 
 IGNORED = {
-    "nvvm.fence.mbarrier.init",
     "nvvm.fence.proxy",
     "nvvm.fence.sc.cluster",
     "nvvm.griddepcontrol.launch.dependents",
@@ -252,6 +252,14 @@ def _init_mbarrier(rewriter: Rewriter, op: Operation) -> None:
     build = Builder(op)
     pointer, count = op.operands[:2]
     build.call("moa_emulator_mbarrier", (build.cast(pointer), count))
+    rewriter.replace(op)
+
+
+def _fence_mbarriers(rewriter: Rewriter, op: Operation) -> None:
+    """Note that the copy engine sees the mbarriers that were made before."""
+    build = Builder(op)
+    block = build.load(rewriter.thread, runtime.BLOCK, POINTER)
+    build.store(build.constant(1), block, runtime.FENCES)
     rewriter.replace(op)
 
 
@@ -515,6 +523,7 @@ OPERATIONS: dict[str, Callable[[Rewriter, Operation], None]] = {
     "nvvm.cp.async.shared.global": _copy,
     "nvvm.cp.async.wait.group": _land,
     "nvvm.elect.sync": _elect,
+    "nvvm.fence.mbarrier.init": _fence_mbarriers,
     "nvvm.ldmatrix": _ldmatrix,
     "nvvm.mbarrier.arrive": _arrive,
     "nvvm.mbarrier.arrive.expect_tx": _arrive,

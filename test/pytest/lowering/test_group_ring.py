@@ -283,6 +283,7 @@ def without(name: str) -> Callable[[str], str]:
     ("name", "message"),
     [
         ("nvvm.mbarrier.init", "mbarrier"),
+        ("nvvm.fence.mbarrier.init", "mbarriers that the copy engine does not see"),
         ("nvvm.mbarrier.arrive.expect_tx", "deadlock"),
         ("nvvm.cp.async.bulk.tensor.shared.cluster.global", "deadlock"),
     ],
@@ -307,7 +308,8 @@ def test_the_wrong_phase(monkeypatch: pytest.MonkeyPatch) -> None:
         turn(self, self.code.add(count, self.stages))
 
     monkeypatch.setattr(Ring, "turn", turned)
-    is_wrong()
+    with pytest.raises(KernelError, match="ended with 4 copies under way"):
+        compiled_for(product, [A, B], PRODUCT)(A, B)
 
 
 def test_a_tile_let_go_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
