@@ -432,6 +432,10 @@ class GroupPass:
         self.rings: list[Ring] = []
         self.unread: dict[int, int] = {}
         self.place: Block | None = None
+        self.early: list[Term] = []
+        self.known: dict[Hashable, SSAValue] = {}
+        self.under_way: list[Pending] = []
+        self.pending: dict[int, int] = {}
 
     @property
     def ring(self) -> Ring:
@@ -647,6 +651,30 @@ class GroupPass:
         kernel.loading.append(self)
         for tile in self.ahead:
             ring.boxed.append(self._boxed(tile))
+        if grid.is_ahead:
+            self.early = [
+                fold
+                for fold, product in self.products.items()
+                if product is not None and self._is_early(product)
+            ]
+
+    def _is_early(self, product: Product) -> bool:
+        """Whether a product may be computed before a chunk is begun.
+
+        It needs no state, and nothing else reads its tile of the chunk.
+        """
+        if product.fold in self.streamed or not isinstance(product.fold.kind, Folded):
+            return False
+        numbers = self._numbers(product)
+        return bool(numbers) and all(
+            self._readers(self.ring.boxed[number].tile) == [product]
+            for number in numbers
+        )
+
+    def _is_read_early(self, number: int) -> bool:
+        """Whether a tile is read one chunk ahead."""
+        products = [self.products[fold] for fold in self.early]
+        return any(p is not None and number in self._numbers(p) for p in products)
 
     def _boxed(self, tile: Tile) -> Boxed:
         """How the copy engine loads a tile.
@@ -696,16 +724,38 @@ class GroupPass:
         code.scopes.append({})
         self._bounds()
 
+        numbers = range(len(ring.boxed))
+        early = [number for number in numbers if self._is_read_early(number)]
+        others = [number for number in numbers if number not in early]
+
+        def one(number: int, index: SSAValue) -> None:
+            tile = ring.boxed[number].tile
+            assert isinstance(tile.memory.type, MemRefType)
+            panels = tile.memory.type.get_shape()[-3]
+            ring.load(number, self._corner(tile, index), panels)
+
         def body(index: SSAValue, carried: list[SSAValue]) -> list[SSAValue]:
             (count,) = carried
+            after = code.add(count, 1)
+            if early:
+                ring.turn(after)
+                for number in early:
+                    one(number, code.add(index, self.size))
             ring.turn(count)
-            for number, boxed in enumerate(ring.boxed):
-                assert isinstance(boxed.tile.memory.type, MemRefType)
-                panels = boxed.tile.memory.type.get_shape()[-3]
-                ring.load(number, self._corner(boxed.tile, index), panels)
-            return [code.add(count, 1)]
+            for number in others:
+                one(number, index)
+            return [after]
 
-        code.loop(self.first, self.last, self.size, [self.number(0)], body)
+        zero = self.number(0)
+        if early:  # What is beyond the last chunk is loaded, too, and not used.
+            with code.scope(block := Block()):
+                ring.turn(zero)
+                for number in early:
+                    one(number, self.first)
+                code.builder.insert(scf.YieldOp())
+            exists = code.compare("slt", self.first, self.last)
+            code.builder.insert(scf.IfOp(exists, (), Region(block)))
+        code.loop(self.first, self.last, self.size, [zero], body)
         code.scopes.pop()
 
     def _corner(self, tile: Tile, start: SSAValue) -> list[SSAValue]:
@@ -726,13 +776,14 @@ class GroupPass:
         with code.at(places):
             return [code.value(index) for index in tile.term.args[1:]]
 
-    def _begin_reading(self) -> None:
+    def _begin_reading(self, is_early: bool = False) -> None:
         """Before a chunk: which tiles are read how often."""
         if self.rings:
             blocks = self.size // self.block
             self.unread = {
                 number: blocks * len(self._readers(boxed.tile))
                 for number, boxed in enumerate(self.ring.boxed)
+                if self._is_read_early(number) == is_early
             }
             self.place = self.code.builder.insertion_point.block
 
@@ -956,13 +1007,7 @@ class GroupPass:
             if still:
                 kernel.shared.arrive()
 
-            def turned(index: SSAValue, carried: list[SSAValue]) -> list[SSAValue]:
-                count, *old = carried
-                self.ring.turn(count)
-                return [code.add(count, 1), *self._chunk(index, old)]
-
-            bounds = self.first, self.last, self.size
-            return code.loop(*bounds, [zero, *states], turned)[1:]
+            return self._ring_loop(states)
         self._fill(self.first, zero)
 
         def body(index: SSAValue, carried: list[SSAValue]) -> list[SSAValue]:
@@ -983,6 +1028,92 @@ class GroupPass:
         results = code.loop(self.first, self.last, self.size, [zero, *states], body)
         kernel.shared.arrive()  # Of what was loaded ahead, and is not there.
         return results[1:]
+
+    def _ring_loop(self, states: list[SSAValue]) -> list[SSAValue]:
+        """The loop over chunks that other warps load.
+
+        Products that are computed one chunk ahead begin before all else that is done
+        with a chunk, and are waited for after it.
+        """
+        code, ring = self.code, self.ring
+
+        def body(index: SSAValue, carried: list[SSAValue]) -> list[SSAValue]:
+            count, *old = carried
+            after = code.add(count, 1)
+            early, old = old[: len(keys)], old[len(keys) :]
+            begun = self._begin_ahead(code.add(index, self.size), after)
+            self.known = dict(zip(keys, early, strict=True))
+            ring.turn(count)
+            new = self._chunk(index, old)
+            return [after, *self._finish_ahead(begun, after), *new]
+
+        zero = self.number(0)
+        keys = [
+            code.key(fold, *place)
+            for fold in self.early
+            for place in self._places_of(fold)
+        ]
+        first = self._first_ahead(zero) if self.early else []
+        bounds = self.first, self.last, self.size
+        found = code.loop(*bounds, [zero, *first, *states], body)
+        return found[1 + len(first) :]
+
+    def _first_ahead(self, count: SSAValue) -> list[SSAValue]:
+        """The products that are computed ahead of the first chunk, if there is one."""
+        code = self.code
+        with code.scope(some := Block()):
+            begun = self._begin_ahead(self.first, count)
+            found = self._finish_ahead(begun, count)
+            code.builder.insert(scf.YieldOp(*found))
+        with code.scope(none := Block()):
+            zeros = [code.constant(0.0, value.type) for value in found]
+            code.builder.insert(scf.YieldOp(*zeros))
+        exists = code.compare("slt", self.first, self.last)
+        types = [value.type for value in found]
+        op = scf.IfOp(exists, types, Region(some), Region(none))
+        code.builder.insert(op)
+        return list(op.results)
+
+    def _places_of(self, fold: Term) -> list[tuple[int, int]]:
+        """The rows and columns of a product over a chunk."""
+        columns = self.code.layout.count(self.size)
+        rows = len(self.code.rows)
+        return [(row, column) for row in range(rows) for column in range(columns)]
+
+    def _begin_ahead(self, index: SSAValue, count: SSAValue) -> list[Pending]:
+        """Begin the products of a chunk that are computed ahead, if there are any."""
+        code, axis = self.code, self.pass_.index
+        self.under_way = []
+        if not self.early:
+            return []
+        self.ring.turn(count)
+        self._begin_reading(is_early=True)
+        code.in_flight = []
+        code.scopes.append({})
+        code.columns[axis] = self._chunk_columns(index, is_masked=False)
+        for fold in self.early:
+            found = code.begin(fold)
+            if not isinstance(found, Pending):
+                raise NotLifted("a product that is not in the background")
+            self.under_way.append(found)
+        code.scopes.pop()
+        self.pending = self.unread
+        return self.under_way
+
+    def _finish_ahead(self, begun: list[Pending], count: SSAValue) -> list[SSAValue]:
+        """Wait for the products that are computed ahead; gives their values."""
+        if not begun:
+            return []
+        code = self.code
+        self.ring.turn(count)
+        self.unread, self.place = self.pending, code.builder.insertion_point.block
+        code.in_flight = list(begun)
+        found: list[SSAValue] = []
+        for fold, pending in zip(self.early, begun, strict=True):
+            values = code.finished(pending)
+            found += [values[place] for place in self._places_of(fold)]
+        self._end_reading()
+        return found
 
     def _fill(self, index: SSAValue, stage: SSAValue) -> None:
         """Load the tiles of a chunk, if it exists."""
@@ -1033,7 +1164,7 @@ class GroupPass:
         Products that need no state begin before all else.
         """
         code, pass_ = self.code, self.pass_
-        code.in_flight = []
+        code.in_flight = list(self.under_way)
         self.chunk = index
         self._hold("old", states)
         before = code.vectors
@@ -1044,6 +1175,7 @@ class GroupPass:
         columns: list[Columns] = []
         for self.offset, scope in zip(blocks, scopes, strict=True):
             code.scopes.append(scope)
+            scope |= self.known
             start = code.add(index, self.offset)
             columns.append(self._chunk_columns(start, is_masked))
             code.columns[pass_.index] = columns[-1]

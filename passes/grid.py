@@ -61,6 +61,8 @@ class Grid:
         has_engine: whether a warp that does nothing else has the copy engine load the
             chunks (`tma`), into a ring of as many stages; those that compute wait for
             them, and never for each other.
+        is_ahead: whether products that need nothing of a chunk before are computed one
+            chunk ahead, in the background of what is done with the chunk (`ahead`).
         span: how many indices of the other axes take their rows in turn, longest first,
             where the bounds of a fold depend on the rows; 1 for one after the other.
         split: how many parts the folded axis is cut into before, by moa-split-cascades,
@@ -83,6 +85,7 @@ class Grid:
     tf32: bool = False
     aligned: bool = False
     has_engine: bool = False
+    is_ahead: bool = False
     span: int = 1
     split: int = 0
 
@@ -90,6 +93,7 @@ class Grid:
         tier = f",split:{self.split}" if self.split else ""
         tier += f",{self.tier}" if self.tier else ""
         tier += ",tma" if self.has_engine else ""
+        tier += ",ahead" if self.is_ahead else ""
         tier += ",tf32" if self.tf32 else ""
         tier += ",aligned" if self.aligned else ""
         if not self.rows:
@@ -123,6 +127,7 @@ _RESOURCES = (
     "split",
     *TIERS,
     "tma",
+    "ahead",
     "tf32",
     "aligned",
 )
@@ -192,6 +197,7 @@ def parse_grid(text: str, axes: Sequence[str]) -> Grid:
         tf32="tf32" in found,
         aligned="aligned" in found,
         has_engine="tma" in found,
+        is_ahead="ahead" in found,
         span=found.get("span", 1),
         split=found.get("split", 0),
     )
@@ -213,6 +219,11 @@ def _check(found: dict[str, int], rows: str) -> None:
         raise CompileError("schedule: tf32: expected mma or wgmma as well")
     if "tma" in found and (not rows or not found.keys() & set(TIERS)):
         raise CompileError("schedule: tma: expected rows, and mma or wgmma as well")
+    if "ahead" in found and ("part" in found or not found.keys() >= {"wgmma", "tma"}):
+        raise CompileError(
+            "schedule: ahead: expected wgmma and tma as well, and no block of folded "
+            "indices"
+        )
     part = found.get("part", found["chunk"])
     multiples = {"chunk": (found["chunk"], 16), "block of folded indices": (part, 16)}
     if "mma" in found or "wgmma" in found:

@@ -170,12 +170,15 @@ def _experiments() -> list[Case]:
             ),
         )
     ]
-    rows = "j=grid,{0}warps:{1},regs:2;p=chunk:{2},{3}stages:{4},wgmma,tma"
+    rows = "j=grid,{0}warps:{1},regs:2;p=chunk:{2},{3}stages:{4},wgmma,tma{5}"
     forms = {
-        "tma2x128": ("", 8, 128, "", 2),
-        "tma2x128b": ("", 8, 128, "block:64,", 2),
-        "tma2x64": ("", 8, 64, "", 3),
-        "tma1x64": ("groups:2,", 4, 64, "", 2),
+        "tma2x128": ("", 8, 128, "", 2, ""),
+        "tma2x128b": ("", 8, 128, "block:64,", 2, ""),
+        "tma2x64": ("", 8, 64, "", 3, ""),
+        "tma2x64a": ("", 8, 64, "", 3, ",ahead"),
+        "tma2x96a": ("", 8, 96, "", 2, ",ahead"),
+        "tma1x64": ("groups:2,", 4, 64, "", 2, ""),
+        "tma1x64a": ("groups:2,", 4, 64, "", 2, ",ahead"),
     }
     for depth in (64, 128):
         for is_causal in (False, True):

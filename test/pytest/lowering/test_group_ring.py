@@ -141,6 +141,13 @@ def masks(n: int, m: int, window: int = 0) -> np.ndarray:
             {"is_causal": True, "window": 30},
             masks(70, 70, 30),
         ),
+        # Scores of the next chunk in the background, with masks and without.
+        (
+            ((1, 100, 32), (1, 100, 32), (1, 100, 40)),
+            "j=grid,warps:4,regs:2;p=chunk:32,stages:2,wgmma,tma,ahead",
+            {"is_causal": True},
+            masks(100, 100),
+        ),
         # Heads that share keys as rows.
         (
             ((4, 10, 64), (2, 50, 64), (2, 50, 64)),
@@ -186,13 +193,14 @@ def test_an_output_that_is_computed_chunk_by_chunk() -> None:
     check(normalized, [a, b], p / p.sum(-1, keepdims=True), schedule)
 
 
-def test_extents_of_a_call() -> None:
+@pytest.mark.parametrize("tail", ["", ",ahead"])
+def test_extents_of_a_call(tail: str) -> None:
     """What is beyond them is zero, also where a call has no keys."""
     specs = [
         moa.ArraySpec((1, rows, width), "bfloat16")
         for rows, width in (("n", 64), ("m", 64), ("m", 32))
     ]
-    schedule = "j=grid,warps:4,regs:2;p=chunk:32,stages:2,wgmma,tma"
+    schedule = f"j=grid,warps:4,regs:2;p=chunk:32,stages:2,wgmma,tma{tail}"
     jit = moa.jit(
         library.attention, "cuda", specs=specs, emulate=True, schedule=schedule
     )
@@ -365,6 +373,8 @@ def test_a_wrong_tensor_map(
         ("p=chunk:512,threads:64,tma", "tma: expected rows, and mma or wgmma as well"),
         ("i=grid,warps:4;p=chunk:16,stages:9,wgmma,tma", "stages of at most 8, got 9"),
         ("i=grid,warps:32;p=chunk:16,wgmma,tma", "warps of at most 28, got 32"),
+        ("i=grid,warps:4;p=chunk:16,mma,tma,ahead", "ahead: expected wgmma and tma"),
+        ("i=grid,warps:4;p=chunk:32,block:16,wgmma,tma,ahead", "no block of folded"),
     ],
 )
 def test_schedules_that_are_none(text: str, message: str) -> None:
@@ -523,6 +533,16 @@ def ptx(schedule: str, depth: int, is_causal: bool) -> str:
     return jit.lower(spec, spec, spec, is_causal=is_causal).text("asm")
 
 
+def test_scores_of_the_next_chunk_are_begun_before_the_exponentials() -> None:
+    """In the loop: the product with keys, exponentials, that with values."""
+    text = ptx("j=grid,warps:8,regs:2;p=chunk:64,stages:2,wgmma,tma,ahead", 64, False)
+    words = {"commit": "C", "wait_group": "W", "ex2.approx": "e", "bra": "b"}
+    found = re.findall(r"wgmma\.(commit|wait_group)|(ex2\.approx)|\t(bra)\b", text)
+    order = "".join(words[next(filter(None, each))] for each in found)
+    # The first scores; then, again and again, the next ones, and P V.
+    assert re.search(r"CW[^eCW]*Ce+C+W+", order), order
+
+
 def test_the_instructions() -> None:
     text = ptx("j=grid,warps:8,regs:2;p=chunk:64,stages:2,wgmma,tma", 64, False)
     for pattern in (
@@ -548,7 +568,18 @@ def test_the_instructions() -> None:
     ("schedule", "depth", "is_causal", "registers"),
     [
         ("j=grid,warps:8,regs:2;p=chunk:128,stages:2,wgmma,tma", 128, False, 168),
-        ("j=grid,groups:2,warps:4,regs:2;p=chunk:64,stages:2,wgmma,tma", 64, True, 128),
+        (
+            "j=grid,groups:2,warps:4,regs:2;p=chunk:64,stages:2,wgmma,tma",
+            64,
+            True,
+            128,
+        ),
+        (
+            "j=grid,warps:8,regs:2;p=chunk:64,stages:2,wgmma,tma,ahead",
+            128,
+            True,
+            168,
+        ),
     ],
 )
 def test_the_assembler_hands_registers_over(
