@@ -89,6 +89,8 @@ class KernelCode:
     """The types of the parameters, each of which takes a word of the launch."""
     block: tuple[int, ...] | None
     """The threads in a block, if the kernel says so."""
+    groups: int = 1
+    """How many blocks a multiprocessor should have room for."""
     sites: list[str] = field(default_factory=list[str])
     """What threads wait at, for messages."""
     row_words: int = runtime.BULK
@@ -124,12 +126,17 @@ class Rewriter:
         (region,) = function.regions
         self.region = region
         first = region.blocks[0]
-        sizes = function.attributes.get("nvvm.reqntid")
+        known = function.attributes.get("gpu.known_block_size")
+        sizes = function.attributes.get("nvvm.reqntid", known)
         block = None
         if isinstance(sizes, DenseArrayBase):
             block = tuple(int(size) for size in sizes.iter_values())
         self.code = KernelCode(
-            name.data, symbol, [str(each.type) for each in first.args], block
+            name.data,
+            symbol,
+            [str(each.type) for each in first.args],
+            block,
+            integer_of(function, "nvvm.minctasm", 1),
         )
 
     def run(self) -> KernelCode:

@@ -73,7 +73,6 @@ IGNORED = {
     "nvvm.memory.barrier",
     "nvvm.prefetch",
     "nvvm.mbarrier.inval",
-    "nvvm.setmaxregister",
 }
 """Operations that have no effect where memory is in order."""
 
@@ -334,6 +333,14 @@ def _wait_for_stores(rewriter: Rewriter, op: Operation) -> None:
     rewriter.replace(op)
 
 
+def _set_registers(rewriter: Rewriter, op: Operation) -> None:
+    """Note how many registers a thread has from here on."""
+    build = Builder(op)
+    count = build.constant(integer_of(op, "regCount"))
+    build.store(count, rewriter.thread, runtime.REGISTERS)
+    rewriter.replace(op)
+
+
 # Products of warp groups.
 
 
@@ -532,6 +539,7 @@ OPERATIONS: dict[str, Callable[[Rewriter, Operation], None]] = {
     "nvvm.mbarrier.try_wait.parity": wait_mbarrier,
     "nvvm.mma.sync": _mma,
     "nvvm.redux.sync": _redux,
+    "nvvm.setmaxregister": _set_registers,
     "nvvm.shfl.sync": _shuffle,
     "nvvm.stmatrix": _stmatrix,
     "nvvm.vote.sync": _vote,

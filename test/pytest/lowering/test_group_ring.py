@@ -304,6 +304,22 @@ def test_an_operation_that_is_left_out(
         compiled_for(product, [A, B], PRODUCT)(A, B)
 
 
+def test_more_registers_than_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that compute would wait forever for theirs."""
+    schedule = PRODUCT.replace("warps:4", "warps:8")
+
+    def greedy(text: str) -> str:
+        assert "regCount = 232 : i32" in text
+        return text.replace("regCount = 232 : i32", "regCount = 240 : i32")
+
+    check(product, [A, B], A.astype(float) @ B.astype(float), schedule)
+    monkeypatch.setattr(engine, "_PLANNED", {})
+    changed(monkeypatch, greedy, "forward")
+    message = "ask for 66560 registers, and there are 64512, 168 for each thread"
+    with pytest.raises(KernelError, match=message):
+        compiled_for(product, [A, B], schedule)(A, B)
+
+
 def test_a_chunk_that_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Ring, "await_chunk", nothing)
     is_wrong()
