@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from xdsl.builder import Builder
@@ -17,7 +18,7 @@ from xdsl.rewriter import InsertPoint, Rewriter
 from moa_dialect.errors import CompileError
 from moa_dialect.lowering import upstream
 from moa_dialect.lowering.chips import CHIP, check_chip
-from moa_dialect.lowering.gpu_ops import MAP_ALIGNMENT, MAP_BYTES
+from moa_dialect.lowering.gpu_ops import MAP_ALIGNMENT, MAP_BYTES, CopyBoxOp
 from moa_dialect.lowering.groups import FAST_EXP2
 from moa_dialect.passes.products import SWIZZLE_BYTES
 from moa_dialect.scalar_code import constant
@@ -66,6 +67,8 @@ def nvvm_dialect(module: ModuleOp, chip: str = CHIP, features: str = "") -> ir.M
         if isinstance(op, gpu.FuncOp) and op.known_block_size is not None:
             op.attributes["nvvm.reqntid"] = op.known_block_size
     native = upstream.parse(upstream.generic_text(device), upstream.new_context())
+    if any(isinstance(op, CopyBoxOp) for op in device.walk()):
+        features = _with_boxes(chip, features)
     wanted = f" features={features}" if features else ""
     pipeline = TO_NVVM.format(chip=chip, features=wanted)
     upstream.run_pipeline(native, pipeline, verify_each=False)
@@ -75,6 +78,29 @@ def nvvm_dialect(module: ModuleOp, chip: str = CHIP, features: str = "") -> ir.M
     if left := upstream.operations_beside(native, known):
         raise CompileError(f"upstream does not lower {', '.join(left)} for a GPU")
     return native
+
+
+def _with_boxes(chip: str, features: str) -> str:
+    """Features with a version of PTX that has the copy engine; sm_90's first has not.
+
+    Raises:
+        CompileError: if an older one is asked for, at which LLVM ends the process.
+    """
+    found = re.search(r"\+ptx(\d+)", features)
+    if found is None:
+        if chip != "sm_90":  # All others have one at least as new.
+            return features
+        return ",".join(filter(None, (features, f"+ptx{BOXES_SINCE}")))
+    if int(found[1]) < BOXES_SINCE:
+        raise CompileError(
+            f"features: expected +ptx{BOXES_SINCE} or later for schedules with tma, "
+            f"got {found[0]}"
+        )
+    return features
+
+
+BOXES_SINCE = 80
+"""The first version of PTX that has the copy engine, as LLVM counts them."""
 
 
 def _share_externally(native: ir.Module) -> None:

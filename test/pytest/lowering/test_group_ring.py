@@ -18,6 +18,8 @@ from moa_dialect.lowering import cuda, emulator, engine, ptxas
 from moa_dialect.lowering.copy_engine import TensorMap
 from moa_dialect.lowering.group_kernel import registers_of
 from moa_dialect.lowering.group_ring import Ring
+from moa_dialect.lowering.nvvm import nvvm_dialect
+from moa_dialect.lowering.nvvm import ptx as ptx_of
 from moa_dialect.lowering.pipelines import cuda_target
 from moa_dialect.options import Options
 from moa_dialect.passes.grid import let_folds_be_passes, parse_grid, read_grid
@@ -249,6 +251,13 @@ def test_the_order_of_threads_does_not_matter(
 ) -> None:
     changed(monkeypatch, lambda text: text, order)
     check(product, [A, B], A.astype(float) @ B.astype(float), PRODUCT)
+
+
+def test_tensor_maps_are_kept_with_the_code() -> None:
+    compilation = compiled_for(product, [A, B], PRODUCT).kernel.compilation
+    assert cuda.DeviceCompilation.from_bytes(compilation.to_bytes()) == compilation
+    (launch,) = compilation.launches
+    assert [each.box for each in launch.maps] == [(64, 64), (32, 64)]
 
 
 # What is wrong shows.
@@ -577,6 +586,22 @@ def test_the_instructions() -> None:
         r"mbarrier\.arrive\.shared\.b64",
     ):
         assert re.search(pattern, text), pattern
+
+
+@pytest.mark.parametrize(
+    ("chip", "features", "version"),
+    [("sm_90", "", "8.0"), ("sm_90", "+ptx83", "8.3"), ("sm_120", "", "8.7")],
+)
+def test_a_version_of_ptx_that_has_it(chip: str, features: str, version: str) -> None:
+    schedule = PRODUCT.replace("wgmma", "mma")
+    specs = [moa.ArraySpec(x.shape, "bfloat16") for x in (A, B)]
+    jit = moa.jit(product, target="cuda", chip=chip, schedule=schedule)
+    module = jit.lower(*specs).module("target")
+    text = ptx_of(nvvm_dialect(module, chip, features))
+    assert f".version {version}" in text
+    assert "cp.async.bulk.tensor.2d" in text
+    with pytest.raises(CompileError, match=r"expected \+ptx80 or later .* got \+ptx78"):
+        nvvm_dialect(module, chip, "+ptx78")
 
 
 @pytest.mark.skipif(ptxas.find() is None, reason="no ptxas on this machine")
