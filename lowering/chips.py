@@ -28,6 +28,11 @@ def tier_of(chip: str) -> str:
     return "mma" if number >= 80 else "portable"
 
 
+def has_engine(chip: str) -> bool:
+    """Whether a chip has a copy engine (TMA)."""
+    return int("".join(filter(str.isdigit, chip))) >= 90
+
+
 LARGEST = 227 << 10
 """The most shared memory that a group of threads may have on any chip, in bytes."""
 

@@ -24,6 +24,8 @@ from moa_dialect.lowering.nvvm_operations import (
     IGNORED,
     OF_F32,
     OPERATIONS,
+    WAITS,
+    wait_mbarrier,
     warp_group_assembly,
 )
 from moa_dialect.lowering.unregistered import (
@@ -63,6 +65,9 @@ _ACCESSES = {
 }
 """Operations that access memory, and which operand is the address."""
 
+_INSTRUCTION = re.compile(r"(mbarrier|wgmma)\.[a-z_]+(\.[a-z]+)?")
+"""What assembly is called, in messages."""
+
 _SAME_OBJECT = ("llvm.getelementptr", "llvm.addrspacecast", "llvm.bitcast")
 
 
@@ -85,6 +90,8 @@ class KernelCode:
     """The types of the parameters, each of which takes a word of the launch."""
     block: tuple[int, ...] | None
     """The threads in a block, if the kernel says so."""
+    groups: int = 1
+    """How many blocks a multiprocessor should have room for."""
     sites: list[str] = field(default_factory=list[str])
     """What threads wait at, for messages."""
     row_words: int = runtime.BULK
@@ -122,12 +129,17 @@ class Rewriter:
         (region,) = function.regions
         self.region = region
         first = region.blocks[0]
-        sizes = function.attributes.get("nvvm.reqntid")
+        known = function.attributes.get("gpu.known_block_size")
+        sizes = function.attributes.get("nvvm.reqntid", known)
         block = None
         if isinstance(sizes, DenseArrayBase):
             block = tuple(int(size) for size in sizes.iter_values())
         self.code = KernelCode(
-            name.data, symbol, [str(each.type) for each in first.args], block
+            name.data,
+            symbol,
+            [str(each.type) for each in first.args],
+            block,
+            integer_of(function, "nvvm.minctasm", 1),
         )
 
     def run(self) -> KernelCode:
@@ -281,6 +293,10 @@ class Rewriter:
         thread = self.thread
         sites = self.code.sites
         name = name_of(op)
+        if name == "llvm.inline_asm" and (
+            found := _INSTRUCTION.search(str(op.properties["asm_string"]))
+        ):
+            name = found[0]
         self.numbers[name] += 1
         sites.append(f"{name}, number {self.numbers[name]} in the kernel")
         if isinstance(argument, int):
@@ -414,6 +430,9 @@ class Rewriter:
         name = text.split()[0].rstrip(";")
         if "wgmma." in text:
             warp_group_assembly(self, op, text)
+            return
+        if WAITS.fullmatch(text):
+            wait_mbarrier(self, op)
             return
         if name == "cvt.rna.tf32.f32":
             self._rounded_to_tf32(op)

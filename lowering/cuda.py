@@ -23,10 +23,15 @@ import numpy as np
 from moa_dialect.arguments import check_arguments
 from moa_dialect.errors import DTypeError, LayoutError
 from moa_dialect.lowering.cache import Compilation
-from moa_dialect.lowering.cuda_driver import UNASKED_SHARED, Driver, driver
+from moa_dialect.lowering.cuda_driver import (
+    UNASKED_SHARED,
+    Driver,
+    EncodedMap,
+    driver,
+)
 from moa_dialect.lowering.kernel import STATUS_WORDS, Kernel, address_of
 
-MAGIC = b"moa gpu kernel 1\n"
+MAGIC = b"moa gpu kernel 2\n"
 
 WORKSPACE, NEEDED, DEVICE_STATUS, FIRST = 0, 1, 2, 3
 """Words of a plan, as `moa_dialect.lowering.plan_launches` says."""
@@ -36,17 +41,69 @@ HEAD = 8
 _STATUS_BYTES, _NOTHING_BYTES = 8 * (STATUS_WORDS + 1), 16
 
 
+_MOST_MAPS = 4096
+"""How many tensor maps a kernel keeps."""
+
+
+@dataclass(frozen=True)
+class BoxMap:
+    """What a plan does not say of a tensor map.
+
+    Attributes:
+        argument: the number of the argument that it is.
+        dtype: the array's dtype.
+        box: what a copy moves, the last axis last.
+    """
+
+    argument: int
+    dtype: str
+    box: tuple[int, ...]
+
+    def read(self, words: Sequence[int]) -> tuple[int, Sequence[int], Sequence[int]]:
+        """Address, extents and strides in bytes, of the words of a plan."""
+        rank = len(self.box)
+        return words[0], words[1 : 1 + rank], words[1 + rank :]
+
+
 @dataclass(frozen=True)
 class Launch:
-    """A launch in a plan: the kernel, and how many words each argument takes."""
+    """A launch in a plan.
+
+    Attributes:
+        kernel: the kernel.
+        arguments: how many words of the plan each argument takes.
+        maps: the arguments that are tensor maps.
+    """
 
     kernel: str
     arguments: tuple[int, ...]
+    maps: tuple[BoxMap, ...] = ()
 
     @property
     def words(self) -> int:
         """How many words the arguments take."""
         return sum(self.arguments)
+
+    def parameters(self) -> tuple[list[int], list[tuple[int, int, int, BoxMap]]]:
+        """The parameters of the kernel.
+
+        Returns:
+            For each the number of its word, -1 for a tensor map; and for each tensor
+            map which parameter it is, its first word, the one after its last, and what
+            it is.
+        """
+        boxes = {each.argument: each for each in self.maps}
+        found: list[int] = []
+        maps: list[tuple[int, int, int, BoxMap]] = []
+        at = 0
+        for number, size in enumerate(self.arguments):
+            if number in boxes:
+                maps.append((len(found), at, at + size, boxes[number]))
+                found.append(-1)
+            else:
+                found += range(at, at + size)
+            at += size
+        return found, maps
 
 
 @dataclass(frozen=True)
@@ -89,7 +146,14 @@ class DeviceCompilation:
         head = json.loads(body[16:middle])
         host = Compilation.from_bytes(body[middle:end])
         launches = tuple(
-            Launch(launch["kernel"], tuple(launch["arguments"]))
+            Launch(
+                launch["kernel"],
+                tuple(launch["arguments"]),
+                tuple(
+                    BoxMap(each["argument"], each["dtype"], tuple(each["box"]))
+                    for each in launch["maps"]
+                ),
+            )
             for launch in head["launches"]
         )
         if host is None:
@@ -109,14 +173,16 @@ class _Plan:
         self.plan = (ctypes.c_int64 * size)()
         self.plan_address = ctypes.addressof(self.plan)
         # Where the words of the arguments are never changes.
-        self.launches: list[tuple[int, Any]] = []
+        self.launches: list[tuple[int, Any, list[tuple[int, int, int, BoxMap]]]] = []
         at = FIRST
         for launch in launches:
             first = at + HEAD
-            pointers = (ctypes.c_void_p * max(launch.words, 1))(
-                *(self.plan_address + 8 * (first + n) for n in range(launch.words))
+            places, found = launch.parameters()
+            pointers = (ctypes.c_void_p * max(len(places), 1))(
+                *(self.plan_address + 8 * (first + place) for place in places)
             )
-            self.launches.append((at, pointers))
+            maps = [(k, first + a, first + b, box) for k, a, b, box in found]
+            self.launches.append((at, pointers, maps))
             at = first + launch.words
 
 
@@ -266,22 +332,38 @@ class EmulatedKernel(PlannedKernel):
         frame, results, memory = self.planned(
             pointers, extents, new, scratch, address_of(status)
         )
-        for launch, (at, _) in zip(self.launches, frame.launches, strict=True):
+        for launch, (at, _, maps) in zip(self.launches, frame.launches, strict=True):
             number, *sizes, shared = frame.plan[at : at + HEAD]
             if number and 0 not in sizes:
-                first = at + HEAD
-                self._emulator.launch(
-                    launch.kernel,
-                    tuple(sizes[:3]),
-                    tuple(sizes[3:]),
-                    list(frame.plan[first : first + launch.words]),
-                    shared,
-                )
+                places, _ = launch.parameters()
+                words = [frame.plan[at + HEAD + place] for place in places]
+                made = [encoded(box, frame.plan[a:b]) for _, a, b, box in maps]
+                for (place, *_), map_ in zip(maps, made, strict=True):
+                    words[place] = map_.ctypes.data
+                grid, block = tuple(sizes[:3]), tuple(sizes[3:])
+                self._emulator.launch(launch.kernel, grid, block, words, shared)
         del memory
         self.release(frame)
         if status[0]:
             raise self._failure(*map(int, status[:STATUS_WORDS]))
         return results
+
+
+def encoded(box: BoxMap, words: Sequence[int]) -> np.ndarray:
+    """A tensor map as the emulator knows it."""
+    from moa_dialect.lowering.copy_engine import TensorMap
+    from moa_dialect.passes.products import PANEL_BYTES
+
+    address, extents, strides = box.read(words)
+    size = 2 if box.dtype == "bfloat16" else np.dtype(box.dtype).itemsize
+    return TensorMap(
+        address,
+        size,
+        tuple(max(extent, 0) for extent in reversed(extents)),
+        tuple(reversed(strides)),
+        tuple(reversed(box.box)),
+        PANEL_BYTES,
+    ).encoded()
 
 
 class CudaKernel(PlannedKernel):
@@ -304,6 +386,7 @@ class CudaKernel(PlannedKernel):
         self._lock = Lock()
         self._types: Any = None
         self._statuses: dict[int, tuple[Any, int]] = {}
+        self._maps: dict[tuple[BoxMap, tuple[int, ...]], EncodedMap] = {}
 
     # Launches.
 
@@ -322,17 +405,32 @@ class CudaKernel(PlannedKernel):
         functions = self._loaded.get(device) or self._functions(found, device)
         launch, plan = found.launch, frame.plan
         # The lengths are equal, and this runs in every call.
-        for index, (function, (at, arguments)) in enumerate(
+        for index, (function, (at, arguments, maps)) in enumerate(
             zip(functions, frame.launches)  # noqa: B905
         ):
             number, *sizes, shared = plan[at : at + HEAD]
             if not number or 0 in sizes:
                 continue
+            made: list[EncodedMap] = []  # They live until the driver has read them.
+            for place, first, last, box in maps:
+                made.append(self._map(found, box, tuple(plan[first:last])))
+                arguments[place] = made[-1].address
             if shared > UNASKED_SHARED:
                 self._allow(found, device, index, function, shared)
             error = launch(function, *sizes, shared, stream, arguments, None)
             if error:
                 found.check(f"launch of {self.launches[index].kernel}", error)
+
+    def _map(self, found: Driver, box: BoxMap, words: tuple[int, ...]) -> EncodedMap:
+        """The tensor map of an array, made once for an address and a shape."""
+        known = self._maps.get((box, words))
+        if known is None:
+            address, extents, strides = box.read(words)
+            known = found.tensor_map(box.dtype, address, extents, strides, box.box)
+            if len(self._maps) >= _MOST_MAPS:
+                self._maps.clear()
+            self._maps[box, words] = known
+        return known
 
     def _allow(
         self,

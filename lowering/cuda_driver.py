@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from ctypes import POINTER, byref, c_char_p, c_int, c_size_t, c_uint, c_void_p
 from functools import cache
 from threading import Lock
@@ -50,10 +50,42 @@ _ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "cuMemHostGetDevicePointer_v2": (POINTER(_WORD), c_void_p, c_uint),
     "cuMemcpyHtoD_v2": (_WORD, c_void_p, c_size_t),
     "cuMemcpyDtoH_v2": (c_void_p, _WORD, c_size_t),
+    "cuTensorMapEncodeTiled": (
+        *(c_void_p, c_int, c_uint, c_void_p, POINTER(_WORD), POINTER(_WORD)),
+        *(POINTER(c_uint), POINTER(c_uint), c_int, c_int, c_int, c_int),
+    ),
 }
+
+_LATER = {"cuTensorMapEncodeTiled"}
+"""Functions that drivers before CUDA 12 do not have."""
+
+MAP_TYPES = {
+    **{"uint8": 0, "uint16": 1, "uint32": 2, "int32": 3, "uint64": 4, "int64": 5},
+    **{"float16": 6, "float32": 7, "float64": 8, "bfloat16": 9},
+}
+"""The types of elements that a tensor map may have (CUtensorMapDataType)."""
+
+MAP_BYTES, _NOT_INTERLEAVED, _SWIZZLE_128, _L2_128, _ZEROS = 128, 0, 3, 2, 0
 
 FUNCTIONS = tuple(_ARGUMENTS)
 """The functions of the driver that are used."""
+
+
+class EncodedMap:
+    """A tensor map: 128 bytes at a multiple of 64.
+
+    Attributes:
+        address: where they are.
+    """
+
+    def __init__(self) -> None:
+        """Take memory for one, all zeros."""
+        self._memory = (ctypes.c_char * (MAP_BYTES + 64))()
+        self.address = -(-ctypes.addressof(self._memory) // 64) * 64
+
+    def content(self) -> bytes:
+        """The bytes."""
+        return ctypes.string_at(self.address, MAP_BYTES)
 
 
 class Driver:
@@ -171,6 +203,62 @@ class Driver:
         """
         self._call("cuFuncSetAttribute", function, MAX_DYNAMIC_SHARED, size)
 
+    # Tensor maps, for the copy engine.
+
+    def tensor_map(
+        self,
+        dtype: str,
+        address: int,
+        extents: Sequence[int],
+        strides: Sequence[int],
+        box: Sequence[int],
+    ) -> EncodedMap:
+        """Make the tensor map of an array in device memory; needs no context.
+
+        Boxes are swizzled in lines of 128 bytes, and zero where the array has no
+        elements.
+
+        Args:
+            dtype: the array's dtype.
+            address: where the array is.
+            extents: its extents, the last axis last.
+            strides: the distances in bytes along all axes but the last one.
+            box: the extents of what a copy moves.
+
+        Raises:
+            DeviceError: if the driver does not take it, or is too old.
+        """
+        found, rank = EncodedMap(), len(extents)
+        if any(extent < 1 for extent in extents):
+            return found  # Of nothing nothing is copied; the driver takes no zeros.
+        encode = self._functions["cuTensorMapEncodeTiled"]
+        if encode is None:
+            raise DeviceError(
+                "the CUDA driver is too old: no cuTensorMapEncodeTiled, which kernels "
+                "with tma need"
+            )
+        error = encode(
+            found.address,
+            MAP_TYPES[dtype],
+            rank,
+            address,
+            (_WORD * rank)(*reversed(extents)),
+            (_WORD * rank)(*reversed(strides)),
+            (c_uint * rank)(*reversed(box)),
+            (c_uint * rank)(*(1,) * rank),
+            _NOT_INTERLEAVED,
+            _SWIZZLE_128,
+            _L2_128,
+            _ZEROS,
+        )
+        if error:
+            raise DeviceError(
+                f"cuTensorMapEncodeTiled: {self._message(error)} (an array of extents "
+                f"{list(extents)} and strides {list(strides)} at {address:#x}, boxes "
+                f"of {list(box)})"
+            )
+        return found
+
     # Memory, in the current context.
 
     def allocate(self, size: int) -> int:
@@ -224,6 +312,8 @@ def _function(
         try:
             found = getattr(library, name)
         except AttributeError:
+            if name in _LATER:
+                return None
             raise DeviceError(f"the CUDA driver is too old: no {name}") from None
         found.argtypes, found.restype = types, c_int
         return found

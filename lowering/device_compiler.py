@@ -6,19 +6,21 @@ from xdsl.context import Context
 from xdsl.dialects import gpu
 from xdsl.dialects.builtin import (
     ArrayAttr,
+    DenseArrayBase,
     DictionaryAttr,
     IntegerAttr,
     ModuleOp,
     SymbolRefAttr,
 )
 from xdsl.dialects.func import FuncOp
+from xdsl.ir import Attribute
 from xdsl.rewriter import Rewriter
 from xdsl.utils.hints import isa
 
 from moa_dialect.collector import uncollected
 from moa_dialect.errors import CompileError
 from moa_dialect.lowering import compiler, nvvm
-from moa_dialect.lowering.cuda import DeviceCompilation, Launch
+from moa_dialect.lowering.cuda import BoxMap, DeviceCompilation, Launch
 from moa_dialect.lowering.engine import find_entry
 from moa_dialect.lowering.plan_launches import (
     DEVICE_CHECKS,
@@ -26,6 +28,7 @@ from moa_dialect.lowering.plan_launches import (
     PlanLaunchesPass,
 )
 from moa_dialect.options import Options
+from moa_dialect.types import dtype_of
 
 
 def host_module(module: ModuleOp) -> ModuleOp:
@@ -75,5 +78,20 @@ def _launches(function: FuncOp) -> tuple[Launch, ...]:
         assert isinstance(kernel, SymbolRefAttr)
         assert isa(arguments, ArrayAttr[IntegerAttr])
         words = tuple(size.value.data for size in arguments.data)
-        found.append(Launch(kernel.nested_references.data[0].data, words))
+        name = kernel.nested_references.data[0].data
+        found.append(Launch(name, words, _maps(entry.data["maps"])))
+    return tuple(found)
+
+
+def _maps(listed: Attribute) -> tuple[BoxMap, ...]:
+    """The tensor maps of a launch."""
+    assert isa(listed, ArrayAttr[DictionaryAttr])
+    found: list[BoxMap] = []
+    for entry in listed.data:
+        number, box = entry.data["argument"], entry.data["box"]
+        assert isinstance(number, IntegerAttr)
+        assert isinstance(box, DenseArrayBase)
+        dtype = dtype_of(entry.data["element"]).name
+        sizes = tuple(map(int, box.iter_values()))
+        found.append(BoxMap(number.value.data, dtype, sizes))
     return tuple(found)

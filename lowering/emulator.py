@@ -53,6 +53,9 @@ OPTIMISE = (
 )
 """LLVM's passes: a kernel runs once or twice, compiled in half the time of O1."""
 
+REGISTERS = 1 << 16
+"""The registers of a multiprocessor."""
+
 ORDERS = ("forward", "reverse", "random")
 
 
@@ -381,8 +384,26 @@ class _Launch:
                     raise KernelError(f": {self._standstill()}")
         try:
             background.engine.end()
+            self._check_registers()
         except KernelError as error:
             raise KernelError(f": {error}") from None
+
+    def _check_registers(self) -> None:
+        """Check that there were as many registers as threads asked for.
+
+        Raises:
+            KernelError: if there were not: some of them would have waited forever.
+        """
+        asked = self.state[: self.threads, runtime.REGISTERS]
+        if self.code.block is None or not asked.any():
+            return
+        each = min(REGISTERS // (self.code.groups * self.threads), 255) // 8 * 8
+        taken = int(np.where(asked > 0, asked, each).sum())
+        if taken > each * self.threads:
+            raise KernelError(
+                f"setmaxnreg: threads ask for {taken} registers, and there are "
+                f"{each * self.threads}, {each} for each thread at the start"
+            )
 
     def _failure(self) -> str:
         record = self.record
@@ -444,6 +465,11 @@ class _Launch:
         if kind == runtime.LOAD:
             to, descriptor, barrier = map(int, pointers[:3])
             at = tuple(map(int, inputs[6 : 6 + rank]))
+            if not self.record[runtime.FENCES]:
+                raise KernelError(
+                    "mbarriers that the copy engine does not see: "
+                    "no nvvm.fence.mbarrier.init"
+                )
             engine.load(descriptor, at, to - base, barrier - base)
         elif kind == runtime.STORE:
             source, descriptor = map(int, pointers[:2])

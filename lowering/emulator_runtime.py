@@ -19,7 +19,7 @@ from moa_dialect.lowering import host, loader, upstream
 # The words of a thread's row.
 KIND, SITE, STATUS, TID, LINEAR, MASK = 0, 1, 2, 3, 6, 7
 ARGUMENT, COUNT, ADDRESS, BLOCK, QUEUE = 8, 9, 10, 12, 14
-QUEUED, COMMITTED, LANDED, FENCED, PRODUCTS = 16, 17, 18, 19, 20
+QUEUED, COMMITTED, LANDED, FENCED, PRODUCTS, REGISTERS = 16, 17, 18, 19, 20, 21
 INPUTS, OUTPUTS, BULK = 32, 48, 64
 """Operands and results of warp-wide operations, then of those of warp groups."""
 
@@ -27,7 +27,7 @@ INPUTS, OUTPUTS, BULK = 32, 48, 64
 CTAID, NCTAID, NTID, THREADS, CURRENT, ERROR = 0, 3, 6, 9, 10, 11
 SHARED, RANDOM, ARRIVED, EXPECTED = 12, 14, 16, 32
 CHECKS, EPOCH, SIZE, RANGES, OTHER = 48, 49, 50, 51, 56
-RANGES_AT, SHADOW, PLACE = 52, 54, 58
+RANGES_AT, SHADOW, PLACE, FENCES = 52, 54, 58, 60
 BLOCK_WORDS = 64
 
 # What is checked: accesses to the arrays of the launch, races, shared memory.

@@ -13,6 +13,7 @@ from xdsl.dialects.builtin import (
     BoolAttr,
     DenseArrayBase,
     IndexType,
+    IntAttr,
     IntegerAttr,
     MemRefType,
     UnitAttr,
@@ -24,7 +25,7 @@ from xdsl.dialects.builtin import (
     i32,
     i64,
 )
-from xdsl.dialects.llvm import LLVMStructType
+from xdsl.dialects.llvm import LLVMPointerType, LLVMStructType
 from xdsl.ir import Attribute, SSAValue
 from xdsl.irdl import (
     AnyAttr,
@@ -36,8 +37,10 @@ from xdsl.irdl import (
     opt_prop_def,
     prop_def,
     result_def,
+    traits_def,
     var_operand_def,
 )
+from xdsl.traits import NoMemoryEffect
 from xdsl.utils.hints import isa
 
 
@@ -65,6 +68,21 @@ TOKEN = UnregisteredAttr.with_name_and_type("nvgpu.device.async.token", True)(
     "nvgpu.device.async.token", True, False, ""
 )
 """The type of what waits for copies."""
+
+POINTER = LLVMPointerType()
+"""An address."""
+
+SHARED_POINTER = LLVMPointerType(IntAttr(3))
+"""An address in the memory of a block."""
+
+MAP_BYTES = 128
+"""The size of a tensor map, twice what its address is a multiple of."""
+
+MAP_ALIGNMENT = "llvm.align"
+"""The attribute of a kernel's argument that is a tensor map, by value."""
+
+CLUSTER_POINTER = LLVMPointerType(IntAttr(7))
+"""An address in the memory of a block of the same cluster."""
 
 
 @irdl_op_definition
@@ -350,3 +368,233 @@ class AlignedStoreOp(IRDLOperation):
             operands=[value, base, indices],
             properties={"alignment": IntegerAttr(bytes_, i64)},
         )
+
+
+# The copy engine of Hopper, and barriers in memory.
+
+
+@irdl_op_definition
+class TensorMapOp(IRDLOperation):
+    """What the copy engine has to know of an array: a tensor map, made by the host.
+
+    An operation of the host only; moa-plan-launches says in the plan what is in it. The
+    extents are those of the array, the strides its distances in elements along all axes
+    but the last one, along which elements lie next to each other; `box` is what a copy
+    moves.
+    """
+
+    name = "moa_gpu.tensor_map"
+
+    memory = operand_def(MemRefType)
+    extents = var_operand_def(IndexType)
+    strides = var_operand_def(IndexType)
+    box = prop_def(DenseArrayBase)
+    result = result_def(LLVMPointerType)
+
+    irdl_options = (AttrSizedOperandSegments(as_property=True),)
+    traits = traits_def(NoMemoryEffect())
+
+    def __init__(
+        self,
+        memory: SSAValue,
+        extents: Sequence[SSAValue],
+        strides: Sequence[SSAValue],
+        box: Sequence[int],
+    ):
+        super().__init__(
+            operands=[memory, extents, strides],
+            properties={"box": DenseArrayBase.from_list(i64, list(box))},
+            result_types=[POINTER],
+        )
+
+
+@irdl_op_definition
+class IntToPointerOp(IRDLOperation):
+    """A number as an address in a space."""
+
+    name = "llvm.inttoptr"
+
+    arg = operand_def(i64)
+    res = result_def(LLVMPointerType)
+
+    def __init__(self, arg: SSAValue, type_: LLVMPointerType):
+        super().__init__(operands=[arg], result_types=[type_])
+
+
+@irdl_op_definition
+class CastSpaceOp(IRDLOperation):
+    """The same address in another space."""
+
+    name = "llvm.addrspacecast"
+
+    arg = operand_def(LLVMPointerType)
+    res = result_def(LLVMPointerType)
+
+    def __init__(self, arg: SSAValue, type_: LLVMPointerType):
+        super().__init__(operands=[arg], result_types=[type_])
+
+
+@irdl_op_definition
+class InitBarrierOp(IRDLOperation):
+    """Makes a barrier in memory that expects so many arrivals in each phase."""
+
+    name = "nvvm.mbarrier.init"
+
+    addr = operand_def(LLVMPointerType)
+    count = operand_def(i32)
+
+    def __init__(self, addr: SSAValue, count: SSAValue):
+        super().__init__(operands=[addr, count])
+
+
+@irdl_op_definition
+class FenceInitOp(IRDLOperation):
+    """Lets other threads, and the copy engine, see barriers that were made."""
+
+    name = "nvvm.fence.mbarrier.init"
+
+
+_OF_BLOCK = ("nvvm.mem_scope", "cta")
+
+
+@irdl_op_definition
+class ArriveOp(IRDLOperation):
+    """Arrives at a barrier in memory; what was read and written is done by then."""
+
+    name = "nvvm.mbarrier.arrive"
+
+    addr = operand_def(LLVMPointerType)
+    scope = prop_def(AnyAttr())
+    relaxed = prop_def(BoolAttr)
+    result = result_def(i64)
+
+    def __init__(self, addr: SSAValue):
+        super().__init__(
+            operands=[addr],
+            properties={
+                "scope": upstream_attribute(*_OF_BLOCK),
+                "relaxed": BoolAttr.from_bool(False),
+            },
+            result_types=[i64],
+        )
+
+
+@irdl_op_definition
+class ArriveExpectingOp(IRDLOperation):
+    """Arrives at a barrier in memory that so many bytes are to arrive at as well."""
+
+    name = "nvvm.mbarrier.arrive.expect_tx"
+
+    addr = operand_def(LLVMPointerType)
+    bytes = operand_def(i32)
+    scope = prop_def(AnyAttr())
+    relaxed = prop_def(BoolAttr)
+
+    def __init__(self, addr: SSAValue, bytes_: SSAValue):
+        super().__init__(
+            operands=[addr, bytes_],
+            properties={
+                "scope": upstream_attribute(*_OF_BLOCK),
+                "relaxed": BoolAttr.from_bool(False),
+            },
+        )
+
+
+@irdl_op_definition
+class CopyBoxOp(IRDLOperation):
+    """Has the copy engine copy a box of an array into the memory of the block.
+
+    What is beyond the array is zero. The bytes arrive at a barrier in memory. The first
+    coordinate is that along which elements lie next to each other.
+    """
+
+    name = "nvvm.cp.async.bulk.tensor.shared.cluster.global"
+
+    dst = operand_def(LLVMPointerType)
+    map = operand_def(LLVMPointerType)
+    coordinates = var_operand_def(i32)
+    barrier = operand_def(LLVMPointerType)
+    mode = prop_def(AnyAttr())
+    is_cta_only = prop_def(BoolAttr, prop_name="isCTAOnly")
+    segments = prop_def(DenseArrayBase, prop_name="operandSegmentSizes")
+
+    def __init__(
+        self,
+        dst: SSAValue,
+        map_: SSAValue,
+        coordinates: Sequence[SSAValue],
+        barrier: SSAValue,
+    ):
+        # Offsets, masks of clusters, hints and predicates are not given.
+        segments = [1, 1, len(coordinates), 1, 0, 0, 0, 0]
+        super().__init__(
+            operands=[dst, map_, coordinates, barrier],
+            properties={
+                "mode": upstream_attribute("nvvm.tma_load_mode", "tile"),
+                "isCTAOnly": BoolAttr.from_bool(False),
+                "operandSegmentSizes": DenseArrayBase.from_list(i32, segments),
+            },
+        )
+
+
+@irdl_op_definition
+class PrefetchMapOp(IRDLOperation):
+    """Has a tensor map at hand before it is used."""
+
+    name = "nvvm.prefetch"
+
+    addr = operand_def(LLVMPointerType)
+    tensormap = prop_def(UnitAttr)
+
+    def __init__(self, addr: SSAValue):
+        super().__init__(operands=[addr], properties={"tensormap": UnitAttr()})
+
+
+@irdl_op_definition
+class SetRegistersOp(IRDLOperation):
+    """Gives registers of the threads of a warp group back, or takes more."""
+
+    name = "nvvm.setmaxregister"
+
+    count = prop_def(IntegerAttr, prop_name="regCount")
+    action = prop_def(AnyAttr())
+
+    def __init__(self, count: int, increases: bool):
+        action = "increase" if increases else "decrease"
+        super().__init__(
+            properties={
+                "regCount": IntegerAttr(count, i32),
+                "action": _opaque("nvvm.action", f" {action}", False),
+            }
+        )
+
+
+@irdl_op_definition
+class NamedBarrierOp(IRDLOperation):
+    """Waits until so many threads of a block are at the barrier of a number."""
+
+    name = "nvvm.barrier"
+
+    id = operand_def(i32)
+    count = operand_def(i32)
+    segments = prop_def(DenseArrayBase, prop_name="operandSegmentSizes")
+
+    def __init__(self, id_: SSAValue, count: SSAValue):
+        super().__init__(
+            operands=[id_, count],
+            properties={
+                "operandSegmentSizes": DenseArrayBase.from_list(i32, [1, 1, 0])
+            },
+        )
+
+
+@irdl_op_definition
+class WarpBarrierOp(IRDLOperation):
+    """Waits until all lanes of a warp are here."""
+
+    name = "nvvm.bar.warp.sync"
+
+    mask = operand_def(i32)
+
+    def __init__(self, mask: SSAValue):
+        super().__init__(operands=[mask])

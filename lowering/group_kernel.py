@@ -13,6 +13,7 @@ from xdsl.dialects.builtin import (
     BFloat16Type,
     Float16Type,
     IntegerAttr,
+    MemRefType,
     i1,
     i8,
     i32,
@@ -22,7 +23,9 @@ from xdsl.rewriter import InsertPoint
 
 from moa_dialect.lowering.chips import LARGEST
 from moa_dialect.lowering.emitter import INDEX, NotLifted, neutral
+from moa_dialect.lowering.gpu_ops import FenceInitOp, SetRegistersOp, TensorMapOp
 from moa_dialect.lowering.group_products import Products
+from moa_dialect.lowering.group_ring import Boxed, Ring
 from moa_dialect.lowering.group_tiles import Extent, SharedMemory, Tile
 from moa_dialect.lowering.groups import (
     Across,
@@ -50,10 +53,15 @@ from moa_dialect.passes.kernels import (
 from moa_dialect.passes.products import (
     COPY_BYTES,
     DEPTH,
+    ENGINE_WARPS,
     WIDEST,
+    Ahead,
     Product,
+    check_box,
+    has_left_tile,
     is_long,
     is_stored,
+    must_be_zero,
     padded_sizes,
     read_product,
     static_bound,
@@ -82,6 +90,7 @@ class GroupKernel:
         value_of: gives the value of what comes from outside.
         outputs: for each output its flat memory and the strides of its axes, those of
             the kernel first.
+        extents_of: gives the extents of an array.
         most: how many bytes of shared memory a group may have.
     """
 
@@ -92,6 +101,7 @@ class GroupKernel:
     place: Callable[[SSAValue], tuple[SSAValue, Sequence[SSAValue]]]
     value_of: Callable[[SSAValue], SSAValue]
     outputs: Sequence[tuple[SSAValue, Sequence[SSAValue]]]
+    extents_of: Callable[[SSAValue], Sequence[SSAValue]]
     most: int = LARGEST
     code: GroupCode = field(init=False)
     shared: SharedMemory = field(init=False)
@@ -105,6 +115,16 @@ class GroupKernel:
         self.row_axis = self.kernel.named(self.grid.rows)
         self.column_axis = self.kernel.named(self.grid.columns)
         self.exchanges: dict[Attribute, SSAValue] = {}
+        self.host = self.builder
+        self.loading: list[GroupPass] = []
+
+    @property
+    def loaders(self) -> int:
+        """How many warps have chunks loaded, and do nothing else."""
+        if not self.grid.has_engine:
+            return 0
+        # Registers are handed over by warp groups.
+        return ENGINE_WARPS if self.grid.tier == "wgmma" else 1
 
     @property
     def height(self) -> int:
@@ -137,24 +157,25 @@ class GroupKernel:
             if step > 1:
                 size = builder.insert(arith.CeilDivSIOp(size, entry(step))).result
             sizes[axis] = size
-        groups = entry(1)
+        count = entry(1)
         for size in sizes.values():
-            groups = builder.insert(arith.MuliOp(groups, size)).result
+            count = builder.insert(arith.MuliOp(count, size)).result
         body = Block(arg_types=[INDEX] * 12)
         self.builder = Builder(InsertPoint.at_end(body))
         self._group(body.args[0], body.args[3], sizes)
         self.builder.insert(gpu.TerminatorOp())
         self.builder = builder
-        one, threads = entry(1), entry(32 * self.grid.warps)
+        one, threads = entry(1), entry(32 * (self.grid.warps + self.loaders))
         bytes_ = builder.insert(constant(self.shared.bytes, i32)).result
         launch = gpu.LaunchOp(
             Region(body),
-            (groups, one, one),
+            (count, one, one),
             (threads, one, one),
             dynamicSharedMemorySize=bytes_,
         )
-        if self.grid.groups:
-            number = IntegerAttr(self.grid.groups, i32)
+        # Registers are handed over only if the assembler knows how many there are.
+        if groups := self.grid.groups or int(self.grid.has_engine):
+            number = IntegerAttr(groups, i32)
             launch.attributes["nvvm.minctasm"] = number
         builder.insert(launch)
 
@@ -188,11 +209,56 @@ class GroupKernel:
             most=self.most,
         )
         self._decode(group, sizes)
+        if self.grid.has_engine:
+            self._with_engine()
+        else:
+            self._compute()
+        if not self.shared.bytes:
+            self.shared.base.detach()
+
+    def _compute(self) -> None:
+        """What is computed: the passes, then the outputs."""
         for pass_ in self.kernel.passes:
             GroupPass(self, pass_).emit()
         GroupOutputs(self).emit()
-        if not self.shared.bytes:
-            self.shared.base.detach()
+
+    def _with_engine(self) -> None:
+        """The warps that compute, and those that have chunks loaded for them."""
+        code = self.code
+        first = 32 * self.grid.warps
+        registers = registers_of(self.grid) if self.grid.tier == "wgmma" else None
+        code.has_others = True
+        with code.scope(computing := Block()):
+            if registers is not None:
+                code.builder.insert(SetRegistersOp(registers[1], True))
+            self._compute()
+            code.builder.insert(scf.YieldOp())
+        code.has_others = False
+        if not self.loading:
+            raise NotLifted("nothing is loaded chunk by chunk")
+        with code.scope(making := Block()):
+            for pass_ in self.loading:
+                pass_.ring.init()
+            code.builder.insert(FenceInitOp())
+            code.builder.insert(scf.YieldOp())
+        is_first = code.equals(code.thread, 0)
+        code.builder.insert(scf.IfOp(is_first, (), Region(making)))
+        code.barrier()
+        with code.scope(loading := Block()):
+            if registers is not None:
+                code.builder.insert(SetRegistersOp(registers[0], False))
+            with code.scope(one := Block()):
+                for pass_ in self.loading:
+                    pass_.ring.prefetch()
+                for pass_ in self.loading:
+                    pass_.load()
+                code.builder.insert(scf.YieldOp())
+            is_loader = code.equals(code.thread, first)
+            code.builder.insert(scf.IfOp(is_loader, (), Region(one)))
+            code.builder.insert(scf.YieldOp())
+        computes = code.compare("slt", code.thread, first)
+        regions = Region(computing), Region(loading)
+        code.builder.insert(scf.IfOp(computes, (), *regions))
 
     def _is_narrow(self) -> bool:
         """Whether all arrays of floats have half precision."""
@@ -234,19 +300,52 @@ class GroupKernel:
         """Decode which indices a group has: those of rows differ first."""
         code, rest = self.code, group
         axes = [axis for axis in reversed(self.kernel.axes) if axis != self.row_axis]
-        if self.row_axis:
-            axes.insert(0, self.row_axis)
         number: dict[str, SSAValue] = {}
+        if self.row_axis and self.grid.span > 1 and self._is_ragged():
+            number[self.row_axis], rest = self._spanned(
+                group, sizes[self.row_axis], [sizes[axis] for axis in axes]
+            )
+        elif self.row_axis:
+            axes.insert(0, self.row_axis)
         for axis in axes:
             number[axis] = code.make(arith.RemUIOp, (rest, sizes[axis]), INDEX)
             rest = code.make(arith.DivUIOp, (rest, sizes[axis]), INDEX)
-        for axis in axes:
+        for axis in number:
             if axis == self.row_axis:
                 self._decode_rows(number[axis], sizes[axis])
             elif axis == self.column_axis:
                 self.column_start = code.mul(number[axis], self.grid.width)
             else:
                 code.index[axis] = number[axis]
+
+    def _is_ragged(self) -> bool:
+        """Whether some rows have more to do than others."""
+        return any(
+            self.row_axis in bound.free
+            for pass_ in self.kernel.passes
+            for bound in (pass_.lower, pass_.upper)
+        )
+
+    def _spanned(
+        self, group: SSAValue, rows: SSAValue, others: Sequence[SSAValue]
+    ) -> tuple[SSAValue, SSAValue]:
+        """Which rows, and which indices of the other axes as one number, a group has.
+
+        The first groups have the first rows of so many indices (`Grid.span`), the next
+        ones their second rows; then come the next indices, the last time fewer of them.
+        """
+        code, span = self.code, self.number(self.grid.span)
+        all_ = self.number(1)
+        for size in others:
+            all_ = code.make(arith.MuliOp, (all_, size), INDEX)
+        groups = code.make(arith.MuliOp, (rows, span), INDEX)
+        first = code.make(arith.DivUIOp, (group, groups), INDEX)
+        rest = code.make(arith.RemUIOp, (group, groups), INDEX)
+        start = code.make(arith.MuliOp, (first, span), INDEX)
+        count = code.min(code.sub(all_, start), span)
+        row = code.make(arith.DivUIOp, (rest, count), INDEX)
+        within = code.make(arith.RemUIOp, (rest, count), INDEX)
+        return row, code.add(start, within)
 
     def _decode_rows(self, block: SSAValue, count: SSAValue) -> None:
         code, axis = self.code, self.row_axis
@@ -264,6 +363,13 @@ class GroupKernel:
                 self.exists.append(code.compare("slt", row, extent))
                 row = code.min(row, code.sub(extent, 1))
             code.rows.append(row)
+
+    def bound(self, term: Term) -> SSAValue:
+        """A bound that the host knows, as a value of the host."""
+        if isinstance(term.kind, SSAValue):
+            return self.value_of(term.kind)
+        assert term.number is not None
+        return self.number(int(term.number))
 
     # Columns.
 
@@ -323,6 +429,18 @@ class GroupPass:
         self.streamed: dict[Term, dict[Term, Tile]] = {}
         self.chunk: SSAValue = kernel.number(0)
         self.ahead: list[Tile] = []
+        self.rings: list[Ring] = []
+        self.unread: dict[int, int] = {}
+        self.place: Block | None = None
+        self.early: list[Term] = []
+        self.known: dict[Hashable, SSAValue] = {}
+        self.under_way: list[Pending] = []
+        self.pending: dict[int, int] = {}
+
+    @property
+    def ring(self) -> Ring:
+        """The ring that its chunks are loaded into by other warps."""
+        return self.rings[0]
 
     def emit(self) -> None:
         """Emit the pass; the accumulators and pivots are known afterwards."""
@@ -456,6 +574,8 @@ class GroupPass:
             if product is not None and not self._has_tiles(product):
                 product = None
             self.products[term] = product
+        if kernel.grid.has_engine and self.ahead:
+            self._make_ring()
 
     def _has_tiles(self, product: Product) -> bool:
         """Give the factors of a product tiles, if they can have some."""
@@ -474,7 +594,7 @@ class GroupPass:
             sizes[product.columns] = self.kernel.size_of(product.columns)
         else:
             sizes[product.columns] = self.size
-        if is_stored(product.left):
+        if has_left_tile(product, self.pass_.index, any(self.differs)):
             axes = (self.kernel.row_axis, product.axis)
             self._tile(product, product.left, axes, sizes, is_streamed)
         elif product.axis != self.pass_.index:
@@ -508,17 +628,205 @@ class GroupPass:
         is_chunk = self.pass_.index in term.free and not is_streamed
         stages = self.kernel.grid.stages if is_chunk else 1
         is_grouped = self.kernel.grid.tier == "wgmma" and product.is_narrow
+        is_boxed = self.kernel.grid.has_engine and is_chunk
         tile = self.kernel.shared.tile(
             term,
             axes,
             padded_sizes(product, axes, sizes),
             element,
             stages,
-            is_grouped and not is_streamed,
+            (is_grouped or is_boxed) and not is_streamed,
         )
         tiles[term] = tile
         if is_chunk:
             self.ahead.append(tile)
+
+    # Chunks that other warps load.
+
+    def _make_ring(self) -> None:
+        kernel = self.kernel
+        grid, count = kernel.grid, len(self.ahead)
+        ring = Ring.of(kernel.shared, count, grid.stages, grid.warps)
+        self.rings.append(ring)
+        kernel.loading.append(self)
+        for tile in self.ahead:
+            ring.boxed.append(self._boxed(tile))
+        if grid.is_ahead:
+            self.early = [
+                fold
+                for fold, product in self.products.items()
+                if product is not None and self._is_early(product)
+            ]
+
+    def _is_early(self, product: Product) -> bool:
+        """Whether a product may be computed before a chunk is begun.
+
+        It needs no state, and nothing else reads its tile of the chunk.
+        """
+        if product.fold in self.streamed or not isinstance(product.fold.kind, Folded):
+            return False
+        numbers = self._numbers(product)
+        return bool(numbers) and all(
+            self._readers(self.ring.boxed[number].tile) == [product]
+            for number in numbers
+        )
+
+    def _is_read_early(self, number: int) -> bool:
+        """Whether a tile is read one chunk ahead."""
+        products = [self.products[fold] for fold in self.early]
+        return any(p is not None and number in self._numbers(p) for p in products)
+
+    def _boxed(self, tile: Tile) -> Boxed:
+        """How the copy engine loads a tile.
+
+        Raises:
+            CompileError: if it cannot.
+        """
+        kernel, term = self.kernel, tile.term
+        array = term.args[0].kind
+        assert isinstance(array, SSAValue)
+        axes = (0, 0)
+        ends: dict[int, Term] = {}
+        for product in self._readers(tile):
+            has_left = has_left_tile(product, self.pass_.index, any(self.differs))
+            of_pass = product.axis == self.pass_.index
+            upper = self.pass_.upper if of_pass else product.fold.args[1]
+            size = tile.sizes[tile.axes.index(product.axis)]
+            must_end = must_be_zero(
+                product, self.pass_.index, has_left, self._is_whole(), size
+            )
+            ahead = Ahead(product, term, tile.axes, tile.sizes, must_end, upper)
+            axes = check_box(ahead, kernel.grid)
+            if must_end:
+                ends[axes[tile.axes.index(product.axis)]] = upper
+        memory, strides = kernel.place(array)
+        extents = list(kernel.extents_of(array))
+        for axis, end in ends.items():
+            extents[axis] = kernel.bound(end)
+        box = [1] * len(extents)
+        box[axes[0]], box[axes[1]] = tile.sizes[0], tile.panel
+        map_ = kernel.host.insert(TensorMapOp(memory, extents, strides[:-1], box))
+        return Boxed(tile, map_.result, axes)
+
+    def _readers(self, tile: Tile) -> list[Product]:
+        """The products that read a tile."""
+        return [
+            product
+            for fold, product in self.products.items()
+            if product is not None
+            and fold not in self.streamed
+            and any(self.tiles.get(f) is tile for f in (product.left, product.right))
+        ]
+
+    def load(self) -> None:
+        """Have all chunks of the pass loaded; one thread does."""
+        code, ring = self.code, self.ring
+        code.scopes.append({})
+        self._bounds()
+
+        numbers = range(len(ring.boxed))
+        early = [number for number in numbers if self._is_read_early(number)]
+        others = [number for number in numbers if number not in early]
+
+        def one(number: int, index: SSAValue) -> None:
+            tile = ring.boxed[number].tile
+            assert isinstance(tile.memory.type, MemRefType)
+            panels = tile.memory.type.get_shape()[-3]
+            ring.load(number, self._corner(tile, index), panels)
+
+        def body(index: SSAValue, carried: list[SSAValue]) -> list[SSAValue]:
+            (count,) = carried
+            after = code.add(count, 1)
+            if early:
+                ring.turn(after)
+                for number in early:
+                    one(number, code.add(index, self.size))
+            ring.turn(count)
+            for number in others:
+                one(number, index)
+            return [after]
+
+        zero = self.number(0)
+        if early:  # What is beyond the last chunk is loaded, too, and not used.
+            with code.scope(block := Block()):
+                ring.turn(zero)
+                for number in early:
+                    one(number, self.first)
+                code.builder.insert(scf.YieldOp())
+            exists = code.compare("slt", self.first, self.last)
+            code.builder.insert(scf.IfOp(exists, (), Region(block)))
+        code.loop(self.first, self.last, self.size, [zero], body)
+        code.scopes.pop()
+
+    def _corner(self, tile: Tile, start: SSAValue) -> list[SSAValue]:
+        """The indices of the first element of a tile in its array."""
+        code, kernel = self.code, self.kernel
+        places: dict[str, SSAValue] = {}
+        for axis in tile.axes:
+            if axis == self.pass_.index:
+                places[axis] = start
+            elif axis == kernel.row_axis:
+                assert kernel.row_start is not None
+                places[axis] = kernel.row_start
+            elif axis == kernel.column_axis:
+                assert kernel.column_start is not None
+                places[axis] = kernel.column_start
+            else:
+                places[axis] = self.number(0)
+        with code.at(places):
+            return [code.value(index) for index in tile.term.args[1:]]
+
+    def _begin_reading(self, is_early: bool = False) -> None:
+        """Before a chunk: which tiles are read how often."""
+        if self.rings:
+            blocks = self.size // self.block
+            self.unread = {
+                number: blocks * len(self._readers(boxed.tile))
+                for number, boxed in enumerate(self.ring.boxed)
+                if self._is_read_early(number) == is_early
+            }
+            self.place = self.code.builder.insertion_point.block
+
+    def _end_reading(self) -> None:
+        """After a chunk: no tile is read any more."""
+        for number, count in self.unread.items():
+            if count > 0:
+                self._await(number)
+                self.ring.release(number)
+        self.unread = {}
+
+    def _await(self, number: int) -> None:
+        code = self.code
+        key = ("filled", self.ring.memory, number)
+        if code.find(key) is None:
+            self.ring.await_chunk(number)
+            code.scopes[-1][key] = True
+
+    def _before_reading(self, product: Product) -> None:
+        """Wait until the tiles of a product are filled."""
+        for number in self._numbers(product):
+            if self.unread.get(number, 0) < 1:
+                raise NotLifted("a tile that is read again when it was let go")
+            self._await(number)
+
+    def _after_reading(self, product: Product) -> None:
+        """Let the tiles of a product be filled again, if it was the last one."""
+        for number in self._numbers(product):
+            # What follows a branch must know whether it was let go.
+            if self.unread[number] == 1 and (
+                self.code.builder.insertion_point.block is not self.place
+            ):
+                continue
+            self.unread[number] -= 1
+            if not self.unread[number]:
+                self.ring.release(number)
+
+    def _numbers(self, product: Product) -> list[int]:
+        if not self.rings:
+            return []
+        tiles = [self.tiles.get(term) for term in (product.left, product.right)]
+        numbers = [self.ring.number(tile) for tile in tiles if tile is not None]
+        return [number for number in numbers if number is not None]
 
     def _extents(self, tile: Tile, start: SSAValue) -> dict[str, Extent]:
         found: dict[str, Extent] = {}
@@ -583,6 +891,8 @@ class GroupPass:
             self.pass_.index,
             self.block,
             self.offset,
+            self._before_reading,
+            self._after_reading,
         )
         if product is not None and fold in self.streamed:
             return self._streamed(product, start)
@@ -618,7 +928,7 @@ class GroupPass:
 
         first = [values[place] for place in every]
         found = code.loop(self.number(0), limit, DEPTH, first, step)
-        return dict(zip(every, found, strict=True))
+        return emitter.rounded(product, dict(zip(every, found, strict=True)))
 
     # States.
 
@@ -693,6 +1003,11 @@ class GroupPass:
             return code.loop(self.first, self.last, self.size, states, plain)
         stages = kernel.grid.stages
         zero = self.number(0)
+        if self.rings:
+            if still:
+                kernel.shared.arrive()
+
+            return self._ring_loop(states)
         self._fill(self.first, zero)
 
         def body(index: SSAValue, carried: list[SSAValue]) -> list[SSAValue]:
@@ -714,6 +1029,92 @@ class GroupPass:
         kernel.shared.arrive()  # Of what was loaded ahead, and is not there.
         return results[1:]
 
+    def _ring_loop(self, states: list[SSAValue]) -> list[SSAValue]:
+        """The loop over chunks that other warps load.
+
+        Products that are computed one chunk ahead begin before all else that is done
+        with a chunk, and are waited for after it.
+        """
+        code, ring = self.code, self.ring
+
+        def body(index: SSAValue, carried: list[SSAValue]) -> list[SSAValue]:
+            count, *old = carried
+            after = code.add(count, 1)
+            early, old = old[: len(keys)], old[len(keys) :]
+            begun = self._begin_ahead(code.add(index, self.size), after)
+            self.known = dict(zip(keys, early, strict=True))
+            ring.turn(count)
+            new = self._chunk(index, old)
+            return [after, *self._finish_ahead(begun, after), *new]
+
+        zero = self.number(0)
+        keys = [
+            code.key(fold, *place)
+            for fold in self.early
+            for place in self._places_of(fold)
+        ]
+        first = self._first_ahead(zero) if self.early else []
+        bounds = self.first, self.last, self.size
+        found = code.loop(*bounds, [zero, *first, *states], body)
+        return found[1 + len(first) :]
+
+    def _first_ahead(self, count: SSAValue) -> list[SSAValue]:
+        """The products that are computed ahead of the first chunk, if there is one."""
+        code = self.code
+        with code.scope(some := Block()):
+            begun = self._begin_ahead(self.first, count)
+            found = self._finish_ahead(begun, count)
+            code.builder.insert(scf.YieldOp(*found))
+        with code.scope(none := Block()):
+            zeros = [code.constant(0.0, value.type) for value in found]
+            code.builder.insert(scf.YieldOp(*zeros))
+        exists = code.compare("slt", self.first, self.last)
+        types = [value.type for value in found]
+        op = scf.IfOp(exists, types, Region(some), Region(none))
+        code.builder.insert(op)
+        return list(op.results)
+
+    def _places_of(self, fold: Term) -> list[tuple[int, int]]:
+        """The rows and columns of a product over a chunk."""
+        columns = self.code.layout.count(self.size)
+        rows = len(self.code.rows)
+        return [(row, column) for row in range(rows) for column in range(columns)]
+
+    def _begin_ahead(self, index: SSAValue, count: SSAValue) -> list[Pending]:
+        """Begin the products of a chunk that are computed ahead, if there are any."""
+        code, axis = self.code, self.pass_.index
+        self.under_way = []
+        if not self.early:
+            return []
+        self.ring.turn(count)
+        self._begin_reading(is_early=True)
+        code.in_flight = []
+        code.scopes.append({})
+        code.columns[axis] = self._chunk_columns(index, is_masked=False)
+        for fold in self.early:
+            found = code.begin(fold)
+            if not isinstance(found, Pending):
+                raise NotLifted("a product that is not in the background")
+            self.under_way.append(found)
+        code.scopes.pop()
+        self.pending = self.unread
+        return self.under_way
+
+    def _finish_ahead(self, begun: list[Pending], count: SSAValue) -> list[SSAValue]:
+        """Wait for the products that are computed ahead; gives their values."""
+        if not begun:
+            return []
+        code = self.code
+        self.ring.turn(count)
+        self.unread, self.place = self.pending, code.builder.insertion_point.block
+        code.in_flight = list(begun)
+        found: list[SSAValue] = []
+        for fold, pending in zip(self.early, begun, strict=True):
+            values = code.finished(pending)
+            found += [values[place] for place in self._places_of(fold)]
+        self._end_reading()
+        return found
+
     def _fill(self, index: SSAValue, stage: SSAValue) -> None:
         """Load the tiles of a chunk, if it exists."""
         code = self.code
@@ -729,7 +1130,7 @@ class GroupPass:
         """What one chunk does to the states."""
         code = self.code
         if self._is_whole():
-            return self._new(index, states, is_masked=False)
+            return self._read(index, states, is_masked=False)
         end = code.add(index, self.size)
         is_full = code.compare("sle", end, self.full_last)
         if self.differs[0]:
@@ -738,13 +1139,22 @@ class GroupPass:
         regions: list[Region] = []
         for is_masked in (False, True):
             with code.scope(block := Block()):
-                new = self._new(index, states, is_masked)
+                new = self._read(index, states, is_masked)
                 code.builder.insert(scf.YieldOp(*new))
             regions.append(Region(block))
         types = [value.type for value in states]
         op = scf.IfOp(is_full, types, regions[0], regions[1])
         code.builder.insert(op)
         return list(op.results)
+
+    def _read(
+        self, index: SSAValue, states: Sequence[SSAValue], is_masked: bool
+    ) -> list[SSAValue]:
+        """The states after a chunk, whose tiles may be filled again then."""
+        self._begin_reading()
+        new = self._new(index, states, is_masked)
+        self._end_reading()
+        return new
 
     def _new(
         self, index: SSAValue, states: Sequence[SSAValue], is_masked: bool
@@ -754,7 +1164,7 @@ class GroupPass:
         Products that need no state begin before all else.
         """
         code, pass_ = self.code, self.pass_
-        code.in_flight = []
+        code.in_flight = list(self.under_way)
         self.chunk = index
         self._hold("old", states)
         before = code.vectors
@@ -765,6 +1175,7 @@ class GroupPass:
         columns: list[Columns] = []
         for self.offset, scope in zip(blocks, scopes, strict=True):
             code.scopes.append(scope)
+            scope |= self.known
             start = code.add(index, self.offset)
             columns.append(self._chunk_columns(start, is_masked))
             code.columns[pass_.index] = columns[-1]
@@ -1108,6 +1519,26 @@ class OutputPass(GroupPass):
 
             self.outputs.store_columns(self.output, self.value, axis, inside)
         return []
+
+
+def registers_of(grid: Grid) -> tuple[int, int] | None:
+    """How many registers a thread that loads has, and one that computes.
+
+    None if those that compute cannot have more than all have at the start: as many as
+    fit a multiprocessor's 65536, which the assembler gives them if it is told how many
+    groups should fit (`nvvm.minctasm`). The numbers are multiples of 8.
+    """
+    groups, computing = max(grid.groups, 1), grid.warps // 4
+    threads = 32 * (grid.warps + ENGINE_WARPS)
+    each = min(REGISTERS // (groups * threads), 255) // 8 * 8
+    few = 40 if computing <= 2 else 32
+    spare = each * (computing + 1) - few
+    many = min(spare // computing // 8 * 8, 240)
+    return (few, many) if each > few and many > each else None
+
+
+REGISTERS = 1 << 16
+"""The registers of a multiprocessor."""
 
 
 def is_monotone(term: Term, axis: str, is_falling: bool = False) -> bool:

@@ -44,6 +44,10 @@ STEP = 4
 """How many terms of a sum are read at a time for fused multiply-adds."""
 
 
+def _nothing(product: Product) -> None:
+    """Nothing has to be done."""
+
+
 @dataclass
 class Products:
     """Emits products of matrices.
@@ -56,6 +60,8 @@ class Products:
         block: how many of its indices are taken at a time.
         offset: where in the tiles of a chunk they begin.
         spill: puts the values of a term that is computed into a tile.
+        before: is told before a product reads its tiles.
+        after: is told after a product has read its tiles.
     """
 
     code: GroupCode
@@ -65,6 +71,8 @@ class Products:
     index: str
     block: int
     offset: int = 0
+    before: Callable[[Product], None] = _nothing
+    after: Callable[[Product], None] = _nothing
 
     def emit(self, product: Product, first: Term | None) -> Values | Pending:
         """Emit a product, added to the values of a term if there is one."""
@@ -73,21 +81,37 @@ class Products:
         if product.is_narrow and self.tier == "wgmma":
             # What is added to may be computed in the background meanwhile.
             factors = self._fragments(product)
-            sums = [code.value(first, *place) for place in every] if first else []
+            sums = list(self.start(product, first).values()) if first else []
             return self._of_group(product, every, sums, factors)
-        return self.added(product, self.start(product, first))
+        return self.rounded(product, self.added(product, self.start(product, first)))
 
     def start(self, product: Product, first: Term | None) -> Values:
         """What a product is added to: the values of a term, or nothing."""
-        code = self.code
+        code, type_ = self.code, product.sum_type
         every = code.every(product.fold)
         if first is not None:
-            return {place: code.value(first, *place) for place in every}
+            values = {place: code.value(first, *place) for place in every}
+            return {place: self._wide(value) for place, value in values.items()}
         unit = 0.0 if product.has_matrices(self.tier) else -0.0
-        return dict.fromkeys(every, code.constant(unit, product.fold.type))
+        return dict.fromkeys(every, code.constant(unit, type_))
+
+    def rounded(self, product: Product, values: Values) -> Values:
+        """Sums in the type of the product's fold."""
+        if product.sum_type == (type_ := product.fold.type):
+            return values
+        return {
+            place: self.code.emit(arith.TruncFOp(value, type_))
+            for place, value in values.items()
+        }
 
     def added(self, product: Product, start: Values) -> Values:
-        """The values with a product added, at once."""
+        """The values with a product added, at once, in the type that it is added in."""
+        self.before(product)
+        found = self._added(product, start)
+        self.after(product)
+        return found
+
+    def _added(self, product: Product, start: Values) -> Values:
         if not product.has_matrices(self.tier):
             return self._multiply_add(product, start)
         if product.is_narrow:
@@ -276,6 +300,7 @@ class Products:
         right = self.tiles[product.right]
         left = self.tiles.get(product.left)
         steps = self._size(product) // 16
+        self.before(product)
         code.assembly("wgmma.fence.sync.aligned;")
         type_ = llvm.LLVMStructType.from_type_list([f32] * count)
         results = ", ".join(f"${number}" for number in range(count))
@@ -316,10 +341,12 @@ class Products:
             text = f"wgmma.wait_group.sync.aligned {later};"
             found = code.assembly(text, constraints, sums, type_)
             assert found is not None
-            return {
+            values = {
                 place: self._member(found, number, f32)
                 for number, place in enumerate(places)
             }
+            self.after(product)
+            return self.rounded(product, values)
 
         pending = Pending(finish)
         code.in_flight.append(pending)

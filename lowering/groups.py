@@ -28,6 +28,7 @@ from xdsl.dialects.builtin import (
     i32,
     i64,
 )
+from xdsl.dialects.gpu import BarrierOp
 from xdsl.dialects.utils import FastMathFlag
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from xdsl.utils.hints import isa
@@ -37,6 +38,7 @@ from moa_dialect.lowering.gpu_ops import (
     AlignedLoadOp,
     AlignedStoreOp,
     FromElementsOp,
+    NamedBarrierOp,
     ShuffleOp,
     static_position,
 )
@@ -57,6 +59,9 @@ from moa_dialect.scalar_code import apply_named, constant
 from moa_dialect.types import dtype_of, memory_element
 
 WARP = 32
+
+NAMED_BARRIER = 1
+"""The barrier of the threads that compute, where others load; 0 is that of all."""
 
 FAST_EXP2 = "ex2.approx.ftz.f32 $0, $1;"
 """A power of 2 by the special function unit."""
@@ -238,6 +243,7 @@ class GroupCode(Emitter):
         given: the terms of the new values of states, and of tiles.
         contraction: emits the folds that the layout does not reduce.
         in_flight: what is computed in the background, in order.
+        has_others: whether a group has threads beside those of the layout.
     """
 
     terms: Terms
@@ -262,6 +268,7 @@ class GroupCode(Emitter):
     given: dict[str, Term] = field(default_factory=dict[str, Term])
     contraction: Callable[[Term, Term | None], Values | Pending] = _no_fold
     in_flight: list[Pending] = field(default_factory=list[Pending])
+    has_others: bool = False
     scopes: list[dict[Hashable, Any]] = field(
         default_factory=lambda: list[dict[Hashable, Any]]([{}])
     )
@@ -347,10 +354,13 @@ class GroupCode(Emitter):
         return op.res
 
     def barrier(self) -> None:
-        """Wait until all threads of the group are here, and see what they stored."""
-        from xdsl.dialects.gpu import BarrierOp
-
-        self.builder.insert(BarrierOp())
+        """Wait until all threads of the layout are here, and see what they stored."""
+        if not self.has_others:
+            self.builder.insert(BarrierOp())
+            return
+        number = self.constant(NAMED_BARRIER, i32)
+        count = self.constant(self.layout.threads, i32)
+        self.builder.insert(NamedBarrierOp(number, count))
 
     @contextmanager
     def at(self, indices: dict[str, SSAValue]) -> Generator[None]:

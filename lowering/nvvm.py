@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from xdsl.builder import Builder
@@ -17,6 +18,7 @@ from xdsl.rewriter import InsertPoint, Rewriter
 from moa_dialect.errors import CompileError
 from moa_dialect.lowering import upstream
 from moa_dialect.lowering.chips import CHIP, check_chip
+from moa_dialect.lowering.gpu_ops import MAP_ALIGNMENT, MAP_BYTES, CopyBoxOp
 from moa_dialect.lowering.groups import FAST_EXP2
 from moa_dialect.passes.products import SWIZZLE_BYTES
 from moa_dialect.scalar_code import constant
@@ -65,14 +67,40 @@ def nvvm_dialect(module: ModuleOp, chip: str = CHIP, features: str = "") -> ir.M
         if isinstance(op, gpu.FuncOp) and op.known_block_size is not None:
             op.attributes["nvvm.reqntid"] = op.known_block_size
     native = upstream.parse(upstream.generic_text(device), upstream.new_context())
+    if any(isinstance(op, CopyBoxOp) for op in device.walk()):
+        features = _with_boxes(chip, features)
     wanted = f" features={features}" if features else ""
     pipeline = TO_NVVM.format(chip=chip, features=wanted)
     upstream.run_pipeline(native, pipeline, verify_each=False)
     _share_externally(native)
+    _pass_by_value(native)
     known = ("llvm.", "nvvm.", "builtin.module", "gpu.module")
     if left := upstream.operations_beside(native, known):
         raise CompileError(f"upstream does not lower {', '.join(left)} for a GPU")
     return native
+
+
+def _with_boxes(chip: str, features: str) -> str:
+    """Features with a version of PTX that has the copy engine; sm_90's first has not.
+
+    Raises:
+        CompileError: if an older one is asked for, at which LLVM ends the process.
+    """
+    found = re.search(r"\+ptx(\d+)", features)
+    if found is None:
+        if chip != "sm_90":  # All others have one at least as new.
+            return features
+        return ",".join(filter(None, (features, f"+ptx{BOXES_SINCE}")))
+    if int(found[1]) < BOXES_SINCE:
+        raise CompileError(
+            f"features: expected +ptx{BOXES_SINCE} or later for schedules with tma, "
+            f"got {found[0]}"
+        )
+    return features
+
+
+BOXES_SINCE = 80
+"""The first version of PTX that has the copy engine, as LLVM counts them."""
 
 
 def _share_externally(native: ir.Module) -> None:
@@ -93,6 +121,33 @@ def _share_externally(native: ir.Module) -> None:
             ):
                 found.attributes["linkage"] = external
                 found.attributes["alignment"] = alignment
+
+
+def _pass_by_value(native: ir.Module) -> None:
+    """Let tensor maps be parameters as they are, not where they are.
+
+    Upstream drops `llvm.byval` from the arguments of a `gpu.func`, and takes
+    `nvvm.grid_constant` for those of a kernel in the LLVM dialect only.
+    """
+    from mlir import ir
+
+    more = {
+        "llvm.byval": f"!llvm.array<{MAP_BYTES // 8} x i64>",
+        "nvvm.grid_constant": "unit",
+    }
+    parsed = {n: ir.Attribute.parse(text, native.context) for n, text in more.items()}
+    for module in native.body.operations:
+        for op in module.operation.regions[0].blocks[0].operations:
+            found = op.operation
+            if found.name != "llvm.func" or "arg_attrs" not in found.attributes:
+                continue
+            marks: list[ir.Attribute] = []
+            for mark in ir.ArrayAttr(found.attributes["arg_attrs"]):
+                entries = {each.name: each.attr for each in ir.DictAttr(mark)}
+                if MAP_ALIGNMENT in entries:
+                    entries |= parsed
+                marks.append(ir.DictAttr.get(entries, native.context))
+            found.attributes["arg_attrs"] = ir.ArrayAttr.get(marks, native.context)
 
 
 def replace_kernels(module: ModuleOp, chip: str = CHIP, features: str = "") -> None:

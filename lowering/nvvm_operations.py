@@ -15,6 +15,7 @@ from xdsl.ir import Operation, SSAValue
 from moa_dialect.errors import CompileError
 from moa_dialect.lowering import emulator_runtime as runtime
 from moa_dialect.lowering.unregistered import (
+    POINTER,
     Builder,
     integer_of,
     name_of,
@@ -65,7 +66,6 @@ APPROXIMATE = {
 OF_F32 = (["approx", "f32"], ["approx", "ftz", "f32"])
 
 IGNORED = {
-    "nvvm.fence.mbarrier.init",
     "nvvm.fence.proxy",
     "nvvm.fence.sc.cluster",
     "nvvm.griddepcontrol.launch.dependents",
@@ -73,7 +73,6 @@ IGNORED = {
     "nvvm.memory.barrier",
     "nvvm.prefetch",
     "nvvm.mbarrier.inval",
-    "nvvm.setmaxregister",
 }
 """Operations that have no effect where memory is in order."""
 
@@ -255,6 +254,14 @@ def _init_mbarrier(rewriter: Rewriter, op: Operation) -> None:
     rewriter.replace(op)
 
 
+def _fence_mbarriers(rewriter: Rewriter, op: Operation) -> None:
+    """Note that the copy engine sees the mbarriers that were made before."""
+    build = Builder(op)
+    block = build.load(rewriter.thread, runtime.BLOCK, POINTER)
+    build.store(build.constant(1), block, runtime.FENCES)
+    rewriter.replace(op)
+
+
 def _arrive(rewriter: Rewriter, op: Operation) -> None:
     build = Builder(op)
     pointer, *numbers = op.operands
@@ -270,7 +277,19 @@ def _arrive(rewriter: Rewriter, op: Operation) -> None:
     rewriter.replace(op, state)
 
 
-def _wait_mbarrier(rewriter: Rewriter, op: Operation) -> None:
+WAITS = re.compile(
+    r"\{ \.reg \.pred (\w+); (\w+): mbarrier\.try_wait\.parity\.shared::cta\.b64 "
+    r"\1, \[\$0\], \$1; @\1 bra (\w+); bra \2; \3: \}"
+)
+"""Assembly that waits for a phase of an mbarrier."""
+
+
+def wait_mbarrier(rewriter: Rewriter, op: Operation) -> None:
+    """Handle what waits for a phase of an mbarrier: its operands are that and parity.
+
+    Raises:
+        CompileError: for an operation that only asks.
+    """
     if op.results:
         raise CompileError(f"emulator: {name_of(op)} that gives a result")
     build = Builder(op)
@@ -311,6 +330,14 @@ def _commit_stores(rewriter: Rewriter, op: Operation) -> None:
 
 def _wait_for_stores(rewriter: Rewriter, op: Operation) -> None:
     rewriter.wait(op, runtime.STORE_WAIT, argument=integer_of(op, "group"))
+    rewriter.replace(op)
+
+
+def _set_registers(rewriter: Rewriter, op: Operation) -> None:
+    """Note how many registers a thread has from here on."""
+    build = Builder(op)
+    count = build.constant(integer_of(op, "regCount"))
+    build.store(count, rewriter.thread, runtime.REGISTERS)
     rewriter.replace(op)
 
 
@@ -503,14 +530,16 @@ OPERATIONS: dict[str, Callable[[Rewriter, Operation], None]] = {
     "nvvm.cp.async.shared.global": _copy,
     "nvvm.cp.async.wait.group": _land,
     "nvvm.elect.sync": _elect,
+    "nvvm.fence.mbarrier.init": _fence_mbarriers,
     "nvvm.ldmatrix": _ldmatrix,
     "nvvm.mbarrier.arrive": _arrive,
     "nvvm.mbarrier.arrive.expect_tx": _arrive,
     "nvvm.mbarrier.expect_tx": _arrive,
     "nvvm.mbarrier.init": _init_mbarrier,
-    "nvvm.mbarrier.try_wait.parity": _wait_mbarrier,
+    "nvvm.mbarrier.try_wait.parity": wait_mbarrier,
     "nvvm.mma.sync": _mma,
     "nvvm.redux.sync": _redux,
+    "nvvm.setmaxregister": _set_registers,
     "nvvm.shfl.sync": _shuffle,
     "nvvm.stmatrix": _stmatrix,
     "nvvm.vote.sync": _vote,

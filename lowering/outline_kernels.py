@@ -18,6 +18,8 @@ from xdsl.context import Context
 from xdsl.dialects import arith, gpu, memref, scf
 from xdsl.dialects.builtin import (
     DYNAMIC_INDEX,
+    ArrayAttr,
+    DictionaryAttr,
     IndexType,
     IntegerAttr,
     IntegerType,
@@ -39,6 +41,7 @@ from xdsl.traits import is_side_effect_free
 from xdsl.utils.hints import isa
 
 from moa_dialect.errors import CompileError
+from moa_dialect.lowering.gpu_ops import MAP_ALIGNMENT, MAP_BYTES, TensorMapOp
 from moa_dialect.lowering.kernel import STATUS_WORDS
 from moa_dialect.lowering.to_scf import has_status
 from moa_dialect.passes.infer_shapes import functions_of
@@ -508,6 +511,7 @@ class _Kernel:
     group: _Group
     known: dict[SSAValue, SSAValue] = field(default_factory=dict[SSAValue, SSAValue])
     operands: list[SSAValue] = field(default_factory=list[SSAValue])
+    maps: list[SSAValue] = field(default_factory=list[SSAValue])
     local_bytes: int = 0
 
     def __post_init__(self) -> None:
@@ -679,6 +683,14 @@ class _Kernel:
         )
         # Upstream's own mark, which is not the one that xDSL has.
         function.attributes |= {"gpu.kernel": UnitAttr()} | (attributes or {})
+        if self.maps:
+            mark: dict[str, Attribute] = {
+                MAP_ALIGNMENT: IntegerAttr(MAP_BYTES // 2, i64)
+            }
+            function.properties["arg_attrs"] = ArrayAttr(
+                DictionaryAttr(mark if argument in self.maps else {})
+                for argument in self.block.args
+            )
         inside.add_op(function)
         return SymbolRefAttr(KERNELS, [name])
 
@@ -743,6 +755,8 @@ class _Kernel:
             found = self.entry.insert(constant(number, value.type)).result
         elif value in outlining.shared:
             found = self._argument(outlining.shared[value])
+        elif isinstance(owner, TensorMapOp):
+            return self._map(owner)
         elif value in outlining.cells:
             cell = self._argument(outlining.cells[value])
             zero = self.entry.insert(constant(0, _INDEX)).result
@@ -764,6 +778,14 @@ class _Kernel:
         found.name_hint = value.name_hint
         self.known[value] = found
         return found
+
+    def _map(self, op: TensorMapOp) -> SSAValue:
+        """A tensor map, which the host makes and passes."""
+        memory = self.outlining.shared.get(op.memory, op.memory)
+        copy = self.host.insert(op.clone({op.memory: memory}))
+        argument = self.known[op.result] = self._argument(copy.result)
+        self.maps.append(argument)
+        return argument
 
     def _again(self, op: Operation, value: SSAValue) -> SSAValue:
         """Compute a value of the host once more, in the kernel."""

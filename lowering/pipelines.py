@@ -9,7 +9,7 @@ from xdsl.dialects.builtin import Builtin, ModuleOp, StringAttr
 from xdsl.passes import ModulePass
 
 from moa_dialect.collector import uncollected
-from moa_dialect.lowering.chips import CHIP
+from moa_dialect.lowering.chips import CHIP, has_engine
 from moa_dialect.lowering.expand_math import ExpandMathPass
 from moa_dialect.lowering.mlir_pipeline import run_upstream
 from moa_dialect.lowering.threads import OutlineTasksPass
@@ -19,6 +19,7 @@ from moa_dialect.options import AUTO, DEFAULTS, Options
 from moa_dialect.passes.check_storage import CheckStoragePass
 from moa_dialect.passes.fold_addresses import FoldAddressesPass
 from moa_dialect.passes.fuse import FuseReductionsPass
+from moa_dialect.passes.grid import split_of
 from moa_dialect.passes.infer_shapes import InferShapesPass
 from moa_dialect.passes.kernels import SCHEDULE
 from moa_dialect.passes.lift import LiftPass
@@ -79,8 +80,8 @@ def cuda_target(options: Options) -> tuple[ModulePass, ...]:
     """The passes from the fused form to the stage `target` for a GPU.
 
     Without fusion, which may not reassociate, an element is one thread's. Cascades are
-    split where there are few groups of threads, unless a schedule is given or values
-    must not depend on how many there are.
+    split where there are few groups of threads, or as a schedule says (`split`), unless
+    one is given that says nothing, or values must not depend on how many there are.
     """
     # What a CPU has no use for is not loaded for one.
     from moa_dialect.lowering.outline_kernels import OutlineKernelsPass
@@ -101,8 +102,11 @@ def cuda_target(options: Options) -> tuple[ModulePass, ...]:
         tier=options.best_tier,
         shared_bytes=shared,
         tf32=options.tf32,
+        engine=has_engine(options.chip),
     )
     grouped = (lift, ToGpuPass(shared), *to_kernels)
+    if not options.deterministic and (parts := split_of(options.schedule)):
+        return SplitCascadesPass(parts), *grouped
     if options.schedule != AUTO or options.deterministic:
         return grouped
     return SplitCascadesPass(places=PLACES), *grouped

@@ -10,10 +10,12 @@ A plan is an array of 64-bit words:
       grid               x, y and z
       block              x, y and z
       shared             the bytes of dynamic shared memory
-      arguments          memory: 5 words (address, address, 0, size, 1); an index: 1
+      arguments          memory: 5 words (address, address, 0, size, 1); an index: 1;
+                         a tensor map: the address, the extents, and the distances in
+                         bytes along all axes but the last one
 
 The arguments are those of upstream's calling convention, so that the words themselves
-are what a driver is given.
+are what a driver is given; but for tensor maps, which the caller makes of theirs.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ from xdsl.rewriter import InsertPoint, Rewriter
 from xdsl.utils.hints import isa
 
 from moa_dialect.errors import CompileError
+from moa_dialect.lowering.gpu_ops import TensorMapOp
 from moa_dialect.lowering.kernel import STATUS_WORDS
 from moa_dialect.lowering.to_scf import has_status
 from moa_dialect.passes.infer_shapes import functions_of
@@ -55,7 +58,9 @@ PLAN = "moa.plan"
 LAUNCHES = "moa.launches"
 """The attribute of a function that lists its launches, each a dictionary.
 
-It has the `kernel` and, in `arguments`, how many words each argument of it takes.
+It has the `kernel`, in `arguments` how many words each argument of it takes, and in
+`maps` for each that is a tensor map a dictionary: its number, the element type of the
+array, and the box that one copy moves.
 """
 
 WORKSPACE, NEEDED, DEVICE_STATUS, FIRST = 0, 1, 2, 3
@@ -73,12 +78,15 @@ ALIGNMENT = 256
 _INDEX = IndexType()
 
 
-def _argument_words(type_: Attribute) -> int:
+def _argument_words(value: SSAValue) -> int:
     """How many words an argument of a kernel takes.
 
     Raises:
         CompileError: if a kernel cannot take it.
     """
+    type_ = value.type
+    if isinstance(value.owner, TensorMapOp):
+        return 1 + len(value.owner.extents) + len(value.owner.strides)
     if isinstance(type_, IndexType):
         return 1
     if isa(type_, MemRefType) and len(type_.get_shape()) == 1:
@@ -113,6 +121,9 @@ class _Plan:
             if op.parent is not body:
                 self._store(self.at, 0, entry)
             self._launch(op, kernels)
+        for op in list(self.function.walk()):
+            if isinstance(op, TensorMapOp):
+                Rewriter.erase_op(op)
         for op in allocated:
             Rewriter.erase_op(op)
 
@@ -172,8 +183,11 @@ class _Plan:
             self._store(self.at, value, builder)
             self.at += 1
         sizes: list[int] = []
-        for operand in op.kernelOperands:
+        maps: list[Attribute] = []
+        for number, operand in enumerate(op.kernelOperands):
             words = list(self._words(operand, builder))
+            if isinstance(operand.owner, TensorMapOp):
+                maps.append(_described(number, operand.owner))
             sizes.append(len(words))
             for word in words:
                 self._store(self.at, word, builder)
@@ -181,6 +195,7 @@ class _Plan:
         entries: dict[str, Attribute] = {
             "kernel": op.kernel,
             "arguments": ArrayAttr(IntegerAttr(size, i64) for size in sizes),
+            "maps": ArrayAttr(maps),
         }
         self.launches.append(DictionaryAttr(entries))
         Rewriter.erase_op(op)
@@ -190,14 +205,44 @@ class _Plan:
         if isinstance(value.type, IndexType):
             yield value
             return
+        if isinstance(value.owner, TensorMapOp):
+            yield from self._map_words(value.owner, builder)
+            return
         if value in self.memory:
             address, size = self.memory[value]
         else:
-            pointer = memref.ExtractAlignedPointerAsIndexOp.get(value)
-            address = builder.insert(pointer).aligned_pointer
+            address = _address(value, builder)
             zero = builder.insert(constant(0, _INDEX))
             size = builder.insert(memref.DimOp(value, zero.result)).result
         yield from (address, address, 0, size, 1)
+
+    def _map_words(self, op: TensorMapOp, builder: Builder) -> Iterator[SSAValue | int]:
+        """What a tensor map is made of."""
+        known = self.memory.get(op.memory)
+        yield known[0] if known else _address(op.memory, builder)
+        yield from op.extents
+        assert isa(op.memory.type, MemRefType)
+        width = constant(dtype_of(op.memory.type.element_type).itemsize, _INDEX)
+        size = builder.insert(width).result
+        for stride in op.strides:
+            yield builder.insert(arith.MuliOp(stride, size)).result
+
+
+def _address(memory: SSAValue, builder: Builder) -> SSAValue:
+    pointer = memref.ExtractAlignedPointerAsIndexOp.get(memory)
+    return builder.insert(pointer).aligned_pointer
+
+
+def _described(number: int, op: TensorMapOp) -> DictionaryAttr:
+    """What the plan does not say of a tensor map."""
+    assert isa(op.memory.type, MemRefType)
+    return DictionaryAttr(
+        {
+            "argument": IntegerAttr(number, i64),
+            "element": op.memory.type.element_type,
+            "box": op.box,
+        }
+    )
 
 
 def _plan(function: FuncOp, kernels: Sequence[str]) -> None:
@@ -208,8 +253,7 @@ def _plan(function: FuncOp, kernels: Sequence[str]) -> None:
     length = FIRST
     for op in function.walk():
         if isinstance(op, gpu.LaunchFuncOp):
-            types = [operand.type for operand in op.kernelOperands]
-            length += HEAD + sum(map(_argument_words, types))
+            length += HEAD + sum(map(_argument_words, op.kernelOperands))
     words = block.insert_arg(MemRefType(i64, [length]), position)
     words.name_hint = "plan"
     marks: dict[str, Attribute] = {RESULT: UnitAttr(), PLAN: UnitAttr()}

@@ -14,11 +14,12 @@ from functools import partial
 from xdsl.builder import Builder
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp, StringAttr
-from xdsl.ir import Block, SSAValue
+from xdsl.ir import Block, BlockArgument, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint
 
 from moa_dialect.algebra.layout import Order
+from moa_dialect.errors import CompileError
 from moa_dialect.lowering.chips import LARGEST
 from moa_dialect.lowering.emitter import NotLifted
 from moa_dialect.lowering.group_kernel import GroupKernel
@@ -31,7 +32,8 @@ from moa_dialect.passes.kernels import (
     read_kernel,
 )
 from moa_dialect.passes.terms import NotATerm
-from moa_dialect.passes.to_onf import Lowering, lower_functions
+from moa_dialect.passes.to_onf import Lowering, lower_functions, result_extents
+from moa_dialect.types import shape_of
 
 
 def to_groups(
@@ -45,12 +47,15 @@ def to_groups(
     text = op.attributes.get(SCHEDULE)
     if not isinstance(text, StringAttr):
         return False
+    has_engine = "tma" in text.data  # Nobody chooses it but by hand.
     try:
         kernel = read_kernel(op, lowering.function)
         axes = list(kernel.axes)
         grid = read_grid(text.data, kernel)
         _emit(lowering, kernel, grid, axes, shared_bytes)
-    except (NotATerm, NotLifted):
+    except (NotATerm, NotLifted) as error:
+        if has_engine:
+            raise CompileError(f"schedule: tma: there is no code for {error}") from None
         return False
     return True
 
@@ -85,6 +90,15 @@ def _emit(
         place = lowering.places[array]
         return place.buffer, place.free
 
+    def extents_of(array: SSAValue) -> Sequence[SSAValue]:
+        shape = shape_of(array.type)
+        if all(extent >= 0 for extent in shape):
+            return [lowering.number(extent) for extent in shape]
+        if isinstance(array, BlockArgument):
+            memory = lowering.block.args[array.index]
+            return [lowering.extent(memory, axis) for axis in range(len(shape))]
+        return [lowering.get(extent) for extent in result_extents(array)]
+
     block = Block()
     GroupKernel(
         kernel,
@@ -94,6 +108,7 @@ def _emit(
         place_of,
         lowering.get,
         outputs,
+        extents_of,
         shared_bytes,
     ).emit()
     for inner in list(block.ops):
@@ -110,7 +125,8 @@ class ToGpuPass(ModulePass):
     A comprehension that has a schedule (moa-lift{target=nvptx}) becomes a `gpu.launch`
     of groups of threads; one that has none, or for which there is no such code, becomes
     a nest of loops over flat addresses, parallel over its elements. So does one whose
-    tiles take more than `shared_bytes` of shared memory.
+    tiles take more than `shared_bytes` of shared memory. A schedule with `tma`, which
+    is given by hand, is refused where there is no such code.
     """
 
     name = "moa-to-gpu"
@@ -118,5 +134,10 @@ class ToGpuPass(ModulePass):
     shared_bytes: int = LARGEST
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
+        """Lower all functions.
+
+        Raises:
+            CompileError: for a schedule with `tma` that there is no code for.
+        """
         emit = partial(to_groups, shared_bytes=self.shared_bytes)
         lower_functions(op, Order.ROW, emit, parallel=True)

@@ -24,7 +24,7 @@ from moa_dialect.passes.kernels import (
     static_extent,
 )
 from moa_dialect.passes.lift_rows import find_long_row, lift_named, lift_row
-from moa_dialect.passes.products import shared_bytes
+from moa_dialect.passes.products import ENGINE_WARPS, check_boxes, shared_bytes
 from moa_dialect.passes.share_rows import find_shared, share_rows
 from moa_dialect.passes.terms import Term, walk
 from moa_dialect.passes.work import NOMINAL_EXTENT
@@ -58,6 +58,15 @@ class Grid:
             and background copies, `wgmma` for those of four warps; else multiply-adds.
         tf32: whether factors of f32 are rounded to tf32, for which there are
             instructions of a warp.
+        has_engine: whether a warp that does nothing else has the copy engine load the
+            chunks (`tma`), into a ring of as many stages; those that compute wait for
+            them, and never for each other.
+        is_ahead: whether products that need nothing of a chunk before are computed one
+            chunk ahead, in the background of what is done with the chunk (`ahead`).
+        span: how many indices of the other axes take their rows in turn, longest first,
+            where the bounds of a fold depend on the rows; 1 for one after the other.
+        split: how many parts the folded axis is cut into before, by moa-split-cascades,
+            side by side; 0 for none.
         aligned: whether the value of an element does not depend on which others its
             group has: chunks begin at multiples of their length, whatever the bounds,
             and nothing is rounded otherwise where some are masked.
@@ -75,9 +84,16 @@ class Grid:
     groups: int = 0
     tf32: bool = False
     aligned: bool = False
+    has_engine: bool = False
+    is_ahead: bool = False
+    span: int = 1
+    split: int = 0
 
     def __str__(self) -> str:
-        tier = f",{self.tier}" if self.tier else ""
+        tier = f",split:{self.split}" if self.split else ""
+        tier += f",{self.tier}" if self.tier else ""
+        tier += ",tma" if self.has_engine else ""
+        tier += ",ahead" if self.is_ahead else ""
         tier += ",tf32" if self.tf32 else ""
         tier += ",aligned" if self.aligned else ""
         if not self.rows:
@@ -85,6 +101,7 @@ class Grid:
         columns = f"{self.columns}=grid,block:{self.width};" if self.columns else ""
         block = f",block:{self.block}" if self.block else ""
         groups = f",groups:{self.groups}" if self.groups else ""
+        groups += f",span:{self.span}" if self.span > 1 else ""
         return (
             f"{columns}{self.rows}=grid{groups},warps:{self.warps},"
             f"regs:{self.blocks};"
@@ -106,10 +123,17 @@ _RESOURCES = (
     "chunk",
     "stages",
     "threads",
+    "span",
+    "split",
     *TIERS,
+    "tma",
+    "ahead",
     "tf32",
     "aligned",
 )
+
+MOST_STAGES = 8
+"""The most chunks that the copy engine has under way."""
 
 
 def parse_grid(text: str, axes: Sequence[str]) -> Grid:
@@ -172,7 +196,17 @@ def parse_grid(text: str, axes: Sequence[str]) -> Grid:
         tier=next((tier for tier in reversed(TIERS) if tier in found), ""),
         tf32="tf32" in found,
         aligned="aligned" in found,
+        has_engine="tma" in found,
+        is_ahead="ahead" in found,
+        span=found.get("span", 1),
+        split=found.get("split", 0),
     )
+
+
+def split_of(text: str) -> int:
+    """How many parts a schedule cuts a folded axis into; 0 if it does not say."""
+    found = re.search(r"[,=]\s*split:([0-9]+)", text)
+    return int(found[1]) if found else 0
 
 
 def _check(found: dict[str, int], rows: str) -> None:
@@ -183,6 +217,13 @@ def _check(found: dict[str, int], rows: str) -> None:
     """
     if "tf32" in found and not found.keys() & set(TIERS):
         raise CompileError("schedule: tf32: expected mma or wgmma as well")
+    if "tma" in found and (not rows or not found.keys() & set(TIERS)):
+        raise CompileError("schedule: tma: expected rows, and mma or wgmma as well")
+    if "ahead" in found and ("part" in found or not found.keys() >= {"wgmma", "tma"}):
+        raise CompileError(
+            "schedule: ahead: expected wgmma and tma as well, and no block of folded "
+            "indices"
+        )
     part = found.get("part", found["chunk"])
     multiples = {"chunk": (found["chunk"], 16), "block of folded indices": (part, 16)}
     if "mma" in found or "wgmma" in found:
@@ -199,7 +240,9 @@ def _check(found: dict[str, int], rows: str) -> None:
             f"schedule: expected a chunk of whole blocks of {part}, "
             f"got {found['chunk']}"
         )
-    for name, most in (("stages", 2), ("warps", 32)):
+    stages = MOST_STAGES if "tma" in found else 2
+    warps = 32 - ENGINE_WARPS if "tma" in found else 32
+    for name, most in (("stages", stages), ("warps", warps)):
         if found[name] > most:
             raise CompileError(f"schedule: {name} of at most {most}, got {found[name]}")
 
@@ -478,12 +521,15 @@ def let_folds_be_passes(kernel: Kernel, grid: Grid) -> None:
 def check_fits(kernel: Kernel, grid: Grid, shared: int) -> None:
     """Check that the tiles of a kernel fit so many bytes of shared memory.
 
-    The kernel is not used afterwards: its folds become passes.
+    With `tma` that the copy engine can load them, too. The kernel is not used
+    afterwards: its folds become passes.
 
     Raises:
-        CompileError: if they do not.
+        CompileError: if they do not, or it cannot.
     """
     let_folds_be_passes(kernel, grid)
+    if grid.has_engine:
+        check_boxes(kernel, grid)
     if (taken := shared_bytes(kernel, grid)) > shared:
         raise CompileError(
             f"schedule: expected at most {shared} bytes of shared memory, got {taken}"

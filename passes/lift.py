@@ -22,12 +22,14 @@ from moa_dialect.lowering.chips import LARGEST
 from moa_dialect.ops.normal_form import AtOp, ComprehensionOp
 from moa_dialect.options import AUTO
 from moa_dialect.passes.grid import (
+    TIERS,
     Grid,
     check_fits,
     choose_grid,
     read_grid,
     rows_of,
     share_named,
+    split_of,
 )
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.kernels import (
@@ -63,6 +65,7 @@ from moa_dialect.passes.terms import (
     narrow_factors,
     walk,
 )
+from moa_dialect.passes.to_onf import PARTS
 from moa_dialect.passes.work import NOMINAL_EXTENT
 
 TILE_BYTES = 1 << 18
@@ -548,6 +551,8 @@ class LiftPass(ModulePass):
     whose products of matrices are made of what the `tier` has: `wgmma`, `mma` or
     `portable`, and whose tiles take at most `shared_bytes` of shared memory. With
     `tf32` factors of f32 are rounded to tf32 where the tier has instructions for that.
+    A schedule by hand is refused if it needs more than the tier has, or a copy engine
+    (`tma`) where there is none by `engine`.
 
     A schedule by hand is refused where lanes do not lie next to each other and cannot
     be turned, unless `strided` allows such lanes.
@@ -566,6 +571,7 @@ class LiftPass(ModulePass):
     tf32: bool = False
     deterministic: bool = False
     strided: bool = False
+    engine: bool = True
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         """Give comprehensions schedules.
@@ -586,7 +592,10 @@ class LiftPass(ModulePass):
             )
         machine = machine_named(self.machine)
         for function in functions_of(op):
+            has_parts = any(PARTS in c.attributes for c in comprehensions(function))
             for comprehension in comprehensions(function):
+                # What merges parts is not what a schedule that splits is for.
+                is_merge = has_parts and PARTS not in comprehension.attributes
                 try:
                     kernel = read_kernel(comprehension, function)
                     other = read_kernel(comprehension, function)
@@ -597,18 +606,21 @@ class LiftPass(ModulePass):
                 if self.target == "cpu" and is_free:
                     schedule, _ = choose_any(kernel, other, machine)
                 else:
-                    schedule = self._schedule(kernel, machine)
+                    schedule = self._schedule(kernel, machine, is_merge)
                 is_linted = self.schedule != AUTO and not self.strided
                 if self.target == "cpu" and is_linted:
                     refuse_strided(comprehension, function, self.schedule, machine)
                 if schedule is not None:
                     comprehension.attributes[SCHEDULE] = StringAttr(str(schedule))
 
-    def _schedule(self, kernel: Kernel, machine: Machine) -> Schedule | Grid | None:
+    def _schedule(
+        self, kernel: Kernel, machine: Machine, is_merge: bool
+    ) -> Schedule | Grid | None:
         axes = [kernel.hints[axis] for axis in kernel.axes]
         if self.target == "nvptx":
-            if self.schedule != AUTO:
+            if self.schedule != AUTO and not (is_merge and split_of(self.schedule)):
                 grid = read_grid(self.schedule, kernel)
+                self._check(grid)
                 check_fits(kernel, grid, self.shared_bytes)
                 return grid
             return choose_grid(
@@ -622,3 +634,18 @@ class LiftPass(ModulePass):
         if found is None or not self.deterministic:
             return found
         return narrowed(kernel, found)
+
+    def _check(self, grid: Grid) -> None:
+        """Check that a chip has what a schedule for a GPU needs.
+
+        Raises:
+            CompileError: if it does not.
+        """
+        tiers = ("", *TIERS)
+        best = self.tier if self.tier in TIERS else ""
+        if tiers.index(grid.tier) > tiers.index(best):
+            raise CompileError(
+                f"schedule: {grid.tier}: expected at most the tier {self.tier}"
+            )
+        if grid.has_engine and not self.engine:
+            raise CompileError("schedule: tma: expected a chip from sm_90 on")

@@ -9,7 +9,7 @@ lie in tiles in the memory that a group of threads shares; how large those are s
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -18,15 +18,17 @@ from xdsl.dialects.builtin import (
     BFloat16Type,
     Float16Type,
     Float64Type,
+    IndexType,
     StringAttr,
     f32,
 )
 from xdsl.ir import Attribute, SSAValue
 
+from moa_dialect.errors import CompileError
 from moa_dialect.ops.normal_form import AtOp
-from moa_dialect.passes.kernels import Kernel, Pass, static_extent
+from moa_dialect.passes.kernels import Kernel, Pass, is_multiple, static_extent
 from moa_dialect.passes.terms import ChunkFold, Folded, Held, Term, Terms, walk
-from moa_dialect.types import dtype_of
+from moa_dialect.types import dtype_of, memory_element, shape_of
 
 if TYPE_CHECKING:
     from moa_dialect.passes.grid import Grid
@@ -45,6 +47,19 @@ WIDEST = 256
 
 DEPTH = 64
 """How much of an axis is loaded at a time that is summed over and longer than that."""
+
+
+ENGINE_WARPS = 4
+"""The most warps that a group has for nothing but loading."""
+
+BOX_ROWS = 256
+"""The most rows that the copy engine moves at a time."""
+
+MAP_AXES = 5
+"""The most axes of an array that the copy engine knows."""
+
+BARRIER_BYTES = 8
+"""The size of a barrier in memory."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +88,12 @@ class Product:
     def is_narrow(self) -> bool:
         """Whether the factors are of half precision."""
         return isinstance(self.element, BFloat16Type | Float16Type)
+
+    @property
+    def sum_type(self) -> Attribute:
+        """The type in which terms are added up; a sum of half precision is rounded."""
+        type_ = self.fold.type
+        return f32 if isinstance(type_, BFloat16Type | Float16Type) else type_
 
     def has_matrices(self, tier: str) -> bool:
         """Whether there are instructions for it in a tier; see `Grid`."""
@@ -140,6 +161,21 @@ def is_stored(term: Term) -> bool:
     return not any(isinstance(t.kind, Held | ChunkFold | Folded) for t in walk(term))
 
 
+def has_left_tile(product: Product, index: str, differs: bool) -> bool:
+    """Whether the first factor of a product lies in a tile.
+
+    Not if it is computed, nor if rows take different indices of a pass (`differs`) that
+    are summed over: then each thread has the values of its rows, and 0 for the others.
+
+    Args:
+        product: the product.
+        index: the index of the pass.
+        differs: whether the bounds of the pass depend on the rows.
+    """
+    is_ragged = differs and product.axis == index
+    return is_stored(product.left) and not is_ragged
+
+
 def static_bound(fold: Term) -> int | None:
     """One more than the last index of a fold as a number, None if types do not give it.
 
@@ -188,13 +224,170 @@ def padded_sizes(
     return found[0], found[1]
 
 
+# What the copy engine loads.
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """A factor that is loaded chunk by chunk, before it is needed.
+
+    Attributes:
+        product: the product.
+        term: the factor.
+        axes: the axes of its tile; along the second one elements lie side by side.
+        sizes: the extents of the tile.
+        must_end: whether what is beyond the end of the sum has to be zero.
+        upper: the end of the sum, or of the columns.
+    """
+
+    product: Product
+    term: Term
+    axes: tuple[str, str]
+    sizes: tuple[int, int]
+    must_end: bool
+    upper: Term
+
+
+def known_to_host(term: Term) -> bool:
+    """Whether a bound is a number, or a value from outside of the kernel."""
+    return term.number is not None or isinstance(term.kind, SSAValue)
+
+
+def must_be_zero(
+    product: Product, index: str, has_left: bool, is_whole: bool, size: int
+) -> bool:
+    """Whether terms beyond the end of a product's sum have to be zero in its tiles.
+
+    Args:
+        product: the product.
+        index: the index of the pass.
+        has_left: whether the first factor lies in a tile; if it is computed, it is zero
+            there.
+        is_whole: whether all chunks are complete.
+        size: how many terms tiles hold.
+    """
+    if product.axis == index:
+        return has_left and not is_whole
+    return static_bound(product.fold) != size
+
+
+def find_box(term: Term, axes: tuple[str, str], element: Attribute) -> tuple[int, int]:
+    """Which axes of an array the axes of a tile are, if boxes of it are tiles.
+
+    The index of either axis is that of the tile, or that and a number which the tile's
+    indices do not change; all other indices are one for the whole tile.
+
+    Raises:
+        CompileError: if the copy engine cannot load it.
+    """
+    if not term.computes(AtOp.name) or memory_element(term.type) != element:
+        raise CompileError(
+            "schedule: tma: expected factors that are elements of arrays as they are, "
+            "got one that is computed"
+        )
+    array, *indices = term.args
+    assert isinstance(array.kind, SSAValue)
+    found: list[int] = []
+    for axis in axes:
+        places = [n for n, index in enumerate(indices) if axis in index.free]
+        if len(places) != 1 or not _is_shifted(indices[places[0]], axis, axes):
+            raise CompileError(
+                "schedule: tma: expected boxes of an array, got one whose indices are "
+                "computed from those of the tile"
+            )
+        found += places
+    outer, inner = found
+    shape = shape_of(array.kind.type)
+    if outer == inner or inner != len(shape) - 1:
+        raise CompileError(
+            "schedule: tma: expected rows whose elements lie next to each other"
+        )
+    if len(shape) > MAP_AXES:
+        raise CompileError(
+            f"schedule: tma: expected arrays of at most {MAP_AXES} axes, "
+            f"got {len(shape)}"
+        )
+    unit = COPY_BYTES // dtype_of(element).itemsize
+    if shape[-1] < 0 or shape[-1] % unit:
+        length = "any" if shape[-1] < 0 else f"{shape[-1]}"
+        raise CompileError(
+            f"schedule: tma: expected rows of a multiple of {unit} elements "
+            f"({COPY_BYTES} bytes), got {length}"
+        )
+    return outer, inner
+
+
+def _is_shifted(index: Term, axis: str, axes: tuple[str, str]) -> bool:
+    """Whether an index is that of an axis, and a number at most."""
+    if index.kind == axis:
+        return True
+    if not index.computes("arith.addi"):
+        return False
+    left, right = index.args
+    if right.kind == axis:
+        left, right = right, left
+    return left.kind == axis and not right.free & set(axes)
+
+
+def check_boxes(kernel: Kernel, grid: Grid) -> None:
+    """Check that the copy engine can load the chunks of a kernel.
+
+    Raises:
+        CompileError: if it cannot.
+    """
+    memory = _counted(kernel, grid)
+    if not memory.ahead:
+        raise CompileError(
+            "schedule: tma: expected products whose factors are loaded chunk by chunk"
+        )
+    for each in memory.ahead:
+        check_box(each, grid)
+
+
+def check_box(ahead: Ahead, grid: Grid) -> tuple[int, int]:
+    """Which axes of an array the axes of a tile are, for the copy engine.
+
+    Raises:
+        CompileError: if it cannot load the tile.
+    """
+    product = ahead.product
+    if not product.has_matrices(grid.tier):
+        raise CompileError(
+            "schedule: tma: expected products by matrix instructions, got one of "
+            f"{product.element} with {grid.tier}"
+        )
+    found = find_box(ahead.term, ahead.axes, product.element)
+    if ahead.sizes[0] > BOX_ROWS:
+        raise CompileError(
+            f"schedule: tma: expected boxes of at most {BOX_ROWS} rows, "
+            f"got {ahead.sizes[0]}"
+        )
+    if ahead.must_end:
+        place = found[ahead.axes.index(product.axis)]
+        index = ahead.term.args[1 + place]
+        if index.kind != product.axis or not known_to_host(ahead.upper):
+            raise CompileError(
+                "schedule: tma: expected sums that end where the array does, or at a "
+                "number that the call gives"
+            )
+    return found
+
+
 @dataclass
 class _Memory:
-    """Counts the shared memory of a kernel, in the order in which it is taken."""
+    """Counts the shared memory of a kernel, in the order in which it is taken.
+
+    Attributes:
+        kernel: the kernel.
+        grid: how it runs.
+        bytes: how much is taken.
+        ahead: the factors that are loaded chunk by chunk.
+    """
 
     kernel: Kernel
     grid: Grid
     bytes: int = 0
+    ahead: list[Ahead] = field(default_factory=list[Ahead])
 
     @property
     def rows(self) -> str:
@@ -205,8 +398,10 @@ class _Memory:
     ) -> None:
         dims = tile_dims(sizes, element, stages, swizzled)
         alignment = SWIZZLE_BYTES if swizzled else COPY_BYTES
+        self._reserve(prod(dims) * dtype_of(element).itemsize, alignment)
+
+    def _reserve(self, size: int, alignment: int = COPY_BYTES) -> None:
         self.bytes = -(-self.bytes // alignment) * alignment
-        size = prod(dims) * dtype_of(element).itemsize
         self.bytes += -(-size // COPY_BYTES) * COPY_BYTES
 
     def of_pass(self, pass_: Pass, axes: Sequence[str]) -> None:
@@ -217,10 +412,11 @@ class _Memory:
             folds |= dict.fromkeys(walk(a.part))
             if a.axes:
                 folds[terms.chunk_fold(a.function, pass_.index, a.part)] = None
-        self.of_folds(folds, pass_.index, axes)
+        self.of_folds(folds, pass_, axes)
 
-    def of_folds(self, folds: Iterable[Term], index: str, axes: Sequence[str]) -> None:
-        """Count the tiles of the products among some terms, in chunks of an index."""
+    def of_folds(self, folds: Iterable[Term], pass_: Pass, axes: Sequence[str]) -> None:
+        """Count the tiles of the products among some terms, in chunks of a pass."""
+        index, before = pass_.index, len(self.ahead)
         tiles = set[Term]()
         for number, fold in enumerate(folds):
             product = read_product(
@@ -232,10 +428,15 @@ class _Memory:
                 self.grid.tf32,
             )
             if product is not None:
-                self._of_product(product, index, tiles)
+                self._of_product(product, pass_, tiles)
+        if self.grid.has_engine and (count := len(self.ahead) - before):
+            self._reserve(2 * count * self.grid.stages * BARRIER_BYTES)
 
-    def _of_product(self, product: Product, index: str, tiles: set[Term]) -> None:
-        grid, kernel = self.grid, self.kernel
+    def _of_product(self, product: Product, pass_: Pass, tiles: set[Term]) -> None:
+        grid, kernel, index = self.grid, self.kernel, pass_.index
+        bounds = pass_.lower, pass_.upper
+        differs = any(self.rows in bound.free for bound in bounds)
+        is_whole = not differs and all(is_multiple(b, grid.chunk) for b in bounds)
         depth: int | None = grid.chunk
         is_streamed = is_long(product)
         if product.axis != index:
@@ -255,7 +456,10 @@ class _Memory:
         sizes = {product.axis: depth, self.rows: height, product.columns: width}
         swizzled = grid.tier == "wgmma" and product.is_narrow and not is_streamed
         factors = [(product.right, product.columns)]
-        if is_stored(product.left):
+        has_left = has_left_tile(product, index, differs)
+        filled = -(-depth // product.depth) * product.depth
+        must_end = must_be_zero(product, index, has_left, is_whole, filled)
+        if has_left:
             factors.insert(0, (product.left, self.rows))
         elif product.axis != index:
             return
@@ -266,12 +470,17 @@ class _Memory:
                 tiles.add(term)
             axes = (across, product.axis)
             if _is_last(term, across):
-                axes = axes[::-1]
+                axes = (product.axis, across)
             is_ahead = index in term.free and not is_streamed
             stages = grid.stages if is_ahead else 1
             padded = padded_sizes(product, axes, sizes)
-            self.take(padded, product.element, stages, swizzled)
-        is_spilled = not (is_stored(product.left) or product.has_matrices(grid.tier))
+            if is_ahead:
+                of_pass = product.axis == index
+                upper = pass_.upper if of_pass else product.fold.args[1]
+                self.ahead.append(Ahead(product, term, axes, padded, must_end, upper))
+            is_boxed = is_ahead and grid.has_engine
+            self.take(padded, product.element, stages, swizzled or is_boxed)
+        is_spilled = not (has_left or product.has_matrices(grid.tier))
         if is_spilled and product.left not in tiles:
             tiles.add(product.left)
             self.take((height, grid.chunk), product.element, 1, False)
@@ -290,9 +499,14 @@ def shared_bytes(kernel: Kernel, grid: Grid) -> int:
 
     The kernel's folds have become passes as the schedule wants it.
     """
+    return _counted(kernel, grid).bytes
+
+
+def _counted(kernel: Kernel, grid: Grid) -> _Memory:
+    """The shared memory of a kernel by a schedule, and what is loaded there."""
     memory = _Memory(kernel, grid)
     if not memory.rows:
-        return 0
+        return memory
     axes: dict[str, None] = {}
     for pass_ in kernel.passes:
         for a in pass_.accumulators:
@@ -302,5 +516,9 @@ def shared_bytes(kernel: Kernel, grid: Grid) -> int:
         # Those of columns for which there is no state are computed by chunks.
         for axis in output.axes:
             if axis not in axes:
-                memory.of_folds(walk(output.value), axis, list(axes))
-    return memory.bytes
+                terms = kernel.terms
+                upper = terms.value(kernel.extents[axis])
+                start = terms.number(0, IndexType())
+                columns = Pass(axis, "", start, upper, [])
+                memory.of_folds(walk(output.value), columns, list(axes))
+    return memory

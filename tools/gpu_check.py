@@ -19,7 +19,7 @@ import json
 import statistics
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,9 @@ TOLERANCES = {"float64": 1e-12, "float32": 2e-5, "float16": 2e-3, "bfloat16": 1.
 
 BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 
+MAP_TYPES = {"float16": 6, "float32": 7, "float64": 8, "bfloat16": 9}
+"""CUtensorMapDataType."""
+
 Shape = tuple[int, ...]
 
 
@@ -39,7 +42,8 @@ class Case:
     """A program for given arguments.
 
     Attributes:
-        name: its name; those of measured cases begin with `fast`.
+        name: its name; those of measured cases begin with `fast`, or with `try` if
+            they are experiments: schedules that are not chosen so far.
         program: the program, of the module moa.
         shapes: the arguments' shapes.
         dtype: their dtype.
@@ -48,6 +52,7 @@ class Case:
             the pace.
         bytes: how many bytes it has to read and write, 0 if arithmetic sets the pace.
         checked: how many indices of the first axis are compared.
+        schedule: how it runs, `auto` for what moa chooses.
     """
 
     name: str
@@ -58,6 +63,7 @@ class Case:
     operations: float = 0.0
     bytes: float = 0.0
     checked: int | None = None
+    schedule: str = "auto"
 
 
 def _attention(**options: Any) -> Callable[[Any], Callable[..., Any]]:
@@ -110,6 +116,126 @@ def _fast_attention(
         moved if is_decode else 0,
         None if heads != of_keys else 2,
     )
+
+
+def _tried(case: Case, tag: str, schedule: str) -> Case:
+    """An experiment: a case with another schedule, to be measured beside it."""
+    name = case.name.replace("fast_", f"try_{tag}_", 1)
+    return replace(case, name=name, schedule=schedule)
+
+
+def _experiments() -> list[Case]:
+    """Schedules that nobody has measured.
+
+    The copy engine, the longest rows of many heads first, and decoding with more bytes
+    under way; small ones of them first, to be compared only.
+    """
+    found: list[Case] = [
+        Case(
+            f"try_small_{name}",
+            program,
+            shapes,
+            "bfloat16",
+            reference,
+            schedule=schedule,
+        )
+        for name, program, shapes, reference, schedule in (
+            (
+                "product",
+                _wide_product,
+                [(200, 96), (96, 152)],
+                _times,
+                "j=grid,block:64;i=grid,warps:4,regs:2;p=chunk:32,stages:3,wgmma,tma",
+            ),
+            (
+                "attention",
+                _attention(),
+                [(4, 130, 64)] * 3,
+                _sdpa,
+                "j=grid,warps:8,regs:2;p=chunk:64,stages:2,wgmma,tma",
+            ),
+            (
+                "causal",
+                _attention(is_causal=True),
+                [(4, 300, 128)] * 3,
+                _causal,
+                "j=grid,span:3,warps:4,regs:2;p=chunk:64,stages:2,wgmma,tma",
+            ),
+            (
+                "split",
+                _attention(),
+                [(8, 1, 128), (2, 700, 128), (2, 700, 128)],
+                _sdpa,
+                "i_g=grid,warps:1,regs:2;p=chunk:32,stages:3,split:4,mma,tma",
+            ),
+        )
+    ]
+    rows = "j=grid,{0}warps:{1},regs:2;p=chunk:{2},{3}stages:{4},wgmma,tma{5}"
+    forms = {
+        "tma2x128": ("", 8, 128, "", 2, ""),
+        "tma2x128b": ("", 8, 128, "block:64,", 2, ""),
+        "tma2x64": ("", 8, 64, "", 3, ""),
+        "tma2x64a": ("", 8, 64, "", 3, ",ahead"),
+        "tma2x96a": ("", 8, 96, "", 2, ",ahead"),
+        "tma1x64": ("groups:2,", 4, 64, "", 2, ""),
+        "tma1x64a": ("groups:2,", 4, 64, "", 2, ",ahead"),
+    }
+    for depth in (64, 128):
+        for is_causal in (False, True):
+            case = _fast_attention(64, 4096, depth, "bfloat16", is_causal=is_causal)
+            for tag, form in forms.items():
+                found.append(_tried(case, tag, rows.format(*form)))
+            if is_causal:
+                chunk = 128 if depth == 64 else 64
+                for span in (8, 64):
+                    text = (
+                        f"j=grid,groups:2,span:{span},warps:8,regs:2;"
+                        f"p=chunk:{chunk},stages:2,wgmma"
+                    )
+                    found.append(_tried(case, f"span{span}", text))
+    for keys in (8192, 131072):
+        case = _fast_attention(32, 1, 128, "bfloat16", keys, 8)
+        for tag, (chunk, stages, split, tail) in {
+            "tma64x3": (64, 3, 32, "mma,tma"),
+            "tma64x6": (64, 6, 16, "mma,tma"),
+            "tma32x4": (32, 4, 48, "mma,tma"),
+            "more": (64, 2, 48, "mma"),
+            "short": (32, 2, 64, "mma"),
+        }.items():
+            text = (
+                f"i_g=grid,warps:1,regs:2;"
+                f"p=chunk:{chunk},stages:{stages},split:{split},{tail}"
+            )
+            found.append(_tried(case, tag, text))
+    product = Case(
+        "fast_matmul_bfloat16_4096",
+        _wide_product,
+        [(4096, 4096)] * 2,
+        "bfloat16",
+        _times,
+        2.0 * 4096**3,
+    )
+    found.append(_tried(product, "auto", "auto"))
+    for tag, text in {
+        "tma128x128": "j=grid,block:128;i=grid,warps:8,regs:2;p=chunk:64,stages:4,",
+        "tma128x256": "j=grid,block:256;i=grid,warps:8,regs:2;p=chunk:64,stages:4,",
+    }.items():
+        found.append(_tried(product, tag, f"{text}wgmma,tma"))
+    return found
+
+
+def _times(torch: Any, a: Any, b: Any) -> Any:
+    return a @ b
+
+
+def _wide_product(moa: Any) -> Callable[..., Any]:
+    """A product of half precision that is summed in f32."""
+
+    def product(a: Any, b: Any) -> Any:
+        wide = (moa.cast(x, "f32") for x in (a, b))
+        return moa.cast(moa.inner("add", "mul", *wide), "bf16")
+
+    return product
 
 
 def _fast_rows(
@@ -185,7 +311,7 @@ CASES: list[Case] = [
             q,
             k,
             v,
-            attn_mask=torch.ones(300, 300, dtype=torch.bool, device="cuda")
+            attn_mask=torch.ones(300, 300, dtype=torch.bool, device=q.device)
             .tril()
             .triu(-49),
         ),
@@ -251,6 +377,7 @@ CASES: list[Case] = [
         lambda torch, x: torch.logsumexp(x, -1),
         1,
     ),
+    *_experiments(),
 ]
 
 
@@ -274,8 +401,10 @@ def _exported(folder: Path, case: Case, chip: str, features: str) -> dict[str, A
 
     name, shapes, dtype = case.name, case.shapes, case.dtype
     specs = [moa.ArraySpec(shape, dtype) for shape in shapes]
-    compiled = moa.jit(case.program(moa), target="cuda", chip=chip).lower(*specs)
-    options = Options(target="cuda", chip=chip, features=features)
+    schedule = case.schedule
+    jit = moa.jit(case.program(moa), target="cuda", chip=chip, schedule=schedule)
+    compiled = jit.lower(*specs)
+    options = Options(target="cuda", chip=chip, features=features, schedule=schedule)
     kernel = compile_for_cuda(compiled.module("moa"), options=options)
     outputs: list[dict[str, Any]] = []
     needed = 0
@@ -293,16 +422,23 @@ def _exported(folder: Path, case: Case, chip: str, features: str) -> dict[str, A
     pointers = [(1 + number) << PLACE for number in range(len(shapes))]
     frame, _, _ = kernel.planned(pointers, [], new, scratch)
     launches: list[dict[str, Any]] = []
-    for launch, (at, _) in zip(kernel.launches, frame.launches, strict=True):
+    for launch, (at, _, maps) in zip(kernel.launches, frame.launches, strict=True):
         number, *sizes, shared = frame.plan[at : at + 8]
-        words = frame.plan[at + 8 : at + 8 + launch.words]
+        places, _ = launch.parameters()
         if number:
             launches.append(
                 {
                     "kernel": launch.kernel,
                     "sizes": sizes,
                     "shared": shared,
-                    "words": [_placed(word) for word in words],
+                    "words": [
+                        _placed(frame.plan[at + 8 + place]) if place >= 0 else None
+                        for place in places
+                    ],
+                    "maps": [
+                        _described(place, box, frame.plan[first:last])
+                        for place, first, last, box in maps
+                    ],
                 }
             )
     (folder / f"{name}.ptx").write_bytes(kernel.compilation.code)
@@ -314,6 +450,19 @@ def _exported(folder: Path, case: Case, chip: str, features: str) -> dict[str, A
         "scratch": needed,
         "launches": launches,
         "schedules": compiled.schedules,
+    }
+
+
+def _described(place: int, box: Any, words: Sequence[int]) -> dict[str, Any]:
+    """A tensor map: which parameter it is, and what it is made of."""
+    address, extents, strides = box.read(words)
+    return {
+        "parameter": place,
+        "address": _placed(address),
+        "extents": list(extents),
+        "strides": list(strides),
+        "box": list(box.box),
+        "dtype": box.dtype,
     }
 
 
@@ -351,18 +500,45 @@ class Launcher:
             shared = launch["shared"]
             if shared > 48 << 10:
                 self._call("cuFuncSetAttribute", function, 8, shared)
-            found = [
-                word if isinstance(word, int) else addresses[word[0]] + word[1]
-                for word in launch["words"]
-            ]
+
+            def at(word: Any) -> int:
+                whole = isinstance(word, int)
+                return word if whole else addresses[word[0]] + word[1]
+
+            found = [0 if word is None else at(word) for word in launch["words"]]
             words = (ctypes.c_int64 * max(len(found), 1))(*found)
             start = ctypes.addressof(words)
             pointers = (ctypes.c_void_p * max(len(found), 1))(
                 *(start + 8 * number for number in range(len(found)))
             )
+            kept: list[Any] = [words]
+            for map_ in launch.get("maps", ()):
+                memory, address = self._map(map_, at(map_["address"]))
+                pointers[map_["parameter"]] = address
+                kept.append(memory)
             if 0 not in launch["sizes"]:
                 sizes = map(ctypes.c_uint, (*launch["sizes"], shared))
-                self._launches.append((function, *sizes, pointers, words))
+                self._launches.append((function, *sizes, pointers, kept))
+
+    def _map(self, entry: dict[str, Any], address: int) -> tuple[Any, int]:
+        """A tensor map, as moa_dialect.lowering.cuda_driver makes it."""
+        memory = (ctypes.c_char * 192)()
+        place = -(-ctypes.addressof(memory) // 64) * 64
+        rank = len(entry["extents"])
+        wide, narrow = ctypes.c_uint64 * rank, ctypes.c_uint32 * rank
+        self._call(
+            "cuTensorMapEncodeTiled",
+            ctypes.c_void_p(place),
+            ctypes.c_int(MAP_TYPES[entry["dtype"]]),
+            ctypes.c_uint32(rank),
+            ctypes.c_void_p(address),
+            wide(*reversed(entry["extents"])),
+            wide(*reversed(entry["strides"])),
+            narrow(*reversed(entry["box"])),
+            narrow(*(1,) * rank),
+            *map(ctypes.c_int, (0, 3, 2, 0)),
+        )
+        return memory, place
 
     def _call(self, name: str, *arguments: Any) -> None:
         error = getattr(self._driver, name)(*arguments)
@@ -375,12 +551,24 @@ class Launcher:
             self._call("cuLaunchKernel", function, *sizes, self._stream, pointers, None)
 
 
-def seconds(torch: Any, call: Callable[[], object], count: int) -> float:
-    """The median time of a call on the device, by CUDA events."""
+def seconds(
+    torch: Any, call: Callable[[], object], count: int, before: Any = None
+) -> float:
+    """The median time of a call on the device, by CUDA events.
+
+    Args:
+        torch: the module.
+        call: what is timed.
+        count: how often.
+        before: memory that is written before each call, so that its arguments are in no
+            cache, and the device is busy until the call has been made; or nothing.
+    """
     for _ in range(3):
         call()
     found: list[float] = []
     for _ in range(count):
+        if before is not None:
+            before.zero_()
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()
         call()
@@ -419,11 +607,8 @@ def check(
     found = outputs[0][part].double()
     error = float((found - wanted).abs().max() / wanted.abs().max())
     limit = TOLERANCES[entry["outputs"][0]["dtype"]]
-    peers = {"torch": lambda: case.reference(torch, *inputs)}
-    if case.reference in (_sdpa, _causal) and case.dtype == "bfloat16":
-        peers |= _backends(torch, case.reference, inputs)
     times = {"moa": seconds(torch, launch, count)}
-    for name, call in peers.items():
+    for name, call in peers(torch, case, inputs).items():
         try:
             times[name] = seconds(torch, call, count)
         except RuntimeError:  # It does not do this.
@@ -438,6 +623,18 @@ def check(
         "bytes": case.bytes,
         "schedules": entry["schedules"],
     }
+
+
+def peers(
+    torch: Any, case: Case, inputs: Sequence[Any]
+) -> dict[str, Callable[[], Any]]:
+    """What PyTorch has for a case, by name."""
+    found: dict[str, Callable[[], Any]] = {
+        "torch": lambda: case.reference(torch, *inputs)
+    }
+    if case.reference in (_sdpa, _causal) and case.dtype in ("bfloat16", "float16"):
+        found |= _backends(torch, case.reference, inputs)
+    return found
 
 
 def _backends(
@@ -472,6 +669,11 @@ def rate(result: dict[str, Any], time: float) -> str:
     return text
 
 
+def is_chosen(name: str, only: str) -> bool:
+    """Whether a case has a part in its name; experiments must be asked for by `try`."""
+    return only in name and name.startswith("try") == only.startswith("try")
+
+
 def run(folder: Path, only: str, count: int) -> list[dict[str, Any]]:
     """Run the cases of a folder whose names have a part in them; prints each."""
     import torch
@@ -482,7 +684,7 @@ def run(folder: Path, only: str, count: int) -> list[dict[str, Any]]:
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
     results: list[dict[str, Any]] = []
     for entry in json.loads((folder / "cases.json").read_text()):
-        if only not in entry["name"]:
+        if not is_chosen(entry["name"], only):
             continue
         result = check(torch, driver, folder, entry, count)
         results.append(result)
@@ -504,12 +706,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--export", action="store_true", help="compile, do not run")
     parser.add_argument("--chip", default="sm_90a", help="the chip (default: sm_90a)")
     parser.add_argument("--features", default="", help="LLVM's, such as +ptx83")
-    parser.add_argument("--only", default="", help="cases with this in their name")
+    parser.add_argument(
+        "--only",
+        default="",
+        help="cases with this in their name; experiments if it begins with `try`",
+    )
     parser.add_argument("--count", type=int, default=20, help="how often to time")
     parser.add_argument("--json", type=Path, help="where to write results")
     options = parser.parse_args(arguments)
     if options.export:
-        cases = [case for case in CASES if options.only in case.name]
+        cases = [case for case in CASES if is_chosen(case.name, options.only)]
         export(options.folder, cases, options.chip, options.features)
         return 0
     results = run(options.folder, options.only, options.count)

@@ -3,6 +3,7 @@
     moa-bench attention --dtype f32 --n 512,1024 --d 64 --causal
     moa-bench rows --rounds 3 --json rows.json
     moa-bench all --quick
+    moa-bench all --target cuda
 
 Bad input ends with a message and exit status 2, a measurement that cannot be made with
 1. A contender that fails or is wrong is reported in the table.
@@ -18,9 +19,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
-from moa_dialect.tools.bench import machine
+from moa_dialect.tools.bench import cuda_suite, machine
 from moa_dialect.tools.bench.cases import DTYPES, Case
 from moa_dialect.tools.bench.contenders import CONTENDERS
+from moa_dialect.tools.bench.cuda_suite import GROUPS
 from moa_dialect.tools.bench.harness import BenchError, Harness
 from moa_dialect.tools.bench.programs import ROWS
 from moa_dialect.tools.bench.report import (
@@ -94,6 +96,17 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--quick", action="store_true", help="few small cases, two short rounds"
+    )
+    parser.add_argument(
+        "--target",
+        choices=("cpu", "cuda"),
+        default="cpu",
+        help="cuda for the suites of a GPU: " + ", ".join([*GROUPS, "all"]),
+    )
+    parser.add_argument(
+        "--emulate",
+        action="store_true",
+        help="with --target cuda, without a GPU: the emulator, which is not timed",
     )
     cases = parser.add_argument_group("cases, in place of the suite's own")
     cases.add_argument("--dtype", metavar="T,...", type=listed(one_of([*DTYPES])))
@@ -222,6 +235,22 @@ def check_heads(case: Case) -> None:
         raise SuiteError(f"--kv-heads: expected a divisor of {heads}, got {keys}")
 
 
+def check_target(options: argparse.Namespace) -> None:
+    """Check that options are such as the target has.
+
+    Raises:
+        SuiteError: if one is not.
+    """
+    if options.target == "cpu":
+        if options.emulate:
+            raise SuiteError("--emulate: expected with --target cuda")
+        return
+    given = [*given_axes(options)]
+    given += [n for n in ("contenders", "threads", "plot") if getattr(options, n)]
+    if given:
+        raise SuiteError(f"--{given[0].replace('_', '-')}: not with --target cuda")
+
+
 def measure(options: argparse.Namespace, say: Callable[[str], None]) -> Document:
     """Measure what the command line asks for.
 
@@ -292,6 +321,17 @@ def check_writable(path: Path | None) -> None:
         raise BenchError(f"{path}: no such folder")
 
 
+def measure_on_gpu(options: argparse.Namespace) -> int:
+    """Measure on a GPU; the exit status is 1 if a result is wrong."""
+    document = cuda_suite.measure(options, show_progress)
+    if sys.stderr.isatty():
+        sys.stderr.write("\r\x1b[K")
+    if options.json:
+        options.json.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
+    print(cuda_suite.report(document), end="")
+    return 0 if all(result["correct"] for result in document["results"]) else 1
+
+
 def show_progress(message: str) -> None:
     """Write a line to stderr, over the last one on a terminal."""
     if sys.stderr.isatty():
@@ -313,6 +353,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         check_writable(options.json)
         check_writable(options.plot)
+        check_target(options)
+        if options.target == "cuda" and options.suites:
+            return measure_on_gpu(options)
         if options.source:
             document = read_document(options.source)
         else:

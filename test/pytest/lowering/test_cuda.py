@@ -30,7 +30,8 @@ from moa_dialect.errors import (
     ShapeError,
 )
 from moa_dialect.frontend.jit import Jit
-from moa_dialect.lowering import cuda_driver, host, loader, ptxas
+from moa_dialect.lowering import cuda, cuda_driver, host, loader, ptxas
+from moa_dialect.lowering.copy_engine import TensorMap
 from moa_dialect.lowering.cuda import CudaKernel, DeviceCompilation
 from moa_dialect.lowering.cuda_driver import FUNCTIONS, Driver
 from moa_dialect.lowering.emulator import Emulator
@@ -609,6 +610,7 @@ SIGNATURES = {
     "cuMemHostGetDevicePointer_v2": "ptr ptr i32",
     "cuMemcpyHtoD_v2": "i64 ptr i64",
     "cuMemcpyDtoH_v2": "ptr i64 i64",
+    "cuTensorMapEncodeTiled": "ptr i32 i32 ptr ptr ptr ptr ptr i32 i32 i32 i32",
 }
 
 MEANING = {
@@ -642,6 +644,31 @@ MEANING = {
     "cuMemcpyDtoH_v2": """
   %memory = inttoptr i64 %a1 to ptr
   call ptr @memcpy(ptr %a0, ptr %memory, i64 %a2)""",
+    # What it is given, one thing after the other: see `decoded`.
+    "cuTensorMapEncodeTiled": """
+  store ptr %a3, ptr %a0
+  %p.type = getelementptr i8, ptr %a0, i64 8
+  store i32 %a1, ptr %p.type
+  %p.rank = getelementptr i8, ptr %a0, i64 12
+  store i32 %a2, ptr %p.rank
+  %rank = zext i32 %a2 to i64
+  %p.extents = getelementptr i8, ptr %a0, i64 16
+  %extents = mul i64 %rank, 8
+  call ptr @memcpy(ptr %p.extents, ptr %a4, i64 %extents)
+  %p.strides = getelementptr i8, ptr %a0, i64 56
+  %strides = sub i64 %extents, 8
+  call ptr @memcpy(ptr %p.strides, ptr %a5, i64 %strides)
+  %p.box = getelementptr i8, ptr %a0, i64 88
+  %box = mul i64 %rank, 4
+  call ptr @memcpy(ptr %p.box, ptr %a6, i64 %box)
+  %p.kind = getelementptr i8, ptr %a0, i64 108
+  store i32 %a8, ptr %p.kind
+  %p.swizzle = getelementptr i8, ptr %a0, i64 112
+  store i32 %a9, ptr %p.swizzle
+  %p.cache = getelementptr i8, ptr %a0, i64 116
+  store i32 %a10, ptr %p.cache
+  %p.fill = getelementptr i8, ptr %a0, i64 120
+  store i32 %a11, ptr %p.fill""",
     # The number of arguments is set beforehand: a driver reads it from the code.
     "cuLaunchKernel": """
   %count = load i64, ptr @"stub.count"
@@ -881,6 +908,19 @@ def on_device(*arrays: np.ndarray) -> list[FakeTensor]:
     return [FakeTensor(array) for array in arrays]
 
 
+def decoded(address: int) -> TensorMap:
+    """What the stub was told to make a tensor map of."""
+    assert address % 64 == 0
+    content = ctypes.string_at(address, 128)
+    kind, rank = np.frombuffer(content, np.int32, 2, 8)
+    assert kind == 9  # bf16
+    assert tuple(np.frombuffer(content, np.int32, 4, 108)) == (0, 3, 2, 0)
+    words = np.frombuffer(content, np.uint64, 11).tolist()
+    box = np.frombuffer(content, np.int32, rank, 88).tolist()
+    extents, strides = words[2 : 2 + rank], words[7 : 6 + rank]
+    return TensorMap(words[0], 2, tuple(extents), tuple(strides), tuple(box), 128)
+
+
 class Emulating(Driver):
     """The stub, but launches are emulated: device memory is the host's."""
 
@@ -892,10 +932,14 @@ class Emulating(Driver):
             *sizes, shared, _, pointers, _ = rest
             entry = launches[(handle.value or 0) - 1]
             next(order)
+            places, maps = entry.parameters()
             words = [
                 ctypes.c_int64.from_address(pointers[number] or 0).value
-                for number in range(entry.words)
+                for number in range(len(places))
             ]
+            made = [decoded(pointers[place] or 0).encoded() for place, *_ in maps]
+            for (place, *_), map_ in zip(maps, made, strict=True):
+                words[place] = map_.ctypes.data
             emulator.launch(
                 entry.kernel, tuple(sizes[:3]), tuple(sizes[3:]), words, shared
             )
@@ -1019,6 +1063,51 @@ def test_device_memory_comes_from_torch(stub: Stub) -> None:
     assert scratch.dtype is DTYPES["uint8"]
     assert scratch.shape[0] >= 5 * 1500 * 4
     assert "cuMemAlloc_v2" not in stub.names()
+
+
+def boxed(stub: Stub, *arrays: np.ndarray) -> CudaKernel:
+    """A product whose factors the copy engine loads."""
+    schedule = "j=grid,block:24;i=grid,warps:4,regs:2;p=chunk:32,stages:2,wgmma,tma"
+    return emulating(stub, lambda a, b: a @ b, *arrays, schedule=schedule)
+
+
+def test_tensor_maps_are_made_once_for_an_array(stub: Stub) -> None:
+    a, b = (normal(*shape).astype(ml_dtypes.bfloat16) for shape in ((70, 72), (72, 24)))
+    kernel, torch = boxed(stub, a, b), fake_torch()
+    wanted = a.astype(float) @ b.astype(float)
+    for left, count in ((a, 2), (a, 2), (a.copy(), 3)):
+        result = kernel.call_tensors(torch, on_device(left, b)).array.astype(float)
+        assert np.linalg.norm(result - wanted) < 6e-3 * np.linalg.norm(wanted)
+        assert stub.names().count("cuTensorMapEncodeTiled") == count
+    calls = [w for name, w in stub.calls() if name == "cuTensorMapEncodeTiled"]
+    assert [words[3] for words in calls[:2]] == [x.ctypes.data for x in (a, b)]
+    assert [words[1:3] for words in calls] == [[9, 2]] * 3  # bf16, two axes
+
+
+def test_tensor_maps_that_are_forgotten(
+    stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuda, "_MOST_MAPS", 2)
+    a, b = (normal(*shape).astype(ml_dtypes.bfloat16) for shape in ((70, 72), (72, 24)))
+    kernel, torch = boxed(stub, a, b), fake_torch()
+    kept = [a.copy() for _ in range(3)]
+    results = [kernel.call_tensors(torch, on_device(x, b)).array for x in kept]
+    assert all((result == results[0]).all() for result in results)
+
+
+def test_tensor_maps_that_the_driver_does_not_make(stub: Stub) -> None:
+    found = Driver(stub.functions)
+    zeros = found.tensor_map("bfloat16", 64, (0, 64), (128,), (64, 64))
+    assert zeros.content() == bytes(128)
+    assert "cuTensorMapEncodeTiled" not in stub.names()
+    stub.fail(1)
+    with pytest.raises(
+        DeviceError, match=r"cuTensorMapEncodeTiled: .*extents \[8, 64\]"
+    ):
+        found.tensor_map("bfloat16", 64, (8, 64), (128,), (64, 64))
+    found._functions["cuTensorMapEncodeTiled"] = None
+    with pytest.raises(DeviceError, match="too old: no cuTensorMapEncodeTiled"):
+        found.tensor_map("bfloat16", 64, (8, 64), (128,), (64, 64))
 
 
 SHARED = LAUNCH.replace("256 : i32", "100000 : i32")

@@ -206,6 +206,46 @@ def test_product_of_matrices(dtype: Any, shape: tuple[int, int, int]):
     check(product, [a, b], wanted)
 
 
+@pytest.mark.parametrize(
+    ("tier", "dtype"),
+    [("portable", BF16), ("mma", BF16), ("mma", np.float16), ("wgmma", np.float16)],
+)
+def test_a_product_of_half_precision(tier: str, dtype: Any) -> None:
+    """A sum of half precision is made in f32, and rounded chunk by chunk."""
+    a, b = random(0, 40, 70, dtype=dtype), random(1, 70, 24, dtype=dtype)
+    wanted = a.astype(np.float64) @ b.astype(np.float64)
+    check(product, [a, b], wanted, tier=tier)
+
+
+def triangular(a: Any, b: Any) -> Any:
+    """Row i of the result is a sum over the first i + 1 terms."""
+    i = moa.iota(a.shape[0])
+    lower = moa.where(moa.outer("sub", i, i) >= 0, a, 0.0)
+    return moa.inner("add", "mul", lower, b)
+
+
+@pytest.mark.parametrize(
+    ("tier", "dtype", "tf32"),
+    [
+        ("portable", np.float32, False),
+        ("mma", np.float64, False),
+        ("mma", BF16, False),
+        ("mma", np.float32, True),
+        ("wgmma", np.float16, False),
+    ],
+)
+def test_rows_that_take_different_terms(tier: str, dtype: Any, tf32: bool) -> None:
+    """What a row leaves out is not added, though others of its group have it."""
+    a = random(0, 72, 72, dtype=BF16 if tf32 else dtype).astype(dtype)
+    b = random(1, 72, 24, dtype=BF16 if tf32 else dtype).astype(dtype)
+    wanted = np.tril(a.astype(np.float64)) @ b.astype(np.float64)
+    jit = moa.jit(triangular, target="cuda", emulate=True, tier=tier, tf32=tf32)
+    compiled = jit.lower(a, b)
+    assert "gpu.dynamic_shared_memory" in compiled.text("target")
+    error = np.linalg.norm(compiled(a, b) - wanted) / np.linalg.norm(wanted)
+    assert error < TOLERANCES[np.dtype(dtype).name]
+
+
 @pytest.mark.parametrize("columns", [100, 1024, 5000])
 def test_rows_over_all_threads(columns: int):
     x = random(0, 3, columns)
@@ -335,6 +375,8 @@ def test_a_schedule_reads_as_it_prints():
         "j=grid,block:64;i=grid,warps:4,regs:4;p=chunk:32,stages:2",
         "p=chunk:4096,threads:256",
         "i=grid,warps:4,regs:2;p=chunk:64,stages:2,mma,tf32,aligned",
+        "i=grid,groups:2,span:8,warps:4,regs:2;p=chunk:64,stages:3,wgmma,tma,ahead",
+        "i=grid,warps:4,regs:2;p=chunk:64,stages:2,split:32,mma",
     ):
         assert str(parse_grid(text, ["i", "j"])) == text
     assert parse_grid("p=chunk:512,threads:64", []) == Grid(
@@ -429,6 +471,7 @@ SIZES = [
     (library.attention, [(32, 1, 128), *[(8, 8192, 128)] * 2], "bfloat16"),
     (product, FACTORS, "float32"),
     (product, FACTORS, "float64"),
+    (triangular, [(96, 96), (96, 40)], "float32"),
 ]
 
 
