@@ -316,6 +316,10 @@ class EmulatedKernel(PlannedKernel):
         ]
         return super().__call__(*ready, copy=copy)
 
+    def call_tensors(self, torch: Any, tensors: Sequence[Any]) -> None:
+        """None: tensors are passed as the arrays that they share memory with."""
+        del torch, tensors
+
     def run(self, pointers: Sequence[int], extents: Sequence[int]) -> list[np.ndarray]:
         """Run the kernel on arrays that are known to fit, as `Kernel.run` does."""
 
