@@ -79,12 +79,14 @@ def _launches(function: FuncOp) -> tuple[Launch, ...]:
         assert isa(arguments, ArrayAttr[IntegerAttr])
         words = tuple(size.value.data for size in arguments.data)
         name = kernel.nested_references.data[0].data
-        found.append(Launch(name, words, _maps(entry.data["maps"])))
+        found.append(Launch(name, words, _maps(entry.data.get("maps"))))
     return tuple(found)
 
 
-def _maps(listed: Attribute) -> tuple[BoxMap, ...]:
+def _maps(listed: Attribute | None) -> tuple[BoxMap, ...]:
     """The tensor maps of a launch."""
+    if listed is None:
+        return ()
     assert isa(listed, ArrayAttr[DictionaryAttr])
     found: list[BoxMap] = []
     for entry in listed.data:

@@ -687,7 +687,7 @@ class _Kernel:
             mark: dict[str, Attribute] = {
                 MAP_ALIGNMENT: IntegerAttr(MAP_BYTES // 2, i64)
             }
-            function.properties["arg_attrs"] = ArrayAttr(
+            function.attributes["arg_attrs"] = ArrayAttr(
                 DictionaryAttr(mark if argument in self.maps else {})
                 for argument in self.block.args
             )

@@ -59,8 +59,8 @@ LAUNCHES = "moa.launches"
 """The attribute of a function that lists its launches, each a dictionary.
 
 It has the `kernel`, in `arguments` how many words each argument of it takes, and in
-`maps` for each that is a tensor map a dictionary: its number, the element type of the
-array, and the box that one copy moves.
+`maps`, if some are tensor maps, for each of these a dictionary: its number, the element
+type of the array, and the box that one copy moves.
 """
 
 WORKSPACE, NEEDED, DEVICE_STATUS, FIRST = 0, 1, 2, 3
@@ -195,8 +195,9 @@ class _Plan:
         entries: dict[str, Attribute] = {
             "kernel": op.kernel,
             "arguments": ArrayAttr(IntegerAttr(size, i64) for size in sizes),
-            "maps": ArrayAttr(maps),
         }
+        if maps:
+            entries["maps"] = ArrayAttr(maps)
         self.launches.append(DictionaryAttr(entries))
         Rewriter.erase_op(op)
 

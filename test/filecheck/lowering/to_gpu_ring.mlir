@@ -1,4 +1,5 @@
 // RUN: moa-opt %s -p 'moa-to-dnf,moa-sink,moa-lift{target=nvptx schedule="j=grid,block:32;i=grid,warps:4,regs:2;p=chunk:64,stages:2,wgmma,tma"},moa-to-gpu' | filecheck %s
+// RUN: moa-opt %s -p 'moa-to-dnf,moa-sink,moa-lift{target=nvptx schedule="j=grid,block:32;i=grid,warps:4,regs:2;p=chunk:64,stages:2,wgmma,tma"},moa-to-gpu,moa-split-loops,moa-fold-addresses,moa-check-storage,moa-to-scf,moa-outline-kernels,moa-plan-launches' | filecheck %s --check-prefix=PLAN
 
 // A product of matrices whose chunks the copy engine loads: the host makes a tensor map
 // of each array, one thread makes the barriers of the ring, four warps multiply, and
@@ -32,6 +33,15 @@
 // CHECK:               mbarrier.try_wait.parity
 // CHECK:               "nvvm.cp.async.bulk.tensor.shared.cluster.global"({{%[0-9]+}}, [[B]],
 // CHECK:       nvvm.minctasm = 1 : i32
+
+// In the plan a tensor map is its address, two extents and a stride in bytes; the
+// kernel has a parameter for it, at a multiple of 64.
+
+// PLAN-LABEL: func.func @product
+// PLAN-SAME:    moa.launches = [{kernel = @kernels::@product_kernel, arguments = [{{.*}}4 : i64, 4 : i64], maps = [{argument = {{[0-9]+}} : i64, element = bf16, box = array<i64: 64, 64>}, {argument = {{[0-9]+}} : i64, element = bf16, box = array<i64: 64, 64>}]}]
+// PLAN-NOT:     tensor_map
+// PLAN:       "gpu.func"
+// PLAN:         arg_attrs = [{{.*}}{llvm.align = 64 : i64}
 func.func @product(%a: tensor<64x128xbf16>, %b: tensor<128x32xbf16>) -> tensor<64x32xf32> {
   %x = moa.cast %a : tensor<64x128xbf16> -> tensor<64x128xf32>
   %y = moa.cast %b : tensor<128x32xbf16> -> tensor<128x32xf32>

@@ -563,7 +563,7 @@ def test_scores_of_the_next_chunk_are_begun_before_the_exponentials() -> None:
     text = ptx("j=grid,warps:8,regs:2;p=chunk:64,stages:2,wgmma,tma,ahead", 64, False)
     words = {"commit": "C", "wait_group": "W", "ex2.approx": "e", "bra": "b"}
     found = re.findall(r"wgmma\.(commit|wait_group)|(ex2\.approx)|\t(bra)\b", text)
-    order = "".join(words[next(filter(None, each))] for each in found)
+    order = "".join(words["".join(each)] for each in found)
     # The first scores; then, again and again, the next ones, and P V.
     assert re.search(r"CW[^eCW]*Ce+C+W+", order), order
 
