@@ -120,6 +120,8 @@ class GenericParser(Parser):
 
     def parse_optional_function_type(self) -> FunctionType | None:
         end = self._text.find("\n", self.pos)
+        if end < 0:
+            return super().parse_optional_function_type()
         return self._once(self._types, end, super().parse_optional_function_type)
 
 

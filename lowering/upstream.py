@@ -75,7 +75,7 @@ class _GenericPrinter(Printer):
         inputs = ", ".join([self._text(value.type) for value in operands])
         types = [value.type for value in op.results]
         outputs = ", ".join(map(self._text, types))
-        if len(types) != 1 or isinstance(types[0], FunctionType):
+        if len(types) != 1 or type(types[0]) is FunctionType:
             outputs = f"({outputs})"
         self.parts.append(f" : ({inputs}) -> {outputs}")
         if isolated:
@@ -99,7 +99,7 @@ class _GenericPrinter(Printer):
     def _entries(self, attributes: Mapping[str, Attribute]) -> str:
         return ", ".join(
             self._key(key)
-            if isinstance(value, UnitAttr)
+            if type(value) is UnitAttr
             else f"{self._key(key)} = {self._text(value)}"
             for key, value in attributes.items()
         )

@@ -815,7 +815,8 @@ class Derivation:
             value = to_sympy(pivot, {of: mean}, atom)
         except NotReal:
             return
-        if sp.simplify(value - mean / number) != 0:
+        difference = value - mean / number
+        if difference != 0 and sp.simplify(difference) != 0:
             return
         index, body = self.terms.open(of)
         distance = real(self.terms, arith.SubfOp, body, pivot)

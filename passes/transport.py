@@ -346,7 +346,9 @@ def _as_shift(
         along_x = sp.diff(body, x)
         if x in taken or along_x == 0:
             continue
-        slope = sp.simplify(-along_pivot / along_x)
+        slope = -along_pivot / along_x
+        if not slope.is_Rational:
+            slope = sp.simplify(slope)
         if slope == 0 or _depends(slope, [*others, pivot.old]):
             continue
         shifted = body.subs(x, u + slope * pivot.old)
@@ -393,6 +395,5 @@ def _is_power_or_exponential(factor: Expression, variables: Sequence[Expression]
 
 
 def _is_linear(expression: Expression, variables: Sequence[Expression]) -> bool:
-    return all(
-        not sp.diff(expression, a, b).simplify() for a in variables for b in variables
-    )
+    second = (sp.diff(expression, a, b) for a in variables for b in variables)
+    return all(each == 0 or not each.simplify() for each in second)

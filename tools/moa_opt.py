@@ -16,6 +16,7 @@ from xdsl.utils.arg_spec import ArgSpec, ArgSpecConvertible, parse_pipeline, par
 from xdsl.utils.exceptions import DiagnosticException
 from xdsl.xdsl_opt_main import xDSLOptMain
 
+from moa_dialect.collector import uncollected
 from moa_dialect.errors import MoaError
 from moa_dialect.parsing import ModuleParser, with_elements
 from moa_dialect.tools.diagnostics import (
@@ -179,7 +180,7 @@ def _check_options(
 
 def main() -> None:
     """Run `moa-opt` on the command line's arguments."""
-    with reported("moa-opt"):
+    with reported("moa-opt"), uncollected():
         MoaOptMain("The optimiser driver of moa: transforms MLIR text.").run()
 
 
