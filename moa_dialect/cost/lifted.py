@@ -596,6 +596,7 @@ class _Lifted:
         """
         found: list[Node] = []
         seen: set[Term] = set()
+        free: set[Term] = set()
 
         def visit(term: Term) -> None:
             if term in seen or (not term.args and not term.computes(AtOp.name)):
@@ -640,6 +641,8 @@ class _Lifted:
                     found.append(self._around(access))
                     found.extend(self._loads(term, access, times(term)))
                 return
+            if self.tiling.is_vector and self.tiling.pairs and _narrow(term):
+                free.update(term.args)  # Extended by what multiplies them.
             for arg in term.args:
                 visit(arg)
             if isinstance(kind, Held):
@@ -650,6 +653,8 @@ class _Lifted:
                 work = kind_of(kind.name)
                 of = term.args[0] if "cmp" in kind.name else term
                 dtype = narrow(term) or element_name(of.type)
+                if term in free:
+                    return
                 if work is not None and dtype is not None and _counts(kind.name):
                     found.append(Work(work, dtype, times(term)))
 
@@ -679,6 +684,9 @@ class _Lifted:
         shared = self.copies if tiling.lane or not tiling.is_vector else 1
         each = ratio(1, shared) + ratio(1, tiling.vectors)
         loads = bytes_of(term.type) * count * min(each, 2)
+        body = term.args[2] if isinstance(term.kind, Folded) else term
+        if tiling.is_vector and tiling.pairs and _narrow(body):
+            loads = loads / 2  # Of two products at a time.
         found = [Work("load", "bytes", loads)]
         return found + self._waits(term, count)
 
