@@ -544,8 +544,10 @@ _LONG = 128
 class LiftPass(ModulePass):
     """Chooses how the comprehensions at the top of functions run.
 
-    `schedule` is a schedule in text, or `auto` for one that is chosen for the machine:
-    `avx512bf16`, `avx512`, `avx2`, `neon`, or `host` for the one this runs on.
+    `schedule` is a schedule in text, or `auto` for the one that takes the least time by
+    the cost model on the machine: a kind of processor, `avx512bf16`, `avx512`, `avx2`
+    or `neon`, `host` for the one this runs on, or the description of a CPU, one that
+    comes with the package (`server-x86`) or a file (`"own.toml"`).
 
     With the `target` nvptx it is a schedule for a GPU (see moa_dialect.passes.grid),
     whose products of matrices are made of what the `tier` has: `wgmma`, `mma` or

@@ -121,7 +121,9 @@ class Index(Affine):
         """What stands for it, or itself."""
         return numbers.get(self, self)
 
-    __eq__ = object.__eq__
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
     __hash__ = object.__hash__
 
     def __repr__(self) -> str:

@@ -596,6 +596,7 @@ class _Lifted:
         """
         found: list[Node] = []
         seen: set[Term] = set()
+        free: set[Term] = set()
 
         def visit(term: Term) -> None:
             if term in seen or (not term.args and not term.computes(AtOp.name)):
@@ -640,6 +641,8 @@ class _Lifted:
                     found.append(self._around(access))
                     found.extend(self._loads(term, access, times(term)))
                 return
+            if self.tiling.is_vector and self.tiling.pairs and _narrow(term):
+                free.update(term.args)  # Extended by what multiplies them.
             for arg in term.args:
                 visit(arg)
             if isinstance(kind, Held):
@@ -650,6 +653,8 @@ class _Lifted:
                 work = kind_of(kind.name)
                 of = term.args[0] if "cmp" in kind.name else term
                 dtype = narrow(term) or element_name(of.type)
+                if term in free:
+                    return
                 if work is not None and dtype is not None and _counts(kind.name):
                     found.append(Work(work, dtype, times(term)))
 
@@ -679,6 +684,9 @@ class _Lifted:
         shared = self.copies if tiling.lane or not tiling.is_vector else 1
         each = ratio(1, shared) + ratio(1, tiling.vectors)
         loads = bytes_of(term.type) * count * min(each, 2)
+        body = term.args[2] if isinstance(term.kind, Folded) else term
+        if tiling.is_vector and tiling.pairs and _narrow(body):
+            loads = loads / 2  # Of two products at a time.
         found = [Work("load", "bytes", loads)]
         return found + self._waits(term, count)
 
@@ -713,13 +721,17 @@ class _Lifted:
         is_turned = is_even and turning_axis(term, grid) is not None
         each: Expr = APART * self.tiling.lanes
         if is_turned:
-            each = SHUFFLES * self._streams(term, access.array.element_bytes)
+            each = self._shuffles() * self._streams(term, access.array.element_bytes)
         if self.chunks is not None and not self._is_of_chunk(access):
             each = each / self.chunks.trips  # Kept from one chunk to the next.
         read = {s for index in access.indices for s in symbols(index)}
         if self.group is not None and self.group not in read:
             each = each / self.group_trips  # And for all groups of a task.
         return [*found, Work("wait", element_name(term.type) or "i64", each * count)]
+
+    def _shuffles(self) -> int:
+        """What it takes to turn a vector, in a square of as many as it has lanes."""
+        return TURN * (self.tiling.lanes.bit_length() - 1)
 
     def _streams(self, term: Term, element: int) -> Expr:
         """How many times more rows are read side by side than are read ahead.
@@ -810,7 +822,8 @@ class _Lifted:
         last = last_axis(self.kernel, output)
         if not self.tiling.is_vector or not lane or last in ("", lane):
             return 0
-        return SHUFFLES if last in output.axes else APART * self.tiling.lanes
+        is_turned = last in output.axes
+        return self._shuffles() if is_turned else APART * self.tiling.lanes
 
     def _origins(self) -> list[tuple[Expr, Expr]]:
         """The extent and the index of each axis that the comprehension had."""
@@ -848,8 +861,11 @@ OFTEN = 4
 """So many groups of a task's rows must read a row of lanes for it to be packed."""
 
 
-SHUFFLES = 8
-"""Operations that a vector takes whose lanes do not lie next to each other."""
+SHUFFLES = 4
+"""Operations of a GPU for an element whose lanes do not lie next to each other."""
+
+TURN = 2
+"""Operations for a vector at each step in which a square is turned."""
 
 APART = 2
 """Operations that a lane takes where nothing turns them: it is loaded by itself."""

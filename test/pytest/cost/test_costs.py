@@ -333,3 +333,60 @@ def test_unknown_machine_of_a_compiled_program() -> None:
     compiled = moa.jit(matmul).lower(*[moa.ArraySpec((4, 4), "f32")] * 2)
     with pytest.raises(moa.MoaError, match="unknown machine"):
         compiled.cost("abacus")
+
+
+# Odd programs.
+
+
+def same(a: Any) -> Any:
+    return a
+
+
+def plus_one(a: Any) -> Any:
+    return a + 1.0
+
+
+def plus_table(a: Any) -> Any:
+    return a + np.arange(16, dtype=np.float32)
+
+
+def two_results(a: Any) -> Any:
+    return moa.exp(a), moa.reduce("add", a)
+
+
+@pytest.mark.parametrize(
+    ("function", "shapes"),
+    [
+        (same, [(16, 16)]),
+        (plus_one, [()]),
+        (plus_one, [(0, 5)]),
+        (matmul, [(3, 0), (0, 5)]),
+        (plus_table, [(16,)]),
+        (two_results, [(16, 16)]),
+    ],
+    ids=["an argument", "a scalar", "nothing", "of nothing", "a constant", "several"],
+)
+def test_odd_programs_have_costs(
+    function: Callable[..., Any], shapes: list[tuple[int, ...]]
+) -> None:
+    """An argument that is returned is copied in either form."""
+    for name in ("edge", "h200"):
+        decision = program(function, *shapes).decision(machine(name))
+        assert decision.fused.seconds > 0
+        assert decision.materialised.seconds > 0
+        assert "on " + name in decision.explain()
+        json.dumps(decision.fused.to_json())
+
+
+def test_an_extent_from_data_counts_as_many_as_there_may_be() -> None:
+    """Rows up to a length of each: as if all were whole."""
+
+    def up_to(x: Any, lengths: Any) -> Any:
+        inside = moa.outer("gt", moa.cast(lengths, "index"), moa.iota(200))
+        return moa.library.logsumexp(moa.where(inside, x, -np.inf))
+
+    specs = [moa.ArraySpec((7, 200), "f32"), moa.ArraySpec((7,), "i64")]
+    cost = moa.jit(up_to).lower(*specs).cost(machine("edge"))
+    whole = program(moa.library.logsumexp, (7, 200)).cost(machine("edge"))
+    found = cost.number(cost.of_kind("exp"))
+    assert found == pytest.approx(whole.number(whole.of_kind("exp")), rel=0.03)

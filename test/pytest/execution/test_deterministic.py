@@ -165,7 +165,7 @@ def test_a_row_of_the_library_is_the_same_alone(row: derived.Row) -> None:
 
 def test_without_it_a_row_may_differ() -> None:
     """Else nothing would be shown."""
-    case = CASES["causal attention"]
+    case = CASES["a product"]
     program = moa.jit(case.program)
     arrays = case.data(MOST, np.float32)
     (whole,) = results(program, arrays)
