@@ -5,6 +5,10 @@ of texts in batches of several sizes and lengths, padded. Each way to run it is 
 in a process of its own, in turn, and its embeddings are compared with PyTorch's:
 
     python -m moa_dialect.tools.minilm_times --rounds 3
+
+The attention of one layer alone, in one process, by turns:
+
+    python -m moa_dialect.tools.minilm_times --layer
 """
 
 from __future__ import annotations
@@ -16,7 +20,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from moa_dialect.tools.demo import TEXT
@@ -161,6 +166,40 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
     return "\n".join(lines)
 
 
+LENGTHS = ((1, 1), (1, 16), (2, 43), (8, 52), (2, 295), (32, 155))
+"""Batches and tokens for which the attention of one layer is measured."""
+
+
+def layer_times() -> Iterator[tuple[str, float, float]]:
+    """Microseconds of PyTorch's attention and of `sdpa`, with a mask of keys."""
+    import torch
+    from torch.nn import functional
+
+    from moa_dialect.frontend.torch import sdpa
+
+    torch.manual_seed(0)
+    for batch, tokens in LENGTHS:
+        shape = batch, tokens, 12, 32
+        q, k, v = (torch.randn(shape).transpose(1, 2) for _ in range(3))
+        seen = torch.ones(batch, 1, 1, tokens, dtype=torch.bool)
+        mask = seen.expand(batch, 1, tokens, tokens)
+        calls = (
+            partial(functional.scaled_dot_product_attention, q, k, v, attn_mask=mask),
+            partial(sdpa, q, k, v, attn_mask=mask),
+        )
+        times = [float("inf")] * 2
+        with torch.no_grad():
+            start = time.perf_counter()
+            rounds = 0
+            while rounds < 20 or time.perf_counter() - start < BUDGET_S:
+                rounds += 1
+                for place, call in enumerate(calls):
+                    before = time.perf_counter()
+                    call()
+                    times[place] = min(times[place], time.perf_counter() - before)
+        yield f"{batch} x {tokens}", 1e6 * times[0], 1e6 * times[1]
+
+
 def main() -> int:
     """Measure all ways in turn, or one in this process."""
     parser = argparse.ArgumentParser(description="Time all-MiniLM-L6-v2 with moa.")
@@ -171,7 +210,15 @@ def main() -> int:
         action="store_true",
         help="processor time on one thread, for a machine that has other work to do",
     )
+    parser.add_argument(
+        "--layer", action="store_true", help="only the attention of one layer"
+    )
     options = parser.parse_args()
+    if options.layer:
+        print("| tokens | PyTorch, us | `sdpa`, us |\n| --- | ---: | ---: |")
+        for name, stock, ours in layer_times():
+            print(f"| {name} | {stock:.0f} | {ours:.0f} |")
+        return 0
     try:
         if options.way is not None:
             print(json.dumps(measure(options.way, options.processor)))

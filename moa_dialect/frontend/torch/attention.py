@@ -83,6 +83,8 @@ def _known(
     """
     if dropout_p or not _are_plain(query, key, value, attn_mask):
         return None
+    if _need_gradients(query, key, value, attn_mask):
+        return None
     try:
         outline = kernels.outline(query, key, value, attn_mask, is_causal, scale, False)
         call = _CALLS.get((outline, enable_gqa))
@@ -94,9 +96,9 @@ def _known(
 def _are_plain(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None
 ) -> bool:
-    """Whether elements are all there is to arguments: dense, on the CPU, no gradients.
+    """Whether elements are all there is to arguments, which are dense and on the CPU.
 
-    Fake tensors and others of their kind, and gradients, need the operator.
+    Fake tensors and others of their kind need the operator.
     """
     if (
         type(query) not in _PLAIN
@@ -113,12 +115,21 @@ def _are_plain(
         or value.is_neg()
     ):
         return False
-    needs_gradient = query.requires_grad or key.requires_grad or value.requires_grad
-    if attn_mask is not None:
-        if type(attn_mask) not in _PLAIN or not attn_mask.is_cpu or attn_mask.is_neg():
-            return False
-        needs_gradient = needs_gradient or attn_mask.requires_grad
-    return not (needs_gradient and torch.is_grad_enabled())
+    if attn_mask is None:
+        return True
+    return type(attn_mask) in _PLAIN and attn_mask.is_cpu and not attn_mask.is_neg()
+
+
+def _need_gradients(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None
+) -> bool:
+    """Whether a gradient of the result may be asked for."""
+    return torch.is_grad_enabled() and (
+        query.requires_grad
+        or key.requires_grad
+        or value.requires_grad
+        or (attn_mask is not None and attn_mask.requires_grad)
+    )
 
 
 def _is_transformed() -> bool:
@@ -151,6 +162,8 @@ def _by_kernel(
     arguments = query, key, value, attn_mask, is_causal, scale
     if not _are_plain(query, key, value, attn_mask):
         return torch.ops.moa.attention(*arguments)[0]
+    if _need_gradients(query, key, value, attn_mask):
+        return _Attention.apply(*arguments)
     outline = kernels.outline(*arguments, False)
     result = kernels.run_forward(*arguments, False)[0]
     if len(_CALLS) >= kernels.MOST_CALLS:
@@ -343,6 +356,37 @@ def _gradients(ctx: Any, gradient: Tensor, _: Any) -> tuple[Tensor | None, ...]:
     )
     kept = (each if w else None for each, w in zip(found, wanted, strict=True))
     return (*kept, None, None)
+
+
+class _Attention(torch.autograd.Function):
+    """`moa::attention` of plain tensors, without PyTorch's dispatch."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        is_causal: bool,
+        scale: float | None,
+    ) -> Tensor:
+        """The result; what the gradients need is kept."""
+        out, lse = kernels.run_forward(query, key, value, mask, is_causal, scale, True)
+        ctx.save_for_backward(query, key, value, mask, out, lse)
+        ctx.options = is_causal, scale
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        """The gradients that are wanted."""
+        if torch.is_grad_enabled():  # of which derivatives may be asked for
+            return _gradients(ctx, gradients[0], None)
+        wanted = ctx.needs_input_grad[:4]
+        found = kernels.run_backward(
+            gradients[0], *ctx.saved_tensors, *ctx.options, wanted
+        )
+        return (*found, None, None)
 
 
 def _no_more(ctx: Any, *gradients: Any) -> Any:

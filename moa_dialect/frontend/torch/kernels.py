@@ -10,6 +10,7 @@ the first rows of a longer cache. Nothing here allocates an array of queries by 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ import torch
 
 from moa_dialect.frontend import functions as moa
 from moa_dialect.frontend.jit import Compiled, jit
-from moa_dialect.frontend.torch.calls import CPU, called
+from moa_dialect.frontend.torch.calls import CPU, Caller, called
 from moa_dialect.frontend.trace import ArraySpec
 from moa_dialect.library.attention import attention
 from moa_dialect.library.attention_gradients import (
@@ -42,6 +43,8 @@ NAMES = {
     torch.int32: "i32",
 }
 """Element types that kernels and tensors share."""
+
+_OF_NAMES = {name: dtype for dtype, name in NAMES.items()}
 
 _HALVES = (torch.float16, torch.bfloat16)
 
@@ -170,7 +173,9 @@ class Problem(NamedTuple):
         if mask is None or self.mask is None or self.mask[0] != "i1":
             return mask
         dtype = "f64" if self.dtype == "f64" else "f32"
-        return moa.where(mask, moa.cast(0.0, dtype), moa.cast(float("-inf"), dtype))
+        # Arithmetic, no choice: a choice would keep NaN of hidden keys out of the sums,
+        # for which each element of their values is chosen too; PyTorch does not.
+        return moa.minimum((2.0 * moa.cast(mask, dtype) - 1.0) * math.inf, 0.0)
 
     def _leading(self, of: int) -> tuple[int | None, ...]:
         if self.rank == 2:
@@ -211,8 +216,7 @@ def problem_of(
 def compact(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """A mask without the elements it repeats, in a type that a kernel takes.
 
-    Truth values for each query and key stay what they are, and so take a byte each;
-    those for each key alone become numbers to add.
+    Truth values stay what they are, and so take a byte each.
     """
     shape, strides = mask.shape, mask.stride()
     if any(s == 0 and e > 1 for e, s in zip(shape, strides, strict=True)):
@@ -220,20 +224,10 @@ def compact(mask: Tensor, dtype: torch.dtype) -> Tensor:
         mask = mask.as_strided(once, strides)
     wanted = computed_type(dtype)
     if mask.dtype == torch.bool:
-        if mask.dim() > 1 and mask.shape[-2] != 1:
-            return mask.contiguous()
-        return torch.where(mask, *_sides(wanted)).contiguous()
+        return mask.contiguous()
     if mask.dtype != wanted or not mask.is_contiguous():
         mask = mask.to(wanted).contiguous()
     return mask.detach() if mask.requires_grad else mask
-
-
-@cache
-def _sides(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """What a mask adds to scores that are seen, and to those that are not."""
-    with torch.inference_mode(False):
-        options: Any = {"dtype": dtype, "device": "cpu"}
-        return torch.tensor(0.0, **options), torch.tensor(float("-inf"), **options)
 
 
 def _compiled(
@@ -388,6 +382,23 @@ def value_kernel(problem: Problem) -> Compiled:
     d, e = problem.widths
     specs = problem.spec(d), problem.spec(d, 1), problem.rows(), problem.spec(e)
     return _compiled("value_gradient", program, problem, *specs)
+
+
+@cache
+def gradient_call(problem: Problem, name: str, summed: tuple[int, ...] = ()) -> Caller:
+    """A kernel of the backward pass as a function of tensors."""
+    match name:
+        case "delta":
+            kernel, names = delta_kernel(problem), "gg"
+        case "value":
+            kernel, names = value_kernel(problem), "qqlg"
+        case _:
+            kernel, names = gradient_kernel(problem, name, summed), "qqqllg"
+    own = _OF_NAMES[problem.dtype]
+    dtypes = [computed_type(own) if each == "l" else own for each in names]
+    if problem.mask is not None and name != "delta":
+        dtypes.append(_OF_NAMES[problem.mask[0]])
+    return Caller(kernel, dtypes, [None] * len(dtypes), [None])
 
 
 def _in_order(problem: Problem, tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -617,22 +628,23 @@ def run_backward(
     masks = () if mask is None else (mask,)
     q, k, v, gradient, out = _in_order(problem, (q, k, v, gradient, out))
     lse = lse.contiguous()
-    delta = delta_kernel(problem)(gradient, out)
+    (delta,) = gradient_call(problem, "delta")((gradient, out))
     given = (q, k, v, lse, delta, gradient, *masks)
     results: list[Tensor | None] = [None] * 4
     if wanted[0]:
-        results[0] = _back(problem, gradient_kernel(problem, "query", ())(*given))
+        (each,) = gradient_call(problem, "query")(given)
+        results[0] = _back(problem, each)
     if wanted[1]:
-        each = gradient_kernel(problem, "key", ())(*given)
+        (each,) = gradient_call(problem, "key")(given)
         results[1] = _summed(problem, _back(problem, each), q.dtype)
     if wanted[2]:
-        each = value_kernel(problem)(q, k, lse, gradient, *masks)
+        (each,) = gradient_call(problem, "value")((q, k, lse, gradient, *masks))
         results[2] = _summed(problem, _back(problem, each), q.dtype)
     if wanted[3]:
         missing = problem.rank - len(shape)
         ones = [axis + missing for axis, e in enumerate(shape) if e == 1]
         summed = (*range(missing), *ones)
-        found = gradient_kernel(problem, "bias", summed)(*given)
+        (found,) = gradient_call(problem, "bias", summed)(given)
         results[3] = found.reshape(shape).to(dtype)
     return results
 

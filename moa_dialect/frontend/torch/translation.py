@@ -261,7 +261,6 @@ _UNARY: dict[Any, Callable[[Any], Any]] = {
     aten.sgn.default: moa.sign,
     aten.sign.default: moa.sign,
     aten.trunc.default: lambda a: moa.where(a < 0.0, moa.ceil(a), moa.floor(a)),
-    aten.square.default: lambda a: a * a,
 }
 for _operator, _function in _UNARY.items():
     register("pointwise", _operator, reason=_float_only)(_pointwise(_function))

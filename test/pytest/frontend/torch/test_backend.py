@@ -115,6 +115,66 @@ def test_an_argument_that_is_changed() -> None:
     torch.testing.assert_close(x, y)
 
 
+def test_a_loss_of_all_elements() -> None:
+    x, y = torch.randn(5, 7, requires_grad=True), torch.randn(5, 7)
+    loss = _compiled(functional.mse_loss)(x, y)
+    expected = functional.mse_loss(x, y)
+    torch.testing.assert_close(loss, expected)
+    found = torch.autograd.grad(loss, x) + torch.autograd.grad(expected, x)
+    torch.testing.assert_close(*found)
+    assert [len(graph.regions) for graph in report()] == [1, 1]
+    assert "no translation" not in str(report())
+
+
+def test_a_number_that_is_computed_of_extents() -> None:
+    x = torch.randn(4, 7, requires_grad=True)
+    compiled = _compiled(lambda x: x.std(-1))
+    (found,) = torch.autograd.grad(compiled(x).sum(), x)
+    (expected,) = torch.autograd.grad(x.std(-1).sum(), x)
+    torch.testing.assert_close(found, expected)
+    assert not any(graph.failed for graph in report())
+
+
+def test_parts_of_a_tensor_are_read_where_they_lie() -> None:
+    def function(x):
+        a, b = x.chunk(2, -1)
+        return functional.silu(a) * b
+
+    x = torch.randn(3, 8)
+    compiled = _compiled(function, dynamic=False)
+    torch.testing.assert_close(compiled(x), function(x))
+    assert _regions() == [("aten.split.Tensor", "aten.silu.default", "aten.mul.Tensor")]
+
+
+def test_embeddings_are_read_by_what_follows() -> None:
+    words, places = nn.Embedding(11, 8), nn.Embedding(9, 8)
+
+    def function(numbers):
+        rows = words(numbers) + places(torch.arange(numbers.shape[1]))
+        return functional.layer_norm(rows, (8,))
+
+    compiled = _compiled(function)
+    with torch.no_grad():
+        for shape in ((2, 5), (3, 9)):
+            numbers = torch.randint(0, 11, shape)
+            torch.testing.assert_close(compiled(numbers), function(numbers))
+        with pytest.raises(IndexError):
+            compiled(torch.full((2, 5), 11))
+    assert len(_regions()) == 1
+
+
+def test_calls_look_at_the_arguments_they_get() -> None:
+    compiled = _compiled(lambda x, y: torch.exp(x) * y)
+    for n in (4, 6):
+        x, y = torch.randn(n, 3), torch.randn(n, 3)
+        for a in (x, torch.randn(3, n).t(), torch.randn(n, 6)[:, ::2]):
+            torch.testing.assert_close(compiled(a, y), torch.exp(a) * y)
+    negative = torch.randn(4, 3, dtype=torch.cfloat).conj().imag
+    assert negative.is_neg()
+    y = torch.randn(4, 3)
+    torch.testing.assert_close(compiled(negative, y), torch.exp(negative) * y)
+
+
 def test_attention_is_one_region() -> None:
     def function(q, k, v, mask):
         return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)

@@ -242,6 +242,52 @@ def test_autocast_goes_to_pytorch() -> None:
         assert sdpa(*arguments).dtype == torch.bfloat16
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+def test_transformations_of_functions_go_to_pytorch() -> None:
+    q, k, v = _qkv(2, 3)
+    torch.testing.assert_close(torch.func.vmap(sdpa)(q, k, v), stock(q, k, v))
+
+    def total(function):
+        return torch.func.grad(lambda q: function(q, k, v).sum())
+
+    torch.testing.assert_close(total(sdpa)(q), total(stock)(q))
+    found, expected = (
+        torch.func.jvp(lambda q, f=f: f(q, k, v), (q,), (torch.ones_like(q),))
+        for f in (sdpa, stock)
+    )
+    torch.testing.assert_close(found, expected)
+
+
+def test_arguments_of_one_outline_are_looked_at_again() -> None:
+    q, k, v = _qkv(2, 3)
+    expected = sdpa(q, k, v)
+    sdpa(q, k, v)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert sdpa(q, k, v).dtype == torch.bfloat16
+    assert sdpa(*(x.to("meta") for x in (q, k, v))).device.type == "meta"
+    assert sdpa(*(x.clone().requires_grad_() for x in (q, k, v))).requires_grad
+    with pytest.raises(RuntimeError):
+        sdpa(q, k, v.double())
+    with pytest.raises(RuntimeError):
+        sdpa(q, k, v, dropout_p=1.5)
+    z = torch.randn(*q.shape, dtype=torch.cfloat).conj().imag
+    dense = z.clone()
+    torch.testing.assert_close(sdpa(z, k, v), sdpa(dense, k, v))
+    torch.testing.assert_close(sdpa(q, k, v), expected)
+    with torch.inference_mode():
+        assert sdpa(q, k, v).is_inference()
+
+
+def test_unaligned_elements() -> None:
+    q, k, v = _qkv(2, 3)
+    buffer = torch.zeros(q.nbytes + 1, dtype=torch.uint8).numpy()[1:]
+    torch.testing.assert_close(sdpa(q, k, v), stock(q, k, v))
+    unaligned = torch.from_numpy(buffer.view("float32").reshape(q.shape))
+    assert unaligned.data_ptr() % 4
+    unaligned.copy_(q)
+    torch.testing.assert_close(sdpa(unaligned, k, v), stock(q, k, v))
+
+
 def test_one_kernel_serves_all_lengths() -> None:
     kernels.laid_out_kernel.cache_clear()
     kernels.CALLS.clear()
