@@ -8,6 +8,7 @@ machine does meets both. Results are compared before.
 # pyright: reportMissingImports=false, reportUnknownMemberType=false
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportUnknownParameterType=false, reportMissingTypeStubs=false
+# pyright: reportUnknownLambdaType=false
 
 from __future__ import annotations
 

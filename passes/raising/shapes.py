@@ -276,9 +276,10 @@ class RaiseReshape(Rule):
         if given is None and DYNAMIC_INDEX in stated:
             raise CannotRaise("a reshape to a shape that is data")
         extents = [
-            r.fixed(extent) if extent != DYNAMIC_INDEX else r.known(given[axis])
+            r.known(given[axis])
+            if given is not None and extent == DYNAMIC_INDEX
+            else r.fixed(extent)
             for axis, extent in enumerate(stated)
-            if extent != DYNAMIC_INDEX or given is not None
         ]
         pieces = _pieces(r, inner, extents)
         if pieces is None:
