@@ -90,7 +90,7 @@ def symbols_of(path: Path, names: Collection[str]) -> dict[str, tuple[int, int]]
             raise ValueError(f"{path}: expected an ELF file of 64 bits")
         (table,) = struct.unpack_from("<Q", data, 0x28)
         width, count = struct.unpack_from("<HH", data, 0x3A)
-        sections = [
+        sections: list[tuple[int, ...]] = [
             _SECTION.unpack_from(data, table + number * width)
             for number in range(count)
         ]

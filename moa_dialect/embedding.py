@@ -262,7 +262,7 @@ def _parse(text: str, name: str, is_printed: bool = False) -> tuple[ModuleOp, bo
         PipelineError: if the text is not MLIR.
     """
     parser = None
-    text = with_elements(text)
+    text = with_elements(text, name)
     try:
         parser = LocatingParser(context(), text, name, not is_printed)
         return parser.parse_module(), parser.has_locations
@@ -293,13 +293,13 @@ def _parse_upstream(text: str, name: str) -> tuple[ModuleOp, bool] | None:
     if not source.is_upstream_text(text):
         return None
     try:
-        native = source.read_upstream(text, name)
+        located = source.located_text(text, name)
     except CompileError as error:
         found = re.fullmatch(r"(.+?:\d+:\d+): (.*)", str(error), re.DOTALL)
         if found is None:
             raise PipelineError(str(error)) from error
         raise PipelineError(found[2], found[1]) from error
-    printed = generic_text_of(native).replace('loc("-":', f'loc("{name}":')
+    printed = located.replace('loc("-":', f'loc("{name}":')
     module, _ = _parse(printed, name, is_printed=True)
     return module, bool(re.search(r"\bloc\(", text))
 

@@ -181,8 +181,12 @@ _BLOB = re.compile(r'"?([^\s":{}]+)"?: "0x([0-9A-Fa-f]*)"')
 _RESOURCE = re.compile(r'dense_resource<"?([^>"]+)"?>')
 
 
-def with_elements(text: str) -> str:
+def with_elements(text: str, name: str) -> str:
     """Text in which arrays stand where they are used, not in resources at the end.
+
+    Args:
+        text: the text.
+        name: what its locations call it.
 
     Raises:
         PipelineError: if the elements of one are not in the text.
@@ -193,7 +197,10 @@ def with_elements(text: str) -> str:
 
     def elements(found: re.Match[str]) -> str:
         if found[1] not in blobs:
-            raise PipelineError(f"the resource {found[1]} has no elements in the text")
+            line = text.count("\n", 0, found.start()) + 1
+            column = found.start() - text.rfind("\n", 0, found.start())
+            message = f"the resource {found[1]} has no elements in the text"
+            raise PipelineError(message, f"{name}:{line}:{column}")
         return f'dense<"0x{blobs[found[1]]}">'
 
     return _RESOURCE.sub(elements, text if found is None else text[: found.start()])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp, StringAttr
@@ -10,9 +11,9 @@ from xdsl.passes import ModulePass
 
 from moa_dialect.errors import CompileError
 from moa_dialect.lowering.upstream import generic_text
+from moa_dialect.parsing import file_locations
 from moa_dialect.passes.raising import source
 from moa_dialect.passes.raising.driver import Unraised, raise_module
-from moa_dialect.tools.diagnostics import described
 
 
 def raise_linalg(module: ModuleOp) -> list[Unraised]:
@@ -23,8 +24,9 @@ def raise_linalg(module: ModuleOp) -> list[Unraised]:
     """
     for op in module.walk():
         # The text that goes through upstream has no locations.
-        if place := described(op.location):
-            op.attributes[source.LOCATION] = StringAttr(place)
+        for place in islice(file_locations(op.location), 1):
+            text = f"{place.filename.data}:{place.line.data}:{place.column.data}"
+            op.attributes[source.LOCATION] = StringAttr(text)
     parsed = source.parse(source.annotated_text(generic_text(module), "<module>"))
     left = raise_module(parsed)
     region = parsed.detach_region(parsed.body)

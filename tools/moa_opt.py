@@ -56,7 +56,8 @@ class MoaOptMain(xDSLOptMain):
                 return module
             text: Any = source
             if b"dense_resource<" in source:
-                text = with_elements(source.decode("utf-8", "replace"))
+                name = self.get_input_name()
+                text = with_elements(source.decode("utf-8", "replace"), name)
             parser = ModuleParser(self.ctx, text, self.get_input_name())
             return parser.parse_module(not self.args.no_implicit_module)
 

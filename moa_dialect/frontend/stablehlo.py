@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+import numpy as np
 from xdsl.builder import Builder
 from xdsl.dialects.builtin import (
     AnyFloat,
@@ -35,7 +36,7 @@ from moa_dialect.passes.raising.rule import CannotRaise, Raising, Rule, check_te
 from moa_dialect.passes.raising.source import integers_of, property_of
 from moa_dialect.passes.raising.structured import read
 from moa_dialect.tools.diagnostics import described
-from moa_dialect.types import element_of, shape_of
+from moa_dialect.types import dense, element_of, shape_of
 
 MAX_STEPS = 64
 """A loop of more steps is not written out."""
@@ -85,7 +86,7 @@ def _made(
     operands: Sequence[SSAValue],
     types: Sequence[Attribute],
     properties: dict[str, Attribute] | None = None,
-) -> UnregisteredOp:
+) -> Operation:
     """An operation with the location of another one."""
     op = UnregisteredOp.with_name(name).create(
         operands=operands, result_types=types, properties=properties or {}
@@ -184,10 +185,7 @@ def _write_out(op: Operation) -> None:
     for turn in range(count):
         # What is computed from the counter is known then.
         type_ = values[number].type
-        counter = DenseIntOrFPElementsAttr.from_list(
-            type_,  # pyright: ignore[reportArgumentType]
-            [start + turn * step],
-        )
+        counter = dense(np.array(start + turn * step), element_of(type_))
         made = _made("stablehlo.constant", op, (), [type_], {"value": counter})
         Rewriter.insert_op(made, InsertPoint.before(op))
         values[number] = made.results[0]
@@ -218,10 +216,7 @@ def _is(op: Operation, index: SSAValue, number: int) -> SSAValue:
     """Whether an index is a number; an index out of range stands for the last one."""
     type_ = index.type
     assert isa(type_, TensorType)
-    value = DenseIntOrFPElementsAttr.from_list(
-        type_,  # pyright: ignore[reportArgumentType]
-        [number],
-    )
+    value = dense(np.array(number), element_of(type_))
     constant = _made("stablehlo.constant", op, (), [type_], {"value": value})
     kind = "UNSIGNED" if type_.get_element_type() == i1 else "SIGNED"
     properties = {
@@ -315,7 +310,9 @@ def _name_function(op: Operation) -> None:
     name = "other"
     if isinstance(value, BlockArgument):
         name = "second" if value.index == 1 else "first"
-    elif set(value.owner.operands) == set(block.args):
+    elif isinstance(value.owner, Operation) and set(value.owner.operands) == set(
+        block.args
+    ):
         name = _FUNCTIONS.get(name_of(value.owner), name)
     op.attributes[FUNCTION] = StringAttr(name)
 

@@ -37,11 +37,12 @@ def _combiner(op: Operation) -> str | None:
     last = block.last_op
     assert last is not None
     (value,) = last.operands
+    owner = value.owner
     if isinstance(value, BlockArgument):
         if value.index == 0:
             return None
-    elif set(value.owner.operands) == set(block.args):
-        function = COMBINERS.get(name_of(value.owner))
+    elif isinstance(owner, Operation) and set(owner.operands) == set(block.args):
+        function = COMBINERS.get(name_of(owner))
         if function is not None and function not in ("and", "or", "xor"):
             return function
     raise CannotRaise("a body that is no associative operation")

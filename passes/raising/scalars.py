@@ -479,8 +479,7 @@ def _shifted(
         beyond: what there is for a count that no number has so many bits for.
     """
     x, count = args
-    assert isinstance(x.type, IntegerType)
-    width = x.type.width.data
+    width = _width(x)
     owner = count.owner
     if isinstance(owner, arith.ConstantOp) and isinstance(owner.value, IntegerAttr):
         bits = owner.value.value.data
@@ -496,9 +495,8 @@ def _shifted(
 
 def _shift_left(s: Scalars, op: Operation, args: Sequence[SSAValue]) -> SSAValue:
     def by(x: SSAValue, bits: int) -> SSAValue:
-        assert isinstance(x.type, IntegerType)
         power = 1 << bits
-        if bits == x.type.width.data - 1:
+        if bits == _width(x) - 1:
             power = -power
         return s.named("mul", x, s.number(power, x.type)) if bits else x
 
@@ -509,8 +507,7 @@ def _shift_right(s: Scalars, op: Operation, args: Sequence[SSAValue]) -> SSAValu
     """A quotient by a power of 2, rounded down; the sign for a count beyond."""
 
     def by(x: SSAValue, bits: int) -> SSAValue:
-        assert isinstance(x.type, IntegerType)
-        if bits == x.type.width.data - 1:
+        if bits == _width(x) - 1:
             is_negative = s.named("lt", x, s.number(0, x.type))
             return s.select(is_negative, s.number(-1, x.type), s.number(0, x.type))
         return s.named("floordiv", x, s.number(1 << bits, x.type)) if bits else x
@@ -535,8 +532,10 @@ def _shift_right_unsigned(
 
 
 def _width(x: SSAValue) -> int:
-    assert isinstance(x.type, IntegerType)
-    return x.type.width.data
+    """How many bits an integer has."""
+    type_ = x.type
+    assert isa(type_, IntegerType)
+    return type_.width.data
 
 
 # Functions that are inverse to others, to some units in the last place.

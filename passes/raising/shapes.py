@@ -28,6 +28,7 @@ from moa_dialect.passes.raising.rule import (
     Rule,
     check_element,
     check_tensors,
+    is_unwritten,
 )
 from moa_dialect.passes.raising.scalars import Scalars, element
 from moa_dialect.passes.raising.sizes import Size
@@ -275,9 +276,10 @@ class RaiseReshape(Rule):
         if given is None and DYNAMIC_INDEX in stated:
             raise CannotRaise("a reshape to a shape that is data")
         extents = [
-            r.fixed(extent) if extent != DYNAMIC_INDEX else r.known(given[axis])
+            r.known(given[axis])
+            if given is not None and extent == DYNAMIC_INDEX
+            else r.fixed(extent)
             for axis, extent in enumerate(stated)
-            if extent != DYNAMIC_INDEX or given is not None
         ]
         pieces = _pieces(r, inner, extents)
         if pieces is None:
@@ -509,13 +511,17 @@ class RaiseInsertSlice(Rule):
             def inside(inner: Builder) -> SSAValue:
                 return read(r, source, [entries[axis] for axis in kept], inner)
 
+            def outside(inner: Builder) -> SSAValue:
+                if is_unwritten(target):
+                    # Any number would do: another slice has the element, or nobody.
+                    type_ = element_of(target.type)
+                    return inner.insert(constant(0, type_)).result
+                return read(r, target, index, inner)
+
             if not conditions:
                 return inside(builder)
             return code.choose(
-                code.all_of(conditions),
-                element_of(target.type),
-                inside,
-                lambda inner: read(r, target, index, inner),
+                code.all_of(conditions), element_of(target.type), inside, outside
             )
 
         return [r.comprehension(extents, op.results[0].type, emit)]
@@ -552,7 +558,10 @@ def _inside(
 
 
 class RaisePad(Rule):
-    """`tensor.pad`: the source within, what the body yields around it."""
+    """`tensor.pad`: the source within, what the body yields around it.
+
+    Padding by less than 0 leaves elements of the source out.
+    """
 
     names = ("tensor.pad",)
 
@@ -575,8 +584,6 @@ class RaisePad(Rule):
                 wide = code.add(code.add(r.known(left), extent), r.known(right))
                 extents.append(wide)
         for count in (*before, *after):
-            if (_static(count) or 0) < 0:
-                raise CannotRaise("padding by less than 0")
             if _static(count) is None:
                 message = "tensor.pad: padding must not be less than 0"
                 r.require("ge", r.known(count), r.fixed(0), message)

@@ -10,7 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from xdsl.dialects import arith
-from xdsl.dialects.builtin import AffineMapAttr, IntegerAttr, TensorType, i1
+from xdsl.dialects.builtin import (
+    DYNAMIC_INDEX,
+    AffineMapAttr,
+    IntegerAttr,
+    TensorType,
+    i1,
+)
 from xdsl.ir import Block, Operation, SSAValue
 from xdsl.ir.affine import (
     AffineBinaryOpExpr,
@@ -26,12 +32,14 @@ from moa_dialect.ops.extents import (
     Root,
     RootAtom,
     RootCache,
+    ValueAxis,
     as_polynomial,
     extent_root,
     index_root,
     simplified,
 )
 from moa_dialect.passes.raising.source import name_of, property_of
+from moa_dialect.types import shape_of
 
 Size = Polynomial[RootAtom]
 """A number in terms of extents."""
@@ -56,7 +64,9 @@ class Sizes:
     def size(self, value: SSAValue) -> Size | None:
         """The same as a polynomial."""
         if value not in self._known:
-            self._known[value] = self._size(value)
+            size = self._size(value)
+            known = None if size is None else size.substitute(_stated)
+            self._known[value] = known
         return self._known[value]
 
     def _size(self, value: SSAValue) -> Size | None:
@@ -140,6 +150,15 @@ class Sizes:
                     return None
 
         return visit(map_.data.results[0])
+
+
+def _stated(atom: RootAtom) -> Size:
+    """An extent, as the number that its type states if it states one."""
+    if isinstance(atom, ValueAxis):
+        extent = shape_of(atom.value.type)[atom.axis]
+        if extent != DYNAMIC_INDEX:
+            return Size.constant(extent)
+    return Size.atom(atom)
 
 
 def compared(predicate: str, left: Size, right: Size) -> bool | None:

@@ -14,7 +14,9 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,20 +140,20 @@ def _native(text: str, name: str) -> ir.Module:
         raise CompileError(_described(error, name)) from None
 
 
-def read_upstream(text: str, name: str) -> ir.Module:
-    """A module of the upstream bindings, from text in upstream's own syntax.
+def located_text(text: str, name: str) -> str:
+    """Text in upstream's own syntax in generic form, with locations.
 
     Raises:
         CompileError: with file, line and column of the first error.
     """
-    return _native(_without_syntax(text, name), name)
+    return _in_process_or_not("located", text, name)
 
 
 def _described(error: Any, name: str) -> str:
     diagnostics = list(getattr(error, "error_diagnostics", ()))
     for diagnostic in diagnostics:
         message = " ".join(str(diagnostic.message).split())
-        return f"{_place(str(diagnostic.location), name)}{message}"
+        return f"{_place(str(diagnostic.location), name) or f'{name}: '}{message}"
     return f"{name}: upstream MLIR rejects the module"
 
 
@@ -248,9 +250,80 @@ def annotated_text(text: str, name: str) -> str:
     Raises:
         CompileError: with file, line and column, if upstream does not accept it.
     """
+    return _in_process_or_not("annotated", text, name)
+
+
+def _annotated(text: str, name: str) -> str:
     native = _native(_without_syntax(text, name), name)
     _annotate(native, name)
     return str(native.operation.get_asm(print_generic_op_form=True))
+
+
+def _located(text: str, name: str) -> str:
+    operation = _native(_without_syntax(text, name), name).operation
+    is_local = "dense_resource<" not in text  # Else elements would be missing.
+    return str(
+        operation.get_asm(
+            print_generic_op_form=True, enable_debug_info=True, use_local_scope=is_local
+        )
+    )
+
+
+_FORMS = {"annotated": _annotated, "located": _located}
+
+
+def in_form(form: str, text: str, name: str) -> str:
+    """MLIR text in another form, by upstream's bindings.
+
+    Raises:
+        CompileError: with file, line and column, if upstream does not accept it.
+        ImportError: if the bindings cannot be loaded.
+    """
+    return _FORMS[form](text, name)
+
+
+def _in_process_or_not(form: str, text: str, name: str) -> str:
+    """The same, by a process of its own if this one cannot load the bindings.
+
+    Libraries of other bindings that have been loaded, IREE's for one, prevent that.
+
+    Raises:
+        CompileError: with file, line and column, if upstream does not accept it.
+        ImportError: if the bindings cannot be loaded there either.
+    """
+    try:
+        import_module("mlir.ir")
+    except ImportError as error:
+        reason = error
+    else:
+        return in_form(form, text, name)
+    result = subprocess.run(
+        (sys.executable, "-c", _ELSEWHERE, form, name),
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if result.returncode == _REJECTED:
+        raise CompileError(result.stderr.strip())
+    if result.returncode:
+        raise reason
+    return result.stdout
+
+
+_REJECTED = 3
+_ELSEWHERE = f"""
+import sys
+from moa_dialect.errors import CompileError
+from moa_dialect.passes.raising.source import in_form
+form, name = sys.argv[1:]
+try:
+    sys.stdout.write(in_form(form, sys.stdin.read(), name))
+except CompileError as error:
+    sys.stderr.write(str(error))
+    sys.exit({_REJECTED})
+"""
+"""A program that writes what it reads in another form."""
 
 
 def parse(text: str, context: Context | None = None) -> ModuleOp:
@@ -276,6 +349,7 @@ def parse(text: str, context: Context | None = None) -> ModuleOp:
         raise CompileError(f"cannot read upstream's text: {error}") from None
 
 
+_ANNOTATED = re.compile(rf'\b{re.escape(LOCATION)} = "([^"\n]*)"')
 _RESOURCE = re.compile(r"dense_resource<([^>]+)> : tensor<((?:\d+x)*)(\w+)>")
 _BYTES = {"f64": 8, "f32": 4, "f16": 2, "bf16": 2, "i64": 8, "i32": 4, "index": 8}
 
@@ -287,7 +361,10 @@ def _with_elements(text: str, blobs: dict[str, bytes]) -> str:
         name, shape, element = found[1].strip('"'), found[2], found[3]
         data = blobs.get(name)
         if data is None:
-            raise CompileError(f"the resource {name} has no elements in this file")
+            place = _ANNOTATED.search(found.string, found.end())
+            where = "" if place is None else f"{place[1]}: "
+            message = f"the resource {name} has no elements in this file"
+            raise CompileError(f"{where}{message}")
         count = int(np.prod([int(n) for n in shape.split("x") if n], dtype=np.int64))
         type_ = f"tensor<{shape}{element}>"
         if element == "i1":  # A byte for each element.

@@ -50,8 +50,9 @@ def copy(request: pytest.FixtureRequest) -> Any:
     """A copy of upstream's bindings: its modules `ir` and `passmanager`."""
     try:
         ir = importlib.import_module(f"{request.param}.ir")
-    except ImportError:
-        pytest.skip(f"{request.param} is not installed")
+    except ImportError as error:
+        # Or, of IREE's: another copy has been loaded before.
+        pytest.skip(f"{request.param} cannot be loaded: {error}")
     if request.param == "jaxlib.mlir":
         # JAX registers its passes where it needs them.
         importlib.import_module("jax._src.interpreters.mlir")

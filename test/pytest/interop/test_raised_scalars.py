@@ -1,5 +1,8 @@
 """Scalar operations that stand for several here, against NumPy."""
 
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownMemberType=false
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -53,7 +56,7 @@ def compiled(operations: Sequence[str], element: str, constants: str = "") -> An
 
 
 @pytest.mark.parametrize(("element", "dtype"), [("f32", np.float32), ("f64", float)])
-def test_inverse_functions(element: str, dtype: type):
+def test_inverse_functions(element: str, dtype: Any):
     rng = np.random.default_rng(0)
     some = np.exp(rng.uniform(-20, 20, 100))
     x = np.array([*SPECIAL, *rng.uniform(-1, 1, 100), *some, *-some], dtype)
@@ -92,7 +95,7 @@ def test_remainders_of_floats_are_exact():
 
 
 @pytest.mark.parametrize(("element", "dtype"), [("i32", np.int32), ("i64", np.int64)])
-def test_shifts(element: str, dtype: type):
+def test_shifts(element: str, dtype: Any):
     width = np.iinfo(dtype).bits
     x = np.array([1, -1, 5, -7, 2**30, np.iinfo(dtype).min, 0, 123456789], dtype)
     x, counts = (v.reshape(-1) for v in np.meshgrid(x, np.arange(width, dtype=dtype)))

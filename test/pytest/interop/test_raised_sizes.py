@@ -131,7 +131,7 @@ def test_a_slice_is_put_where_data_says():
         expected[k : k + 2] = 1
         np.testing.assert_array_equal(run(a, u, np.array(k)), expected)
     for k in (-1, 4):
-        with pytest.raises(moa.IndexRangeError, match="the slice leaves axis 0"):
+        with pytest.raises(moa.MoaError, match="the slice leaves axis 0"):
             run(a, u, np.array(k))
 
 
@@ -145,3 +145,28 @@ def test_what_nothing_was_written_to_may_change_its_shape():
     assert not read(text).left
     a = np.zeros(4, np.float32)
     np.testing.assert_array_equal(moa.compile_linalg(text)(a), a + 1)
+
+
+def test_padding_by_less_than_0_leaves_elements_out():
+    text = """func.func @main(%a: tensor<?xf32>) -> tensor<?xf32> {
+  %r = tensor.pad %a low[-1] high[2] {
+  ^bb0(%i: index):
+    %z = arith.constant 7.0 : f32
+    tensor.yield %z : f32
+  } : tensor<?xf32> to tensor<?xf32>
+  return %r : tensor<?xf32>
+}"""
+    a = np.arange(4, dtype=np.float32)
+    np.testing.assert_array_equal(moa.compile_linalg(text)(a), [1, 2, 3, 7, 7])
+
+
+def test_slices_together_write_an_array():
+    text = """func.func @main(%a: tensor<3xf32>) -> tensor<5xf32> {
+  %e = tensor.empty() : tensor<5xf32>
+  %s = tensor.insert_slice %a into %e[2] [3] [1] : tensor<3xf32> into tensor<5xf32>
+  %t = tensor.extract_slice %a[1] [2] [1] : tensor<3xf32> to tensor<2xf32>
+  %r = tensor.insert_slice %t into %s[0] [2] [1] : tensor<2xf32> into tensor<5xf32>
+  return %r : tensor<5xf32>
+}"""
+    a = np.arange(3, dtype=np.float32)
+    np.testing.assert_array_equal(moa.compile_linalg(text)(a), [1, 2, 0, 1, 2])

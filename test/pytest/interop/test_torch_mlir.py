@@ -325,6 +325,51 @@ def test_dynamic_extents():
         )
 
 
+@pytest.mark.parametrize("name", ["plain", "causal", "grouped"])
+def test_heads_of_any_length_are_one_pass(name: str):
+    from torch.export import Dim
+
+    def any_causal(q: Any, k: Any, v: Any) -> Any:
+        n = q.shape[-2]
+        hidden = torch.ones(n, n, dtype=torch.bool).triu(1)
+        scores = (q @ k.transpose(-1, -2)).masked_fill(hidden, float("-inf"))
+        return torch.softmax(scores, -1) @ v
+
+    function = {"plain": plain, "causal": any_causal, "grouped": grouped}[name]
+    n, m = Dim("n", min=2), Dim("m", min=2)
+    if name == "causal":
+        m = n
+    arrays = heads(4, 2 if name == "grouped" else 4)
+    model = module_of(function)
+    shapes = {"arrays": ({2: n}, {2: m}, {2: m})}
+    text = exported(model, arrays, dynamic_shapes=shapes)
+    compiled = check(model, arrays, text)
+    assert passes_of(fused(text)) == ["moa.cascade"]
+    rows, keys = (70, 70) if name == "causal" else (1, 70)
+    q, k, v = (
+        torch.randn(2, a.shape[1], count, 8)
+        for a, count in zip(arrays, (rows, keys, keys), strict=True)
+    )
+    torch.testing.assert_close(
+        compiled(q, k, v), function(q, k, v), rtol=2e-6, atol=2e-6
+    )
+
+
+def test_scans_and_updates_at_places():
+    torch.manual_seed(8)
+    x, places = torch.randn(4, 6), torch.tensor([[5, 0], [2, 2], [1, 3], [4, 0]])
+    check(module_of(lambda x: torch.cumsum(x, 1)), [x])
+    check(module_of(lambda x: torch.cumprod(x, 0)), [x])
+    check(
+        module_of(lambda x, i, u: x.scatter_add(1, i, u)),
+        [x, places, torch.randn(4, 2)],
+    )
+    check(
+        module_of(lambda x, i, u: x.index_put((i,), u)),
+        [x, torch.tensor([3, 1]), torch.randn(2, 6)],
+    )
+
+
 OTHERS: dict[str, tuple[Function, list[Any]]] = {
     "group norm": (
         lambda x: torch.nn.functional.group_norm(x, 2),
