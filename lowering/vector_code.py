@@ -29,7 +29,7 @@ from xdsl.dialects.builtin import (
 from xdsl.ir import Attribute, SSAValue
 from xdsl.utils.hints import isa
 
-from moa_dialect.lowering import pairs
+from moa_dialect.lowering import chosen, pairs
 from moa_dialect.lowering.emitter import COMBINE, INDEX, Emitter, NotLifted, neutral
 from moa_dialect.lowering.prefetch import ask
 from moa_dialect.lowering.tiles import Nest, Reduction, Statement, Target
@@ -38,12 +38,14 @@ from moa_dialect.passes.kernels import static_extent
 from moa_dialect.passes.strides import coefficient
 from moa_dialect.passes.terms import (
     Choice,
+    Chosen,
     ChunkFold,
     Combination,
     Computed,
     Folded,
     Held,
     InPairs,
+    Nowhere,
     Term,
     Terms,
     walk,
@@ -126,6 +128,7 @@ class VectorCode(Emitter):
         scalar_lane: the index of the lane axis where it is one index, not many.
         quiet: the states that may leave out elements that are NaN.
         ahead: the index of a pass whose contractions ask for what they read early.
+        elsewhere: gives memory that is read, in vain, instead of what is not to be.
     """
 
     terms: Terms
@@ -134,6 +137,7 @@ class VectorCode(Emitter):
     place: Callable[[SSAValue], tuple[SSAValue, Sequence[SSAValue]]]
     value_of: Callable[[SSAValue], SSAValue]
     lanes: Lanes
+    elsewhere: Callable[[Attribute], SSAValue]
     index: dict[str, SSAValue] = field(default_factory=dict[str, SSAValue])
     local: dict[str, SSAValue] = field(default_factory=dict[str, SSAValue])
     scale: dict[str, int] = field(default_factory=dict[str, int])
@@ -272,8 +276,10 @@ class VectorCode(Emitter):
                 return value
             case InPairs():
                 raise AssertionError("a factor of a sum of products, by itself")
-            case Choice():
-                raise NotLifted("a choice of which one side is evaluated")
+            case Chosen():
+                return chosen.load(self, term, copy, number)
+            case Choice() | Nowhere():
+                raise AssertionError(f"{kind} by itself")
 
     def _checked(
         self, term: Term, properties: dict[str, Attribute], copy: int
@@ -439,21 +445,37 @@ class VectorCode(Emitter):
         assert isinstance(array, SSAValue)
         memory, _ = self.place(array)
         address = self.address(term, copy)
-        element = memory_element(term.type)
         if not self.is_vector(term):
-            found = self.emit(memref.LoadOp.get(memory, [address]))
-            return found if element == term.type else self._truth(found)
+            return self.load(memory, address, term.type)
         if not self.is_contiguous(term):
             raise NotLifted("lanes whose addresses do not advance by one")
         address = self.add(address, number * self.lanes.lanes)
-        type_ = self.vector_type(element)
+        mask: SSAValue | None = None
         if self.mask is not None and self.is_masked_load(term):
             mask = self.mask(copy, number)
+        return self.load_vector(memory, address, term.type, mask)
+
+    def load(self, memory: SSAValue, address: SSAValue, type_: Attribute) -> SSAValue:
+        """An element of a type from the memory of an array."""
+        found = self.emit(memref.LoadOp.get(memory, [address]))
+        return found if memory_element(type_) == type_ else self._truth(found)
+
+    def load_vector(
+        self,
+        memory: SSAValue,
+        address: SSAValue,
+        type_: Attribute,
+        mask: SSAValue | None = None,
+    ) -> SSAValue:
+        """Elements of a type, one after the other; those that a mask has, else 0."""
+        element = memory_element(type_)
+        if mask is not None:
             rest = self.constant(0, element, True)
             found = self.emit(vector.MaskedLoadOp(memory, [address], mask, rest))
         else:
-            found = self.emit(vector.LoadOp(memory, [address], type_))
-        return found if element == term.type else self._truth(found)
+            vector_type = self.vector_type(element)
+            found = self.emit(vector.LoadOp(memory, [address], vector_type))
+        return found if element == type_ else self._truth(found)
 
     def _truth(self, value: SSAValue) -> SSAValue:
         type_ = value.type
@@ -470,6 +492,11 @@ class VectorCode(Emitter):
 
     def is_contiguous(self, term: Term) -> bool:
         """Whether the addresses of a load's lanes advance by one and all exist."""
+        if isinstance(term.kind, Chosen):
+            return self.lanes.last is None and all(
+                not self.is_vector(load) or self.is_contiguous(load)
+                for load in chosen.loads(term)
+            )
         array, *indices = term.args
         assert isinstance(array.kind, SSAValue)
         if self.lanes.last is not None:
@@ -656,7 +683,7 @@ class VectorCode(Emitter):
             if index not in term.free:
                 self._evaluate(term)
             elif not (
-                isinstance(term.kind, Held | ChunkFold | Folded)
+                isinstance(term.kind, Held | ChunkFold | Folded | Chosen)
                 or term.computes(AtOp.name)
             ):
                 pending.extend(reversed(term.args))

@@ -9,6 +9,7 @@ from math import prod
 from xdsl.builder import Builder
 from xdsl.dialects import arith, memref, scf, vector
 from xdsl.dialects.builtin import (
+    DYNAMIC_INDEX,
     IndexType,
     MemRefType,
     StringAttr,
@@ -18,6 +19,7 @@ from xdsl.dialects.builtin import (
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from xdsl.rewriter import InsertPoint
 
+from moa_dialect.lowering import chosen
 from moa_dialect.lowering.narrow_tiles import fill_extended, fill_pairs
 from moa_dialect.lowering.pairs import LANES
 from moa_dialect.lowering.shuffles import transposed
@@ -40,8 +42,8 @@ from moa_dialect.passes.kernels import (
 from moa_dialect.passes.lift import TILE_BYTES, Schedule
 from moa_dialect.passes.strides import coefficient
 from moa_dialect.passes.terms import (
+    Chosen,
     ChunkFold,
-    Computed,
     Folded,
     Held,
     Term,
@@ -119,7 +121,7 @@ class KernelCode:
     value_of: Callable[[SSAValue], SSAValue]
     outputs: Sequence[tuple[SSAValue, Sequence[SSAValue]]]
     code: VectorCode = field(init=False)
-    tiles: list[memref.AllocaOp] = field(default_factory=list[memref.AllocaOp])
+    tiles: list[Operation] = field(default_factory=list[Operation])
     lane: str = field(init=False)
     blocked: str = field(init=False)
     block_start: SSAValue | None = None
@@ -233,6 +235,7 @@ class KernelCode:
             self.place,
             self.value_of,
             lanes,
+            self.elsewhere,
             index=index,
         )
 
@@ -273,6 +276,17 @@ class KernelCode:
         assert op.memref.type == type_
         self.tiles.append(op)
         return op.memref
+
+    def elsewhere(self, element: Attribute) -> SSAValue:
+        """Memory that is read, in vain, instead of what is not to be read."""
+        known = self.code.scopes[0]
+        if (found := known.get(("elsewhere", element))) is None:
+            width = self.schedule.lanes
+            op = memref.AllocaOp.get(element, 64, [width])
+            cast = memref.CastOp.get(op.memref, MemRefType(element, [DYNAMIC_INDEX]))
+            self.tiles += [op, cast]
+            found = known["elsewhere", element] = cast.dest
+        return found
 
     def tile(
         self,
@@ -349,27 +363,45 @@ class KernelCode:
                 if outer is not None:
                     known[kind.index] = outer
                 return self.kernel.terms.remake(term, [*bounds, body])
-            if (
-                isinstance(kind, Computed)
-                and kind.operation is AtOp
-                and self.code.is_vector(term)
-            ):
+            is_load = term.computes(AtOp.name) or isinstance(kind, Chosen)
+            if is_load and self.code.is_vector(term):
                 if not self.code.is_contiguous(term):
                     return self._staged(term, known, made, tag)
                 rows = prod(axes[axis] for axis in around if axis not in term.free)
                 if self._is_packed(term, rows, folded, known):
                     return self._staged(term, known, made, tag)
-            if term.computes(arith.ExtFOp.name) and term.args[0].computes(AtOp.name):
+            if term.computes(arith.ExtFOp.name) and (
+                term.args[0].computes(AtOp.name) or self._is_apart(term.args[0])
+            ):
                 found = self._extended(term, folded, known, made, tag)
                 if found is not None:
                     return found
+            if isinstance(kind, Chosen):
+                return chosen_of(term)
             return self.kernel.terms.remake(term, [visit(arg) for arg in term.args])
+
+        def chosen_of(term: Term) -> Term:
+            """A load that is chosen: only what it takes to find it may be staged."""
+            if not term.args:
+                return term
+            sides = [chosen_of(s) for s in term.args[1:]]
+            if term.computes(AtOp.name):
+                sides = [visit(index) for index in term.args[1:]]
+            return self.kernel.terms.remake(term, [visit(term.args[0]), *sides])
 
         found: list[Statement] = []
         for s in statements:
             around = s.axes
             found.append(Statement(s.name, s.axes, visit(s.value), s.target))
         return found, list(made.values())
+
+    def _is_apart(self, load: Term) -> bool:
+        """Whether a load is one that is chosen, whose lanes have to be staged."""
+        return (
+            isinstance(load.kind, Chosen)
+            and self.code.is_vector(load)
+            and not self.code.is_contiguous(load)
+        )
 
     def _is_packed(
         self, load: Term, rows: int, folded: set[str], known: Mapping[str, int]
@@ -598,6 +630,8 @@ class KernelCode:
 
     def advances(self, load: Term, axis: str) -> bool:
         """Whether the address of a load advances by one with an axis."""
+        if isinstance(load.kind, Chosen):
+            return all(self.advances(other, axis) for other in chosen.loads(load))
         array, *indices = load.args
         assert isinstance(array.kind, SSAValue)
         if self.code.scale.get(axis, 1) != 1:
@@ -640,9 +674,15 @@ class KernelCode:
         count = code.lanes.lanes
         whole = code.mul(code.div(range_.length, count), count)
         type_ = code.vector_type(load.type)
-        array = load.args[0].kind
-        assert isinstance(array, SSAValue)
-        memory, _ = self.place(array)
+
+        def elements() -> SSAValue:
+            if isinstance(load.kind, Chosen):
+                return chosen.elements(code, load, axis, count)
+            array = load.args[0].kind
+            assert isinstance(array, SSAValue)
+            memory, _ = self.place(array)
+            address = code.address(load, 0)
+            return code.emit(vector.LoadOp(memory, [address], type_))
 
         def square(index: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
             def group(lane: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
@@ -650,8 +690,7 @@ class KernelCode:
                 with code.bound(axis, code.add(range_.start, index), index):
                     for k in range(count):
                         with code.lane_index(code.lane_at(code.add(lane, k))):
-                            address = code.address(load, 0)
-                        rows.append(code.emit(vector.LoadOp(memory, [address], type_)))
+                            rows.append(elements())
                 for k, row in enumerate(transposed(code, rows)):
                     column = code.extended(row, buffer)
                     indices = [

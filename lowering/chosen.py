@@ -1,0 +1,166 @@
+"""Loads of which a condition says which one is made (see passes/guards.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from xdsl.dialects import arith, vector
+from xdsl.dialects.builtin import i1
+from xdsl.dialects.vector import CombiningKindAttr, CombiningKindFlag
+from xdsl.ir import Attribute, SSAValue
+
+from moa_dialect.ops.normal_form import AtOp
+from moa_dialect.passes.terms import Chosen, Nowhere, Term
+from moa_dialect.types import memory_element
+
+if TYPE_CHECKING:
+    from moa_dialect.lowering.vector_code import VectorCode
+
+
+def loads(term: Term) -> Iterator[Term]:
+    """The loads of which one is chosen; one load alone is itself."""
+    if isinstance(term.kind, Chosen):
+        for side in term.args[1:]:
+            yield from loads(side)
+    elif term.computes(AtOp.name):
+        yield term
+
+
+def load(code: VectorCode, term: Term, copy: int, number: int) -> SSAValue:
+    """The value of a load that is chosen: a vector if it depends on the lanes.
+
+    Where no condition depends on the lane, the place to read from is selected, and read
+    once. Else each load is made in the lanes it is chosen for.
+    """
+    if not code.is_vector(term):
+        return code.load(*_place(code, term, copy), term.type)
+    mask: SSAValue | None = None
+    if code.mask is not None and code.is_masked_load(term):
+        mask = code.mask(copy, number)
+    found = _in_lanes(code, term, copy, number, mask, None)
+    assert found is not None
+    return found
+
+
+def elements(code: VectorCode, term: Term, axis: str, width: int) -> SSAValue:
+    """As many elements next to each other along an axis, where lanes are one index."""
+    lane = code.scalar_lane
+    assert lane is not None
+    before = code.lanes, code.scalar_lane, code.scopes, code.mask
+    with code.bound(code.lanes.axis, lane, lane):
+        code.lanes = replace(
+            code.lanes,
+            axis=axis,
+            base=code.index[axis],
+            lanes=width,
+            vectors=1,
+            last=None,
+        )
+        code.scalar_lane, code.scopes, code.mask = None, [{}], None
+        value = code.value(term)
+        code.lanes, code.scalar_lane, code.scopes, code.mask = before
+    return value
+
+
+def _in_lanes(
+    code: VectorCode,
+    term: Term,
+    copy: int,
+    number: int,
+    mask: SSAValue | None,
+    guard: SSAValue | None,
+) -> SSAValue | None:
+    """A vector of what is read; None if that is nothing.
+
+    Args:
+        code: the emitter.
+        term: the load.
+        copy: the register copy.
+        number: the vector of the lanes.
+        mask: the lanes of which there is an index, if not all.
+        guard: the lanes for which the load is chosen, if not all.
+    """
+    every = list(loads(term))
+    if not every:
+        return None
+    are_vectors = {code.is_vector(other) for other in every}
+    if len(are_vectors) == 1 and not _conditions_differ(code, term):
+        memory, address = _place(code, term, copy)
+        if are_vectors == {True}:
+            address = code.add(address, number * code.lanes.lanes)
+            both = _both(code, mask, guard)
+            return code.load_vector(memory, address, term.type, both)
+        if guard is not None:
+            place = memory, address
+            memory, address = _select(code, _any(code, guard), place, term.type)
+        return code.broadcast(code.load(memory, address, term.type))
+    condition, *sides = term.args
+    is_so = code.vector(condition, copy, number)
+    is_not = code.make(arith.XOrIOp, (is_so, code.constant(1, i1, True)), is_so.type)
+    then, otherwise = (
+        _in_lanes(code, side, copy, number, mask, _both(code, guard, chosen))
+        for side, chosen in zip(sides, (is_so, is_not), strict=True)
+    )
+    if then is None or otherwise is None:
+        return then or otherwise
+    return code.make(arith.SelectOp, (is_so, then, otherwise), then.type)
+
+
+def _conditions_differ(code: VectorCode, term: Term) -> bool:
+    """Whether a condition depends on the lane."""
+    if not isinstance(term.kind, Chosen):
+        return False
+    condition, *sides = term.args
+    return code.is_vector(condition) or any(_conditions_differ(code, s) for s in sides)
+
+
+def _place(code: VectorCode, term: Term, copy: int) -> tuple[SSAValue, SSAValue]:
+    """The memory and the address that are chosen; of the first lane if lanes differ."""
+    if isinstance(term.kind, Nowhere):
+        return code.elsewhere(memory_element(term.type)), code.number(0)
+    if not isinstance(term.kind, Chosen):
+        array = term.args[0].kind
+        assert isinstance(array, SSAValue)
+        return code.place(array)[0], code.address(term, copy)
+    condition = code.value(term.args[0], copy)
+    first, second = (_place(code, side, copy) for side in term.args[1:])
+    return (
+        code.make(arith.SelectOp, (condition, first[0], second[0]), first[0].type),
+        code.make(arith.SelectOp, (condition, first[1], second[1]), first[1].type),
+    )
+
+
+def _select(
+    code: VectorCode,
+    condition: SSAValue,
+    place: tuple[SSAValue, SSAValue],
+    type_: Attribute,
+) -> tuple[SSAValue, SSAValue]:
+    """A place if a condition holds, else one that is read in vain."""
+    other = code.elsewhere(memory_element(type_)), code.number(0)
+    memory, address = (
+        code.make(arith.SelectOp, (condition, *both), both[0].type)
+        for both in zip(place, other, strict=True)
+    )
+    return memory, address
+
+
+def _both(
+    code: VectorCode, first: SSAValue | None, second: SSAValue | None
+) -> SSAValue | None:
+    """The lanes of both masks; None is all lanes."""
+    if first is None or second is None:
+        return second if first is None else first
+    return code.make(arith.AndIOp, (first, second), first.type)
+
+
+def _any(code: VectorCode, mask: SSAValue) -> SSAValue:
+    """Whether a mask has a lane."""
+    kind = CombiningKindAttr(CombiningKindFlag("or"))
+    return code.emit(
+        vector.ReductionOp.create(
+            operands=[mask], result_types=[i1], properties={"kind": kind}
+        )
+    )
