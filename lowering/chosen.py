@@ -36,9 +36,7 @@ def load(code: VectorCode, term: Term, copy: int, number: int) -> SSAValue:
     """
     if not code.is_vector(term):
         return code.load(*_place(code, term, copy), term.type)
-    mask: SSAValue | None = None
-    if code.mask is not None and code.is_masked_load(term):
-        mask = code.mask(copy, number)
+    mask = code.load_mask(term, copy, number)
     found = _in_lanes(code, term, copy, number, mask, None)
     assert found is not None
     return found

@@ -141,7 +141,7 @@ def fill_pairs(kernel: KernelCode, staged: Staged, ranges: Ranges) -> None:
         kernel.over(
             others, ranges, lambda: by_two(code.number(0), lambda steps: put(steps, 1))
         )
-    elif code.is_contiguous(load):
+    elif code.lanes.last is None and code.is_contiguous(load):
         kernel.over(others, ranges, lambda: by_two(code.number(0), lanes))
     elif kernel.advances(load, along) and range_.size >= 2 * count:
         kernel.over(

@@ -34,9 +34,11 @@ from moa_dialect.lowering.vector_code import (
     is_unit,
 )
 from moa_dialect.ops.normal_form import AtOp
+from moa_dialect.passes.guards import divides
 from moa_dialect.passes.kernels import (
     Kernel,
     Output,
+    known_number,
     static_extent,
 )
 from moa_dialect.passes.lift import TILE_BYTES, Schedule
@@ -236,6 +238,7 @@ class KernelCode:
             self.value_of,
             lanes,
             self.elsewhere,
+            divides(self.kernel),
             index=index,
         )
 
@@ -420,13 +423,7 @@ class KernelCode:
     def _fold_size(self, fold: Term) -> int | None:
         """How many indices a fold has, if it starts from 0."""
         lower, upper = fold.args[:2]
-        if lower.number != 0:
-            return None
-        if upper.number is not None:
-            return int(upper.number)
-        if isinstance(upper.kind, SSAValue):
-            return static_extent(upper.kind)
-        return None
+        return known_number(upper) if lower.number == 0 else None
 
     def _staged(
         self,

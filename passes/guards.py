@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from moa_dialect.ops.normal_form import AtOp, InBoundsOp
-from moa_dialect.passes.kernels import Kernel, Pass
+from moa_dialect.passes.kernels import Kernel, Pass, all_terms
 from moa_dialect.passes.terms import Choice, Chosen, NotATerm, Term, Terms
 
 _DIVISIONS = (
@@ -86,7 +86,7 @@ def _guard(terms: Terms, term: Term, guard: Callable[[Term], Term]) -> Term:
     def remade(term: Term) -> Term:
         if term.computes(InBoundsOp.name):
             raise NotATerm("a check on one side of a choice")
-        if term.computes(*_DIVISIONS) and not term.args[1].number:
+        if _may_trap(term):
             raise NotATerm("a division on one side of a choice")
         if isinstance(term.kind, Chosen):  # What it chooses from is guarded with it.
             condition, *loads = term.args
@@ -98,6 +98,16 @@ def _guard(terms: Terms, term: Term, guard: Callable[[Term], Term]) -> Term:
         return terms.remake(term, [visit(arg) for arg in term.args])
 
     return visit(term)
+
+
+def _may_trap(term: Term) -> bool:
+    """Whether a term divides integers, by what may be 0."""
+    return term.computes(*_DIVISIONS) and not term.args[1].number
+
+
+def divides(kernel: Kernel) -> bool:
+    """Whether a kernel divides integers, by what may be 0."""
+    return any(map(_may_trap, all_terms(kernel)))
 
 
 def reads_one(term: Term) -> bool:

@@ -39,6 +39,7 @@ from moa_dialect.passes.kernels import (
     Output,
     Pass,
     all_terms,
+    known_number,
     read_kernel,
     split_folds,
     static_extent,
@@ -524,10 +525,7 @@ def _bounds(kernel: Kernel, axis: str) -> bool:
 def _static_length(fold: Term) -> int:
     """How many indices a fold from 0 has, 0 if types do not give it."""
     lower, upper = fold.args[:2]
-    number = upper.number
-    if number is None and isinstance(upper.kind, SSAValue):
-        number = static_extent(upper.kind)
-    return int(number) if lower.number == 0 and number is not None else 0
+    return (known_number(upper) or 0) if lower.number == 0 else 0
 
 
 def _is_in_rows(kernel: Kernel, axis: str) -> bool:
