@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from xdsl.dialects import arith, vector
-from xdsl.dialects.builtin import i1
+from xdsl.dialects import arith, scf, vector
+from xdsl.dialects.builtin import IntegerAttr, i1
 from xdsl.dialects.vector import CombiningKindAttr, CombiningKindFlag
-from xdsl.ir import Attribute, SSAValue
+from xdsl.ir import Attribute, Block, Region, SSAValue
 
 from moa_dialect.ops.normal_form import AtOp
-from moa_dialect.passes.terms import Chosen, Nowhere, Term
+from moa_dialect.passes.strides import coefficient
+from moa_dialect.passes.terms import Chosen, Computed, Nowhere, Term
 from moa_dialect.types import memory_element
 
 if TYPE_CHECKING:
@@ -94,6 +95,20 @@ def _in_lanes(
             place = memory, address
             memory, address = _select(code, _any(code, guard), place, term.type)
         return code.broadcast(code.load(memory, address, term.type))
+    if mask is None and guard is None and _is_monotone(code, term.args[0]):
+        return _where_lanes_agree(code, term, copy, number)
+    return _in_masks(code, term, copy, number, mask, guard)
+
+
+def _in_masks(
+    code: VectorCode,
+    term: Term,
+    copy: int,
+    number: int,
+    mask: SSAValue | None,
+    guard: SSAValue | None,
+) -> SSAValue | None:
+    """Both sides, each in the lanes for which it is chosen."""
     condition, *sides = term.args
     is_so = code.vector(condition, copy, number)
     is_not = code.make(arith.XOrIOp, (is_so, code.constant(1, i1, True)), is_so.type)
@@ -104,6 +119,56 @@ def _in_lanes(
     if then is None or otherwise is None:
         return then or otherwise
     return code.make(arith.SelectOp, (is_so, then, otherwise), then.type)
+
+
+def _is_monotone(code: VectorCode, condition: Term) -> bool:
+    """Whether a condition that the first and the last lane agree on is one of all."""
+    if not condition.computes(arith.CmpiOp.name):
+        return False
+    assert isinstance(condition.kind, Computed)
+    predicate = dict(condition.kind.properties)["predicate"]
+    assert isinstance(predicate, IntegerAttr)
+    is_order = predicate.value.data not in (0, 1)  # Neither eq nor ne.
+    sides = [coefficient(arg, code.lanes.axis) for arg in condition.args]
+    return is_order and None not in sides
+
+
+def _where_lanes_agree(
+    code: VectorCode, term: Term, copy: int, number: int
+) -> SSAValue:
+    """A vector of one side if all lanes choose it, as most vectors do; else of both."""
+    condition, *sides = term.args
+    first = code.add(code.lanes.base, number * code.lanes.lanes)
+    ends: list[SSAValue] = []
+    for lane in (first, code.add(first, code.lanes.lanes - 1)):
+        with code.lane_index(lane):
+            ends.append(code.value(condition, copy))
+    differ = code.make(arith.XOrIOp, (ends[0], ends[1]), i1)
+    type_ = code.vector_type(term.type)
+
+    def choice(
+        condition: SSAValue,
+        then: Callable[[], SSAValue],
+        otherwise: Callable[[], SSAValue],
+    ) -> SSAValue:
+        blocks = Block(), Block()
+        for block, emit in zip(blocks, (then, otherwise), strict=True):
+            with code.scope(block):
+                code.builder.insert(scf.YieldOp(emit()))
+        return code.emit(scf.IfOp(condition, [type_], *map(Region, blocks)))
+
+    def side(place: int) -> SSAValue:
+        found = _in_lanes(code, sides[place], copy, number, None, None)
+        return code.constant(0, term.type, True) if found is None else found
+
+    def both() -> SSAValue:
+        found = _in_masks(code, term, copy, number, None, None)
+        assert found is not None
+        return found
+
+    return choice(
+        differ, both, lambda: choice(ends[0], lambda: side(0), lambda: side(1))
+    )
 
 
 def _conditions_differ(code: VectorCode, term: Term) -> bool:
