@@ -24,7 +24,6 @@ from xdsl.dialects.builtin import (
     IntegerAttr,
     VectorType,
     i1,
-    i32,
     i64,
 )
 from xdsl.ir import Attribute, SSAValue
@@ -483,11 +482,8 @@ class VectorCode(Emitter):
 
         def emit() -> SSAValue:
             left = self.sub(self.sub(last, self.lanes.base), number * count - 1)
-            left = self.max(self.min(left, count), 0)
-            bound = self.broadcast(self.emit(arith.IndexCastOp(left, i32)))
-            steps = self.vector_constant(range(count), i32)
-            less = {"predicate": IntegerAttr(2, i64)}
-            return self.make(arith.CmpiOp, (steps, bound), self.vector_type(i1), less)
+            mask = vector.CreateMaskOp([left], self.vector_type(i1))
+            return self.emit(mask)
 
         return self.once(("lane mask", last, self.lanes.base, count, number), emit)
 
