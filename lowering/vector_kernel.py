@@ -11,10 +11,12 @@ from xdsl.dialects import arith, memref, scf, vector
 from xdsl.dialects.builtin import (
     DYNAMIC_INDEX,
     IndexType,
+    IntegerAttr,
     MemRefType,
     StringAttr,
     bf16,
     i32,
+    i64,
 )
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from xdsl.rewriter import InsertPoint
@@ -23,6 +25,7 @@ from moa_dialect.lowering import chosen
 from moa_dialect.lowering.narrow_tiles import fill_extended, fill_pairs
 from moa_dialect.lowering.pairs import LANES
 from moa_dialect.lowering.shuffles import transposed
+from moa_dialect.lowering.threads import WORK
 from moa_dialect.lowering.tiles import (
     Statement,
 )
@@ -40,6 +43,7 @@ from moa_dialect.passes.kernels import (
     Output,
     known_number,
     static_extent,
+    work_of,
 )
 from moa_dialect.passes.lift import TILE_BYTES, Schedule
 from moa_dialect.passes.strides import coefficient
@@ -166,7 +170,11 @@ class KernelCode:
         for op in self.tiles:
             task.insert_op_before(op, first)
         zero, one = self.number(0), self.number(1)
-        outer.insert(scf.ParallelOp([zero], [tasks], [one], Region(task)))
+        loop = scf.ParallelOp([zero], [tasks], [one], Region(task))
+        per_task = work_of(kernel) * schedule.block
+        per_task *= schedule.width if self.lane else 1
+        loop.attributes[WORK] = IntegerAttr(per_task, i64)
+        outer.insert(loop)
 
     def _index(
         self, operation: type[Operation], left: SSAValue, right: SSAValue
@@ -213,6 +221,10 @@ class KernelCode:
         rest = task
         if self.lane:
             block = self._index(arith.RemUIOp, task, blocks)
+            if self._grows():
+                # The tasks at the end are short, so that no thread waits for long.
+                last = self._index(arith.SubiOp, blocks, self.number(1))
+                block = self._index(arith.SubiOp, last, block)
             rest = self._index(arith.DivUIOp, task, blocks)
             lanes = self._lane_block(block, extents[self.lane], schedule.width)
         else:
@@ -240,6 +252,13 @@ class KernelCode:
             self.elsewhere,
             divides(self.kernel),
             index=index,
+        )
+
+    def _grows(self) -> bool:
+        """Whether tasks take longer from one to the next, as under a causal mask."""
+        return any(
+            self.lane in pass_.upper.free and self.lane not in pass_.lower.free
+            for pass_ in self.kernel.passes
         )
 
     def _lane_block(self, block: SSAValue, extent: SSAValue, width: int) -> Lanes:

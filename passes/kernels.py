@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import prod
 
 from xdsl.dialects import arith
 from xdsl.dialects.builtin import AnyFloat, IntegerAttr, StringAttr, TensorType
@@ -30,7 +31,17 @@ from moa_dialect.ops.normal_form import (
     cell_element,
 )
 from moa_dialect.passes.rebuild import LONGEST_CHAIN, longest_chain
-from moa_dialect.passes.terms import Computed, Held, NotATerm, Reader, Term, Terms, walk
+from moa_dialect.passes.terms import (
+    Computed,
+    Folded,
+    Held,
+    NotATerm,
+    Reader,
+    Term,
+    Terms,
+    walk,
+)
+from moa_dialect.passes.work import COSTLY, NOMINAL_EXTENT
 from moa_dialect.types import element_of
 
 SCHEDULE = "moa.schedule"
@@ -503,6 +514,50 @@ def length_of(pass_: Pass) -> int | None:
         return known_number(upper)
 
     return length(pass_.upper)
+
+
+def work_of(kernel: Kernel) -> int:
+    """How much work one index of all axes is, about, in additions."""
+
+    def extent(axis: str) -> int:
+        found = static_extent(kernel.extents[axis])
+        return NOMINAL_EXTENT if found is None else found
+
+    def rows(axes: Sequence[str]) -> int:
+        return prod(map(extent, axes))
+
+    total = 0
+    for pass_ in kernel.passes:
+        each = sum(rows(a.axes) + _additions(a.part) for a in pass_.accumulators)
+        length = length_of(pass_)
+        total += (NOMINAL_EXTENT if length is None else length) * each
+    for output in kernel.outputs:
+        total += rows(output.axes) * _additions(output.value)
+    return total
+
+
+def _additions(*terms: Term) -> int:
+    """How much work terms are, about; a fold as often as it has indices."""
+    total = 0
+    seen: set[Term] = set()
+    pending = list(terms)
+    while pending:
+        term = pending.pop()
+        if term in seen or not term.args:
+            continue
+        seen.add(term)
+        if isinstance(term.kind, Folded):
+            lower, upper = map(known_number, term.args[:2])
+            length = NOMINAL_EXTENT
+            if lower is not None and upper is not None:
+                length = max(upper - lower, 0)
+            total += length * (1 + _additions(term.args[2]))
+            continue
+        name = term.kind.name if isinstance(term.kind, Computed) else ""
+        is_costly = name == "arith.divf" or name.startswith("math.")
+        total += COSTLY if is_costly else 1
+        pending += term.args
+    return total
 
 
 def all_terms(kernel: Kernel) -> list[Term]:
