@@ -435,7 +435,7 @@ def candidates(
     found: list[Schedule] = []
     for axis in kernel.axes:
         extent = None if nominal else static_extent(kernel.extents[axis])
-        most = lanes if extent is None else min(lanes, _power_below(extent))
+        most = lanes if extent is None else min(lanes, _power_above(extent))
         for vectors in range(1, 5):
             if vectors > 1 and extent is not None and most * vectors > extent:
                 break
@@ -592,6 +592,11 @@ _STREAMS_READ = 12
 def _power_below(number: int) -> int:
     """The largest power of 2 that is not more than a number, 1 for 0."""
     return 1 << max(number.bit_length() - 1, 0)
+
+
+def _power_above(number: int) -> int:
+    """The smallest power of 2 that is not less than a number: some lanes have none."""
+    return 1 << max(number - 1, 0).bit_length()
 
 
 def _schedule(
