@@ -45,6 +45,7 @@ from moa_dialect.passes.kernels import (
     static_extent,
 )
 from moa_dialect.passes.machine import Machine, machine_named
+from moa_dialect.passes.nests import flattened
 from moa_dialect.passes.rebuild import comprehensions
 from moa_dialect.passes.share_rows import find_shared, share_rows
 from moa_dialect.passes.strides import (
@@ -879,7 +880,7 @@ class LiftPass(ModulePass):
             )
         machine = machine_named(self.machine)
         for function in functions_of(op):
-            for comprehension in comprehensions(function):
+            for comprehension in map(flattened, comprehensions(function)):
                 try:
                     kernel = read_kernel(comprehension, function)
                     other = read_kernel(comprehension, function)
