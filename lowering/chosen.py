@@ -151,11 +151,12 @@ def _where_lanes_agree(
         then: Callable[[], SSAValue],
         otherwise: Callable[[], SSAValue],
     ) -> SSAValue:
-        blocks = Block(), Block()
-        for block, emit in zip(blocks, (then, otherwise), strict=True):
-            with code.scope(block):
+        regions: list[Region] = []
+        for emit in (then, otherwise):
+            with code.scope(block := Block()):
                 code.builder.insert(scf.YieldOp(emit()))
-        return code.emit(scf.IfOp(condition, [type_], *map(Region, blocks)))
+            regions.append(Region(block))
+        return code.emit(scf.IfOp(condition, [type_], regions[0], regions[1]))
 
     def side(place: int) -> SSAValue:
         found = _in_lanes(code, sides[place], copy, number, None, None)

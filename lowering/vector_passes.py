@@ -214,21 +214,21 @@ class PassCode:
         if masked:
             code.mask = self._mask(index)
         self._counts(index, length, masked)
+        found: list[SSAValue]
         if self.taking_part is None:
             found = self._states(self.during, masked)
         else:
             for item in self.before:
                 self._fill_chunk(item, masked)
             rest = [item for item in self.during if item not in self.before]
-            blocks = Block(), Block()
             is_some = self._any(self.taking_part, length)
-            with code.scope(blocks[0]):
+            with code.scope(block := Block()):
                 code.builder.insert(scf.YieldOp(*self._states(rest, masked)))
-            blocks[1].add_op(scf.YieldOp(*states))
+            other = Block([scf.YieldOp(*states)])
             types = [state.type for state in states]
-            choice = scf.IfOp(is_some, types, *map(Region, blocks))
+            choice = scf.IfOp(is_some, types, Region(block), Region(other))
             code.builder.insert(choice)
-            found = list(choice.results)
+            found = [*choice.results]
         code.mask = None
         return found
 
@@ -281,19 +281,18 @@ class PassCode:
         def more(index: SSAValue, carried: list[SSAValue]) -> Sequence[SSAValue]:
             return [either(*both) for both in zip(carried, at(index), strict=True)]
 
-        blocks = Block(), Block()
         ends: list[SSAValue] = []
         for place in (self.number(0), code.sub(length, 1)):
             with code.scope():
                 ends += at(place)
         is_some = whether(ends)
-        blocks[0].add_op(scf.YieldOp(is_some))
-        with code.scope(blocks[1]):
+        block = Block([scf.YieldOp(is_some)])
+        with code.scope(other := Block()):
             start = [code.constant(0, i1, code.is_vector(condition)) for _ in numbers]
             last = code.sub(length, 1)
             found = code.loop(self.number(1), last, 1, start, more)
             code.builder.insert(scf.YieldOp(whether(found)))
-        return code.emit(scf.IfOp(is_some, [i1], *map(Region, blocks)))
+        return code.emit(scf.IfOp(is_some, [i1], Region(block), Region(other)))
 
     def _fill_chunk(self, staged: Staged, masked: bool) -> None:
         self.kernel.fill(staged, self._range)

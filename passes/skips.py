@@ -116,8 +116,9 @@ def _pivots_stay(terms: Terms, pass_: Pass) -> bool:
 
     def rule(term: Term) -> Term:
         kind = term.kind
-        is_new = isinstance(kind, Held) and kind.version == "new"
-        return nothing.get(kind.name, term) if is_new else term
+        if isinstance(kind, Held) and kind.version == "new":
+            return nothing.get(kind.name, term)
+        return term
 
     for pivot in pass_.pivots:
         value = absorbed(terms, terms.rewrite(pivot.value, rule))
