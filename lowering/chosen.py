@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -21,12 +22,18 @@ if TYPE_CHECKING:
 
 
 def loads(term: Term) -> Iterator[Term]:
-    """The loads of which one is chosen; one load alone is itself."""
-    if isinstance(term.kind, Chosen):
-        for side in term.args[1:]:
-            yield from loads(side)
-    elif term.computes(AtOp.name):
-        yield term
+    """The loads that a term is computed of; a load alone is itself."""
+    pending, seen = [term], set[Term]()
+    while pending:
+        inner = pending.pop()
+        if inner in seen:
+            continue
+        seen.add(inner)
+        if inner.computes(AtOp.name):
+            yield inner
+        else:
+            is_chosen = isinstance(inner.kind, Chosen)
+            pending += inner.args[1:] if is_chosen else inner.args
 
 
 def load(code: VectorCode, term: Term, copy: int, number: int) -> SSAValue:
@@ -44,22 +51,26 @@ def load(code: VectorCode, term: Term, copy: int, number: int) -> SSAValue:
 
 
 def elements(code: VectorCode, term: Term, axis: str, width: int) -> SSAValue:
-    """As many elements next to each other along an axis, where lanes are one index."""
+    """Elements that lie next to each other along an axis.
+
+    Args:
+        code: the emitter, with one index in the lanes, or a term that has none.
+        term: what is computed of loads.
+        axis: the axis.
+        width: how many elements.
+    """
     lane = code.scalar_lane
-    assert lane is not None
-    before = code.lanes, code.scalar_lane, code.scopes, code.mask
-    with code.bound(code.lanes.axis, lane, lane):
+    before = code.lanes, lane, code.scopes, code.mask
+    with ExitStack() as stack:
+        if lane is not None:
+            stack.enter_context(code.bound(code.lanes.axis, lane, lane))
+        first = code.index[axis]
         code.lanes = replace(
-            code.lanes,
-            axis=axis,
-            base=code.index[axis],
-            lanes=width,
-            vectors=1,
-            last=None,
+            code.lanes, axis=axis, base=first, lanes=width, vectors=1, last=None
         )
         code.scalar_lane, code.scopes, code.mask = None, [{}], None
-        value = code.value(term)
-        code.lanes, code.scalar_lane, code.scopes, code.mask = before
+        value = code.vector(term)
+    code.lanes, code.scalar_lane, code.scopes, code.mask = before
     return value
 
 

@@ -527,7 +527,7 @@ class VectorCode(Emitter):
 
         Lanes without an index have 0 then, by which integers must not be divided.
         """
-        if isinstance(term.kind, Chosen):
+        if not term.computes(AtOp.name):
             return all(
                 not self.is_vector(load) or self.is_contiguous(load)
                 for load in chosen.loads(term)

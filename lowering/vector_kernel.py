@@ -10,6 +10,7 @@ from xdsl.builder import Builder
 from xdsl.dialects import arith, memref, scf, vector
 from xdsl.dialects.builtin import (
     DYNAMIC_INDEX,
+    AnyFloat,
     IndexType,
     IntegerAttr,
     MemRefType,
@@ -28,6 +29,7 @@ from moa_dialect.lowering.shuffles import transposed
 from moa_dialect.lowering.threads import WORK
 from moa_dialect.lowering.tiles import (
     Statement,
+    steps_of,
 )
 from moa_dialect.lowering.vector_code import (
     Buffer,
@@ -60,6 +62,9 @@ from moa_dialect.types import dtype_of, memory_element
 
 INDEX = IndexType()
 
+
+_SEVERAL = 2
+"""From so many operations on a factor is computed before the loop that takes it."""
 
 _OFTEN = 4
 """So many times rows of lanes must be read to be put next to each other first."""
@@ -398,6 +403,8 @@ class KernelCode:
                 found = self._extended(term, folded, known, made, tag)
                 if found is not None:
                     return found
+            if self._is_computed_once(term, around, axes, folded, known):
+                return self._staged(term, known, made, tag)
             if isinstance(kind, Chosen):
                 return chosen_of(term)
             return self.kernel.terms.remake(term, [visit(arg) for arg in term.args])
@@ -416,6 +423,29 @@ class KernelCode:
             around = s.axes
             found.append(Statement(s.name, s.axes, visit(s.value), s.target))
         return found, list(made.values())
+
+    def _is_computed_once(
+        self,
+        term: Term,
+        around: Sequence[str],
+        axes: Mapping[str, int],
+        folded: set[str],
+        known: Mapping[str, int],
+    ) -> bool:
+        """Whether a factor in a fold is computed into a tile first.
+
+        In lanes if it is read often; else in vectors along the axis that it is read
+        along, not where it is broadcast.
+        """
+        if not term.free & folded or not isinstance(term.type, AnyFloat):
+            return False
+        if steps_of(term) < _SEVERAL or not self._fits(term, known, term.type, ""):
+            return False
+        if not self.code.is_vector(term):
+            return self.advances(term, self._in_order(term)[-1])
+        loops = [axes[axis] for axis in around if axis not in term.free]
+        loops += [known.get(index, 1) for index in folded - term.free]
+        return prod(loops) >= _OFTEN * self.schedule.registers
 
     def _is_apart(self, load: Term) -> bool:
         """Whether a load is one that is chosen, whose lanes have to be staged."""
@@ -646,8 +676,9 @@ class KernelCode:
 
     def advances(self, load: Term, axis: str) -> bool:
         """Whether the address of a load advances by one with an axis."""
-        if isinstance(load.kind, Chosen):
-            return all(self.advances(other, axis) for other in chosen.loads(load))
+        if not load.computes(AtOp.name):
+            found = [x for x in chosen.loads(load) if axis in x.free]
+            return bool(found) and all(self.advances(other, axis) for other in found)
         array, *indices = load.args
         assert isinstance(array.kind, SSAValue)
         if self.code.scale.get(axis, 1) != 1:
@@ -692,7 +723,7 @@ class KernelCode:
         type_ = code.vector_type(load.type)
 
         def elements() -> SSAValue:
-            if isinstance(load.kind, Chosen):
+            if not load.computes(AtOp.name):
                 return chosen.elements(code, load, axis, count)
             array = load.args[0].kind
             assert isinstance(array, SSAValue)
