@@ -356,6 +356,7 @@ class KernelCode:
         known = dict(axes)
         folded: set[str] = set()
         around: tuple[str, ...] = ()
+        inside: list[Term | None] = [None]
         done: dict[Hashable, Term] = {}
 
         def visit(term: Term) -> Term:
@@ -366,6 +367,7 @@ class KernelCode:
                 frozenset(item for item in known.items() if item[0] in term.free),
                 frozenset(folded & term.free),
                 around,
+                inside[-1],
             )
             if key not in done:
                 done[key] = staged(term)
@@ -375,7 +377,9 @@ class KernelCode:
             kind = term.kind
             if isinstance(kind, ChunkFold):
                 folded.add(kind.index)
+                inside.append(term)
                 body = self._with_pairs(term, axes, known, made, tag, visit)
+                inside.pop()
                 folded.discard(kind.index)
                 return self.kernel.terms.remake(term, [body])
             if isinstance(kind, Folded):
@@ -384,7 +388,9 @@ class KernelCode:
                 if size is not None:
                     known[kind.index] = size
                 folded.add(kind.index)
+                inside.append(term)
                 body = self._with_pairs(term, axes, known, made, tag, visit)
+                inside.pop()
                 folded.discard(kind.index)
                 known.pop(kind.index, None)
                 if outer is not None:
@@ -403,7 +409,7 @@ class KernelCode:
                 found = self._extended(term, folded, known, made, tag)
                 if found is not None:
                     return found
-            if self._is_computed_once(term, around, axes, folded, known):
+            if self._is_computed_once(term, inside[-1], known):
                 return self._staged(term, known, made, tag)
             if isinstance(kind, Chosen):
                 return chosen_of(term)
@@ -425,26 +431,23 @@ class KernelCode:
         return found, list(made.values())
 
     def _is_computed_once(
-        self,
-        term: Term,
-        around: Sequence[str],
-        axes: Mapping[str, int],
-        folded: set[str],
-        known: Mapping[str, int],
+        self, term: Term, fold: Term | None, known: Mapping[str, int]
     ) -> bool:
         """Whether a factor in a fold is computed into a tile first.
 
-        In lanes if it is read often; else in vectors along the axis that it is read
-        along, not where it is broadcast.
+        In lanes if the fold reads it often; else in vectors along the axis that it is
+        read along, not where it is broadcast.
         """
-        if not term.free & folded or not isinstance(term.type, AnyFloat):
+        if fold is None or not isinstance(term.type, AnyFloat):
+            return False
+        assert isinstance(fold.kind, Folded | ChunkFold)
+        if fold.kind.index not in term.free or not self.code.is_vector(fold):
             return False
         if steps_of(term) < _SEVERAL or not self._fits(term, known, term.type, ""):
             return False
         if not self.code.is_vector(term):
             return self.advances(term, self._in_order(term)[-1])
-        loops = [axes[axis] for axis in around if axis not in term.free]
-        loops += [known.get(index, 1) for index in folded - term.free]
+        loops = [known[axis] for axis in fold.free - term.free if axis in known]
         return prod(loops) >= _OFTEN * self.schedule.registers
 
     def _is_apart(self, load: Term) -> bool:
