@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 import moa_dialect as moa
-from moa_dialect import library
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.kernels import read_kernel, work_of
 from moa_dialect.passes.rebuild import comprehensions
