@@ -243,6 +243,8 @@ class PassCode:
 
     def _condition(self) -> Term | None:
         """The condition that tells chunks which change no state, if there is one."""
+        if self.kernel.schedule.aligned and self.differs[0]:
+            return None  # The first chunk may have no index to ask.
         return taking_part(self.code.terms, self.pass_)
 
     def _is_for_condition(self, staged: Staged) -> bool:
