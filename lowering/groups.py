@@ -46,12 +46,14 @@ from moa_dialect.ops.normal_form import AtOp
 from moa_dialect.passes.kernels import static_extent
 from moa_dialect.passes.terms import (
     Choice,
+    Chosen,
     ChunkFold,
     Combination,
     Computed,
     Folded,
     Held,
     InPairs,
+    Nowhere,
     Term,
     Terms,
 )
@@ -487,8 +489,8 @@ class GroupCode(Emitter):
                 raise AssertionError("a fold is emitted for all rows and columns")
             case Choice():
                 return self._choice(term, row, column)
-            case InPairs():
-                raise AssertionError("pairs are of vector code")
+            case InPairs() | Chosen() | Nowhere():
+                raise AssertionError(f"{kind} is of vector code")
 
     def _is_contraction(self, term: Term) -> bool:
         """Whether a fold over a chunk has a result for each column of another axis."""

@@ -9,8 +9,10 @@ from xdsl.dialects import memref, vector
 from xdsl.dialects.builtin import VectorType, i32
 from xdsl.ir import SSAValue
 
+from moa_dialect.lowering.chosen import elements
 from moa_dialect.lowering.pairs import packed
 from moa_dialect.lowering.shuffles import transposed
+from moa_dialect.ops.normal_form import AtOp
 from moa_dialect.passes.terms import Term
 
 if TYPE_CHECKING:
@@ -27,8 +29,11 @@ def fill_extended(kernel: KernelCode, staged: Staged, ranges: Ranges) -> None:
 
     def several(width: int) -> None:
         indices = [code.local[axis] for axis in buffer.axes]
-        value = code.extended(_read(code, staged.load, width), buffer)
-        _store(code, value, buffer.memory, indices)
+        if width > 1 and not staged.load.computes(AtOp.name):
+            value = elements(code, staged.load, along, width)
+        else:
+            value = _read(code, staged.load, width)
+        _store(code, code.extended(value, buffer), buffer.memory, indices)
 
     *others, along = buffer.axes
     kernel.over(others, ranges, lambda: _along(code, along, ranges(along), several))
@@ -141,7 +146,7 @@ def fill_pairs(kernel: KernelCode, staged: Staged, ranges: Ranges) -> None:
         kernel.over(
             others, ranges, lambda: by_two(code.number(0), lambda steps: put(steps, 1))
         )
-    elif code.is_contiguous(load):
+    elif code.lanes.last is None and code.is_contiguous(load):
         kernel.over(others, ranges, lambda: by_two(code.number(0), lanes))
     elif kernel.advances(load, along) and range_.size >= 2 * count:
         kernel.over(

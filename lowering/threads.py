@@ -61,6 +61,9 @@ ENVIRONMENT_BYTES = 64
 CHUNKS_PER_THREAD = 8
 """How often a thread comes back for more, if all tasks take the same time."""
 
+AT_ONCE = 1 << 23
+"""So much work a thread takes at a time at most: tasks may differ in length."""
+
 _ATOMIC_ADD, _ATOMIC_MIN = 1, 11
 _POINTER = llvm.LLVMPointerType()
 
@@ -417,7 +420,11 @@ class _Outlining:
         inner = Builder(InsertPoint.at_end(together))
         share = inner.insert(constant(CHUNKS_PER_THREAD, IndexType()))
         chunks = inner.insert(arith.MuliOp(threads, share))
-        part = inner.insert(arith.DivSIOp(count, chunks))
+        part = inner.insert(arith.DivSIOp(count, chunks)).result
+        if isa(work, IntegerAttr):
+            few = max(AT_ONCE // max(work.value.data, 1), 1)
+            most = inner.insert(constant(few, IndexType()))
+            part = inner.insert(arith.MinSIOp(part, most)).result
         chunk = inner.insert(arith.MaxSIOp(part, one)).result
         _store(0, cells, zero, inner)
         if self.status is not None:

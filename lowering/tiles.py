@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from xdsl.dialects import arith
-from xdsl.dialects.builtin import IntegerAttr, i1, i64
+from xdsl.dialects.builtin import AnyFloat, IntegerAttr, i1, i64
 
-from moa_dialect.ops.normal_form import AtOp
+from moa_dialect.ops.normal_form import AtOp, InBoundsOp
 from moa_dialect.passes.kernels import Accumulator, Pass, Pivot
 from moa_dialect.passes.terms import (
     ChunkFold,
@@ -88,6 +88,21 @@ def _step(term: Term) -> int:
             return COSTLY if operation is arith.DivfOp else 1
         case _:
             return 0
+
+
+def steps_of(term: Term) -> int:
+    """How many operations on elements of arrays a term is, 0 if of anything else."""
+    found = 0
+    for inner in walk(term):
+        kind = inner.kind
+        if isinstance(kind, Folded | ChunkFold | Held | InPairs | Combination):
+            return 0
+        if inner.computes(InBoundsOp.name):
+            return 0
+        is_load = inner.computes(AtOp.name) or not inner.args
+        if not is_load and isinstance(inner.type, AnyFloat):
+            found += 1
+    return found
 
 
 @dataclass

@@ -28,6 +28,7 @@ from moa_dialect.lowering.vector_kernel import KernelCode
 from moa_dialect.lowering.vector_outputs import Outputs
 from moa_dialect.lowering.vector_passes import PassCode, SplitPass
 from moa_dialect.ops.normal_form import ComprehensionOp
+from moa_dialect.passes.guards import guard_choices
 from moa_dialect.passes.kernels import (
     SCHEDULE,
     Kernel,
@@ -71,6 +72,7 @@ def _emit(
         NotLifted: if there is no vector code for it.
     """
     op = kernel.op
+    guard_choices(kernel)
     let_extents_be_known(lowering, kernel)
     blocked = kernel.named(schedule.blocked)
     if blocked:

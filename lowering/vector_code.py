@@ -29,7 +29,7 @@ from xdsl.dialects.builtin import (
 from xdsl.ir import Attribute, SSAValue
 from xdsl.utils.hints import isa
 
-from moa_dialect.lowering import pairs
+from moa_dialect.lowering import chosen, pairs
 from moa_dialect.lowering.emitter import (
     COMBINE,
     INDEX,
@@ -41,16 +41,18 @@ from moa_dialect.lowering.emitter import (
 from moa_dialect.lowering.prefetch import ask
 from moa_dialect.lowering.tiles import Nest, Reduction, Statement, Target
 from moa_dialect.ops.normal_form import AtOp, InBoundsOp
-from moa_dialect.passes.kernels import static_extent
+from moa_dialect.passes.kernels import known_number, static_extent
 from moa_dialect.passes.strides import coefficient
 from moa_dialect.passes.terms import (
     Choice,
+    Chosen,
     ChunkFold,
     Combination,
     Computed,
     Folded,
     Held,
     InPairs,
+    Nowhere,
     Term,
     Terms,
     walk,
@@ -133,6 +135,8 @@ class VectorCode(Emitter):
         scalar_lane: the index of the lane axis where it is one index, not many.
         quiet: the states that may leave out elements that are NaN.
         ahead: the index of a pass whose contractions ask for what they read early.
+        elsewhere: gives memory that is read, in vain, instead of what is not to be.
+        divides: whether integers are divided, which traps if it is by 0.
     """
 
     terms: Terms
@@ -141,6 +145,8 @@ class VectorCode(Emitter):
     place: Callable[[SSAValue], tuple[SSAValue, Sequence[SSAValue]]]
     value_of: Callable[[SSAValue], SSAValue]
     lanes: Lanes
+    elsewhere: Callable[[Attribute], SSAValue]
+    divides: bool = False
     index: dict[str, SSAValue] = field(default_factory=dict[str, SSAValue])
     local: dict[str, SSAValue] = field(default_factory=dict[str, SSAValue])
     scale: dict[str, int] = field(default_factory=dict[str, int])
@@ -279,8 +285,10 @@ class VectorCode(Emitter):
                 return value
             case InPairs():
                 raise AssertionError("a factor of a sum of products, by itself")
-            case Choice():
-                raise NotLifted("a choice of which one side is evaluated")
+            case Chosen():
+                return chosen.load(self, term, copy, number)
+            case Choice() | Nowhere():
+                raise AssertionError(f"{kind} by itself")
 
     def _checked(
         self, term: Term, properties: dict[str, Attribute], copy: int
@@ -360,16 +368,25 @@ class VectorCode(Emitter):
         return self.emit(vector.LoadOp(memory, [*indices, lane], result))
 
     def store(
-        self, value: SSAValue, memory: SSAValue, indices: Sequence[SSAValue]
+        self,
+        value: SSAValue,
+        memory: SSAValue,
+        indices: Sequence[SSAValue],
+        mask: SSAValue | None = None,
     ) -> None:
-        """Put a scalar or a vector into memory; truth values take a byte."""
+        """Put a scalar or a vector into memory; truth values take a byte.
+
+        Of a vector the lanes of a mask are put there, if one is given.
+        """
         element = element_of_vector(value.type)
         is_vector = isa(value.type, VectorType)
         if element == i1:
             byte = memory_element(element)
             type_ = self.vector_type(byte) if is_vector else byte
             value = self.make(arith.ExtUIOp, (value,), type_)
-        if is_vector:
+        if is_vector and mask is not None:
+            self.builder.insert(vector.MaskedStoreOp(memory, indices, mask, value))
+        elif is_vector:
             self.builder.insert(vector.StoreOp(value, memory, indices))
         else:
             self.builder.insert(memref.StoreOp.get(value, memory, indices))
@@ -446,21 +463,58 @@ class VectorCode(Emitter):
         assert isinstance(array, SSAValue)
         memory, _ = self.place(array)
         address = self.address(term, copy)
-        element = memory_element(term.type)
         if not self.is_vector(term):
-            found = self.emit(memref.LoadOp.get(memory, [address]))
-            return found if element == term.type else self._truth(found)
+            return self.load(memory, address, term.type)
         if not self.is_contiguous(term):
             raise NotLifted("lanes whose addresses do not advance by one")
         address = self.add(address, number * self.lanes.lanes)
-        type_ = self.vector_type(element)
+        mask = self.load_mask(term, copy, number)
+        return self.load_vector(memory, address, term.type, mask)
+
+    def load_mask(self, term: Term, copy: int, number: int) -> SSAValue | None:
+        """The lanes in which there is what a load reads, None for all."""
+        found = self.lane_mask(number)
         if self.mask is not None and self.is_masked_load(term):
             mask = self.mask(copy, number)
+            if found is None:
+                return mask
+            found = self.make(arith.AndIOp, (found, mask), mask.type)
+        return found
+
+    def lane_mask(self, number: int) -> SSAValue | None:
+        """The lanes of a vector that have an index, None for all."""
+        last, count = self.lanes.last, self.lanes.lanes
+        if last is None:
+            return None
+
+        def emit() -> SSAValue:
+            left = self.sub(self.sub(last, self.lanes.base), number * count - 1)
+            mask = vector.CreateMaskOp([left], self.vector_type(i1))
+            return self.emit(mask)
+
+        return self.once(("lane mask", last, self.lanes.base, count, number), emit)
+
+    def load(self, memory: SSAValue, address: SSAValue, type_: Attribute) -> SSAValue:
+        """An element of a type from the memory of an array."""
+        found = self.emit(memref.LoadOp.get(memory, [address]))
+        return found if memory_element(type_) == type_ else self._truth(found)
+
+    def load_vector(
+        self,
+        memory: SSAValue,
+        address: SSAValue,
+        type_: Attribute,
+        mask: SSAValue | None = None,
+    ) -> SSAValue:
+        """Elements of a type, one after the other; those that a mask has, else 0."""
+        element = memory_element(type_)
+        if mask is not None:
             rest = self.constant(0, element, True)
             found = self.emit(vector.MaskedLoadOp(memory, [address], mask, rest))
         else:
-            found = self.emit(vector.LoadOp(memory, [address], type_))
-        return found if element == term.type else self._truth(found)
+            vector_type = self.vector_type(element)
+            found = self.emit(vector.LoadOp(memory, [address], vector_type))
+        return found if element == type_ else self._truth(found)
 
     def _truth(self, value: SSAValue) -> SSAValue:
         type_ = value.type
@@ -476,10 +530,18 @@ class VectorCode(Emitter):
         return self.masked_axis is not None and self.masked_axis in term.free
 
     def is_contiguous(self, term: Term) -> bool:
-        """Whether the addresses of a load's lanes advance by one and all exist."""
+        """Whether the addresses of a load's lanes advance by one.
+
+        Lanes without an index have 0 then, by which integers must not be divided.
+        """
+        if not term.computes(AtOp.name):
+            return all(
+                not self.is_vector(load) or self.is_contiguous(load)
+                for load in chosen.loads(term)
+            )
         array, *indices = term.args
         assert isinstance(array.kind, SSAValue)
-        if self.lanes.last is not None:
+        if self.lanes.last is not None and self.divides:
             return False
         _, strides = self.place(array.kind)
         for index, stride in zip(indices, strides, strict=True):
@@ -663,7 +725,7 @@ class VectorCode(Emitter):
             if index not in term.free:
                 self._evaluate(term)
             elif not (
-                isinstance(term.kind, Held | ChunkFold | Folded)
+                isinstance(term.kind, Held | ChunkFold | Folded | Chosen)
                 or term.computes(AtOp.name)
             ):
                 pending.extend(reversed(term.args))
@@ -895,18 +957,12 @@ def is_unit(stride: SSAValue) -> bool:
     """Whether a stride is 1: axes after its own are of extent 1, or there are none."""
     if isinstance(stride.owner, arith.MuliOp):
         return all(is_unit(factor) for factor in stride.owner.operands)
-    if isinstance(stride.owner, arith.ConstantOp):
-        value = stride.owner.value
-        return isinstance(value, IntegerAttr) and value.value.data == 1
     return static_extent(stride) == 1
 
 
 def is_some(lower: Term, upper: Term) -> bool:
     """Whether bounds are known to have an index between them."""
-    first, last = (
-        static_extent(bound.kind) if isinstance(bound.kind, SSAValue) else bound.number
-        for bound in (lower, upper)
-    )
+    first, last = map(known_number, (lower, upper))
     return first is not None and last is not None and first < last
 
 

@@ -9,20 +9,27 @@ from math import prod
 from xdsl.builder import Builder
 from xdsl.dialects import arith, memref, scf, vector
 from xdsl.dialects.builtin import (
+    DYNAMIC_INDEX,
+    AnyFloat,
     IndexType,
+    IntegerAttr,
     MemRefType,
     StringAttr,
     bf16,
     i32,
+    i64,
 )
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from xdsl.rewriter import InsertPoint
 
+from moa_dialect.lowering import chosen
 from moa_dialect.lowering.narrow_tiles import fill_extended, fill_pairs
 from moa_dialect.lowering.pairs import LANES
 from moa_dialect.lowering.shuffles import transposed
+from moa_dialect.lowering.threads import WORK
 from moa_dialect.lowering.tiles import (
     Statement,
+    steps_of,
 )
 from moa_dialect.lowering.vector_code import (
     Buffer,
@@ -32,17 +39,20 @@ from moa_dialect.lowering.vector_code import (
     is_unit,
 )
 from moa_dialect.ops.normal_form import AtOp
+from moa_dialect.passes.guards import divides
 from moa_dialect.passes.kernels import (
     Kernel,
     Output,
+    known_number,
     static_extent,
+    work_of,
 )
 from moa_dialect.passes.lift import TILE_BYTES
 from moa_dialect.passes.schedules import Schedule
 from moa_dialect.passes.strides import coefficient
 from moa_dialect.passes.terms import (
+    Chosen,
     ChunkFold,
-    Computed,
     Folded,
     Held,
     Term,
@@ -53,6 +63,9 @@ from moa_dialect.types import dtype_of, memory_element
 
 INDEX = IndexType()
 
+
+_SEVERAL = 2
+"""From so many operations on a factor is computed before the loop that takes it."""
 
 _OFTEN = 4
 """So many times rows of lanes must be read to be put next to each other first."""
@@ -120,7 +133,7 @@ class KernelCode:
     value_of: Callable[[SSAValue], SSAValue]
     outputs: Sequence[tuple[SSAValue, Sequence[SSAValue]]]
     code: VectorCode = field(init=False)
-    tiles: list[memref.AllocaOp] = field(default_factory=list[memref.AllocaOp])
+    tiles: list[Operation] = field(default_factory=list[Operation])
     lane: str = field(init=False)
     blocked: str = field(init=False)
     block_start: SSAValue | None = None
@@ -163,7 +176,11 @@ class KernelCode:
         for op in self.tiles:
             task.insert_op_before(op, first)
         zero, one = self.number(0), self.number(1)
-        outer.insert(scf.ParallelOp([zero], [tasks], [one], Region(task)))
+        loop = scf.ParallelOp([zero], [tasks], [one], Region(task))
+        per_task = work_of(kernel) * schedule.block
+        per_task *= schedule.width if self.lane else 1
+        loop.attributes[WORK] = IntegerAttr(per_task, i64)
+        outer.insert(loop)
 
     def _index(
         self, operation: type[Operation], left: SSAValue, right: SSAValue
@@ -210,6 +227,10 @@ class KernelCode:
         rest = task
         if self.lane:
             block = self._index(arith.RemUIOp, task, blocks)
+            if self._grows():
+                # The tasks at the end are short, so that no thread waits for long.
+                last = self._index(arith.SubiOp, blocks, self.number(1))
+                block = self._index(arith.SubiOp, last, block)
             rest = self._index(arith.DivUIOp, task, blocks)
             lanes = self._lane_block(block, extents[self.lane], schedule.width)
         else:
@@ -234,7 +255,16 @@ class KernelCode:
             self.place,
             self.value_of,
             lanes,
+            self.elsewhere,
+            divides(self.kernel),
             index=index,
+        )
+
+    def _grows(self) -> bool:
+        """Whether tasks take longer from one to the next, as under a causal mask."""
+        return any(
+            self.lane in pass_.upper.free and self.lane not in pass_.lower.free
+            for pass_ in self.kernel.passes
         )
 
     def _lane_block(self, block: SSAValue, extent: SSAValue, width: int) -> Lanes:
@@ -274,6 +304,17 @@ class KernelCode:
         assert op.memref.type == type_
         self.tiles.append(op)
         return op.memref
+
+    def elsewhere(self, element: Attribute) -> SSAValue:
+        """Memory that is read, in vain, instead of what is not to be read."""
+        known = self.code.scopes[0]
+        if (found := known.get(("elsewhere", element))) is None:
+            width = self.schedule.lanes
+            op = memref.AllocaOp.get(element, 64, [width])
+            cast = memref.CastOp.get(op.memref, MemRefType(element, [DYNAMIC_INDEX]))
+            self.tiles += [op, cast]
+            found = known["elsewhere", element] = cast.dest
+        return found
 
     def tile(
         self,
@@ -316,6 +357,7 @@ class KernelCode:
         known = dict(axes)
         folded: set[str] = set()
         around: tuple[str, ...] = ()
+        inside: list[Term | None] = [None]
         done: dict[Hashable, Term] = {}
 
         def visit(term: Term) -> Term:
@@ -326,6 +368,7 @@ class KernelCode:
                 frozenset(item for item in known.items() if item[0] in term.free),
                 frozenset(folded & term.free),
                 around,
+                inside[-1],
             )
             if key not in done:
                 done[key] = staged(term)
@@ -335,7 +378,9 @@ class KernelCode:
             kind = term.kind
             if isinstance(kind, ChunkFold):
                 folded.add(kind.index)
+                inside.append(term)
                 body = self._with_pairs(term, axes, known, made, tag, visit)
+                inside.pop()
                 folded.discard(kind.index)
                 return self.kernel.terms.remake(term, [body])
             if isinstance(kind, Folded):
@@ -344,33 +389,75 @@ class KernelCode:
                 if size is not None:
                     known[kind.index] = size
                 folded.add(kind.index)
+                inside.append(term)
                 body = self._with_pairs(term, axes, known, made, tag, visit)
+                inside.pop()
                 folded.discard(kind.index)
                 known.pop(kind.index, None)
                 if outer is not None:
                     known[kind.index] = outer
                 return self.kernel.terms.remake(term, [*bounds, body])
-            if (
-                isinstance(kind, Computed)
-                and kind.operation is AtOp
-                and self.code.is_vector(term)
-            ):
+            is_load = term.computes(AtOp.name) or isinstance(kind, Chosen)
+            if is_load and self.code.is_vector(term):
                 if not self.code.is_contiguous(term):
                     return self._staged(term, known, made, tag)
                 rows = prod(axes[axis] for axis in around if axis not in term.free)
                 if self._is_packed(term, rows, folded, known):
                     return self._staged(term, known, made, tag)
-            if term.computes(arith.ExtFOp.name) and term.args[0].computes(AtOp.name):
+            if term.computes(arith.ExtFOp.name) and (
+                term.args[0].computes(AtOp.name) or self._is_apart(term.args[0])
+            ):
                 found = self._extended(term, folded, known, made, tag)
                 if found is not None:
                     return found
+            if self._is_computed_once(term, inside[-1], known):
+                return self._staged(term, known, made, tag)
+            if isinstance(kind, Chosen):
+                return chosen_of(term)
             return self.kernel.terms.remake(term, [visit(arg) for arg in term.args])
+
+        def chosen_of(term: Term) -> Term:
+            """A load that is chosen: only what it takes to find it may be staged."""
+            if not term.args:
+                return term
+            sides = [chosen_of(s) for s in term.args[1:]]
+            if term.computes(AtOp.name):
+                sides = [visit(index) for index in term.args[1:]]
+            return self.kernel.terms.remake(term, [visit(term.args[0]), *sides])
 
         found: list[Statement] = []
         for s in statements:
             around = s.axes
             found.append(Statement(s.name, s.axes, visit(s.value), s.target))
         return found, list(made.values())
+
+    def _is_computed_once(
+        self, term: Term, fold: Term | None, known: Mapping[str, int]
+    ) -> bool:
+        """Whether a factor in a fold is computed into a tile first.
+
+        In lanes if the fold reads it often; else in vectors along the axis that it is
+        read along, not where it is broadcast.
+        """
+        if fold is None or not isinstance(term.type, AnyFloat):
+            return False
+        assert isinstance(fold.kind, Folded | ChunkFold)
+        if fold.kind.index not in term.free or not self.code.is_vector(fold):
+            return False
+        if steps_of(term) < _SEVERAL or not self._fits(term, known, term.type, ""):
+            return False
+        if not self.code.is_vector(term):
+            return self.advances(term, self._in_order(term)[-1])
+        loops = [known[axis] for axis in fold.free - term.free if axis in known]
+        return prod(loops) >= _OFTEN * self.schedule.registers
+
+    def _is_apart(self, load: Term) -> bool:
+        """Whether a load is one that is chosen, whose lanes have to be staged."""
+        return (
+            isinstance(load.kind, Chosen)
+            and self.code.is_vector(load)
+            and not self.code.is_contiguous(load)
+        )
 
     def _is_packed(
         self, load: Term, rows: int, folded: set[str], known: Mapping[str, int]
@@ -389,13 +476,7 @@ class KernelCode:
     def _fold_size(self, fold: Term) -> int | None:
         """How many indices a fold has, if it starts from 0."""
         lower, upper = fold.args[:2]
-        if lower.number != 0:
-            return None
-        if upper.number is not None:
-            return int(upper.number)
-        if isinstance(upper.kind, SSAValue):
-            return static_extent(upper.kind)
-        return None
+        return known_number(upper) if lower.number == 0 else None
 
     def _staged(
         self,
@@ -599,6 +680,9 @@ class KernelCode:
 
     def advances(self, load: Term, axis: str) -> bool:
         """Whether the address of a load advances by one with an axis."""
+        if not load.computes(AtOp.name):
+            found = [x for x in chosen.loads(load) if axis in x.free]
+            return bool(found) and all(self.advances(other, axis) for other in found)
         array, *indices = load.args
         assert isinstance(array.kind, SSAValue)
         if self.code.scale.get(axis, 1) != 1:
@@ -641,9 +725,15 @@ class KernelCode:
         count = code.lanes.lanes
         whole = code.mul(code.div(range_.length, count), count)
         type_ = code.vector_type(load.type)
-        array = load.args[0].kind
-        assert isinstance(array, SSAValue)
-        memory, _ = self.place(array)
+
+        def elements() -> SSAValue:
+            if not load.computes(AtOp.name):
+                return chosen.elements(code, load, axis, count)
+            array = load.args[0].kind
+            assert isinstance(array, SSAValue)
+            memory, _ = self.place(array)
+            address = code.address(load, 0)
+            return code.emit(vector.LoadOp(memory, [address], type_))
 
         def square(index: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
             def group(lane: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
@@ -651,8 +741,7 @@ class KernelCode:
                 with code.bound(axis, code.add(range_.start, index), index):
                     for k in range(count):
                         with code.lane_index(code.lane_at(code.add(lane, k))):
-                            address = code.address(load, 0)
-                        rows.append(code.emit(vector.LoadOp(memory, [address], type_)))
+                            rows.append(elements())
                 for k, row in enumerate(transposed(code, rows)):
                     column = code.extended(row, buffer)
                     indices = [

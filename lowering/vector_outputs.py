@@ -188,7 +188,8 @@ class Outputs:
                 code.store(value, buffer.memory, [*indices, self.number(lane)])
                 return
             memory, address = self._address(outputs[number], code.lanes.base, copy)
-            code.store(value, memory, [code.add(address, lane)])
+            mask = None if code.scalar_lane else code.lane_mask(vector_)
+            code.store(value, memory, [code.add(address, lane)], mask)
 
         code.output = store
         for nest in nests:
@@ -211,10 +212,8 @@ class Outputs:
             self._turn_out(outputs[number], buffer, sizes)
 
     def _is_contiguous(self, output: Output) -> bool:
-        """Whether the lanes of an output lie next to each other, all of them."""
+        """Whether the lanes of an output lie next to each other."""
         code = self.code
-        if code.lanes.last is not None:
-            return False
         _, strides = self.kernel.outputs[output.number]
         if code.scalar_lane is not None:
             return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from xdsl.dialects import arith, vector
+from xdsl.dialects import arith, scf, vector
 from xdsl.dialects.arith import FastMathFlagsAttr
 from xdsl.dialects.builtin import (
     AnyFloat,
@@ -17,7 +17,7 @@ from xdsl.dialects.builtin import (
 )
 from xdsl.dialects.utils import FastMathFlag
 from xdsl.dialects.vector import CombiningKindAttr, CombiningKindFlag
-from xdsl.ir import Attribute, SSAValue
+from xdsl.ir import Attribute, Block, Region, SSAValue
 from xdsl.utils.hints import isa
 
 from moa_dialect.lowering.emitter import neutral
@@ -54,6 +54,7 @@ from moa_dialect.passes.kernels import (
     Pivot,
     ignores_nan,
 )
+from moa_dialect.passes.skips import taking_part
 from moa_dialect.passes.terms import (
     ChunkFold,
     Folded,
@@ -75,6 +76,7 @@ class PassCode:
         self.size = kernel.schedule.chunk
         self.lows: Values = []
         self.highs: Values = []
+        self.taking_part: Term | None = None
         self.quiet = {
             a.name for a in pass_.accumulators if ignores_nan(kernel.kernel, pass_, a)
         }
@@ -99,10 +101,17 @@ class PassCode:
         ):
             raise NotLifted("a fold that depends on the lane by its bounds alone")
         tile_axes = self._tile_axes()
+        if (condition := self._condition()) is not None:
+            name = f"{pass_.index}.part"
+            axes = (pass_.index,)
+            statements.append(Statement(name, axes, condition, Target.TILE))
         statements, staged = self.kernel.stage(statements, tile_axes, f"s{pass_.index}")
+        if condition is not None:
+            self.taking_part = statements.pop().value
         statements = materialize(code.terms, statements, list(tile_axes), pass_.index)
         self.in_pairs = tiles_in_pairs(statements)
         self.during = [s for s in staged if pass_.index in s.load.free]
+        self.before = [s for s in self.during if self._is_for_condition(s)]
         for item in staged:
             if item not in self.during:
                 self.kernel.fill(item, self._range)
@@ -205,11 +214,87 @@ class PassCode:
         if masked:
             code.mask = self._mask(index)
         self._counts(index, length, masked)
-        for item in self.during:
+        found: list[SSAValue]
+        if self.taking_part is None:
+            found = self._states(self.during, masked)
+        else:
+            for item in self.before:
+                self._fill_chunk(item, masked)
+            rest = [item for item in self.during if item not in self.before]
+            is_some = self._any(self.taking_part, length)
+            with code.scope(block := Block()):
+                code.builder.insert(scf.YieldOp(*self._states(rest, masked)))
+            other = Block([scf.YieldOp(*states)])
+            types = [state.type for state in states]
+            choice = scf.IfOp(is_some, types, Region(block), Region(other))
+            code.builder.insert(choice)
+            found = [*choice.results]
+        code.mask = None
+        return found
+
+    def _states(self, staged: Sequence[Staged], masked: bool) -> list[SSAValue]:
+        """The states after a chunk of which this is still to be staged."""
+        for item in staged:
             self._fill_chunk(item, masked)
         self._nests(self.nests)
-        code.mask = None
         return self._held("new")
+
+    # Chunks that change nothing.
+
+    def _condition(self) -> Term | None:
+        """The condition that tells chunks which change no state, if there is one."""
+        if self.kernel.schedule.aligned and self.differs[0]:
+            return None  # The first chunk may have no index to ask.
+        return taking_part(self.code.terms, self.pass_)
+
+    def _is_for_condition(self, staged: Staged) -> bool:
+        names = {
+            t.kind.name
+            for t in (() if self.taking_part is None else walk(self.taking_part))
+            if isinstance(t.kind, Held)
+        }
+        return staged.name in names
+
+    def _any(self, condition: Term, length: SSAValue) -> SSAValue:
+        """Whether a condition holds for an index of the chunk, in any lane.
+
+        The first and the last index are tried before the others: most chunks in which
+        one takes part need no more.
+        """
+        code, axis = self.code, self.pass_.index
+        numbers = self.numbers() if code.is_vector(condition) else range(1)
+
+        def at(local: SSAValue) -> list[SSAValue]:
+            assert code.start is not None
+            with code.bound(axis, code.add(code.start, local), local):
+                return [code.value(condition, 0, number) for number in numbers]
+
+        def either(left: SSAValue, right: SSAValue) -> SSAValue:
+            return code.make(arith.OrIOp, (left, right), left.type)
+
+        def whether(found: Sequence[SSAValue]) -> SSAValue:
+            total = found[0]
+            for other in found[1:]:
+                total = either(total, other)
+            if not isa(total.type, VectorType):
+                return total
+            return reduced(code, "or", total)
+
+        def more(index: SSAValue, carried: list[SSAValue]) -> Sequence[SSAValue]:
+            return [either(*both) for both in zip(carried, at(index), strict=True)]
+
+        ends: list[SSAValue] = []
+        for place in (self.number(0), code.sub(length, 1)):
+            with code.scope():
+                ends += at(place)
+        is_some = whether(ends)
+        block = Block([scf.YieldOp(is_some)])
+        with code.scope(other := Block()):
+            start = [code.constant(0, i1, code.is_vector(condition)) for _ in numbers]
+            last = code.sub(length, 1)
+            found = code.loop(self.number(1), last, 1, start, more)
+            code.builder.insert(scf.YieldOp(whether(found)))
+        return code.emit(scf.IfOp(is_some, [i1], Region(block), Region(other)))
 
     def _fill_chunk(self, staged: Staged, masked: bool) -> None:
         self.kernel.fill(staged, self._range)
@@ -406,6 +491,8 @@ class PassCode:
         if str(unit) != "-0.0":
             return start
         zero = code.constant(0.0, type_, True)
+        if self.taking_part is not None:
+            return zero
         if self.lows:
             less = _compare(code, "slt", self.lows[number], self.highs[number])
         else:
@@ -609,6 +696,9 @@ class SplitPass(PassCode):
         found = super()._chunk(index, length, masked, states)
         self.code.masked_axis = None
         return found
+
+    def _condition(self) -> Term | None:
+        return None  # Few lanes have an index each: most chunks have one that counts.
 
     def _fill_chunk(self, staged: Staged, masked: bool) -> None:
         code = self.code

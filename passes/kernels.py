@@ -8,10 +8,12 @@ what runs where, and in what, may be decided freely.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 
-from xdsl.dialects.builtin import AnyFloat, StringAttr, TensorType
+from xdsl.dialects import arith
+from xdsl.dialects.builtin import AnyFloat, IntegerAttr, StringAttr, TensorType
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Attribute, Block, Operation, OpResult, Region, SSAValue
 from xdsl.utils.hints import isa
@@ -29,7 +31,17 @@ from moa_dialect.ops.normal_form import (
     cell_element,
 )
 from moa_dialect.passes.rebuild import LONGEST_CHAIN, longest_chain
-from moa_dialect.passes.terms import Computed, Held, NotATerm, Reader, Term, Terms, walk
+from moa_dialect.passes.terms import (
+    Computed,
+    Folded,
+    Held,
+    NotATerm,
+    Reader,
+    Term,
+    Terms,
+    walk,
+)
+from moa_dialect.passes.work import COSTLY, NOMINAL_EXTENT
 from moa_dialect.types import element_of
 
 SCHEDULE = "moa.schedule"
@@ -446,20 +458,50 @@ def _named(function: FunctionAttr) -> str:
     return function.data
 
 
+_ARITHMETIC: dict[type[Operation], Callable[[int, int], int]] = {
+    arith.AddiOp: int.__add__,
+    arith.SubiOp: int.__sub__,
+    arith.MuliOp: int.__mul__,
+    arith.MinSIOp: min,
+    arith.MaxSIOp: max,
+}
+"""Operations on extents, as on those of a catenation, whose results are numbers too."""
+
+
 def static_extent(value: SSAValue) -> int | None:
     """An extent as a number, None if types do not give it."""
-    if isinstance(value.owner, ExtentOp | FixedExtentOp):
-        return value.owner.static_value
-    return None
+    owner = value.owner
+    if isinstance(owner, ExtentOp | FixedExtentOp):
+        return owner.static_value
+    if isinstance(owner, arith.ConstantOp) and isinstance(owner.value, IntegerAttr):
+        return owner.value.value.data
+    if type(owner) not in _ARITHMETIC:
+        return None
+    assert isinstance(owner, Operation)
+    left, right = map(static_extent, owner.operands)
+    if left is None or right is None:
+        return None
+    return _ARITHMETIC[type(owner)](left, right)
+
+
+def known_number(term: Term) -> int | None:
+    """An index or extent as a number, None if types do not give it."""
+    if term.number is not None:
+        return int(term.number)
+    if isinstance(term.kind, SSAValue):
+        return static_extent(term.kind)
+    if not isinstance(term.kind, Computed) or term.kind.operation not in _ARITHMETIC:
+        return None
+    left, right = map(known_number, term.args)
+    if left is None or right is None:
+        return None
+    return _ARITHMETIC[term.kind.operation](left, right)
 
 
 def is_multiple(term: Term, number: int) -> bool:
     """Whether an index is a multiple of a number, as far as its factors tell."""
-    known = term.number
-    if known is None and isinstance(term.kind, SSAValue):
-        known = static_extent(term.kind)
-    if known is not None:
-        return int(known) % number == 0
+    if (known := known_number(term)) is not None:
+        return known % number == 0
     if term.computes("arith.muli"):
         return any(is_multiple(arg, number) for arg in term.args)
     if term.computes("arith.addi", "arith.subi", "arith.minsi", "arith.maxsi"):
@@ -477,12 +519,53 @@ def length_of(pass_: Pass) -> int | None:
         if upper.computes("arith.addi") and pass_.lower in upper.args:
             rest = upper.args[1 - upper.args.index(pass_.lower)]
             return None if rest.number is None else int(rest.number)
-        known = upper.number
-        if known is None and isinstance(upper.kind, SSAValue):
-            known = static_extent(upper.kind)
-        return None if known is None else int(known)
+        return known_number(upper)
 
     return length(pass_.upper)
+
+
+def work_of(kernel: Kernel) -> int:
+    """How much work one index of all axes is, about, in additions."""
+
+    def extent(axis: str) -> int:
+        found = static_extent(kernel.extents[axis])
+        return NOMINAL_EXTENT if found is None else found
+
+    def rows(axes: Sequence[str]) -> int:
+        return prod(map(extent, axes))
+
+    total = 0
+    for pass_ in kernel.passes:
+        each = sum(rows(a.axes) + _additions(a.part) for a in pass_.accumulators)
+        length = length_of(pass_)
+        total += (NOMINAL_EXTENT if length is None else length) * each
+    for output in kernel.outputs:
+        total += rows(output.axes) * _additions(output.value)
+    return total
+
+
+def _additions(*terms: Term) -> int:
+    """How much work terms are, about; a fold as often as it has indices."""
+    total = 0
+    seen: set[Term] = set()
+    pending = list(terms)
+    while pending:
+        term = pending.pop()
+        if term in seen or not term.args:
+            continue
+        seen.add(term)
+        if isinstance(term.kind, Folded):
+            lower, upper = map(known_number, term.args[:2])
+            length = NOMINAL_EXTENT
+            if lower is not None and upper is not None:
+                length = max(upper - lower, 0)
+            total += length * (1 + _additions(term.args[2]))
+            continue
+        name = term.kind.name if isinstance(term.kind, Computed) else ""
+        is_costly = name == "arith.divf" or name.startswith("math.")
+        total += COSTLY if is_costly else 1
+        pending += term.args
+    return total
 
 
 def all_terms(kernel: Kernel) -> list[Term]:

@@ -38,11 +38,13 @@ from moa_dialect.passes.kernels import (
     Output,
     Pass,
     all_terms,
+    known_number,
     read_kernel,
     split_folds,
     static_extent,
 )
 from moa_dialect.passes.machine import Machine, machine_named
+from moa_dialect.passes.nests import flattened
 from moa_dialect.passes.rebuild import comprehensions
 from moa_dialect.passes.schedules import (
     Schedule,
@@ -117,7 +119,7 @@ def candidates(
     found: list[Schedule] = []
     for axis in kernel.axes:
         extent = None if nominal else static_extent(kernel.extents[axis])
-        most = lanes if extent is None else min(lanes, _power_below(extent))
+        most = lanes if extent is None else min(lanes, _power_above(extent))
         for vectors in range(1, 5):
             if vectors > 1 and extent is not None and most * vectors > extent:
                 break
@@ -207,10 +209,7 @@ def _bounds(kernel: Kernel, axis: str) -> bool:
 def _static_length(fold: Term) -> int:
     """How many indices a fold from 0 has, 0 if types do not give it."""
     lower, upper = fold.args[:2]
-    number = upper.number
-    if number is None and isinstance(upper.kind, SSAValue):
-        number = static_extent(upper.kind)
-    return int(number) if lower.number == 0 and number is not None else 0
+    return (known_number(upper) or 0) if lower.number == 0 else 0
 
 
 def _is_in_rows(kernel: Kernel, axis: str) -> bool:
@@ -277,6 +276,11 @@ _STREAMS_READ = 12
 def _power_below(number: int) -> int:
     """The largest power of 2 that is not more than a number, 1 for 0."""
     return 1 << max(number.bit_length() - 1, 0)
+
+
+def _power_above(number: int) -> int:
+    """The smallest power of 2 that is not less than a number: some lanes have none."""
+    return 1 << max(number - 1, 0).bit_length()
 
 
 def _schedule(
@@ -595,7 +599,7 @@ class LiftPass(ModulePass):
         machine = machine_named(self.machine)
         for function in functions_of(op):
             has_parts = any(PARTS in c.attributes for c in comprehensions(function))
-            for comprehension in comprehensions(function):
+            for comprehension in map(flattened, comprehensions(function)):
                 # What merges parts is not what a schedule that splits is for.
                 is_merge = has_parts and PARTS not in comprehension.attributes
                 try:

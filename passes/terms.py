@@ -69,6 +69,20 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class Chosen:
+    """An element of one of two arrays, whichever a condition says; only it is read.
+
+    The operands are the condition and two loads, each of which may be chosen itself, or
+    be nowhere.
+    """
+
+
+@dataclass(frozen=True)
+class Nowhere:
+    """What is chosen where nothing is read: any value."""
+
+
+@dataclass(frozen=True)
 class Held:
     """An element of what is held while a kernel runs: an accumulator, a pivot, a tile.
 
@@ -110,6 +124,8 @@ Kind = (
     | Computed
     | Folded
     | Choice
+    | Chosen
+    | Nowhere
     | Held
     | ChunkFold
     | InPairs
@@ -278,6 +294,14 @@ class Terms:
     def choose(self, condition: Term, then: Term, otherwise: Term) -> Term:
         """A choice that evaluates one side only."""
         return self._make(Choice(), (condition, then, otherwise), then.type)
+
+    def chosen(self, condition: Term, then: Term, otherwise: Term) -> Term:
+        """One of two loads, of which only that one is made."""
+        return self._make(Chosen(), (condition, then, otherwise), then.type)
+
+    def nowhere(self, type_: Attribute) -> Term:
+        """What is chosen where nothing is read."""
+        return self._make(Nowhere(), (), type_)
 
     def select(self, condition: Term, then: Term, otherwise: Term) -> Term:
         """A choice between two values."""
@@ -542,7 +566,9 @@ class Writer:
                 return self.builder.insert(op).results[0]
             case Folded():
                 return self.fold(term)
-            case Held() | ChunkFold() | Combination() | InPairs():
+            case (
+                Held() | ChunkFold() | Combination() | InPairs() | Chosen() | Nowhere()
+            ):
                 raise AssertionError(f"{term.kind} is of a kernel that runs")
             case Choice():
                 condition = self.write(term.args[0])

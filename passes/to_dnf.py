@@ -723,11 +723,20 @@ class PsiReduction:
             if isa(value.type, TensorType) and (composes or not _is_normal(value)):
                 terminator.operands[number] = self._comprehension(value, terminator)
         self._reduce_pending()
+        self._drop_checks()
         self._marker.detach()
         self._marker.erase()
         # What preconditions read may stand before the array that it is an element of.
         while erase_dead(block):
             pass
+
+    def _drop_checks(self) -> None:
+        """Drop checks of indices whose terms say by now that they are in bounds."""
+        for op in [op for op in self.function.walk() if isinstance(op, InBoundsOp)]:
+            if self._is_below(op.index, op.extent):
+                op.result.replace_all_uses_with(op.index)
+                op.detach()
+                op.erase()
 
     def _require_stated(self) -> None:
         """Requirements between extents of arrays that are about to go, as any other."""

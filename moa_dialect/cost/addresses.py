@@ -89,7 +89,9 @@ _SILENT = (
     memref.ExtractStridedMetaDataOp,
     memref.ExtractAlignedPointerAsIndexOp,
     memref.ViewOp,
+    memref.CastOp,
     memref.DimOp,
+    arith.SelectOp,
     PrefetchOp,
 )
 """Operations on memory that touch none, or only ask for it."""
@@ -190,11 +192,14 @@ class _Tracer:
             case vector.MaskedLoadOp():
                 memory, *indices, mask, _ = op.operands
                 type_ = op.results[0].type
+            case vector.MaskedStoreOp():
+                memory, *indices, mask, value = op.operands
+                write, type_ = 1, value.type
             case _:
                 raise CompileError(f"accesses of {name_of(op)} are not known")
         builder = Builder(InsertPoint.before(op))
         if mask is not None:
-            self._masked(memory, indices, mask, builder)
+            self._masked(memory, indices, mask, write, builder)
             return
         address = self._address(memory, indices, builder)
         lanes = prod(type_.get_shape()) if isa(type_, VectorType) else 1
@@ -247,9 +252,10 @@ class _Tracer:
         memory: SSAValue,
         indices: Sequence[SSAValue],
         mask: SSAValue,
+        write: int,
         builder: Builder,
     ) -> None:
-        """Tell of a load of those lanes that a mask has."""
+        """Tell of an access in those lanes that a mask has."""
         assert isa(mask.type, VectorType)
         (lanes,) = mask.type.get_shape()
         for lane in range(lanes):
@@ -260,7 +266,7 @@ class _Tracer:
             *outer, last = indices
             shifted = inner.insert(arith.AddiOp(last, self._number(lane, inner))).result
             address = self._address(memory, [*outer, shifted], inner)
-            self._call(address, None, 0, inner)
+            self._call(address, None, write, inner)
             inner.insert(scf.YieldOp())
             builder.insert(scf.IfOp(is_active, [], Region(block)))
 

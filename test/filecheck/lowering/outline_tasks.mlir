@@ -90,6 +90,8 @@ func.func @strided(%b: memref<?xf32>, %n: index, %m: index, %k: index) {
 // CHECK-NEXT:    %[[ALL:.*]] = arith.muli %[[COUNT]], %[[WORK]]
 // CHECK-NEXT:    %[[LEAST:.*]] = arith.constant 20000 : index
 // CHECK-NEXT:    arith.cmpi sge, %[[ALL]], %[[LEAST]]
+// CHECK:         %[[MOST:.*]] = arith.constant 2796202 : index
+// CHECK-NEXT:    arith.minsi %{{.*}}, %[[MOST]]
 // CHECK-LABEL: func.func @strided(
 // CHECK-SAME:      %[[B:.*]]: memref<?xf32>, %[[N:.*]]: index, %[[M:.*]]: index, %[[K:.*]]: index)
 // CHECK-NEXT:    %[[SPAN:.*]] = arith.subi %[[M]], %[[N]]

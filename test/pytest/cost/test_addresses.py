@@ -120,6 +120,31 @@ def test_masked_lanes_are_not_touched():
     assert reads == set(range(26))
 
 
+@pytest.mark.parametrize("columns", [(7, 13), (2, 3)])
+def test_only_what_is_chosen_is_touched(columns: tuple[int, int]):
+    """Rows of two arrays one after the other; five columns are fewer than lanes."""
+    a, b = (np.arange(3.0 * n, dtype="f4").reshape(3, n) for n in columns)
+
+    def beside(a: Any, b: Any) -> Any:
+        return moa.omega(moa.cat, [1, 1], a, b)
+
+    compiled = moa.jit(beside).lower(a, b)
+    found = simulate(compiled, [CacheLevel(4096)], (a, b), "target", "avx512")
+    np.testing.assert_array_equal(found.results[0], np.hstack([a, b]))
+    workload = workload_of(compiled, "target", "avx512")
+    arrays = workload.scratch // 4
+    seen = accesses(workload, unit=4)
+    touched = {(int(place), bool(kind)) for place, kind in seen if place < arrays}
+    inputs, results = workload.ends
+    expected = {
+        (workload.buffers[number].offset // 4 + element, is_write)
+        for numbers, is_write in ((inputs, False), (results, True))
+        for number in numbers
+        for element in range(workload.buffers[number].size // 4)
+    }
+    assert touched == expected
+
+
 def test_constants_of_a_program_are_arrays():
     table = np.arange(12, dtype=np.float32).reshape(3, 4)
 
