@@ -115,9 +115,14 @@ def sums(
 
 def _dot(code: VectorCode, to: SSAValue, left: SSAValue, right: SSAValue) -> SSAValue:
     halves = VectorType(bf16, [2 * code.lanes.lanes])
-    operands = [to, *(code.emit(vector.BitcastOp(v, halves)) for v in (left, right))]
+    left, right = (code.emit(vector.BitcastOp(v, halves)) for v in (left, right))
+    return dot(code, to, left, right)
+
+
+def dot(code: VectorCode, to: SSAValue, left: SSAValue, right: SSAValue) -> SSAValue:
+    """Sums with the products of two elements for each lane more, of vectors of bf16."""
     op = UnregisteredOp.with_name(DOT)
-    return code.emit(op.create(operands=operands, result_types=[to.type]))
+    return code.emit(op.create(operands=[to, left, right], result_types=[to.type]))
 
 
 def _in_lanes(code: VectorCode, factor: Term, copy: int, number: int) -> SSAValue:

@@ -21,6 +21,7 @@ from xdsl.rewriter import InsertPoint
 from moa_dialect.lowering.narrow_tiles import fill_extended, fill_pairs
 from moa_dialect.lowering.pairs import LANES
 from moa_dialect.lowering.shuffles import transposed
+from moa_dialect.lowering.statement_code import StatementCode
 from moa_dialect.lowering.tiles import (
     Statement,
 )
@@ -226,7 +227,8 @@ class KernelCode:
                 arith.MinSIOp, first, self.number(extent - size)
             )
             self.block_start = index.pop(self.blocked)
-        self.code = VectorCode(
+        code = StatementCode if schedule.each else VectorCode
+        self.code = code(
             self.kernel.terms,
             self.builder,
             self.number,
