@@ -66,9 +66,6 @@ from moa_dialect.types import element_of
 _MOST_VECTORS = 8
 """How many vectors a row of sums has in registers at most."""
 
-_IN_PROGRESS = 16
-"""How many sums are in registers at a time, about."""
-
 class StatementsPass(PassCode):
     """One pass of a kernel, each statement with lanes of its own."""
 
@@ -501,14 +498,14 @@ class StatementsPass(PassCode):
         code, fold = self.code, statement.value
         *others, _ = statement.axes
         register = others.pop() if others else ""
-        many = (self._static(register) or _IN_PROGRESS) if register else 1
-        size = self._static(lane)
-        vectors = self.kernel.schedule.vectors
-        if many == 1:
-            vectors = _MOST_VECTORS
-        if size is not None:
+        schedule = self.kernel.schedule
+        copies = schedule.registers if register else 1
+        if register and (many := self._static(register)) is not None:
+            copies = min(copies, many)
+        # As many sums as the schedule has.
+        vectors = min(_MOST_VECTORS, schedule.vectors * schedule.registers // copies)
+        if (size := self._static(lane)) is not None:
             vectors = max(1, min(vectors, size // self.lanes))
-        copies = max(1, min(many, _IN_PROGRESS // vectors))
 
         def sums() -> None:
             for (copy, number), value in code.jam(fold, None).items():
@@ -534,7 +531,7 @@ class StatementsPass(PassCode):
                 for copy, value in enumerate(self._partial(statement)):
                     self._put(statement, across(code, value, combine), copy, 0)
 
-            copies = min(size, _IN_PROGRESS)
+            copies = min(size, _MOST_VECTORS)
             self.kernel.over(
                 others, self._range, lambda: self._copies(along, copies, singly)
             )

@@ -46,6 +46,7 @@ from moa_dialect.passes.kernels import (
 from moa_dialect.passes.machine import Machine, machine_named
 from moa_dialect.passes.rebuild import comprehensions
 from moa_dialect.passes.share_rows import find_shared, share_rows
+from moa_dialect.passes.statement_lanes import have_lanes
 from moa_dialect.passes.strides import (
     advances,
     is_affine,
@@ -730,6 +731,53 @@ def choose_shared(kernel: Kernel, machine: Machine) -> Schedule | None:
     return replace(schedule, registers=registers, chunk=_LONG, ahead=True)
 
 
+def choose_each(kernel: Kernel, machine: Machine) -> Schedule | None:
+    """A schedule whose statements have lanes of their own; None if there is none.
+
+    It is for few rows of products of matrices, which would leave most lanes empty: a
+    task has all of them, and reads what they share once.
+
+    Args:
+        kernel: the kernel; what reads the same may be an axis of it afterwards.
+        machine: the machine.
+    """
+    rows = rows_of(kernel)
+    lanes = machine.vector_bytes // element_bytes(kernel)
+    if not kernel.passes or not rows:
+        return None
+    shared = find_shared(kernel, rows)
+    if shared is not None:
+        rows = share_rows(kernel, shared)
+    count = static_extent(kernel.extents[rows])
+    if count is None or count >= lanes:
+        return None
+    if count == 1:
+        rows = ""
+    if not have_lanes(kernel, rows):
+        return None
+    longest = max(_range_of(kernel, pass_) for pass_ in kernel.passes)
+    chunk = min(_LONG, ceil(longest / lanes) * lanes)
+    axes = {axis for p in kernel.passes for a in p.accumulators for axis in a.axes}
+    columns = prod(_nominal(kernel.extents[axis]) for axis in axes)
+    if count * max(columns, chunk) * element_bytes(kernel) > TILE_BYTES:
+        return None
+    # Sums of several rows and vectors are in half of the registers.
+    registers = min(count, 4)
+    vectors = max(1, min(8, machine.registers // 2 // registers))
+    return Schedule(
+        "",
+        lanes,
+        vectors,
+        registers,
+        chunk,
+        kernel.hints[rows] if rows else "",
+        count,
+        pairs=machine.has_bf16_dot and multiplies_bf16(kernel),
+        ahead=True,
+        each=True,
+    )
+
+
 def strided_loads(kernel: Kernel, schedule: Schedule) -> list[tuple[Term, str]]:
     """The loads whose lanes lie a fixed step apart that is not 1, with no turn.
 
@@ -741,6 +789,8 @@ def strided_loads(kernel: Kernel, schedule: Schedule) -> list[tuple[Term, str]]:
         kernel: the kernel; its folds are passes, if folded axes are in the lanes.
         schedule: the schedule.
     """
+    if schedule.each:
+        return []  # Other axes are not in the lanes of a statement.
     lane, blocked = kernel.named(schedule.lane), kernel.named(schedule.blocked)
     grid = {axis for axis in kernel.axes if axis != blocked}
     places: list[tuple[str, list[Term]]] = []
@@ -886,13 +936,15 @@ class LiftPass(ModulePass):
             for comprehension in comprehensions(function):
                 try:
                     kernel = read_kernel(comprehension, function)
-                    other = read_kernel(comprehension, function)
                 except NotATerm:
                     continue  # Left to moa-to-onf.
                 schedule = None
                 is_free = self.schedule == AUTO and not self.deterministic
                 if self.target == "cpu" and is_free:
-                    schedule = choose_shared(other, machine)
+                    for choice in (choose_each, choose_shared):
+                        if schedule is None:
+                            other = read_kernel(comprehension, function)
+                            schedule = choice(other, machine)
                 if schedule is None:
                     schedule = self._schedule(kernel, machine)
                 is_linted = self.schedule != AUTO and not self.strided
