@@ -77,7 +77,10 @@ def sums_of_rows(
         if unit < group:
             for first in range(0, count, group):
                 for at in range(first, first + group // 2, unit):
-                    low += [*range(at, at + unit), *range(count + at, count + at + unit)]
+                    low += [
+                        *range(at, at + unit),
+                        *range(count + at, count + at + unit),
+                    ]
             high = [k + group // 2 for k in low]
         else:
             for row in (0, count):
@@ -85,9 +88,7 @@ def sums_of_rows(
                     low += range(first, first + group)
             high = [k + group for k in low]
         current = [
-            combine(
-                shuffled(code, left, right, low), shuffled(code, left, right, high)
-            )
+            combine(shuffled(code, left, right, low), shuffled(code, left, right, high))
             for left, right in zip(current[::2], current[1::2], strict=True)
         ]
         unit *= 2

@@ -18,10 +18,13 @@ from moa_dialect.lowering.vector_code import Buffer, VectorCode
 from moa_dialect.ops.normal_form import AtOp
 from moa_dialect.passes.strides import coefficient
 from moa_dialect.passes.terms import Held, Term, walk
-from moa_dialect.types import dtype_of, memory_element
+from moa_dialect.types import dtype_of, memory_element, shape_of
 
-_AHEAD = 8 << 10
-"""How many bytes before it is needed a line is asked for."""
+_AHEAD = 16 << 10
+"""How many bytes before they are needed rows are asked for."""
+
+_ROW = 128
+"""How many elements rows have whose extent types do not give."""
 
 OLD = ".old"
 """After the name of a state: the memory of what it was before the chunk."""
@@ -64,19 +67,20 @@ class StatementCode(VectorCode):
         value = self._element(buffer, term, copy, number)
         return value if term.type != i1 else self._truth(value)
 
-    def _element(
-        self, buffer: Buffer, term: Term, copy: int, number: int
-    ) -> SSAValue:
-        places = places_of(buffer, term)
-        indices = [self._place(place, copy) for place in places]
+    def _element(self, buffer: Buffer, term: Term, copy: int, number: int) -> SSAValue:
+        indices = self.places(buffer, term, copy)
         if not self.is_vector(term):
             return self.emit(memref.LoadOp.get(buffer.memory, indices))
-        if not is_last(places, self.lanes.axis):
+        if not is_last(places_of(buffer, term), self.lanes.axis):
             raise NotLifted("rows that are read across lanes")
         *others, first = indices
         first = self.add(first, number * self.lanes.lanes)
         type_ = self.vector_type(memory_element(term.type))
         return self.emit(vector.LoadOp(buffer.memory, [*others, first], type_))
+
+    def places(self, buffer: Buffer, term: Term, copy: int) -> list[SSAValue]:
+        """Where in its memory an element is; that of the first lane if lanes differ."""
+        return [self._place(place, copy) for place in places_of(buffer, term)]
 
     def _place(self, place: Term, copy: int) -> SSAValue:
         """An index within a tile; that of the first lane, if lanes differ."""
@@ -104,7 +108,7 @@ class StatementCode(VectorCode):
         """Ask for the same columns some rows further on."""
         size = dtype_of(load.type).itemsize
         width = self.lanes.width * size
-        rows = max(8, _AHEAD // width)
+        rows = self._rows_ahead(load)
         first = self.add(self.address(load, 0), self.mul(self._stride(load), rows))
         for start in range(0, width, LINE):
             self._ask(load, self.add(first, start // size))
@@ -120,7 +124,7 @@ class StatementCode(VectorCode):
             number, parts = self.part
             count = -(-self.copies // parts)
             first = self.mul(number, count)
-        rows = self.add(first, self.copies)
+        rows = self.add(first, max(self.copies, self._rows_ahead(load)))
         address = self.address(load, 0)
         address = self.add(address, self.make(arith.MuliOp, (rows, stride), INDEX))
         for copy in range(count):
@@ -128,6 +132,12 @@ class StatementCode(VectorCode):
 
     wide: bool = False
     """Whether loads take twice as many elements as there are lanes: pairs."""
+
+    def _rows_ahead(self, load: Term) -> int:
+        """How many rows before it is needed one is asked for."""
+        length = shape_of(load.args[0].type)[-1]
+        size = dtype_of(load.type).itemsize
+        return max(1, _AHEAD // max(1, size * (length if length > 0 else _ROW)))
 
     def _stride(self, load: Term) -> SSAValue:
         """How far apart what is read for two indices of the pass is."""

@@ -66,6 +66,7 @@ from moa_dialect.types import element_of
 _MOST_VECTORS = 8
 """How many vectors a row of sums has in registers at most."""
 
+
 class StatementsPass(PassCode):
     """One pass of a kernel, each statement with lanes of its own."""
 
@@ -93,8 +94,9 @@ class StatementsPass(PassCode):
             found.append(replace(s, axes=own))
         if any(checks(s.value) for s in found):
             raise NotLifted("an index that is checked, in lanes that change")
+        found = self._with_narrow_tiles(found)
         found = materialize(code.terms, found, list(axes), pass_.index)
-        found = self._apart(found, list(axes))
+        found = self._apart(found)
         early = self._early(found)
         late = self._ordered([s for s in found if s not in early])
         self.written = {s.name: s for s in found}
@@ -110,7 +112,7 @@ class StatementsPass(PassCode):
 
     def _tile_axes(self) -> dict[str, int]:
         sizes = super()._tile_axes()
-        rows = {axis: self.kernel.schedule.block for axis in self.rows}
+        rows = dict.fromkeys(self.rows, self.kernel.schedule.block)
         return rows | sizes
 
     def _range(self, axis: str) -> Range:
@@ -125,26 +127,48 @@ class StatementsPass(PassCode):
 
     # Statements.
 
-    def _apart(
-        self, statements: Sequence[Statement], axes: Sequence[str]
-    ) -> list[Statement]:
+    def _apart(self, statements: Sequence[Statement]) -> list[Statement]:
         """Let each fold be a statement, and what it broadcasts too, if computed."""
-        terms = self.code.terms
         found = list(statements)
         while True:
             wanted = self._fold_inside(found) or self._broadcast(found)
             if wanted is None:
                 return found
-            own = tuple(axis for axis in axes if axis in wanted.free)
-            if not wanted.free <= set(axes) | set(self.code.index):
+            if not self._is_within(wanted):
                 raise NotLifted("a fold that depends on the index of another one")
-            name = f"{self.pass_.index}.{len(found)}"
-            indices = [terms.index(axis) for axis in sorted(wanted.free)]
-            tile = terms.held(Held(name), indices, wanted.type)
-            found = [
-                replace(s, value=terms.replace(s.value, {wanted: tile})) for s in found
-            ]
-            found.append(Statement(name, own, wanted, Target.TILE))
+            found = self._with_tile(found, wanted)
+
+    def _is_within(self, term: Term) -> bool:
+        """Whether a term depends on the axes of tiles and of the task only."""
+        return term.free <= set(self._tile_axes()) | set(self.code.index)
+
+    def _with_tile(
+        self, statements: Sequence[Statement], value: Term
+    ) -> list[Statement]:
+        """Statements that read a value from a tile, and the one that gives it."""
+        terms = self.code.terms
+        axes = tuple(axis for axis in self._tile_axes() if axis in value.free)
+        name = f"{self.pass_.index}.{len(statements)}"
+        indices = [terms.index(axis) for axis in sorted(value.free)]
+        tile = terms.held(Held(name), indices, value.type)
+        found = [
+            replace(s, value=terms.replace(s.value, {value: tile})) for s in statements
+        ]
+        return [*found, Statement(name, axes, value, Target.TILE)]
+
+    def _with_narrow_tiles(self, statements: Sequence[Statement]) -> list[Statement]:
+        """Let what is computed to be a narrow factor of a sum in pairs be a tile."""
+        found = list(statements)
+        for fold in [t for s in statements for t in walk(s.value) if _is_fold(t)]:
+            factors = self._narrow(fold)
+            if factors is None:
+                continue
+            for one, other in (factors, factors[::-1]):
+                is_computed = isinstance(one.kind, Computed) and not _reads(one)
+                is_new = all(s.value is not one for s in found)
+                if is_computed and is_new and _reads(other) and self._is_within(one):
+                    found = self._with_tile(found, one)
+        return found
 
     def _fold_inside(self, statements: Sequence[Statement]) -> Term | None:
         """A fold that is not a statement yet and has no other one in it."""
@@ -157,16 +181,15 @@ class StatementsPass(PassCode):
 
     def _broadcast(self, statements: Sequence[Statement]) -> Term | None:
         """A value that a fold would compute for each index, and put into all lanes."""
-        axes = self._tile_axes()
         for s in statements:
             if not _is_fold(s.value):
                 continue
             body, index = s.value.args[-1], _index_of(s.value)
             lane = self._lane_of(s)
-            for term in _outermost_without(body, lane):
-                if index in term.free and term.free & set(axes) and set(axes) >= (
-                    term.free - set(self.code.index)
-                ):
+            paired = self._paired(s, lane)
+            parts = [body] if paired is None else paired
+            for term in (t for p in parts for t in _outermost_without(p, lane)):
+                if index in term.free and self._is_within(term):
                     return term
         return None
 
@@ -507,8 +530,11 @@ class StatementsPass(PassCode):
         if (size := self._static(lane)) is not None:
             vectors = max(1, min(vectors, size // self.lanes))
 
+        paired = self._paired(statement, lane)
+
         def sums() -> None:
-            for (copy, number), value in code.jam(fold, None).items():
+            found = code.jam(fold, None) if not paired else self._jam(fold, *paired)
+            for (copy, number), value in found.items():
                 self._put(statement, value, copy, number)
 
         def rows() -> None:
@@ -518,9 +544,118 @@ class StatementsPass(PassCode):
 
         self._blocks(lane, vectors, rows)
 
+    def _paired(self, statement: Statement, lane: str) -> tuple[Term, Term] | None:
+        """The factors of a sum of products of bf16 that is taken two at a time.
+
+        The one in the lanes first, which is an axis of the result; None if it is not.
+        """
+        fold = statement.value
+        index, factors = _index_of(fold), self._narrow(fold)
+        if factors is None or lane == index:
+            return None
+        if lane not in factors[0].free:
+            factors = factors[::-1]
+        in_lanes, other = factors
+        if (
+            not all(index in factor.free for factor in factors)
+            or not in_lanes.computes(AtOp.name)
+            or lane in other.free
+            or (other.computes(AtOp.name) and not self._advances(other, index))
+            or not self._is_within(other)
+        ):
+            return None
+        return factors
+
+    def _narrow(self, fold: Term) -> tuple[Term, Term] | None:
+        """The factors of a sum of products of bf16, if the schedule has pairs."""
+        is_wide = self.lanes not in pairs.LANES or not self.kernel.schedule.pairs
+        if is_wide or _function_of(fold) != "add":
+            return None
+        return narrow_factors(fold.args[-1])
+
+    def _jam(
+        self, fold: Term, in_lanes: Term, other: Term
+    ) -> dict[tuple[int, int], SSAValue]:
+        """A sum of products of bf16 with its columns in the lanes, two at a time."""
+        code, index, zero = self.code, _index_of(fold), self.number(0)
+        copies = range(code.copies) if code.register in fold.free else range(1)
+        every = [(k, number) for k in copies for number in range(code.lanes.vectors)]
+        lower, upper, start = self._start_of(fold)
+        length = code.max(code.sub(upper, lower), 0)
+
+        def read(place: SSAValue, step: int) -> list[SSAValue]:
+            local = code.add(code.add(lower, place), step)
+            first = local
+            if isinstance(fold.kind, ChunkFold):
+                assert code.start is not None
+                first = code.add(code.start, local)
+            with code.scope(), code.bound(index, first, local):
+                code.ask_ahead(fold.args[-1], index)
+                numbers = range(code.lanes.vectors)
+                return [code.vector(in_lanes, 0, number) for number in numbers]
+
+        def step(is_last: bool) -> Callable[..., Sequence[SSAValue]]:
+            def one(pair: SSAValue, carried: list[SSAValue]) -> Sequence[SSAValue]:
+                place = code.mul(pair, 2)
+                low = read(place, 0)
+                high = [None] * len(low) if is_last else read(place, 1)
+                left = [
+                    pairs.packed(code, *both) for both in zip(low, high, strict=True)
+                ]
+                local = code.add(lower, place)
+                first = local
+                if isinstance(fold.kind, ChunkFold):
+                    assert code.start is not None
+                    first = code.add(code.start, local)
+                with code.bound(index, first, local):
+                    right = [self._pair(other, copy, is_last) for copy in copies]
+                return [
+                    pairs.dot(code, before, left[number], right[copy])
+                    for before, (copy, number) in zip(carried, every, strict=True)
+                ]
+
+            return one
+
+        whole = code.div(length, 2)
+        found = code.loop(zero, whole, 1, [start] * len(every), step(False))
+        end = code.div(code.add(length, 1), 2)
+        found = code.loop(whole, end, 1, found, step(True))
+        return dict(zip(every, found, strict=True))
+
+    def _pair(self, factor: Term, copy: int, is_last: bool) -> SSAValue:
+        """Two elements of a factor in all lanes; the second is 0 if there is none."""
+        code = self.code
+        if is_last:
+            alone = pairs.packed(code, code.value(factor, copy), None, in_lanes=False)
+            return code.broadcast(alone)
+        if isinstance(factor.kind, Held):
+            buffer = code.buffers[factor.kind.name]
+            return pairs.pair_at(code, buffer.memory, code.places(buffer, factor, copy))
+        array = factor.args[0].kind
+        assert isinstance(array, SSAValue)
+        memory, _ = code.place(array)
+        return pairs.pair_at(code, memory, [code.address(factor, copy)])
+
+    def _start_of(self, fold: Term) -> tuple[SSAValue, SSAValue, SSAValue]:
+        """The bounds of a fold within the tiles, and what its lanes start from."""
+        code, unit = self.code, neutral(_function_of(fold), fold.type)
+        start = code.emit(constant(unit, fold.type))
+        if isinstance(fold.kind, ChunkFold):
+            assert code.length is not None
+            lower, upper = self.number(0), code.length
+        else:
+            lower, upper = (code.value(bound) for bound in fold.args[:2])
+            if str(unit) == "-0.0":
+                # A sum over nothing is 0, not -0.
+                none = code.emit(constant(0.0, fold.type))
+                is_some = code.emit(arith.CmpiOp(lower, upper, "slt"))
+                start = code.emit(arith.SelectOp(is_some, start, none))
+        type_ = VectorType(fold.type, [self.lanes])
+        return lower, upper, code.emit(vector.BroadcastOp(start, type_))
+
     def _fold_across(self, statement: Statement) -> None:
         """A fold with its own index in the lanes, which are combined at the end."""
-        code, fold, lanes = self.code, statement.value, self.lanes
+        code, lanes = self.code, self.lanes
         combine = self._combine(statement)
         others = list(statement.axes)
         along = others.pop() if others else ""
@@ -591,24 +726,12 @@ class StatementsPass(PassCode):
         function, zero = _function_of(fold), self.number(0)
         combine = self._combine(statement) if self._is_quiet(statement) else None
         count = code.copies if code.register in fold.free else 1
-        if isinstance(kind, ChunkFold):
-            assert code.length is not None
-            lower, upper, static = zero, code.length, None
-        else:
-            lower, upper = (code.value(bound) for bound in fold.args[:2])
-            static = _length(fold)
-            if static is None:
-                upper = code.max(upper, lower)
+        lower, upper, splat = self._start_of(fold)
+        static = None if isinstance(kind, ChunkFold) else _length(fold)
+        if static is None:
+            upper = code.max(upper, lower)
         loads = self._in_pairs(fold)
         width = 2 * self.lanes if loads else self.lanes
-        start = code.emit(constant(neutral(function, fold.type), fold.type))
-        if isinstance(kind, Folded) and str(neutral(function, fold.type)) == "-0.0":
-            none = code.emit(constant(0.0, fold.type))
-            is_some = code.emit(arith.CmpiOp(lower, upper, "slt"))
-            start = code.emit(arith.SelectOp(is_some, start, none))
-        splat = code.emit(
-            vector.BroadcastOp(start, VectorType(fold.type, [self.lanes]))
-        )
 
         def step(is_part: bool) -> Callable[..., Sequence[SSAValue]]:
             def one(place: SSAValue, carried: list[SSAValue]) -> Sequence[SSAValue]:
@@ -649,13 +772,8 @@ class StatementsPass(PassCode):
 
     def _in_pairs(self, fold: Term) -> tuple[Term, Term] | None:
         """The factors of a sum of products of bf16 that lie in pairs; None if not."""
-        factors = narrow_factors(fold.args[-1])
-        if (
-            factors is None
-            or not self.kernel.schedule.pairs
-            or _function_of(fold) != "add"
-            or self.lanes not in pairs.LANES
-        ):
+        factors = self._narrow(fold)
+        if factors is None:
             return None
         index = _index_of(fold)
         if not all(
@@ -690,11 +808,11 @@ class StatementsPass(PassCode):
             nothing = code.emit(vector.BroadcastOp(nothing, type_))
             return code.emit(vector.MaskedLoadOp(memory, [address], mask, nothing))
 
-        values = [
-            code.once(("wide", code.key(load, copy, 0)), lambda l=load, r=rest: read(l, r))
-            for load, rest in zip(loads, (0.0, -0.0), strict=True)
-        ]
-        return pairs.dot(code, before, values[0], values[1])
+        values: list[SSAValue] = []
+        for load, rest in zip(loads, (0.0, -0.0), strict=True):
+            key = ("wide", code.key(load, copy, 0))
+            values.append(code.once(key, lambda load=load, rest=rest: read(load, rest)))
+        return pairs.dot(code, before, *values)
 
 
 def _is_fold(term: Term) -> bool:

@@ -15,7 +15,7 @@ from math import ceil, prod
 
 from xdsl.context import Context
 from xdsl.dialects import arith
-from xdsl.dialects.builtin import ModuleOp, StringAttr
+from xdsl.dialects.builtin import AnyFloat, ModuleOp, StringAttr
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import SSAValue
 from xdsl.passes import ModulePass
@@ -731,6 +731,23 @@ def choose_shared(kernel: Kernel, machine: Machine) -> Schedule | None:
     return replace(schedule, registers=registers, chunk=_LONG, ahead=True)
 
 
+_FEW = 4
+"""So many rows are few."""
+
+_PIECE = 256
+"""How many bytes of a row are read at a time: several lines of each."""
+
+_MOST_VECTORS = 8
+"""How many vectors have their sums in registers at most."""
+
+
+def _narrowest(kernel: Kernel) -> int:
+    """The size of the narrowest float that a kernel reads."""
+    loads = [term for term in all_terms(kernel) if term.computes(AtOp.name)]
+    sizes = [dtype_of(t.type).itemsize for t in loads if isinstance(t.type, AnyFloat)]
+    return min(sizes, default=4)
+
+
 def choose_each(kernel: Kernel, machine: Machine) -> Schedule | None:
     """A schedule whose statements have lanes of their own; None if there is none.
 
@@ -751,19 +768,26 @@ def choose_each(kernel: Kernel, machine: Machine) -> Schedule | None:
     count = static_extent(kernel.extents[rows])
     if count is None or count >= lanes:
         return None
+    pairs = machine.has_bf16_dot and multiplies_bf16(kernel)
+    if shared is not None and 2 * count >= lanes and not pairs:
+        return None  # In the lanes they fill half of them.
     if count == 1:
         rows = ""
     if not have_lanes(kernel, rows):
         return None
     longest = max(_range_of(kernel, pass_) for pass_ in kernel.passes)
-    chunk = min(_LONG, ceil(longest / lanes) * lanes)
+    # A few rows have more room for what is computed of them.
+    chunk = 2 * _LONG if count <= _FEW else _LONG
+    chunk = min(chunk, ceil(longest / lanes) * lanes)
     axes = {axis for p in kernel.passes for a in p.accumulators for axis in a.axes}
     columns = prod(_nominal(kernel.extents[axis]) for axis in axes)
     if count * max(columns, chunk) * element_bytes(kernel) > TILE_BYTES:
         return None
     # Sums of several rows and vectors are in half of the registers.
-    registers = min(count, 4)
-    vectors = max(1, min(8, machine.registers // 2 // registers))
+    sums = machine.registers // 2
+    vectors = max(_PIECE // (lanes * _narrowest(kernel)), sums // count)
+    vectors = max(1, min(vectors, _MOST_VECTORS, sums // min(count, 2)))
+    registers = min(count, sums // vectors)
     return Schedule(
         "",
         lanes,
@@ -772,7 +796,7 @@ def choose_each(kernel: Kernel, machine: Machine) -> Schedule | None:
         chunk,
         kernel.hints[rows] if rows else "",
         count,
-        pairs=machine.has_bf16_dot and multiplies_bf16(kernel),
+        pairs=pairs,
         ahead=True,
         each=True,
     )

@@ -52,13 +52,17 @@ def _has_lanes(kernel: Kernel, pass_: Pass, a: Accumulator, rows: str) -> bool:
             if not last or not _is_read_in_turn(body, last):
                 return False
     inside = {term for fold in folds for term in walk(fold.args[2])}
-    for load in walk(a.part):
-        if not load.computes(AtOp.name) or load in inside:
-            continue
+    loads = [t for t in walk(a.part) if t.computes(AtOp.name) and t not in inside]
+    in_rows = [load for load in loads if load.free & set(a.axes)]
+    for load in loads:
         last = _last(load, pass_, a, rows)
-        if last and not advances(load, last):
+        if load not in in_rows and last and not advances(load, last):
             return False
-    return True
+    # The pass folds these: its index may be in the lanes as well.
+    return not in_rows or any(
+        all(axis not in load.free or advances(load, axis) for load in in_rows)
+        for axis in (a.axes[-1], pass_.index)
+    )
 
 
 def _last(term: Term, pass_: Pass, a: Accumulator, rows: str) -> str:
