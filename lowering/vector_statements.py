@@ -335,10 +335,11 @@ class StatementsPass(PassCode):
     def _keep_old(self) -> None:
         """Copy the states that are read as they were before the chunk."""
         code = self.code
-        for name, copy in list(code.buffers.items()):
-            if not name.endswith(OLD):
+        for statement in self.written.values():
+            copy = code.buffers.get(statement.name + OLD)
+            if copy is None:
                 continue
-            state = code.buffers[name.removesuffix(OLD)].memory
+            state = code.buffers[statement.name].memory
             if not copy.axes:
                 value = code.emit(memref.LoadOp.get(state, []))
                 code.store(value, copy.memory, [])
