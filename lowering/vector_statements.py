@@ -565,7 +565,7 @@ class StatementsPass(PassCode):
             or not self._is_within(other)
         ):
             return None
-        return factors
+        return in_lanes, other
 
     def _narrow(self, fold: Term) -> tuple[Term, Term] | None:
         """The factors of a sum of products of bf16, if the schedule has pairs."""
