@@ -6,6 +6,8 @@ axis of its result, and what is computed element by element does along its last 
 
 from __future__ import annotations
 
+from xdsl.ir import SSAValue
+
 from moa_dialect.ops.normal_form import AtOp, InBoundsOp
 from moa_dialect.passes.kernels import (
     Accumulator,
@@ -18,12 +20,15 @@ from moa_dialect.passes.strides import advances
 from moa_dialect.passes.terms import Choice, Folded, Term, walk
 
 
-def have_lanes(kernel: Kernel, rows: str) -> bool:
+def have_lanes(kernel: Kernel, rows: str, lanes: int) -> bool:
     """Whether each statement of a kernel's passes has an axis that may be in its lanes.
+
+    Folds whose own index is to be there have to fill them, rows half of them.
 
     Args:
         kernel: the kernel, with passes.
         rows: the axis of which a task has all indices; or empty.
+        lanes: how many lanes a vector has.
     """
     if any(
         term.computes(InBoundsOp.name) or isinstance(term.kind, Choice)
@@ -33,13 +38,18 @@ def have_lanes(kernel: Kernel, rows: str) -> bool:
     for pass_ in kernel.passes:
         if rows and rows in pass_.lower.free | pass_.upper.free:
             return False
-        if not all(_has_lanes(kernel, pass_, a, rows) for a in pass_.accumulators):
+        if not all(
+            _has_lanes(kernel, pass_, a, rows, lanes) for a in pass_.accumulators
+        ):
             return False
     return True
 
 
-def _has_lanes(kernel: Kernel, pass_: Pass, a: Accumulator, rows: str) -> bool:
-    if any(static_extent(kernel.extents[axis]) is None for axis in a.axes):
+def _has_lanes(
+    kernel: Kernel, pass_: Pass, a: Accumulator, rows: str, lanes: int
+) -> bool:
+    sizes = [static_extent(kernel.extents[axis]) for axis in a.axes]
+    if any(size is None for size in sizes) or (sizes and (sizes[-1] or 0) < lanes // 2):
         return False
     folds = [term for term in walk(a.part) if isinstance(term.kind, Folded)]
     for fold in folds:
@@ -47,10 +57,11 @@ def _has_lanes(kernel: Kernel, pass_: Pass, a: Accumulator, rows: str) -> bool:
         index, body = fold.kind.index, fold.args[2]
         if any(name[0] == "%" for name in fold.free):
             return False  # It depends on the index of another one.
-        if not _is_read_in_turn(body, index):
-            last = _last(fold, pass_, a, rows)
-            if not last or not _is_read_in_turn(body, last):
-                return False
+        last = _last(fold, pass_, a, rows)
+        if last and _is_read_in_turn(body, last):
+            continue
+        if not _is_read_in_turn(body, index) or _is_short(fold, lanes):
+            return False
     inside = {term for fold in folds for term in walk(fold.args[2])}
     loads = [t for t in walk(a.part) if t.computes(AtOp.name) and t not in inside]
     in_rows = [load for load in loads if load.free & set(a.axes)]
@@ -63,6 +74,15 @@ def _has_lanes(kernel: Kernel, pass_: Pass, a: Accumulator, rows: str) -> bool:
         all(axis not in load.free or advances(load, axis) for load in in_rows)
         for axis in (a.axes[-1], pass_.index)
     )
+
+
+def _is_short(fold: Term, count: int) -> bool:
+    """Whether a fold is known to have fewer indices than some number."""
+    upper = fold.args[1]
+    number = upper.number
+    if isinstance(upper.kind, SSAValue):
+        number = static_extent(upper.kind)
+    return number is not None and number < count
 
 
 def _last(term: Term, pass_: Pass, a: Accumulator, rows: str) -> str:
