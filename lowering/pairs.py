@@ -98,7 +98,7 @@ def sums(
                             lambda left=left, mask=mask: _only(code, left, mask),
                         )
                         right = code.make(arith.AndIOp, (right, mask), right.type)
-                    after.append(_dot(code, before, left, right))
+                    after.append(dot(code, before, left, right))
                 return after
 
         return body
@@ -113,9 +113,15 @@ def sums(
     return code.loop(whole, pairs, 1, found, step(True))
 
 
-def _dot(code: VectorCode, to: SSAValue, left: SSAValue, right: SSAValue) -> SSAValue:
+def dot(code: VectorCode, to: SSAValue, left: SSAValue, right: SSAValue) -> SSAValue:
+    """Sums with the products of pairs more, which are bf16 or i32 of two of them."""
     halves = VectorType(bf16, [2 * code.lanes.lanes])
-    operands = [to, *(code.emit(vector.BitcastOp(v, halves)) for v in (left, right))]
+    operands = [to]
+    for value in (left, right):
+        is_whole = value.type != halves
+        operands.append(
+            code.emit(vector.BitcastOp(value, halves)) if is_whole else value
+        )
     op = UnregisteredOp.with_name(DOT)
     return code.emit(op.create(operands=operands, result_types=[to.type]))
 
@@ -149,12 +155,18 @@ def _everywhere(code: VectorCode, factor: Term, copy: int, is_last: bool) -> SSA
         array = value.args[0].kind
         assert isinstance(array, SSAValue)
         memory, _ = code.place(array)
-        two = VectorType(bf16, [2])
-        pair = code.emit(vector.LoadOp(memory, [code.address(value, copy)], two))
-        whole = code.emit(vector.BitcastOp(pair, VectorType(i32, [1])))
-        return code.broadcast(code.emit(vector.ExtractOp(whole, [0], i32)))
+        return pair_at(code, memory, [code.address(value, copy)])
 
     return code.once(("pair", code.key(factor, copy, 0)), load)
+
+
+def pair_at(
+    code: VectorCode, memory: SSAValue, indices: Sequence[SSAValue]
+) -> SSAValue:
+    """Two elements that lie next to each other, as a pair in all lanes."""
+    pair = code.emit(vector.LoadOp(memory, indices, VectorType(bf16, [2])))
+    whole = code.emit(vector.BitcastOp(pair, VectorType(i32, [1])))
+    return code.broadcast(code.emit(vector.ExtractOp(whole, [0], i32)))
 
 
 def _only(code: VectorCode, pairs: SSAValue, mask: SSAValue) -> SSAValue:

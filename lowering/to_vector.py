@@ -27,6 +27,7 @@ from moa_dialect.lowering.vector_code import (
 from moa_dialect.lowering.vector_kernel import KernelCode
 from moa_dialect.lowering.vector_outputs import Outputs
 from moa_dialect.lowering.vector_passes import PassCode, SplitPass
+from moa_dialect.lowering.vector_statements import StatementsPass
 from moa_dialect.ops.normal_form import ComprehensionOp
 from moa_dialect.passes.guards import guard_choices
 from moa_dialect.passes.kernels import (
@@ -79,10 +80,10 @@ def _emit(
         size = static_extent(kernel.extents[blocked])
         if size is None or size < schedule.block:
             raise NotLifted("a block of an axis that may be shorter")
-        if kernel.passes:
+        if kernel.passes and not schedule.each:
             raise NotLifted("a block of an axis of a kernel with passes")
     if blocked or not schedule.lane:
-        split_folds(kernel, (blocked,) if blocked else ())
+        split_folds(kernel, (blocked,) if blocked and not schedule.each else ())
     outputs: list[tuple[SSAValue, Sequence[SSAValue]]] = []
     for array in op.arrays:
         place, *copies = lowering.targets[array]
@@ -116,6 +117,8 @@ def _emit(
 def _task(kernel: KernelCode) -> None:
     """Emit what a task does: the passes, then the outputs."""
     pass_code = PassCode if kernel.lane else SplitPass
+    if kernel.schedule.each:
+        pass_code = StatementsPass
     for pass_ in kernel.kernel.passes:
         pass_code(kernel, pass_).emit()
     Outputs(kernel).emit()

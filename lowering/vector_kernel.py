@@ -26,6 +26,7 @@ from moa_dialect.lowering import chosen
 from moa_dialect.lowering.narrow_tiles import fill_extended, fill_pairs
 from moa_dialect.lowering.pairs import LANES
 from moa_dialect.lowering.shuffles import transposed
+from moa_dialect.lowering.statement_code import StatementCode
 from moa_dialect.lowering.threads import WORK
 from moa_dialect.lowering.tiles import (
     Statement,
@@ -248,7 +249,8 @@ class KernelCode:
                 arith.MinSIOp, first, self.number(extent - size)
             )
             self.block_start = index.pop(self.blocked)
-        self.code = VectorCode(
+        code = StatementCode if schedule.each else VectorCode
+        self.code = code(
             self.kernel.terms,
             self.builder,
             self.number,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from xdsl.dialects import arith, memref, scf, vector
 from xdsl.dialects.builtin import (
@@ -58,8 +59,10 @@ class Outputs:
         """Outputs of a kernel whose own axes are not in the lanes: a row axis is."""
         code, schedule = self.code, self.kernel.schedule
         if not axes:
+            outer, code.lanes = code.lanes, replace(code.lanes, vectors=1)
             with code.lane_index(self.number(0)):
                 self._group(axes, outputs)
+            code.lanes = outer
             return
         *others, lane = axes
         for output in outputs:
@@ -124,7 +127,8 @@ class Outputs:
     def _group(self, axes: tuple[str, ...], outputs: Sequence[Output]) -> None:
         kernel, code = self.kernel, self.code
         lane = code.lanes.axis
-        states = kernel.state_axes((lane,) if kernel.lane else ())
+        own = lane if kernel.lane else kernel.blocked if kernel.schedule.each else ""
+        states = kernel.state_axes((own,) if own else ())
         resolve = Chunk(code.terms, states).resolve
         if kernel.blocked:
             axes = (kernel.blocked, *axes)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from math import ceil, prod
 
 from xdsl.context import Context
-from xdsl.dialects.builtin import ModuleOp, StringAttr
+from xdsl.dialects.builtin import AnyFloat, ModuleOp, StringAttr
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import SSAValue
 from xdsl.passes import ModulePass
@@ -53,6 +53,7 @@ from moa_dialect.passes.schedules import (
     parse_schedule,
 )
 from moa_dialect.passes.share_rows import find_shared, share_rows
+from moa_dialect.passes.statement_lanes import have_lanes
 from moa_dialect.passes.strides import (
     advances,
     is_affine,
@@ -69,6 +70,7 @@ from moa_dialect.passes.terms import (
 )
 from moa_dialect.passes.to_onf import PARTS
 from moa_dialect.passes.work import NOMINAL_EXTENT
+from moa_dialect.types import dtype_of
 
 TILE_BYTES = 1 << 18
 """A tile that is larger than this is none."""
@@ -443,6 +445,77 @@ def choose_shared(kernel: Kernel, machine: Machine) -> Schedule | None:
     return replace(schedule, registers=registers, chunk=_LONG, ahead=True)
 
 
+_FEW = 4
+"""So many rows are few."""
+
+_PIECE = 256
+"""How many bytes of a row are read at a time: several lines of each."""
+
+_MOST_VECTORS = 8
+"""How many vectors have their sums in registers at most."""
+
+
+def _narrowest(kernel: Kernel) -> int:
+    """The size of the narrowest float that a kernel reads."""
+    loads = [term for term in all_terms(kernel) if term.computes(AtOp.name)]
+    sizes = [dtype_of(t.type).itemsize for t in loads if isinstance(t.type, AnyFloat)]
+    return min(sizes, default=4)
+
+
+def choose_each(kernel: Kernel, machine: Machine) -> Schedule | None:
+    """A schedule whose statements have lanes of their own; None if there is none.
+
+    It is for few rows of products of matrices, which would leave most lanes empty: a
+    task has all of them, and reads what they share once.
+
+    Args:
+        kernel: the kernel; what reads the same may be an axis of it afterwards.
+        machine: the machine.
+    """
+    rows = rows_of(kernel)
+    lanes = machine.vector_bytes // element_bytes(kernel)
+    if not kernel.passes or not rows:
+        return None
+    shared = find_shared(kernel, rows)
+    if shared is not None:
+        rows = share_rows(kernel, shared)
+    count = static_extent(kernel.extents[rows])
+    if not count or count >= lanes:
+        return None
+    pairs = machine.has_bf16_dot and multiplies_bf16(kernel)
+    if shared is not None and 2 * count >= lanes and not pairs:
+        return None  # In the lanes they fill half of them.
+    if count == 1:
+        rows = ""
+    if not have_lanes(kernel, rows, lanes):
+        return None
+    longest = max(_range_of(kernel, pass_) for pass_ in kernel.passes)
+    # A few rows have more room for what is computed of them.
+    chunk = 2 * _LONG if count <= _FEW else _LONG
+    chunk = min(chunk, ceil(max(longest, 1) / lanes) * lanes)
+    axes = {axis for p in kernel.passes for a in p.accumulators for axis in a.axes}
+    columns = prod(_nominal(kernel.extents[axis]) for axis in axes)
+    if count * max(columns, chunk) * element_bytes(kernel) > TILE_BYTES:
+        return None
+    # Sums of several rows and vectors are in half of the registers.
+    sums = machine.registers // 2
+    vectors = max(_PIECE // (lanes * _narrowest(kernel)), sums // count)
+    vectors = max(1, min(vectors, _MOST_VECTORS, sums // min(count, 2)))
+    registers = min(count, sums // vectors)
+    return Schedule(
+        "",
+        lanes,
+        vectors,
+        registers,
+        chunk,
+        kernel.hints[rows] if rows else "",
+        count,
+        pairs=pairs,
+        ahead=True,
+        each=True,
+    )
+
+
 def strided_loads(kernel: Kernel, schedule: Schedule) -> list[tuple[Term, str]]:
     """The loads whose lanes lie a fixed step apart that is not 1, with no turn.
 
@@ -454,6 +527,8 @@ def strided_loads(kernel: Kernel, schedule: Schedule) -> list[tuple[Term, str]]:
         kernel: the kernel; its folds are passes, if folded axes are in the lanes.
         schedule: the schedule.
     """
+    if schedule.each:
+        return []  # Other axes are not in the lanes of a statement.
     lane, blocked = kernel.named(schedule.lane), kernel.named(schedule.blocked)
     grid = {axis for axis in kernel.axes if axis != blocked}
     places: list[tuple[str, list[Term]]] = []
@@ -604,13 +679,17 @@ class LiftPass(ModulePass):
                 is_merge = has_parts and PARTS not in comprehension.attributes
                 try:
                     kernel = read_kernel(comprehension, function)
-                    other = read_kernel(comprehension, function)
                 except NotATerm:
                     continue  # Left to moa-to-onf.
                 schedule = None
                 is_free = self.schedule == AUTO and not self.deterministic
                 if self.target == "cpu" and is_free:
-                    schedule, _ = choose_any(kernel, other, machine)
+                    schedule = choose_each(
+                        read_kernel(comprehension, function), machine
+                    )
+                    if schedule is None:
+                        other = read_kernel(comprehension, function)
+                        schedule, _ = choose_any(kernel, other, machine)
                 else:
                     schedule = self._schedule(kernel, machine, is_merge)
                 is_linted = self.schedule != AUTO and not self.strided

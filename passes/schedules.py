@@ -25,7 +25,10 @@ class Schedule:
     `pairs` among the resources of p, as in `p=chunk:96,regs:12,pairs`, products of bf16
     are summed two at a time. With `aligned` chunks begin at multiples of their length,
     so that what a chunk of one lane is does not depend on the bounds of the others.
-    With `ahead` what p goes along is asked for early.
+    With `ahead` what p goes along is asked for early. With `each`, as in
+    `i_g=procs,block:4;p=chunk:128,block:4,regs:4,lanes:16,each`, every statement of a
+    task has the axis in the lanes along which it reads elements in turn: no axis is in
+    the lanes of all.
 
     Attributes:
         lane: the axis in the lanes, by its name in the text; empty if folded axes are.
@@ -39,6 +42,7 @@ class Schedule:
         pairs: whether sums of products of bf16 take two indices at a time.
         aligned: whether chunks begin at multiples of their length, whatever the bounds.
         ahead: whether rows that a pass reads are asked for early.
+        each: whether each statement has a lane axis of its own.
     """
 
     lane: str
@@ -51,6 +55,7 @@ class Schedule:
     pairs: bool = False
     aligned: bool = False
     ahead: bool = False
+    each: bool = False
 
     @property
     def width(self) -> int:
@@ -70,16 +75,17 @@ class Schedule:
         pairs = ",pairs" if self.pairs else ""
         pairs += ",aligned" if self.aligned else ""
         pairs += ",ahead" if self.ahead else ""
+        pairs += ",each" if self.each else ""
+        block = f"{self.blocked}=procs,block:{self.block};" if self.blocked else ""
         if self.lane:
             fold = f"chunk:{self.chunk},regs:{self.registers}{pairs}"
-            block = f"{self.blocked}=procs,block:{self.block};" if self.blocked else ""
             return f"{block}{self.lane}=procs,{lanes};p={fold}"
-        return f"p=chunk:{self.chunk},block:{self.registers},{lanes}{pairs}"
+        return f"{block}p=chunk:{self.chunk},block:{self.registers},{lanes}{pairs}"
 
 
 _RESOURCES = (
     *("procs", "chunk", "block", "regs", "lanes"),
-    *("pairs", "aligned", "ahead"),
+    *("pairs", "aligned", "ahead", "each"),
 )
 
 _ITEM = re.compile(r"(?P<name>[a-z]+)(:(?P<number>[0-9]+))?$")
@@ -144,6 +150,7 @@ def parse_schedule(text: str, axes: Sequence[str]) -> Schedule:
         "pairs" in fold,
         "aligned" in fold,
         "ahead" in fold,
+        "each" in fold,
     )
 
 

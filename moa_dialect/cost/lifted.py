@@ -105,6 +105,21 @@ class Tiling:
     @staticmethod
     def of(schedule: Schedule | Grid) -> Tiling:
         """The tiling of a schedule."""
+        if isinstance(schedule, Schedule) and schedule.each:
+            # Rows side by side; or of one row what the lanes of a statement have.
+            chunk = schedule.chunk
+            if not schedule.blocked:
+                chunk = max(1, chunk // schedule.width)
+            return Tiling(
+                schedule.blocked,
+                schedule.block if schedule.blocked else schedule.width,
+                chunk,
+                lanes=schedule.lanes,
+                vectors=schedule.vectors,
+                registers=schedule.registers,
+                pairs=schedule.pairs,
+                ahead=schedule.ahead,
+            )
         if isinstance(schedule, Schedule):
             return Tiling(
                 schedule.lane,

@@ -364,7 +364,7 @@ def test_pairs_in_the_text_of_a_schedule() -> None:
         assert schedule.pairs
         assert str(schedule) == text
     assert not parse_schedule("i=lanes:16;p=chunk:8,regs:2", ["i"]).pairs
-    with pytest.raises(CompileError, match="pairs, aligned or ahead, got twos"):
+    with pytest.raises(CompileError, match="pairs, aligned, ahead or each, got twos"):
         parse_schedule("i=lanes:16;p=chunk:8,twos", ["i"])
 
 

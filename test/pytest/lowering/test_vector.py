@@ -21,7 +21,13 @@ from moa_dialect.lowering.engine import entries, kernel_of
 from moa_dialect.lowering.pipelines import FUSING
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.kernels import SCHEDULE, ignores_nan, read_kernel
-from moa_dialect.passes.lift import LiftPass, Schedule, choose, parse_schedule
+from moa_dialect.passes.lift import (
+    TILE_BYTES,
+    LiftPass,
+    Schedule,
+    choose,
+    parse_schedule,
+)
 from moa_dialect.passes.machine import MACHINES
 from moa_dialect.passes.rebuild import comprehensions
 
@@ -279,7 +285,8 @@ def test_a_sum_of_minus_zeros_is_one() -> None:
         ("i", "expected axis=resource:extent"),
         (
             "i=cores:2",
-            "expected procs, chunk, block, regs, lanes, pairs, aligned or ahead, got cores",
+            "expected procs, chunk, block, regs, lanes, pairs, aligned, ahead or each, got "
+            "cores",
         ),
         ("i=lanes:0", "lanes of at least 1, got 0"),
         ("i=lanes:3", "lanes are a power of 2, got 3"),
@@ -297,6 +304,7 @@ def test_text_that_is_no_schedule(text: str, message: str) -> None:
         Schedule("i", 16, 2, 12, 96),
         Schedule("", 8, 4, 3, 32),
         Schedule("j", 16, 4, 6, 256, "i", 96),
+        Schedule("", 16, 4, 4, 128, "j", 8, ahead=True, each=True),
     ],
 )
 def test_a_schedule_reads_as_it_prints(schedule: Schedule) -> None:
@@ -367,7 +375,11 @@ def test_heads_that_share_keys_are_in_the_lanes(
         numbers(*shape, dtype=dtype, seed=k)
         for k, shape in enumerate([(heads, n, 24), (keys, 77, 24), (keys, 77, 19)])
     ]
-    agree(under(full, arrays, "auto"), full, arrays)
+    axis = "i" if keys == 1 else "i_g"
+    axis = "ij_g" if n > 1 else axis
+    pairs = ",pairs" if dtype == ml_dtypes.bfloat16 else ""
+    schedule = f"{axis}=procs,regs:2,lanes:8;p=chunk:32,regs:5{pairs},ahead"
+    agree(under(full, arrays, schedule), full, arrays)
 
 
 def chosen_for(heads: int, keys: int, n: int, m: int, dtype: str = "float32") -> str:
@@ -383,21 +395,25 @@ def chosen_for(heads: int, keys: int, n: int, m: int, dtype: str = "float32") ->
 
 
 def test_schedules_where_keys_are_shared() -> None:
-    one = "i_g=procs,regs:1,lanes:4;p=chunk:128,regs:8,ahead"
-    assert chosen_for(32, 8, 1, 8192) == one
-    twice = "i_g=procs,regs:1,lanes:4;p=chunk:128,regs:16,pairs,ahead"
-    assert chosen_for(32, 8, 1, 8192, "bfloat16") == twice
-    # Twelve rows in sixteen lanes; all heads, if all share.
+    wide = "i_g=procs,block:4;p=chunk:256,block:4,regs:4,lanes:16,ahead,each"
+    assert chosen_for(32, 8, 1, 8192) == wide
+    narrow = "i_g=procs,block:4;p=chunk:256,block:2,regs:8,lanes:16,pairs,ahead,each"
+    assert chosen_for(32, 8, 1, 8192, "bfloat16") == narrow
+    # Twelve rows in sixteen lanes, but where pairs take half the time; or all heads.
     assert chosen_for(32, 8, 3, 8192).startswith("ij_g=procs,regs:1,lanes:16;")
+    assert chosen_for(32, 8, 3, 8192, "bfloat16").startswith("ij_g=procs,block:12;")
     assert chosen_for(32, 1, 1, 8192).startswith("i=procs,regs:2,lanes:16;")
-    # Queries fill the lanes; two heads do not, but are read once.
+    # Queries fill the lanes; two heads do not, nor does one.
     assert chosen_for(32, 8, 16, 8192).startswith("j=procs")
-    assert chosen_for(16, 8, 1, 8192).startswith("i_g=procs,regs:1,lanes:2;")
+    assert chosen_for(16, 8, 1, 8192).startswith("i_g=procs,block:2;")
+    assert chosen_for(8, 8, 1, 8192) == "p=chunk:256,block:1,regs:8,lanes:16,ahead,each"
 
 
 def test_keys_in_the_lanes_have_tiles_that_fit() -> None:
-    """Without heads that share keys chunks are short where values are long."""
-    assert chosen_for(8, 8, 1, 8192).startswith("p=chunk:16,block:4,regs:2,")
+    """Chunks are short where values are long."""
     arrays = [numbers(2, 1, 128), numbers(2, 300, 128, seed=1)]
     arrays.append(numbers(2, 300, 128, seed=2))
-    agree(under(full, arrays, "auto"), full, arrays)
+    schedule = chosen(full, *arrays)
+    assert not schedule.lane
+    assert schedule.chunk * schedule.width * 128 * 4 <= TILE_BYTES
+    agree(under(full, arrays, str(schedule)), full, arrays)

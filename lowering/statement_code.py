@@ -1,0 +1,172 @@
+"""Values of terms whose lanes change from statement to statement.
+
+Tiles and states are plain memory there, read in vectors along their last axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from xdsl.dialects import arith, memref, vector
+from xdsl.dialects.builtin import i1
+from xdsl.ir import SSAValue
+
+from moa_dialect.lowering.emitter import INDEX, NotLifted
+from moa_dialect.lowering.prefetch import LINE, PrefetchOp
+from moa_dialect.lowering.vector_code import Buffer, VectorCode
+from moa_dialect.ops.normal_form import AtOp
+from moa_dialect.passes.strides import coefficient
+from moa_dialect.passes.terms import Held, Term, walk
+from moa_dialect.types import dtype_of, memory_element, shape_of
+
+_AHEAD = 16 << 10
+"""How many bytes before they are needed rows are asked for."""
+
+_ROW = 128
+"""How many elements rows have whose extent types do not give."""
+
+OLD = ".old"
+"""After the name of a state: the memory of what it was before the chunk."""
+
+
+@dataclass
+class StatementCode(VectorCode):
+    """Emits the values of terms whose lanes change from statement to statement.
+
+    Attributes:
+        last: of the register axis the last index there is, whole and within the tiles;
+            None if every copy has one.
+        part: which of how many parts of the copies ask for what they read early.
+    """
+
+    last: tuple[SSAValue, SSAValue] | None = None
+    part: tuple[SSAValue, int] | None = None
+
+    def _index(self, axis: str, copy: int, number: int) -> SSAValue:
+        found = super()._index(axis, copy, number)
+        if self.last is not None and axis == self.register != self.lanes.axis:
+            return self.min(found, self.last[0])
+        return found
+
+    def local_index(self, axis: str, copy: int) -> SSAValue:
+        """The index of an axis within the tiles."""
+        found = super().local_index(axis, copy)
+        if self.last is not None and axis == self.register:
+            return self.min(found, self.last[1])
+        return found
+
+    def _held(self, term: Term, kind: Held, copy: int, number: int) -> SSAValue:
+        old = kind.name + OLD
+        if kind.version == "old" and old in self.buffers:
+            buffer = self.buffers[old]
+        elif (found := self.buffers.get(kind.name)) is not None:
+            buffer = found
+        else:
+            return super()._held(term, kind, copy, number)
+        value = self._element(buffer, term, copy, number)
+        return value if term.type != i1 else self._truth(value)
+
+    def _element(self, buffer: Buffer, term: Term, copy: int, number: int) -> SSAValue:
+        indices = self.places(buffer, term, copy)
+        if not self.is_vector(term):
+            return self.emit(memref.LoadOp.get(buffer.memory, indices))
+        if not is_last(places_of(buffer, term), self.lanes.axis):
+            raise NotLifted("rows that are read across lanes")
+        *others, first = indices
+        first = self.add(first, number * self.lanes.lanes)
+        type_ = self.vector_type(memory_element(term.type))
+        return self.emit(vector.LoadOp(buffer.memory, [*others, first], type_))
+
+    def places(self, buffer: Buffer, term: Term, copy: int) -> list[SSAValue]:
+        """Where in its memory an element is; that of the first lane if lanes differ."""
+        return [self._place(place, copy) for place in places_of(buffer, term)]
+
+    def _place(self, place: Term, copy: int) -> SSAValue:
+        """An index within a tile; that of the first lane, if lanes differ."""
+        kind = place.kind
+        if isinstance(kind, str) and kind in self.local:
+            return self.local_index(kind, copy)
+        with self.lane_index(self.lanes.base):
+            return self.value(place, copy)
+
+    def ask_ahead(self, body: Term, index: str) -> None:
+        """Ask for the rows that loads along a pass will read soon."""
+        if not self.ahead:
+            return
+        for load in walk(body):
+            if not load.computes(AtOp.name) or self.ahead not in load.free:
+                continue
+            if not self.is_vector(load) or not self.is_contiguous(load):
+                continue
+            if self.ahead == index:
+                self._ask_columns(load)
+            elif self.ahead == self.register:
+                self._ask_rows(load)
+
+    def _ask_columns(self, load: Term) -> None:
+        """Ask for the same columns some rows further on."""
+        size = dtype_of(load.type).itemsize
+        width = self.lanes.width * size
+        rows = self._rows_ahead(load)
+        first = self.add(self.address(load, 0), self.mul(self._stride(load), rows))
+        for start in range(0, width, LINE):
+            self._ask(load, self.add(first, start // size))
+
+    def _ask_rows(self, load: Term) -> None:
+        """Ask for rows further on, each time some of as many as are being read."""
+        size = dtype_of(load.type).itemsize
+        if self.lanes.lanes * size < LINE and not self.wide:
+            return  # Several times the same line: left to the hardware.
+        stride = self._stride(load)
+        count, first = self.copies, self.number(0)
+        if self.part is not None:
+            number, parts = self.part
+            count = -(-self.copies // parts)
+            first = self.mul(number, count)
+        rows = self.add(first, max(self.copies, self._rows_ahead(load)))
+        address = self.address(load, 0)
+        address = self.add(address, self.make(arith.MuliOp, (rows, stride), INDEX))
+        for copy in range(count):
+            self._ask(load, self.add(address, self.mul(stride, copy)))
+
+    wide: bool = False
+    """Whether loads take twice as many elements as there are lanes: pairs."""
+
+    def _rows_ahead(self, load: Term) -> int:
+        """How many rows before it is needed one is asked for."""
+        length = shape_of(load.args[0].type)[-1]
+        size = dtype_of(load.type).itemsize
+        return max(1, _AHEAD // max(1, size * (length if length > 0 else _ROW)))
+
+    def _stride(self, load: Term) -> SSAValue:
+        """How far apart what is read for two indices of the pass is."""
+        array, *indices = load.args
+        assert isinstance(array.kind, SSAValue)
+        _, strides = self.place(array.kind)
+        total = self.number(0)
+        for index, stride in zip(indices, strides, strict=True):
+            times = coefficient(index, self.ahead)
+            if times:
+                total = self.add(total, self.mul(stride, times))
+        return total
+
+    def _ask(self, load: Term, address: SSAValue) -> None:
+        array = load.args[0].kind
+        assert isinstance(array, SSAValue)
+        memory, _ = self.place(array)
+        self.builder.insert(PrefetchOp(memory, [address]))
+
+
+def places_of(buffer: Buffer, term: Term) -> Sequence[Term]:
+    """For each axis of a tile or state the index at which it is read."""
+    assert isinstance(term.kind, Held)
+    if term.kind.version:
+        return term.args[len(term.args) - len(buffer.axes) :]
+    return [term.args[buffer.names.index(axis)] for axis in buffer.axes]
+
+
+def is_last(places: Sequence[Term], axis: str) -> bool:
+    """Whether elements along an axis lie next to each other in a tile."""
+    *others, last = places
+    return coefficient(last, axis) == 1 and not any(axis in p.free for p in others)
