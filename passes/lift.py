@@ -7,7 +7,9 @@ the cost model tells the time of each schedule that could be, and the least time
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from math import ceil, prod
 
 from xdsl.context import Context
@@ -387,15 +389,21 @@ def _choose_nominal(kernel: Kernel, machine: Machine) -> Schedule | None:
 
 
 def choose_any(
-    kernel: Kernel, other: Kernel, machine: Machine
+    read: Callable[[], Kernel], machine: Machine
 ) -> tuple[Schedule | None, Kernel]:
     """The schedule that takes the least time, and the kernel it is one of.
 
+    Where few rows have one whose statements have lanes of their own, it is that.
+
     Args:
-        kernel: the kernel.
-        other: the same, in which indices that read the same may become an axis.
+        read: reads the kernel, of which indices that read the same may become an axis.
         machine: the machine.
     """
+    kernel = read()
+    each = choose_each(kernel, machine)
+    if each is not None:
+        return each, kernel
+    kernel, other = read(), read()
     best = choose(kernel, machine)
     shared = choose_shared(other, machine)
     if shared is None:
@@ -595,7 +603,7 @@ def refuse_strided(
     else:
         axis, how, far = kernel.named(schedule.lane), "store", None
         what = f"result {stores[0].number}"
-    best, other = choose_any(read(), read(), machine)
+    best, other = choose_any(read, machine)
     least = taken if best is None else Estimator(other, costs).seconds(best)
     message = (
         f"schedule: the lanes of {what} along {names[axis]} lie "
@@ -684,12 +692,8 @@ class LiftPass(ModulePass):
                 schedule = None
                 is_free = self.schedule == AUTO and not self.deterministic
                 if self.target == "cpu" and is_free:
-                    schedule = choose_each(
-                        read_kernel(comprehension, function), machine
-                    )
-                    if schedule is None:
-                        other = read_kernel(comprehension, function)
-                        schedule, _ = choose_any(kernel, other, machine)
+                    read = partial(read_kernel, comprehension, function)
+                    schedule, _ = choose_any(read, machine)
                 else:
                     schedule = self._schedule(kernel, machine, is_merge)
                 is_linted = self.schedule != AUTO and not self.strided

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from xdsl.builder import Builder
 from xdsl.context import Context
@@ -39,8 +40,15 @@ from moa_dialect.options import AUTO, DEFAULTS, Options
 from moa_dialect.passes.grid import Grid, choose_grid
 from moa_dialect.passes.infer_shapes import InferShapesPass, functions_of
 from moa_dialect.passes.kernels import SCHEDULE, read_kernel
-from moa_dialect.passes.lift import choose, choose_any, choose_shared, weighed
+from moa_dialect.passes.lift import (
+    choose,
+    choose_any,
+    choose_each,
+    choose_shared,
+    weighed,
+)
 from moa_dialect.passes.machine import Machine, host_machine, machine_like
+from moa_dialect.passes.nests import flattened
 from moa_dialect.passes.rebuild import comprehensions
 from moa_dialect.passes.split_cascades import SplitCascadesPass
 from moa_dialect.passes.terms import NotATerm
@@ -170,10 +178,9 @@ class Program:
         function = entry_function(module, self.entry)
         grids: dict[Operation, Grid] = {}
         texts: list[str] = []
-        for op in comprehensions(function):
+        for op in map(flattened, comprehensions(function)):
             try:
                 kernel = read_kernel(op, function)
-                other = read_kernel(op, function)
             except NotATerm:
                 return None
             if is_gpu:
@@ -191,7 +198,8 @@ class Program:
                 if options.deterministic:
                     schedule = choose(kernel, here, deterministic=True)
                 else:
-                    schedule, _ = choose_any(kernel, other, here)
+                    read = partial(read_kernel, op, function)
+                    schedule, _ = choose_any(read, here)
                 if schedule is None:
                     return None
                 text = f"{schedule}"
@@ -232,17 +240,18 @@ class Program:
         """
         here = schedule_machine(machine)
         function = entry_function(self.at("fused"), self.entry)
-        found = comprehensions(function)
+        found = [flattened(op) for op in comprehensions(function)]
         if machine.kind != "cpu" or len(found) != 1 or not self.options.fuse:
             return []
         try:
             kernel = read_kernel(found[0], function)
-            other = read_kernel(found[0], function)
         except NotATerm:
             return []
         texts = [f"{schedule}" for schedule in weighed(kernel, here)]
-        if (shared := choose_shared(other, here)) is not None:
-            texts.append(f"{shared}")
+        for rule in (choose_each, choose_shared):
+            schedule = rule(read_kernel(found[0], function), here)
+            if schedule is not None:
+                texts.append(f"{schedule}")
         rows: list[tuple[str, float]] = []
         for text in dict.fromkeys(texts):
             options = replace(self.options, schedule=text)
