@@ -22,7 +22,7 @@ import numpy as np
 
 from moa_dialect.algebra.shape import Relation, failure_message
 from moa_dialect.arguments import check_arguments
-from moa_dialect.errors import LayoutError, MoaError, precondition_error
+from moa_dialect.errors import LayoutError, MoaError, ShapeError, precondition_error
 
 Order = Literal["C", "F"]
 
@@ -362,7 +362,10 @@ class Kernel:
         for (number, axis), extent in zip(self._result_axes, extents, strict=True):
             shapes[number][axis] = extent
         for shape, (_, dtype, order) in zip(shapes, self._results, strict=True):
-            yield np.empty(shape, dtype, order)
+            try:
+                yield np.empty(shape, dtype, order)
+            except ValueError as error:
+                raise ShapeError(f"a result of shape {tuple(shape)}: {error}") from None
 
     def _failure(self, number: int, given: int, expected: int) -> MoaError:
         relation, message = self.signature.checks[number - 1].split(": ", 1)
