@@ -936,7 +936,7 @@ BAD_OPERANDS: dict[str, tuple[type[MoaError], str, Callable[[], Any]]] = {
     "axes that are computed": (
         MoaError,
         "transpose: expected axes that are known now, got a traced value",
-        lambda: moa.jit(lambda a: moa.transpose(a, cast(Any, moa.iota(2))))(A23),
+        lambda: moa.jit(lambda a: moa.transpose(a, moa.iota(2)))(A23),
     ),
     "no function": (
         MoaError,
@@ -966,7 +966,7 @@ BAD_OPERANDS: dict[str, tuple[type[MoaError], str, Callable[[], Any]]] = {
     "a masked array": (
         DTypeError,
         "argument 1: expected an array, got a masked array",
-        lambda: moa.psi(0, np.ma.array(V3, mask=[0, 1, 0])),
+        lambda: moa.psi(0, np.ma.array(V3, mask=[False, True, False])),
     ),
     "a schedule": (
         moa.OptionError,

@@ -1,6 +1,7 @@
 """Fusion of dependent folds: what is derived, what is refused, and that it is right."""
 
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownLambdaType=false
 
 import math
 from collections.abc import Callable
