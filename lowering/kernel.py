@@ -22,7 +22,7 @@ import numpy as np
 
 from moa_dialect.algebra.shape import Relation, failure_message
 from moa_dialect.arguments import check_arguments
-from moa_dialect.errors import LayoutError, MoaError, precondition_error
+from moa_dialect.errors import LayoutError, MoaError, ShapeError, precondition_error
 
 Order = Literal["C", "F"]
 
@@ -411,7 +411,10 @@ class Kernel:
     def _allocated(self, extents: Sequence[int]) -> Iterator[np.ndarray]:
         shapes = self.result_shapes(extents)
         for shape, (_, dtype, order) in zip(shapes, self._results, strict=True):
-            yield np.empty(shape, dtype, order)
+            try:
+                yield np.empty(shape, dtype, order)
+            except ValueError as error:
+                raise ShapeError(f"a result of shape {shape}: {error}") from None
 
     def result_shapes(self, extents: Sequence[int]) -> list[tuple[int, ...]]:
         """The shapes of the results, of their dynamic extents in order."""

@@ -36,7 +36,8 @@ def to_numpy(number: int, value: Any) -> np.ndarray:
     if "numpy.ma" in sys.modules and isinstance(value, np.ma.MaskedArray):
         raise DTypeError(f"argument {number}: expected an array, got a masked array")
     if isinstance(value, np.ndarray):
-        return cast(np.ndarray, value)
+        # What a subclass changes, as what is a row of a matrix, is not meant.
+        return np.asarray(cast(np.ndarray, value))
     if isinstance(value, bool | int | float | np.generic):
         return np.asarray(value)
     if is_torch(value):
@@ -74,5 +75,5 @@ def _from_torch(number: int, tensor: Any) -> np.ndarray:
         return tensor.view(torch.uint16).numpy().view(ml_dtypes.bfloat16)
     try:
         return tensor.numpy()
-    except TypeError as error:
+    except (TypeError, RuntimeError) as error:
         raise DTypeError(f"argument {number}: unsupported tensor: {error}") from None

@@ -1124,8 +1124,11 @@ class _NormalForm(InterpreterFunctions):
     @impl(InBoundsOp)
     def in_bounds(self, interpreter: Interpreter, op: InBoundsOp, args: PythonValues):
         index, extent = args
-        if not 0 <= index < extent:
-            _check_index(op.message.data, index, extent)
+        message = op.message.data
+        if index < 0:
+            raise precondition_error(failure_message("ge", message, index, 0))
+        if index >= extent:
+            raise precondition_error(failure_message("lt", message, index, extent))
         return (index,)
 
     @impl(AtOp)

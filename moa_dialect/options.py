@@ -64,8 +64,13 @@ class Options:
 
         Raises:
             CompileError: for an unknown target, chip or tier.
-            OptionError: for an option of another target.
+            OptionError: for an option of another target, or no value that it may have.
         """
+        for name in ("deterministic", "emulate", "tf32"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise OptionError(f"{name}: expected True or False, got {value!r}")
+        if not isinstance(self.schedule, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise OptionError(f"schedule: expected text, got {self.schedule!r}")
         if self.target not in TARGETS:
             raise CompileError(
                 f"unknown target: expected {' or '.join(TARGETS)}, got {self.target}"

@@ -30,9 +30,11 @@ from typing import Any, TypeAlias
 
 from xdsl.dialects import arith
 from xdsl.dialects.builtin import StringAttr, i64
+from xdsl.ir import Attribute
 
 from moa_dialect.lazy import sympy as sp
 from moa_dialect.ops.function import has_identity, print_name
+from moa_dialect.passes.means import as_mean, is_mean_of
 from moa_dialect.passes.simplify import (
     assume,
     chain,
@@ -72,7 +74,8 @@ Expression: TypeAlias = Any
 ADD = StringAttr("add")
 MAX = StringAttr("max")
 
-_INDEX_CASTS = ("arith.sitofp", "arith.uitofp", "arith.index_cast", "arith.extsi")
+SPLIT = "splitting: a sum in a fold that separates pivots from the data"
+PARTED = "splitting: a sum in a fold of parts that have other pivots"
 
 
 @dataclass(frozen=True)
@@ -158,6 +161,7 @@ class Derivation:
         strict: keep the value of every fold as it is, bit by bit.
         largest_rank: how many accumulators one fold may become.
         flags: the terms that are 1 or 0 for a choice in a body.
+        may_split: whether sums in bodies may be split.
     """
 
     terms: Terms
@@ -169,24 +173,44 @@ class Derivation:
     notes: dict[str, None] = field(default_factory=dict[str, None])
     refusals: dict[str, None] = field(default_factory=dict[str, None])
     flags: set[Term] = field(default_factory=set[Term])
+    may_split: bool = True
 
     def run(self) -> None:
-        """Place all folds; `passes` and `outputs` are the result."""
+        """Place all folds; `passes` and `outputs` are the result.
+
+        What was split has lost digits: it is kept only if there are fewer passes so.
+        """
+        outputs, self.may_split = self.outputs, True
+        self._derive()
+        if any(note in self.notes for note in (SPLIT, PARTED)):
+            kept = self.passes, self.outputs, self.notes, self.refusals, self.flags
+            self.passes, self.outputs, self.may_split = [], outputs, False
+            self.notes, self.refusals, self.flags = {}, {}, set()
+            self._derive()
+            if len(kept[0]) < len(self.passes):
+                self.passes, self.outputs, self.notes, self.refusals, self.flags = kept
+        for one in self.passes:
+            for group in one.groups:
+                for pivot in group.pivots:
+                    self._anchor(one, group, pivot)
+
+    def _derive(self) -> None:
+        """Place all folds of the outputs, which are rewritten until they all are."""
         for _ in range(1000):
             self.passes.clear()
             self.refusals.clear()
             try:
                 for fold in self.folds():
                     self._place(fold)
+                for one in self.passes:
+                    for group in one.groups:
+                        for pivot in group.pivots:
+                            self._as_mean(one, group, pivot)
             except _Rewritten:
                 continue
             break
         else:
             raise AssertionError("the derivation of passes does not end")
-        for one in self.passes:
-            for group in one.groups:
-                for pivot in group.pivots:
-                    self._anchor(one, group, pivot)
 
     def folds(self) -> list[Term]:
         """The folds to be placed, each after those it depends on."""
@@ -261,9 +285,10 @@ class Derivation:
             self._check_size(fold, index, body, one, symbols, names, transport)
             self._add(fold, index, one, pivots, symbols, names, transport)
         except (NoTransport, NotReal) as reason:
-            if fold.function == ADD and is_real(fold):
-                self._split(fold, index, body, one)
+            if fold.function == ADD and is_real(fold) and self.may_split:
+                self._split(fold, index, body, one, (ADD,))
                 self._part(fold, index, body, one)
+                self._split(fold, index, body, one, None)
             self._refuse(fold, str(reason))
             return False
         return True
@@ -333,23 +358,34 @@ class Derivation:
             guard = terms.compute(arith.AndIOp, (guard, are_numbers))
         return terms.select(guard, rest, whole)
 
-    def _split(self, fold: Term, index: str, body: Term, one: Pass) -> None:
-        """`sum of g (a + h) = sum of g a + h sum of g` for h with pivots, without p."""
+    def _split(
+        self,
+        fold: Term,
+        index: str,
+        body: Term,
+        one: Pass,
+        made_of: Sequence[Attribute] | None,
+    ) -> None:
+        """`sum of g (a + h) = sum of g a + h sum of g` for h with pivots, without p.
+
+        With `made_of` the pivots have to be made of folds of these operations only: a
+        maximum beside the data keeps it small, and stays there if it can.
+        """
         above, below, negative = factors(body)
         for position, factor in enumerate(above):
             parts = summands(factor)
             apart = [
                 part
                 for part in parts
-                if index not in part[1].free and contains(part[1], one.folds)
+                if index not in part[1].free
+                and contains(part[1], one.folds)
+                and (
+                    made_of is None
+                    or all(
+                        f.function in made_of for f in direct_folds(part[1], one.folds)
+                    )
+                )
             ]
-            # A maximum beside the data keeps it small: it stays there if it can.
-            sums = [
-                part
-                for part in apart
-                if all(f.function == ADD for f in direct_folds(part[1], one.folds))
-            ]
-            apart = sums or apart
             rest = [part for part in parts if part not in apart]
             if not apart or not rest:
                 continue
@@ -370,7 +406,7 @@ class Derivation:
             new = real(self.terms, arith.AddfOp, folded[0], separate)
             if negative:
                 new = real(self.terms, arith.NegfOp, new)
-            self._note("splitting: a sum in a fold that separates pivots from the data")
+            self._note(SPLIT)
             self._rewrite(fold, new)
 
     def _part(self, fold: Term, index: str, body: Term, one: Pass) -> None:
@@ -398,7 +434,7 @@ class Derivation:
             assert new is not None
             if negative:
                 new = real(self.terms, arith.NegfOp, new)
-            self._note("splitting: a sum in a fold of parts that have other pivots")
+            self._note(PARTED)
             self._rewrite(fold, new)
 
     def _is_moved(self, fold: Term, index: str, body: Term, one: Pass) -> bool:
@@ -792,31 +828,45 @@ class Derivation:
 
     # Means.
 
+    def _as_mean(self, one: Pass, group: Group, pivot: Term) -> None:
+        """Write a pivot that is affine in a sum as a mean, which is then carried.
+
+        Over nothing it may be another value: then only folds read the mean.
+        """
+        of = self._only_sum(one, pivot)
+        if of is None or of.type != pivot.type or is_mean_of(pivot, of, one.upper):
+            return
+        dependent = [fold for fold in group.moves if contains(fold, {pivot})]
+        rules = {group.rules[fold] for fold in dependent}
+        if not rules or (is_nonnegative(pivot) and "finite rank" not in rules):
+            return
+        found = as_mean(self.terms, pivot, of, self.count(of))
+        if found is None:
+            return
+        mean, is_same = found
+        self._note("a pivot that is affine in a sum is the mean of other data")
+        new = {pivot: mean}
+        if not is_same:
+            new = {fold: self.terms.replace(fold, new) for fold in dependent}
+        self.outputs = [self.terms.replace(output, new) for output in self.outputs]
+        raise _Rewritten
+
+    def _only_sum(self, one: Pass, pivot: Term) -> Term | None:
+        """The sum without pivots that a pivot is made of, if there is just one."""
+        free = one.free_group().moves
+        sums = [f for f in direct_folds(pivot, one.folds) if f in free]
+        if len(sums) != 1 or sums[0].function != ADD or one.lower.number != 0:
+            return None
+        return sums[0]
+
     def _anchor(self, one: Pass, group: Group, pivot: Term) -> None:
         """Carry a mean itself instead of a sum: `r' = r + (sum of (g - r)) / count`.
 
         The sum of the data would lose the digits that the distances keep. Any pivots
         may be used on the way, as long as the last one is the one that is wanted.
         """
-        sums = [
-            f for f in direct_folds(pivot, one.folds) if f in one.free_group().moves
-        ]
-        if len(sums) != 1 or sums[0].function != ADD or one.lower.number != 0:
-            return
-        (of,) = sums
-        number, mean = symbol("N"), symbol("s")
-
-        def atom(term: Term) -> Expression | None:
-            if is_cast_of(term, one.upper):
-                return number
-            return None if contains(term, {of}) else symbol("other")
-
-        try:
-            value = to_sympy(pivot, {of: mean}, atom)
-        except NotReal:
-            return
-        difference = value - mean / number
-        if difference != 0 and sp.simplify(difference) != 0:
+        of = self._only_sum(one, pivot)
+        if of is None or not is_mean_of(pivot, of, one.upper):
             return
         index, body = self.terms.open(of)
         distance = real(self.terms, arith.SubfOp, body, pivot)
@@ -845,15 +895,6 @@ def as_float(terms: Terms, count: Term, like: Term) -> Term:
     """A number of indices as a float of the type of another term."""
     whole = terms.compute(arith.IndexCastOp, (count,), i64)
     return terms.compute(arith.SIToFPOp, (whole,), like.type)
-
-
-def is_cast_of(term: Term, index: Term) -> bool:
-    """Whether a term is a number of indices as a float."""
-    if not is_real(term):
-        return False
-    while term.computes(*_INDEX_CASTS, "arith.extf"):
-        term = term.args[0]
-    return term is index
 
 
 def direct_folds(term: Term, folds: set[Term]) -> list[Term]:

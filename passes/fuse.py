@@ -423,14 +423,18 @@ class _Cascade:
             position = 1
             current: dict[Term, SSAValue] = {}
             known: dict[Term, Term] = {}
+            bound: set[Term] = set()
             for earlier in (*before, group):
                 for pivot in earlier.pivots:
                     if earlier is not group or pivot not in current:
                         current[pivot] = args[position]
                     position += 1
-                folds = self.accumulators(earlier)
-                self._bind(inner, folds, args[position : position + len(folds)])
-                position += len(folds)
+                for fold in self.accumulators(earlier):
+                    # Two groups may have it: here it is the one that moved already.
+                    if fold not in bound:
+                        self._bind(inner, [fold], [args[position]])
+                    bound.add(fold)
+                    position += 1
                 for pivot, (of, distances) in earlier.means.items():
                     so_far = as_float(terms, count, pivot)
                     mean = terms.value(current[pivot])

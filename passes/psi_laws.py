@@ -101,6 +101,10 @@ class Reduction(Protocol):
         """
         ...
 
+    def extent_in_cell(self, array: SSAValue, axis: int) -> SSAValue | None:
+        """An extent that data of a cell decide, computed here; None for others."""
+        ...
+
     def constant_element(self, values: np.ndarray, position: SSAValue) -> SSAValue:
         """An element of a vector of index constants."""
         ...
@@ -249,10 +253,12 @@ class PsiOfTotal(PsiLaw[TotalOp]):
     name = "psi-total"
 
     def reduce(self, op: TotalOp, index: Index, r: Reduction) -> SSAValue:
-        total = r.number(1)
-        for axis in range(rank(op.array)):
-            product = arith.MuliOp(total, r.extent(op.array, axis))
-            total = r.builder.insert(product).result
+        extents = [r.extent(op.array, axis) for axis in range(rank(op.array))]
+        if not extents:
+            return r.number(1)
+        total, *others = extents
+        for extent in others:
+            total = r.builder.insert(arith.MuliOp(total, extent)).result
         return total
 
 
@@ -267,9 +273,11 @@ class PsiOfPsi(PsiLaw[PsiOp]):
         for axis in range(op.index_length):
             entry = r.element(op.index, (*index[:rows], r.number(axis)))
             position = cast(entry, IndexType(), r.builder)
-            if not isinstance(op.index.owner, ConstantOp):
-                message = f"psi: index entry {axis} out of range of axis {axis}"
+            extent = r.extent_in_cell(op.array, axis)
+            if extent is None and not isinstance(op.index.owner, ConstantOp):
                 extent = r.extent(op.array, axis)
+            if extent is not None:
+                message = f"psi: index entry {axis} out of range of axis {axis}"
                 checked = InBoundsOp(position, extent, message)
                 position = r.builder.insert(checked).result
             entries.append(position)

@@ -112,6 +112,8 @@ _FOLDED_NAME = "p"
 _FOLD_STEPS = 8
 """How many steps a fold counts as: what becomes of it later is that much work."""
 
+_LARGEST = 2**63 - 1
+
 _MOST_NESTED = 64
 """How deep folds may nest: beyond, evaluating them is hopeless anyway."""
 
@@ -246,6 +248,79 @@ class PsiReduction:
         if op.parent is self.function.body.block:
             return index
         return self.builder.insert(InBoundsOp(index, extent, message)).result
+
+    def _as_required(self, op: ArrayOperation, index: Index) -> Index:
+        """An index, used only if data of a cell are what an operation requires.
+
+        What they are is checked where an element is used: its index is moved by
+        nothing.
+        """
+        for r in op.requirements():
+            roots = [
+                self._canonical(root_of(op.operands, extent, self._roots))
+                for extent in (r.given, r.expected)
+            ]
+            if not any(map(self._is_decided_in_cell, roots)):
+                continue
+            given, expected = map(self._extent_here, roots)
+            message, bound = r.message, expected
+            if r.relation == "le":
+                one = self.number(1)
+                bound = self.builder.insert(arith.AddiOp(expected, one)).result
+            elif r.relation != "lt":
+                given = self.builder.insert(arith.SubiOp(given, expected)).result
+                bound = self.number(1 if r.relation == "eq" else _LARGEST)
+                message = f"{message} (by how much more)"
+            checked = self.builder.insert(InBoundsOp(given, bound, message)).result
+            nothing = self.builder.insert(arith.SubiOp(checked, given)).result
+            moved = self.builder.insert(arith.AddiOp(index[0], nothing)).result
+            index = (moved, *index[1:])
+        return index
+
+    def extent_in_cell(self, array: SSAValue, axis: int) -> SSAValue | None:
+        """An extent that data of a cell decide, computed here; None for others."""
+        root = self._canonical(extent_root(array, axis, self._roots))
+        if not self._is_decided_in_cell(root):
+            return None
+        extent = self._extent_here(root)
+        if isinstance(array.owner, ArrayOperation):
+            (extent,) = self._as_required(array.owner, (extent,))
+        return extent
+
+    def _is_decided_in_cell(self, root: Root) -> bool:
+        """Whether data of a cell decide an extent."""
+        atoms = {atom for atoms, _ in as_polynomial(root).terms for atom in atoms}
+        return any(map(self._is_of_cell, atoms))
+
+    def _is_of_cell(self, atom: RootAtom) -> bool:
+        return (
+            isinstance(atom, ValueElement | ValueAbsolute | ValueTrueCount)
+            and _block_of(atom.value) is not self.function.body.block
+        )
+
+    def _extent_here(self, root: Root) -> SSAValue:
+        """An extent that data of a cell decide, without keeping it."""
+        if isinstance(root, Polynomial):
+            total = self.number(0)
+            for atoms, coefficient in root.terms:
+                term = self.number(coefficient)
+                for atom in atoms:
+                    factor = self._extent_here(atom)
+                    term = self.builder.insert(arith.MuliOp(term, factor)).result
+                total = self.builder.insert(arith.AddiOp(total, term)).result
+            return total
+        if not self._is_of_cell(root):
+            return self._value_of(root)
+        match root:
+            case ValueElement(value, position):
+                return self._element_of_vector(value, position)
+            case ValueAbsolute(value, position):
+                element = self._element_of_vector(value, position)
+                return apply_named("abs", [element], self.builder)
+            case ValueTrueCount(value):
+                return self._true_count(value)
+            case _:
+                raise AssertionError(f"no data decide {root}")
 
     def constant_element(self, values: np.ndarray, position: SSAValue) -> SSAValue:
         """An element of a vector of numbers known now."""
@@ -589,14 +664,14 @@ class PsiReduction:
                 op = arith.MinUIOp(total, one)
             case ValueElement(value, position):
                 return self._at_entry(
-                    root, value, lambda: self._entry_element(value, position)
+                    root, value, lambda: self._element_of_vector(value, position)
                 )
             case ValueAbsolute(value, position):
                 return self._at_entry(
                     root,
                     value,
                     lambda: apply_named(
-                        "abs", [self._entry_element(value, position)], self.builder
+                        "abs", [self._element_of_vector(value, position)], self.builder
                     ),
                 )
             case ValueTrueCount(value):
@@ -638,7 +713,7 @@ class PsiReduction:
             lambda k: cast(self.element(value, (k,)), IndexType(), self.builder),
         ).result
 
-    def _entry_element(self, value: SSAValue, position: int) -> SSAValue:
+    def _element_of_vector(self, value: SSAValue, position: int) -> SSAValue:
         shape = shape_of(value.type)
         index = [self.number(entry) for entry in gamma_inverse(position, shape)]
         return cast(self.element(value, index), IndexType(), self.builder)
@@ -695,12 +770,45 @@ class PsiReduction:
             if relation != "eq":
                 return
         else:
-            values = self._value_of(given), self._value_of(expected)
+            value_of = self._product_of if relation == "eq" else self._value_of
+            values = value_of(given), value_of(expected)
+            if relation == "le" and isinstance(given, ValueAbsolute):
+                # The least integer has no absolute value: it wraps around.
+                most = self._entry.insert(
+                    arith.MinUIOp(values[0], self.number(_LARGEST))
+                )
+                values = most.result, values[1]
             self._entry.insert(RequireOp(relation, *values, message()))
         if relation == "eq" and Fixed not in (type(given), type(expected)):
             if isinstance(expected, Polynomial) and not isinstance(given, Polynomial):
                 given, expected = expected, given
             self._equal[given] = expected
+
+    def _product_of(self, root: Root) -> SSAValue:
+        """An extent; a product of data that is no integer of 64 bits is the largest.
+
+        It would wrap around, and be equal to what it is not. It does not if `a b / a`
+        is b.
+        """
+        if not isinstance(root, Polynomial) or len(root.terms) != 1:
+            return self._value_of(root)
+        ((atoms, coefficient),) = root.terms
+        if coefficient != 1 or not any(isinstance(a, ValueElement) for a in atoms[1:]):
+            return self._value_of(root)
+
+        def emit(op: Operation) -> SSAValue:
+            return self._entry.insert(op).results[0]
+
+        total, one = self._value_of(atoms[0]), self.number(1)
+        for atom in atoms[1:]:
+            factor = self._value_of(atom)
+            product = emit(arith.MuliOp(total, factor))
+            back = emit(arith.DivUIOp(product, emit(arith.MaxUIOp(total, one))))
+            is_exact = emit(arith.CmpiOp(back, factor, "eq"))
+            is_nothing = emit(arith.CmpiOp(total, self.number(0), "eq"))
+            holds = emit(arith.OrIOp(is_exact, is_nothing))
+            total = emit(arith.SelectOp(holds, product, self.number(_LARGEST)))
+        return total
 
     # The rewriting.
 
@@ -797,7 +905,11 @@ class PsiReduction:
         self._count(1)
         self.builder = Builder(InsertPoint.before(op))
         assert isinstance(producer, Operation)
-        value = law.reduce(producer, tuple(op.indices), self)
+        index = tuple(op.indices)
+        is_of_cell = producer.parent is not self.function.body.block
+        if index and is_of_cell and isinstance(producer, ArrayOperation):
+            index = self._as_required(producer, index)
+        value = law.reduce(producer, index, self)
         for observer in self.observers:
             observer.step(law, op, value)
         known[key] = value

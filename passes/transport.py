@@ -17,7 +17,7 @@ depend on each other need one pass. It is found symbolically, in this order:
    powers and exponentials of u it consists of go over into finitely many of their kind
    when u goes to u + d. They are the accumulators, the coefficients are T. (A linear
    summary of fixed size exists for no other functions of u: Levi-Civita; Anselone and
-   Korevaar 1964.) With several pivots, each has its own x, u and d.
+   Korevaar 1964.) With several pivots, each has its own u and d, of one x or several.
 """
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
@@ -96,11 +96,12 @@ def quotient_of(transport: Transport, pivots: Sequence[Pivot]) -> Expression | N
     symbols = [pivot.old for pivot in pivots]
     symbols += [pivot.new for pivot in pivots if not pivot.new.is_positive]
     for factor in (*(f for row in transport.moves for f in row), *transport.added):
-        below = sp.fraction(sp.together(factor))[1]
-        for part in sp.Mul.make_args(below):
-            base, _ = part.as_base_exp()
-            if _depends(base, symbols):
-                return factor
+        # In functions as well: |r / r'| is not written as a quotient.
+        for inner in sp.preorder_traversal(sp.together(factor)):
+            for part in sp.Mul.make_args(sp.fraction(inner)[1]):
+                base, _ = part.as_base_exp()
+                if _depends(base, symbols):
+                    return factor
     return None
 
 
@@ -287,10 +288,12 @@ def _finite_rank(
     largest_rank: int,
 ) -> Transport:
     """The finite-rank rule: exponential polynomials of differences from pivots."""
-    shifts: list[_Shift] = []
-    for pivot in pivots:
-        body, shift = _as_shift(body, pivot, data, shifts)
-        shifts.append(shift)
+    try:
+        body, shifts = _as_shifts(body, pivots, data)
+    except NoTransport:
+        if (found := _as_shifts_of_one(body, pivots, data)) is None:
+            raise
+        body, shifts = found
     payload = [s for s in data if all(s is not shift.x for shift in shifts)]
     variables = [shift.u for shift in shifts]
     collected = _collect(body, variables, payload)
@@ -328,6 +331,56 @@ def _finite_rank(
 def _tidy(factor: Expression) -> Expression:
     """A factor with differences of pivots kept whole: `3 (r - r')`."""
     return sp.factor_terms(sp.powsimp(factor))
+
+
+def _as_shifts(
+    body: Expression, pivots: Sequence[Pivot], data: Sequence[Expression]
+) -> tuple[Expression, list[_Shift]]:
+    """The body as a function of differences, each of other data from a pivot."""
+    shifts: list[_Shift] = []
+    for pivot in pivots:
+        body, shift = _as_shift(body, pivot, data, shifts)
+        shifts.append(shift)
+    return body, shifts
+
+
+def _as_shifts_of_one(
+    body: Expression, pivots: Sequence[Pivot], data: Sequence[Expression]
+) -> tuple[Expression, list[_Shift]] | None:
+    """The body as a function of differences, in which several pivots share an x.
+
+    As `(x - r0)^2 exp(x - r1)` is of `u0 = x - r0` and `u1 = x - r1`. These are found
+    as they are written.
+    """
+    shifts: list[_Shift] = []
+    for number, pivot in enumerate(pivots):
+        u, d = sp.Symbol(f"u{number}", real=True), sp.Symbol(f"d{number}", real=True)
+        for term in sp.preorder_traversal(body):
+            found = _difference_in(term, pivot, data) if term.is_Add else None
+            if found is not None:
+                shifts.append(_Shift(u, d, *found, pivot))
+                break
+        else:
+            return None
+    taken = {shift.x for shift in shifts}
+    without = {s.pivot.old: (s.x - s.u) / s.slope for s in shifts}
+    body = sp.expand(sp.powsimp(sp.expand(body.subs(without, simultaneous=True))))
+    if body.has(*without, *taken):
+        return None
+    return body, shifts
+
+
+def _difference_in(
+    total: Expression, pivot: Pivot, data: Sequence[Expression]
+) -> tuple[Expression, Expression] | None:
+    """A datum x and a number c for which a sum has `a (x - c r)` in it."""
+    weight = total.coeff(pivot.old)
+    for x in data:
+        if weight != 0 and (other := total.coeff(x)) != 0:
+            slope = -weight / other
+            if slope.is_number:
+                return x, slope
+    return None
 
 
 def _as_shift(

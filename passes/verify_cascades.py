@@ -53,7 +53,6 @@ from moa_dialect.ops.normal_form import (
     ComprehensionOp,
     body_of,
 )
-from moa_dialect.passes.cascades import is_cast_of
 from moa_dialect.passes.identities import (
     BY_SYMPY,
     BY_Z3,
@@ -64,6 +63,7 @@ from moa_dialect.passes.identities import (
     prove_nonzero,
     prove_positive,
 )
+from moa_dialect.passes.means import is_cast_of
 from moa_dialect.passes.simplify import factors, predicate_of
 from moa_dialect.passes.symbolic import (
     ROUNDED,

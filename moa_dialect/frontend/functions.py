@@ -17,6 +17,7 @@ from xdsl.dialects.builtin import IndexType, SymbolRefAttr, TensorType, i1
 from xdsl.ir import Attribute, SSAValue
 
 from moa_dialect.algebra.layout import Order
+from moa_dialect.arrays import to_numpy
 from moa_dialect.errors import DTypeError, MoaError, ShapeError
 from moa_dialect.frontend.trace import (
     Array,
@@ -90,7 +91,7 @@ def _array_function(fn: Callable[..., Any]) -> Callable[..., Any]:
         from moa_dialect.interpreter import interpret_module
 
         places = [n for n, arg in enumerate(args) if isinstance(arg, np.ndarray)]
-        arrays = [args[n] for n in places]
+        arrays = [to_numpy(n, args[n]) for n in places]
 
         def program(*traced: Array) -> Any:
             given = list(args)
@@ -177,7 +178,6 @@ def iota(n_or_shape: ArrayLike) -> Array:
     return _recorded(lambda: IotaOp(extents.value))
 
 
-@_array_function
 def transpose(a: ArrayLike, t: Sequence[int] | None = None) -> Array:
     """`⊘ a` reverses all axes; `t ⊘ a` puts source axis k at result axis `t[k]`.
 
@@ -186,8 +186,25 @@ def transpose(a: ArrayLike, t: Sequence[int] | None = None) -> Array:
     Raises:
         ShapeError: unless t is a permutation of the axes.
     """
+    return _transposed(a, None if t is None else _axes(t))
+
+
+@_array_function
+def _transposed(a: ArrayLike, t: Sequence[int] | None) -> Array:
     array = as_array(a)
     return _recorded(lambda: TransposeOp(array.value, t))
+
+
+def _axes(t: Any) -> list[int]:
+    """The places of axes, which a program states."""
+    if isinstance(t, Array):
+        raise MoaError(
+            "transpose: expected axes that are known now, got a traced value"
+        )
+    axes = integers("transpose", t)
+    if axes.ndim != 1:
+        raise ShapeError(f"transpose expects a vector of axes, got {t!r}")
+    return [int(axis) for axis in axes]
 
 
 # Shapes and addresses.
@@ -486,7 +503,12 @@ def _scalar_value(argument: Any, type_: Attribute, scope: Scope) -> SSAValue:
         return argument.value
     if isinstance(argument, Array):
         raise MoaError("a scalar function must not use an array")
-    return scope.builder.insert(scalar_constant(argument, type_)).result
+    try:
+        return scope.builder.insert(scalar_constant(argument, type_)).result
+    except OverflowError:
+        raise DTypeError(
+            f"expected a number of type {type_}, got one it cannot hold"
+        ) from None
 
 
 def _recorded(make: Callable[[], Any]) -> Array:
@@ -688,7 +710,7 @@ def omega(f: ScalarFunction, ranks: int | Sequence[int], *arrays: ArrayLike) -> 
     Raises:
         ShapeError: if the frames do not agree or a cell rank is not possible.
     """
-    ranks = (ranks,) if isinstance(ranks, int) else tuple(ranks)
+    ranks = tuple(int(rank) for rank in np.atleast_1d(integers("omega", ranks)))
     element = _common_element(arrays)
     values = [as_array(array, element) for array in arrays]
     if len(values) not in (1, 2) or len(values) != len(ranks):
@@ -761,6 +783,11 @@ def _function(
     if isinstance(op, str):
         function = as_function(op)
         return function, checked(lambda: apply_type(_NO_MODULE, function, elements))
+    if not callable(op):
+        raise MoaError(
+            f"expected the name of a scalar operation or a function of two scalars, "
+            f"got {op!r}"
+        )
     trace = active_trace()
     assert trace is not None
 
@@ -772,6 +799,9 @@ def _function(
     names = ["x", "y"]
     name = function_name(op, "scalar")
     traced = trace.function(name, Scalar, elements, names, op, unwrap, private=True)
-    (result,) = traced.function_type.outputs.data
+    results = traced.function_type.outputs.data
+    if len(results) != 1:
+        raise DTypeError(f"a scalar function gives one scalar, got {len(results)}")
+    (result,) = results
     symbol: SymbolRefAttr = trace.private_function(traced)
     return symbol, result

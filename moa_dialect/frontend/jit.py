@@ -411,6 +411,10 @@ class Jit:
         self._decides = decides
         self._fn = fn
         self._copy = copy
+        if not (specs is None or isinstance(specs, Sequence)):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise MoaError(f"specs: expected a list of ArraySpec values, got {specs!r}")
+        if copy not in (None, True, False):
+            raise OptionError(f"copy: expected None, True or False, got {copy!r}")
         self._specs = specs if specs is None else list(specs)
         for number, spec in enumerate(self._specs or ()):
             if not isinstance(spec, ArraySpec):  # pyright: ignore[reportUnnecessaryIsInstance]

@@ -8,6 +8,7 @@ operations instead of computing.
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
@@ -393,13 +394,16 @@ def constant(value: Any, element_type: Attribute | None = None) -> Array:
         if isinstance(value, float) and kind_of(element_type) != "float":
             raise DTypeError(f"expected a number of type {element_type}, got {value}")
         try:
-            array = np.asarray(value, dtype_of(element_type))
+            with np.errstate(over="ignore"):
+                array = np.asarray(value, dtype_of(element_type))
+            if np.isinf(array) and not math.isinf(value):
+                raise OverflowError
         except OverflowError:
             raise DTypeError(
                 f"expected a number of type {element_type}, got one it cannot hold"
             ) from None
     else:
-        array = np.asarray(value)
+        array = _as_numpy(value)
         natural = element_type_of(array.dtype)
         element_type = (
             element_type
@@ -415,13 +419,25 @@ def constant(value: Any, element_type: Attribute | None = None) -> Array:
     return record(ConstantOp(dense(array, element_type)))
 
 
+def _as_numpy(value: Any) -> np.ndarray:
+    """Numbers as an array.
+
+    Raises:
+        ShapeError: for lists of different lengths within a list.
+    """
+    try:
+        return np.asarray(value)
+    except ValueError:
+        raise ShapeError(f"expected rows of one length, got {value!r}") from None
+
+
 def integers(operator: str, value: Any) -> np.ndarray:
     """Numbers that an operator takes as indices, extents or counts.
 
     Raises:
         DTypeError: unless they are integers that an i64 holds.
     """
-    array = np.asarray(value)
+    array = _as_numpy(value)
     if array.size == 0 and array.dtype == np.float64:
         return array.astype(np.int64)
     if not np.issubdtype(array.dtype, np.integer) or array.dtype == np.uint64:

@@ -210,7 +210,7 @@ def root_of(
             array = constant_array(value)
             if array is not None:
                 return Fixed(int(array.reshape(-1)[position]))
-            return _shape_entry(value, position) or ValueElement(value, position)
+            return _shape_entry(value, position, cache) or ValueElement(value, position)
 
 
 def as_polynomial(root: Root) -> Polynomial[RootAtom]:
@@ -232,16 +232,33 @@ def simplified(root: Polynomial[RootAtom]) -> Root:
     return root if atom is None else atom
 
 
-def _shape_entry(value: SSAValue, position: int) -> Root | None:
-    """The extent that an entry of a shape is, also when picked by a constant psi."""
+def _shape_entry(
+    value: SSAValue, position: int, cache: RootCache | None = None
+) -> Root | None:
+    """The extent that an entry of a shape is, also when picked by a constant psi.
+
+    So are the number of all elements and that of the axes.
+    """
     if isinstance(value, OpResult) and value.op.name == "moa.psi":
         index = constant_array(value.op.operands[0])
         if index is None or index.shape != (1,):
             return None
         value, position = value.op.operands[1], int(index[0])
-    if isinstance(value, OpResult) and value.op.name == "moa.shape":
-        return extent_root(value.op.operands[0], position)
-    return None
+    if not isinstance(value, OpResult):
+        return None
+    operands = value.op.operands
+    match value.op.name:
+        case "moa.shape":
+            return extent_root(operands[0], position, cache)
+        case "moa.dim":
+            return Fixed(len(shape_of(operands[0].type)))
+        case "moa.total":
+            total = Polynomial[RootAtom].constant(1)
+            for axis in range(len(shape_of(operands[0].type))):
+                total = total * as_polynomial(extent_root(operands[0], axis, cache))
+            return simplified(total)
+        case _:
+            return None
 
 
 def _as_extent(root: Root) -> Extent | None:

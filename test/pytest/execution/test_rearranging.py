@@ -1241,7 +1241,6 @@ def test_what_is_within_bounds_is_no_error() -> None:
         check(compiled(array, np.array([count])), wanted, f"{count}")
 
 
-@pytest.mark.xfail(reason="the absolute value wraps around, and passes as small")
 @pytest.mark.parametrize("name", ["take", "drop"])
 def test_the_count_without_an_absolute_value(name: str) -> None:
     def main(a: Any, v: Any) -> Any:
@@ -1251,7 +1250,6 @@ def test_the_count_without_an_absolute_value(name: str) -> None:
         moa.jit(main).lower(spec(None), spec(dtype="i64"))(table(3), np.array(LEAST))
 
 
-@pytest.mark.xfail(reason="the product wraps around, and equals the total")
 def test_a_total_that_is_no_i64() -> None:
     def main(a: Any, t: Any) -> Any:
         return moa.reshape(t, a)
@@ -1297,7 +1295,6 @@ def test_nothing_out_of_bounds_is_read_in_cells(name: str) -> None:
         compiled(*arrays)
 
 
-@pytest.mark.xfail(reason="the interpreter says IndexRangeError, the kernel ShapeError")
 @pytest.mark.parametrize("name", CELLS)
 def test_errors_in_cells_have_one_class(name: str) -> None:
     compiled, arrays = in_cells(*CELLS[name])
@@ -1308,7 +1305,6 @@ def test_errors_in_cells_have_one_class(name: str) -> None:
         compiled(*arrays)
 
 
-@pytest.mark.xfail(reason="only the index is checked in a cell, not what is required")
 @pytest.mark.parametrize("name", BEYOND)
 def test_errors_in_cells_that_read_nothing_wrong(name: str) -> None:
     compiled, arrays = in_cells(*BEYOND[name])
@@ -1351,7 +1347,6 @@ def test_an_access_that_has_no_index() -> None:
         check(result, table(0), stage)
 
 
-@pytest.mark.xfail(reason="the extent of what is indexed is not known in a cell")
 def test_an_index_beyond_what_a_cell_compresses() -> None:
     def cell(v: Any, row: Any) -> Any:
         return moa.psi([1], moa.compress(v, row))

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import ml_dtypes
 import numpy as np
@@ -906,6 +906,117 @@ def test_specifications_of_every_dtype(dtype: Any) -> None:
     compiled = moa.jit(lambda a: moa.where(a == a, a, a)).lower(ArraySpec((2,), dtype))
     array = np.ones(2).astype(dtype_of(element_type_of(dtype)))
     np.testing.assert_array_equal(compiled(array), array)
+
+
+# What is no array, no number, no function
+
+V3, A23 = np.arange(3.0), np.arange(6.0).reshape(2, 3)
+
+BAD_OPERANDS: dict[str, tuple[type[MoaError], str, Callable[[], Any]]] = {
+    "rows of an index": (
+        ShapeError,
+        "expected rows of one length",
+        lambda: moa.psi([[0, 0], [1]], A23),
+    ),
+    "rows of an array": (
+        ShapeError,
+        "expected rows of one length",
+        lambda: moa.psi(0, [[1, 2], [3]]),
+    ),
+    "axes that are no integers": (
+        DTypeError,
+        "transpose expects integers",
+        lambda: moa.transpose(A23, cast(Any, [1.0, 0.0])),
+    ),
+    "one axis": (
+        ShapeError,
+        "transpose expects a vector of axes, got 1",
+        lambda: moa.transpose(A23, cast(Any, 1)),
+    ),
+    "axes that are computed": (
+        MoaError,
+        "transpose: expected axes that are known now, got a traced value",
+        lambda: moa.jit(lambda a: moa.transpose(a, moa.iota(2)))(A23),
+    ),
+    "no function": (
+        MoaError,
+        "expected the name of a scalar operation or a function of two scalars, got 5",
+        lambda: moa.reduce(cast(Any, 5), V3),
+    ),
+    "a function of two results": (
+        DTypeError,
+        "a scalar function gives one scalar, got 2",
+        lambda: moa.reduce(lambda a, b: (a, b), V3),
+    ),
+    "a cell rank that is no integer": (
+        DTypeError,
+        "omega expects integers",
+        lambda: moa.omega("neg", cast(Any, 1.0), A23),
+    ),
+    "a number too large": (
+        DTypeError,
+        "expected a number of type f32, got one it cannot hold",
+        lambda: moa.jit(lambda a: a + 1e39)(V3.astype("f4")),
+    ),
+    "a number too large in a scalar function": (
+        DTypeError,
+        "expected a number of type f32, got one it cannot hold",
+        lambda: moa.scan(lambda a, b: a + b + 1e39, V3.astype("f4")),
+    ),
+    "a masked array": (
+        DTypeError,
+        "argument 1: expected an array, got a masked array",
+        lambda: moa.psi(0, np.ma.array(V3, mask=[False, True, False])),
+    ),
+    "a schedule": (
+        moa.OptionError,
+        "schedule: expected text, got 5",
+        lambda: moa.jit(moa.exp, schedule=cast(Any, 5)),
+    ),
+    "whether it is deterministic": (
+        moa.OptionError,
+        "deterministic: expected True or False, got 'yes'",
+        lambda: moa.jit(moa.exp, deterministic=cast(Any, "yes")),
+    ),
+    "whether it copies": (
+        moa.OptionError,
+        "copy: expected None, True or False, got 'x'",
+        lambda: moa.jit(moa.exp, copy=cast(Any, "x")),
+    ),
+    "specifications": (
+        MoaError,
+        "specs: expected a list of ArraySpec values, got 5",
+        lambda: moa.jit(moa.exp, specs=cast(Any, 5)),
+    ),
+    "a result too large for memory": (
+        ShapeError,
+        "a result of shape (4611686018427387904,)",
+        lambda: moa.jit(moa.iota, specs=[ArraySpec((), "i64")])(np.array(2**62)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_OPERANDS)
+def test_operands_that_are_none(name: str) -> None:
+    error, message, call = BAD_OPERANDS[name]
+    fails(error, message, call)
+
+
+def test_axes_of_a_transpose_may_be_an_array() -> None:
+    axes = np.array([1, 0])
+    np.testing.assert_array_equal(moa.transpose(A23, cast(Any, axes)), A23.T)
+
+
+def test_infinity_is_a_number_of_every_float_type() -> None:
+    added = moa.jit(lambda a: a + float("inf"))(V3.astype("f4"))
+    np.testing.assert_array_equal(added, np.full(3, np.inf, np.float32))
+
+
+def test_the_length_of_a_cell_is_no_data() -> None:
+    program = moa.jit(lambda a: moa.omega(lambda r: moa.iota(moa.total(r)), 1, a))
+    np.testing.assert_array_equal(
+        program.lower(ArraySpec((None, None)))(A23), [[0, 1, 2]] * 2
+    )
 
 
 # Programs that must compile

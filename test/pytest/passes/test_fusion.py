@@ -1,6 +1,7 @@
 """Fusion of dependent folds: what is derived, what is refused, and that it is right."""
 
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownLambdaType=false
 
 import math
 from collections.abc import Callable
@@ -56,6 +57,7 @@ SUMS: dict[str, tuple[Any, list[Any], list[Any], int]] = {
     "sin u": (sp.sin(X - R.old), [X], [R], 2),
     "u w": ((X - R.old) * (Y - S.old), [X, Y], [R, S], 4),
     "e^u w": (sp.exp(X - R.old) * (Y - S.old), [X, Y], [R, S], 2),
+    "u^2 e^w, of one x": ((X - R.old) ** 2 * sp.exp(X - S.old), [X], [R, S], 3),
     "u^2 e^u cos u": (
         (X - R.old) ** 2 * sp.exp(X - R.old) * sp.cos(X - R.old),
         [X],
@@ -787,6 +789,111 @@ def test_prefixes_beside_a_total_are_not_fused(
 ) -> None:
     reason = "the bounds of a pass depend on an axis that would move inside"
     assert f"not fused: {reason}" in explained(prefixes_beside_a_total, capsys)
+
+
+def _mean(x: Any) -> Any:
+    return moa.reduce("add", x) / moa.cast(moa.total(x), "f64")
+
+
+MEANS: dict[str, Program] = {
+    "by the total": _mean,
+    "by a number": lambda x: moa.reduce("add", x) / 300.0,
+    "times a number": lambda x: moa.reduce("add", x) * (1 / 300),
+    "of quotients": lambda x: moa.reduce("add", x / 300.0),
+    "of negations": lambda x: -_mean(-x),
+    "of distances": lambda x: _mean(x - 7.0) + 7.0,
+    "of multiples": lambda x: _mean(3.0 * x) / 3.0,
+}
+
+
+@pytest.mark.parametrize("name", MEANS)
+def test_distances_from_a_mean_keep_their_digits(name: str) -> None:
+    """In one pass, however the mean is spelled."""
+
+    def program(x: Any) -> Any:
+        distance = x - MEANS[name](x)
+        return MEANS[name](distance * distance)
+
+    x = np.random.default_rng(0).normal(1e7, 1, 300)
+    compiled = moa.jit(program).lower(moa.ArraySpec((300,)))
+    assert cascades(compiled) == (1, 0)
+    np.testing.assert_allclose(compiled(x), np.var(x), rtol=1e-13)
+
+
+def test_a_sum_of_nothing_stays_what_it_is() -> None:
+    """Only distances read the mean that stands for it: that of nothing is NaN."""
+
+    def program(x: Any) -> Any:
+        center = moa.reduce("add", x) / 50.0 + 3.0
+        return moa.reduce("add", (x - center) * (x - center)) + center
+
+    compiled = moa.jit(program).lower(VECTOR)
+    for x in (np.zeros(0), np.arange(3.0)):
+        center = x.sum() / 50 + 3
+        wanted = np.sum((x - center) ** 2) + center
+        np.testing.assert_allclose(compiled(x), wanted, rtol=1e-13)
+
+
+def test_two_pivots_of_the_same_data() -> None:
+    """The variance of a softmax: distances from a mean, weighted by a maximum."""
+
+    def program(x: Any) -> Any:
+        weights = library.softmax(x)
+        distance = x - moa.reduce("add", weights * x)
+        return moa.reduce("add", weights * distance * distance)
+
+    x = np.random.default_rng(0).normal(1e4, 1, 200)
+    compiled = moa.jit(program).lower(VECTOR)
+    assert cascades(compiled) == (1, 0)
+    literal = moa.jit(program, fuse=False).lower(VECTOR)
+    np.testing.assert_allclose(compiled(x), literal(x), rtol=1e-11)
+    compiled.verify("fused")
+
+
+def test_a_sum_is_not_split_in_vain() -> None:
+    """Residuals of a line take a second pass, from distances that keep digits."""
+
+    def program(x: Any, y: Any) -> Any:
+        u, v = x - _mean(x), y - _mean(y)
+        slope = moa.reduce("add", u * v) / moa.reduce("add", u * u)
+        rest = v - slope * u
+        return moa.reduce("add", rest * rest)
+
+    x, y = np.random.default_rng(0).normal(1e6, 1, (2, 200))
+    u, v = x - x.mean(), y - y.mean()
+    wanted = np.sum((v - (u @ v) / (u @ u) * u) ** 2)
+    compiled = moa.jit(program).lower(VECTOR, VECTOR)
+    np.testing.assert_allclose(compiled(x, y), wanted, rtol=1e-12)
+
+
+def test_a_maximum_stays_beside_the_data_where_a_sum_is_split() -> None:
+    """A cross entropy with targets that are a mixture, of large logits."""
+
+    def program(x: Any, y: Any) -> Any:
+        target = 0.9 * library.softmax(y) + 0.001
+        return moa.reduce("add", target * library.log_softmax(x))
+
+    random = np.random.default_rng(0)
+    x, y = random.normal(1e7, 1, 100), random.normal(0, 1, 100)
+    compiled = moa.jit(program).lower(VECTOR, VECTOR)
+    assert cascades(compiled) == (1, 0)
+    literal = moa.jit(program, fuse=False).lower(VECTOR, VECTOR)
+    np.testing.assert_allclose(compiled(x, y), literal(x, y), rtol=1e-13)
+
+
+@pytest.mark.parametrize("function", [abs, moa.sin, lambda q: abs(q) ** 1.5])
+def test_a_quotient_of_pivots_in_a_function_has_no_value_at_0(
+    function: Program,
+) -> None:
+    """`T = |r / r'|`, of a minimum that is 0 on the way."""
+
+    def program(x: Any) -> Any:
+        return moa.reduce("add", function(x / moa.reduce("min", x)))
+
+    x = np.concatenate([[0.0, -1.0, 3.0], np.zeros(70)])
+    for data in (x, x[::-1].copy()):
+        literal = moa.jit(program, fuse=False)(data)
+        np.testing.assert_allclose(moa.jit(program)(data), literal, rtol=1e-14)
 
 
 # Random bodies

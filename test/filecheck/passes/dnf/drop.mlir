@@ -52,7 +52,8 @@ func.func @psi_of_drop_by_data(%v: tensor<index>, %a: tensor<?xf64>) -> tensor<?
 // CHECK:       %[[COUNT:.*]] = moa.at %[[V]][] : tensor<index>
 // CHECK:       %[[MAGNITUDE:.*]] = arith.maxsi
 // CHECK-NEXT:  %[[N:.*]] = moa.extent %[[A]], 0
-// CHECK-NEXT:  moa.require %[[MAGNITUDE]] le %[[N]], "drop: the count for axis 0 must not exceed the extent: expected at most {expected} (axis 0 of a), got {given} (the absolute value of v)"
+// CHECK:       %[[MOST:.*]] = arith.minui %[[MAGNITUDE]], {{.*}} : index
+// CHECK-NEXT:  moa.require %[[MOST]] le %[[N]], "drop: the count for axis 0 must not exceed the extent: expected at most {expected} (axis 0 of a), got {given} (the absolute value of v)"
 // CHECK:       %[[SIZE:.*]] = arith.subi %[[N]], %[[MAGNITUDE]] : index
 // CHECK:       moa.comprehension [%[[I:.*]] < %[[SIZE]]] -> tensor<?xf64>
 // CHECK-NEXT:    %[[POSITIVE:.*]] = arith.cmpi slt, %[[ZERO:.*]], %[[COUNT]] : index

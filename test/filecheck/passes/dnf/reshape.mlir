@@ -104,7 +104,8 @@ func.func @psi_of_reshape_of_ravel(%a: tensor<?x?xf64>) -> tensor<?x?xf64> {
 // CHECK:       moa.comprehension [%[[I:.*]] < %{{.*}}, %[[J:.*]] < %{{.*}}] -> tensor<?x?xf64>
 // CHECK-NEXT:    moa.at %[[A]][%[[I]], %[[J]]]
 
-// A shape from data is read, and checked, at the entry.
+// A shape from data is read, and checked, at the entry: a product that is no integer of
+// 64 bits counts as the largest.
 // CHECK-LABEL: func.func @psi_of_reshape_by_data(
 // CHECK-SAME:    %[[T:.*]]: tensor<2xindex>, %[[A:.*]]: tensor<?xf64>)
 func.func @psi_of_reshape_by_data(%t: tensor<2xindex>, %a: tensor<?xf64>) -> tensor<?x?xf64> {
@@ -116,8 +117,9 @@ func.func @psi_of_reshape_by_data(%t: tensor<2xindex>, %a: tensor<?xf64>) -> ten
 // CHECK:       %[[COLUMNS:.*]] = moa.at %[[T]][
 // CHECK:       moa.require %[[COLUMNS]] ge %{{.*}}, "reshape: an extent must not be negative: expected at least {expected}, got {given} (element 1 of t)"
 // CHECK:       %[[TOTAL:.*]] = arith.muli %[[ROWS]], %[[COLUMNS]] : index
+// CHECK:       %[[MOST:.*]] = arith.select %{{.*}}, %[[TOTAL]], %{{.*}} : index
 // CHECK-NEXT:  %[[N:.*]] = moa.extent %[[A]], 0
-// CHECK-NEXT:  moa.require %[[TOTAL]] eq %[[N]], "reshape: the number of elements must stay: expected {expected} (axis 0 of a), got {given} (element 0 of t * element 1 of t)"
+// CHECK-NEXT:  moa.require %[[MOST]] eq %[[N]], "reshape: the number of elements must stay: expected {expected} (axis 0 of a), got {given} (element 0 of t * element 1 of t)"
 // CHECK:       moa.comprehension [%[[I:.*]] < %[[ROWS]], %[[J:.*]] < %[[COLUMNS]]] -> tensor<?x?xf64>
 // CHECK-NEXT:    %[[START:.*]] = arith.muli %[[I]], %[[COLUMNS]] : index
 // CHECK-NEXT:    %[[K:.*]] = arith.addi %[[START]], %[[J]] : index

@@ -54,7 +54,8 @@ func.func @psi_of_take_by_data(%v: tensor<index>, %a: tensor<?xf64>) -> tensor<?
 // CHECK:       %[[COUNT:.*]] = moa.at %[[V]][] : tensor<index>
 // CHECK:       %[[SIZE:.*]] = arith.maxsi
 // CHECK-NEXT:  %[[N:.*]] = moa.extent %[[A]], 0
-// CHECK-NEXT:  moa.require %[[SIZE]] le %[[N]], "take: the count for axis 0 must not exceed the extent: expected at most {expected} (axis 0 of a), got {given} (the absolute value of v)"
+// CHECK:       %[[MOST:.*]] = arith.minui %[[SIZE]], {{.*}} : index
+// CHECK-NEXT:  moa.require %[[MOST]] le %[[N]], "take: the count for axis 0 must not exceed the extent: expected at most {expected} (axis 0 of a), got {given} (the absolute value of v)"
 // CHECK-NEXT:  %[[ZERO:.*]] = arith.constant 0 : index
 // CHECK-NEXT:  moa.comprehension [%[[I:.*]] < %[[SIZE]]] -> tensor<?xf64>
 // CHECK-NEXT:    %[[END:.*]] = arith.addi %[[N]], %[[COUNT]] : index
