@@ -736,7 +736,10 @@ class _Lifted:
         is_turned = is_even and turning_axis(term, grid) is not None
         each: Expr = APART * self.tiling.lanes
         if is_turned:
-            each = self._shuffles() * self._streams(term, access.array.element_bytes)
+            element = access.array.element_bytes
+            each = self._shuffles() * self._streams(term, element)
+            if self.number(element * count) > TILE:
+                each *= SPILLED
         if self.chunks is not None and not self._is_of_chunk(access):
             each = each / self.chunks.trips  # Kept from one chunk to the next.
         read = {s for index in access.indices for s in symbols(index)}
@@ -881,6 +884,12 @@ SHUFFLES = 4
 
 TURN = 2
 """Operations for a vector at each step in which a square is turned."""
+
+TILE = 1 << 17
+"""What is turned and takes more bytes than this in a chunk is slow, as measured."""
+
+SPILLED = 8
+"""How many times longer that takes."""
 
 APART = 2
 """Operations that a lane takes where nothing turns them: it is loaded by itself."""
