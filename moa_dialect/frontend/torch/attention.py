@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch.autograd import forward_ad
@@ -163,7 +163,7 @@ def _by_kernel(
     if not _are_plain(query, key, value, attn_mask):
         return torch.ops.moa.attention(*arguments)[0]
     if _need_gradients(query, key, value, attn_mask):
-        return _Attention.apply(*arguments)
+        return cast(Tensor, _Attention.apply(*arguments))  # pyright: ignore
     outline = kernels.outline(*arguments, False)
     result = kernels.run_forward(*arguments, False)[0]
     if len(_CALLS) >= kernels.MOST_CALLS:
@@ -382,9 +382,10 @@ class _Attention(torch.autograd.Function):
         """The gradients that are wanted."""
         if torch.is_grad_enabled():  # of which derivatives may be asked for
             return _gradients(ctx, gradients[0], None)
+        query, key, value, mask, out, lse = ctx.saved_tensors
         wanted = ctx.needs_input_grad[:4]
         found = kernels.run_backward(
-            gradients[0], *ctx.saved_tensors, *ctx.options, wanted
+            gradients[0], query, key, value, mask, out, lse, *ctx.options, wanted
         )
         return (*found, None, None)
 

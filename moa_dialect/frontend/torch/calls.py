@@ -130,7 +130,9 @@ class Caller:
     ) -> _Call | None:
         """What calls with these shapes and strides share, None if they convert."""
         kernel = self._kernel.kernel
-        types = [getattr(torch, m.dtype, None) for m in kernel.signature.outputs]
+        types: list[Any] = [
+            getattr(torch, m.dtype, None) for m in kernel.signature.outputs
+        ]
         if (
             not kernel.is_dense
             or None in types
@@ -150,7 +152,7 @@ class Caller:
         own = [t.data_ptr() for t in (*[nothing] * len(extents), *held)]
         shapes = [*[t.shape for t in laid], *[(e,) for e in extents]]
         shapes += [t.shape for t in held]
-        known = [shapes[number][axis] for number, axis in kernel.dynamic]
+        known: list[int] = [shapes[number][axis] for number, axis in kernel.dynamic]
         prepared = kernel.prepared([*[t.data_ptr() for t in laid], *own], known)
         if any(0 in shape for shape in prepared.shapes):
             return None
@@ -182,8 +184,8 @@ class Caller:
             for tensor, order in zip(tensors, self._orders, strict=True)
         ]
         laid += [torch.zeros(e, dtype=torch.bool, device=CPU) for e in extents]
-        found = called(self._kernel, [*laid, *map(self._number, numbers)])
-        results = list(found) if isinstance(found, tuple) else [found]
+        found: Any = called(self._kernel, [*laid, *map(self._number, numbers)])
+        results: list[Any] = list(found) if isinstance(found, tuple) else [found]
         return [
             each
             if order is None

@@ -526,6 +526,7 @@ class _Forward:
         self._rows = tuple(leading)
         self._stride = self._result_strides()
         self._prepared: Any = None
+        self._witnesses: list[int] = []
         self._aligned = dtype.itemsize - 1
 
     def _repeats_heads(self) -> bool:
@@ -562,18 +563,19 @@ class _Forward:
         if mask is not None:
             mask = compact(mask, self._dtype)
             addresses.append(mask.data_ptr())
-        if self._prepared is None:
-            self._prepare(mask, addresses)
+        prepared = self._prepared
+        if prepared is None:
+            prepared = self._prepared = self._prepare(mask, addresses)
         addresses += self._witnesses
         addresses.append(out.data_ptr())
         if not self._with_lse:
-            self._prepared(*addresses)
+            prepared(*addresses)
             return out, None
         lse = torch.empty(self._rows, dtype=self._computed, device=CPU)
-        self._prepared(*addresses, lse.data_ptr())
+        prepared(*addresses, lse.data_ptr())
         return out, lse
 
-    def _prepare(self, mask: Tensor | None, addresses: Sequence[int]) -> None:
+    def _prepare(self, mask: Tensor | None, addresses: Sequence[int]) -> Any:
         """Find the kernel, and what a call tells it."""
         q, k, v = self._shapes
         heads = None
@@ -582,8 +584,10 @@ class _Forward:
             heads = (q[-3], k[-3])
         of_mask = None
         if mask is not None:
-            extents = tuple(1 if e == 1 else None for e in mask.shape)
-            of_mask = NAMES[mask.dtype], extents
+            of_mask = (
+                NAMES[mask.dtype],
+                tuple(1 if e == 1 else None for e in mask.shape),
+            )
         problem = Problem(
             NAMES[self._dtype], len(q), heads, (q[-1], v[-1]), False, of_mask,
             *self._options,
@@ -603,8 +607,10 @@ class _Forward:
         # Only their extents count; there is one element in case of a failed check.
         self._witness = torch.zeros(1, dtype=self._dtype, device="cpu")
         self._witnesses = [self._witness.data_ptr()] * len(counts)
-        extents = [(shapes + counts)[number][axis] for number, axis in kernel.dynamic]
-        self._prepared = kernel.prepared([*addresses, *self._witnesses], extents)
+        extents: list[int] = [
+            (shapes + counts)[number][axis] for number, axis in kernel.dynamic
+        ]
+        return kernel.prepared([*addresses, *self._witnesses], extents)
 
 
 def run_backward(

@@ -775,7 +775,8 @@ def _begins_where(place: int) -> Callable[[fx.Node], str | None]:
     def reason(node: fx.Node) -> str | None:
         start: Any = node.args[place] if len(node.args) > place else 0
         start = 0 if start is None else start
-        step = node.args[4] if place == 2 and len(node.args) > 4 else 1
+        rest: Any = node.args[4:] if place == 2 else ()
+        step = rest[0] if rest else 1
         source = node.args[0]
         assert isinstance(source, fx.Node)
         axis: Any = node.args[1] if len(node.args) > 1 else 0
