@@ -73,7 +73,7 @@ from moa_dialect.passes.terms import (
     walk,
 )
 from moa_dialect.passes.transport import Expression, is_bounded
-from moa_dialect.passes.work import weight
+from moa_dialect.passes.work import NOMINAL_EXTENT, weight
 from moa_dialect.scalar_code import identity_of
 from moa_dialect.types import dtype_of, element_of, shape_of
 
@@ -927,11 +927,14 @@ def fuse_reductions(
 def work_sunk(function: FuncOp, nominal: bool = False) -> int:
     """The work of a function once `moa-sink` has been at it, roughly.
 
-    With `nominal` as if the extents of its results were not known.
+    With `nominal` as if the extents of its results were not known. Folds count as long:
+    whether they share a pass, which shows where data are infinite, is not to depend on
+    how short they are.
     """
     copy = function.clone()
     sink_axes(copy, nominal)
-    return sum(weight(op, nominal) for op in copy.body.block.ops)
+    least = NOMINAL_EXTENT
+    return sum(weight(op, nominal, least) for op in copy.body.block.ops)
 
 
 @dataclass(frozen=True)

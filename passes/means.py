@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import ml_dtypes
-import sympy as sp
 from xdsl.dialects import arith
 
+from moa_dialect.lazy import sympy as sp
 from moa_dialect.passes.products import static_bound
 from moa_dialect.passes.symbolic import (
     NotReal,

@@ -38,31 +38,34 @@ def extent_of(extent: SSAValue) -> int:
     return NOMINAL_EXTENT
 
 
-def trip_count(op: FoldOp | CascadeOp | ComprehensionOp, nominal: bool = False) -> int:
+def trip_count(
+    op: FoldOp | CascadeOp | ComprehensionOp, nominal: bool = False, least: int = 0
+) -> int:
     """How often the body is evaluated; with `nominal` as if no extent were known.
 
-    The extents of folds count in any case.
+    The extents of folds count in any case, shorter ones as `least`.
     """
     if isinstance(op, FoldOp | CascadeOp):
-        return extent_of(op.upper)
+        return max(extent_of(op.upper), least)
     if nominal:
         return NOMINAL_EXTENT ** len(op.extents)
     return prod(map(extent_of, op.extents))
 
 
-def weight(op: Operation, nominal: bool = False) -> int:
+def weight(op: Operation, nominal: bool = False, least: int = 0) -> int:
     """The work of one evaluation of an operation, its regions included.
 
-    With `nominal` axes of results count as if their extents were not known.
+    With `nominal` axes of results count as if their extents were not known; folds that
+    are shorter than `least` count as that long.
     """
     if isinstance(op, FoldOp | ComprehensionOp):
         # However short it is, a fold is not to be evaluated again for each element.
-        trips = trip_count(op, nominal)
-        return max(COSTLY, trips * _region_weight(op.body, nominal))
+        trips = trip_count(op, nominal, least)
+        return max(COSTLY, trips * _region_weight(op.body, nominal, least))
     if isinstance(op, CascadeOp):
-        return max(COSTLY, _cascade_weight(op, nominal))
+        return max(COSTLY, _cascade_weight(op, nominal, least))
     if isinstance(op, scf.IfOp):
-        return sum(_region_weight(region, nominal) for region in op.regions)
+        return sum(_region_weight(region, nominal, least) for region in op.regions)
     if isinstance(op, _FREE):
         return 0
     if isinstance(op, _SLOW):
@@ -70,22 +73,22 @@ def weight(op: Operation, nominal: bool = False) -> int:
     return 2 * COSTLY if op.name.startswith("math.") else 1
 
 
-def _cascade_weight(op: CascadeOp, nominal: bool) -> int:
+def _cascade_weight(op: CascadeOp, nominal: bool, least: int) -> int:
     """Data and parts for each index, pivots and moves for each chunk.
 
     A part counts twice if the pivots need its accumulators.
     """
-    trips = trip_count(op)
+    trips = trip_count(op, nominal, least)
     chunks = -(-trips // op.chunk_length)
-    total = trips * _region_weight(op.data, nominal)
+    total = trips * _region_weight(op.data, nominal, least)
     for view in op.views():
         times = 2 if view.own_accumulators() else 1
-        total += times * trips * _region_weight(view.part, nominal)
+        total += times * trips * _region_weight(view.part, nominal, least)
         for region in (view.pivot, view.move):
             if region is not None:
-                total += chunks * _region_weight(region, nominal)
+                total += chunks * _region_weight(region, nominal, least)
     return total
 
 
-def _region_weight(region: Region, nominal: bool) -> int:
-    return sum(weight(op, nominal) for op in region.block.ops)
+def _region_weight(region: Region, nominal: bool, least: int) -> int:
+    return sum(weight(op, nominal, least) for op in region.block.ops)
