@@ -383,9 +383,9 @@ class _Attention(torch.autograd.Function):
         if torch.is_grad_enabled():  # of which derivatives may be asked for
             return _gradients(ctx, gradients[0], None)
         query, key, value, mask, out, lse = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[:4]
+        (is_causal, scale), wanted = ctx.options, ctx.needs_input_grad[:4]
         found = kernels.run_backward(
-            gradients[0], query, key, value, mask, out, lse, *ctx.options, wanted
+            gradients[0], query, key, value, mask, out, lse, is_causal, scale, wanted
         )
         return (*found, None, None)
 

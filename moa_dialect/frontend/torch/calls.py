@@ -185,7 +185,7 @@ class Caller:
         ]
         laid += [torch.zeros(e, dtype=torch.bool, device=CPU) for e in extents]
         found: Any = called(self._kernel, [*laid, *map(self._number, numbers)])
-        results: list[Any] = list(found) if isinstance(found, tuple) else [found]
+        results: list[Any] = [*found] if type(found) is tuple else [found]
         return [
             each
             if order is None

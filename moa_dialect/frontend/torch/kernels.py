@@ -577,7 +577,8 @@ class _Forward:
 
     def _prepare(self, mask: Tensor | None, addresses: Sequence[int]) -> Any:
         """Find the kernel, and what a call tells it."""
-        q, k, v = self._shapes
+        q, k, _ = self._shapes
+        widths = q[-1], self._shape[-1]
         heads = None
         is_part = any(len(q) - 3 in each.layout.parts for each in self._places)
         if len(q) > 2 and (is_part or q[-3] != k[-3]):
@@ -589,7 +590,7 @@ class _Forward:
                 tuple(1 if e == 1 else None for e in mask.shape),
             )
         problem = Problem(
-            NAMES[self._dtype], len(q), heads, (q[-1], v[-1]), False, of_mask,
+            NAMES[self._dtype], len(q), heads, widths, False, of_mask,
             *self._options,
         )  # fmt: skip
         out = layout_of(self._shape, self._stride)
