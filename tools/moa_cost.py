@@ -3,8 +3,8 @@
     moa-cost attention --machine h200 --sizes n=1024:65536 --compare eager,fused
     moa-cost matmul.mlir --machine my-machine.toml --json
 
-A program is one of the library's, or a function of an `.mlir` file: at the stage moa, or
-linalg on tensors, which is raised.
+A program is one of the library's, or a function of an `.mlir` file: at the stage moa,
+or linalg on tensors, which is raised.
 """
 
 from __future__ import annotations
