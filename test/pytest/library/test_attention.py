@@ -582,10 +582,12 @@ def test_a_row_that_sees_no_key_is_zero(is_causal: bool, window: int) -> None:
     check(inputs(5, 2, 3, 4), is_interpreted=False, **options)
 
 
-def test_a_row_hidden_by_a_bias_is_zero() -> None:
-    bias = np.zeros((3, 4))
+@pytest.mark.parametrize("m", [1, 2, 4])
+def test_a_row_hidden_by_a_bias_is_zero(m: int) -> None:
+    """However few keys it has."""
+    bias = np.zeros((5, m))
     bias[1] = -math.inf
-    check(inputs(3, 4, 3, 2), is_interpreted=False, bias=bias)
+    check(inputs(5, m, 5, 40), is_interpreted=False, bias=bias)
 
 
 def test_a_row_hidden_by_a_score_mod_is_zero() -> None:

@@ -122,7 +122,8 @@ def test_a_mask_is_read_where_it_is() -> None:
         scores = _scores(q, k).masked_fill(~seen, MINUS_INFINITY) + added
         return scores.softmax(-1) @ v
 
-    arguments = *_qkv(), torch.rand(2, 1, 1, 9) > 0.3, torch.randn(7, 9)
+    q, k, v = _qkv()
+    arguments = q, k, v, torch.rand(2, 1, 1, 9) > 0.3, torch.randn(7, 9)
     expected = function(*arguments)
     torch.testing.assert_close(_compiled(function)(*arguments), expected)
     assert _products() == [2]
