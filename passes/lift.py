@@ -378,7 +378,8 @@ def _inside(kernel: Kernel, machine: Machine, nominal: bool = False) -> list[Sch
 
 def _choose_nominal(kernel: Kernel, machine: Machine) -> Schedule | None:
     """The schedule that would be chosen for some number of results, on one core."""
-    estimator = Estimator(kernel, machine.description.limited(1), NOMINAL_EXTENT)
+    alone = replace(machine, cores=1).description.limited(1)
+    estimator = Estimator(kernel, alone, NOMINAL_EXTENT)
     best = estimator.best(candidates(kernel, machine, nominal=True))
     inside = estimator.best(_inside(kernel, machine, nominal=True))
     if inside is None or best is None:

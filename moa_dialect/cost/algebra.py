@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
+from operator import truediv
 from typing import Any, Protocol
 
 Expr = Any
@@ -97,8 +98,13 @@ class Affine:
 
     __rmul__ = __mul__
 
-    def __truediv__(self, other: float) -> Expr:
+    def __truediv__(self, other: Expr) -> Expr:
+        if isinstance(other, Affine):
+            return Function("quotient", truediv, (self, other))
         return self * (1 / other)
+
+    def __rtruediv__(self, other: float) -> Expr:
+        return Function("quotient", truediv, (other, self))
 
 
 class Index(Affine):
@@ -134,7 +140,7 @@ class Function(Affine):
     """A function of affine expressions that is not affine.
 
     Attributes:
-        name: `min`, `max`, `floor`, `ceiling` or `product`.
+        name: `min`, `max`, `floor`, `ceiling`, `product` or `quotient`.
         apply: the function, of numbers.
         args: what it is a function of.
     """
