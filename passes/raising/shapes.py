@@ -581,8 +581,11 @@ class RaisePad(Rule):
                 extents.append(r.fixed(sum(n for n in numbers if n is not None)))
             else:
                 code = Code(r.builder)
-                wide = code.add(code.add(r.known(left), extent), r.known(right))
-                extents.append(wide)
+                left, right = (
+                    r.known(count) if _static(count) is None else count
+                    for count in (left, right)
+                )
+                extents.append(code.add(code.add(left, extent), right))
         for count in (*before, *after):
             if _static(count) is None:
                 message = "tensor.pad: padding must not be less than 0"
