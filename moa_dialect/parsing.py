@@ -27,6 +27,9 @@ from xdsl.dialects.builtin import (
 )
 from xdsl.ir import Attribute, Operation
 from xdsl.parser import AttrParser, Parser
+from xdsl.parser.generic_parser import ParserState
+from xdsl.utils.lexer import Input
+from xdsl.utils.mlir_lexer import MLIRLexer
 
 from moa_dialect.errors import PipelineError
 
@@ -71,6 +74,14 @@ def file_locations(location: Attribute) -> Iterator[FileLineColLoc]:
 _LOCATION_ALIAS = re.compile(r"^(#\w+) = (loc\(.*\))$", re.MULTILINE)
 
 
+class _Lexer(MLIRLexer):
+    """xDSL's lexer, which would take time exponential in what follows an open quote."""
+
+    _unescaped_characters_regex = re.compile(
+        r'"(?:[^"\\\n\v\f]++|\\(?:["nt\\]|[0-9A-Fa-f]{2}))*+"'
+    )
+
+
 class ModuleParser(Parser):
     """A parser that reads back infinities and NaN in dense constants, and locations.
 
@@ -80,6 +91,10 @@ class ModuleParser(Parser):
     fused ones with metadata, without that, and aliases that are defined at the end of
     the text, where MLIR prints them.
     """
+
+    def __init__(self, ctx: Context, text: str, name: str = "<unknown>") -> None:
+        super().__init__(ctx, "", name)
+        self._parser_state = ParserState(_Lexer(Input(text, name)))
 
     @cached_property
     def _location_aliases(self) -> dict[str, str | LocationAttr]:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from operator import truediv
 from typing import Any, Protocol
 
 Expr = Any
@@ -100,11 +99,11 @@ class Affine:
 
     def __truediv__(self, other: Expr) -> Expr:
         if isinstance(other, Affine):
-            return Function("quotient", truediv, (self, other))
-        return self * (1 / other)
+            return Function("quotient", quotient, (self, other))
+        return self * quotient(1, other)
 
     def __rtruediv__(self, other: float) -> Expr:
-        return Function("quotient", truediv, (other, self))
+        return Function("quotient", quotient, (other, self))
 
 
 class Index(Affine):
@@ -185,6 +184,12 @@ def _affine(constant: float, terms: dict[Affine, float]) -> Expr:
         if factor == 1:
             return atom
     return Affine(constant, terms)
+
+
+def quotient(dividend: Expr, divisor: Expr) -> Expr:
+    """A quotient; over nothing it is 0, since there is nothing to count then."""
+    is_nothing = type(divisor) in (int, float) and not divisor
+    return 0 if is_nothing else dividend / divisor
 
 
 def _function(name: str, apply: Callable[..., Any], args: tuple[Expr, ...]) -> Expr:

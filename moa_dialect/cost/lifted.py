@@ -332,7 +332,7 @@ class _Lifted:
                 case "arith.subi":
                     return parts[0] - parts[1]
                 case "arith.divui" | "arith.divsi" | "arith.floordivsi":
-                    return algebra.floor(parts[0] / parts[1])
+                    return algebra.floor(algebra.quotient(*parts))
                 case "arith.minsi":
                     return algebra.smallest(*parts)
                 case _:
@@ -374,7 +374,7 @@ class _Lifted:
                 case "arith.maxsi":
                     return algebra.largest(*args)
                 case "arith.divui" | "arith.divsi" | "arith.floordivsi":
-                    return algebra.floor(args[0] / args[1])
+                    return algebra.floor(algebra.quotient(*args))
                 case "arith.index_cast":
                     return args[0]
                 case _:

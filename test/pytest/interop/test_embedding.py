@@ -383,6 +383,7 @@ GARBAGE = {
     "func.func @f(": "<text>:1:14: ",
     "func.func @f(%a: tensor<3x-4xf32>) { func.return }": "<text>:1:27: ",
     '"a"() ({' * 3000: "the text is nested too deeply",
+    '"' + "an open quote " * 20: "<text>:1:1: ",
     "func.func @f() {\n  func.return %x : f32\n}": "<text>:",
 }
 
