@@ -92,9 +92,12 @@ class ModuleParser(Parser):
     the text, where MLIR prints them.
     """
 
-    def __init__(self, ctx: Context, text: str, name: str = "<unknown>") -> None:
+    def __init__(
+        self, ctx: Context, text: str | bytes, name: str = "<unknown>"
+    ) -> None:
         super().__init__(ctx, "", name)
-        self._parser_state = ParserState(_Lexer(Input(text, name)))
+        content = text.decode() if isinstance(text, bytes) else text
+        self._parser_state = ParserState(_Lexer(Input(content, name)))
 
     @cached_property
     def _location_aliases(self) -> dict[str, str | LocationAttr]:

@@ -6,6 +6,9 @@ the same on every run, and fewer.
 
 The garbage collector leaves alone what there is once the tests are collected, and looks
 for cycles less often: a sixth of the time of the whole suite would be its.
+
+Tests that load torch-mlir come first: its LLVM ends a process in which PyTorch and the
+emulator of GPU kernels have been at work, as it finds an option registered twice.
 """
 
 import gc
@@ -14,6 +17,7 @@ import os
 # Tests compile what they run; those of the cache on disk have one of their own.
 os.environ.setdefault("MOA_CACHE", "0")
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 _SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large)
@@ -34,3 +38,11 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
+
+
+_WITH_TORCH_MLIR = ("interop", "test_jax.py", "test_library_names.py")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not {*_WITH_TORCH_MLIR} & {*item.path.parts})
