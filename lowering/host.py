@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from moa_dialect.errors import CompileError
-from moa_dialect.lowering.library_names import keep_own_names
+from moa_dialect.lowering.libcalls import keep_own_names
 
 
 @cache

@@ -180,7 +180,7 @@ class KernelCode:
         loop = scf.ParallelOp([zero], [tasks], [one], Region(task))
         per_task = work_of(kernel) * schedule.block
         per_task *= schedule.width if self.lane else 1
-        loop.attributes[WORK] = IntegerAttr(per_task, i64)
+        loop.attributes[WORK] = IntegerAttr(min(per_task, 2**63 - 1), i64)
         outer.insert(loop)
 
     def _index(

@@ -40,7 +40,7 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-_WITH_TORCH_MLIR = ("interop", "test_jax.py", "test_library_names.py")
+_WITH_TORCH_MLIR = ("interop", "test_jax.py", "test_libcalls.py")
 
 
 @pytest.hookimpl(trylast=True)

@@ -245,6 +245,10 @@ def test_the_arithmetic_is_that_of_integers(a: int, b: int) -> None:
 # The code of the laws
 
 
+LARGEST = 2**63 - 1
+"""No extent is as large: there is no memory for it."""
+
+
 @dataclass
 class Access:
     """An access to an argument: where, in which extents, under which conditions."""
@@ -332,7 +336,7 @@ class Normal:
         if static >= 0:
             return z3.IntVal(static)
         extent = z3.Int(f"{self._values[array]}.{axis}")
-        self.given.append(extent >= 0)
+        self.given += [extent >= 0, extent < LARGEST]
         return extent
 
     def _value(self, op: Operation, operands: list[Any], conditions: list[Any]) -> Any:
@@ -377,10 +381,13 @@ class Normal:
             case arith.MaxSIOp():
                 a, b = operands
                 return z3.If(a < b, b, a)
-            case arith.MinUIOp():
+            case arith.MinUIOp() | arith.MaxUIOp():
                 a, b = operands
                 self.unsigned.append((z3.And(a >= 0, b >= 0), conditions))
-                return z3.If(a < b, a, b)
+                is_first = a < b if isinstance(op, arith.MinUIOp) else a > b
+                return z3.If(is_first, a, b)
+            case arith.OrIOp():
+                return z3.Or(*operands)
             case arith.AddiOp():
                 return operands[0] + operands[1]
             case arith.SubiOp():

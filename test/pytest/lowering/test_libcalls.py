@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from moa_dialect.lowering import library_names
+from moa_dialect.lowering import libcalls
 
 PROGRAM = """
 from torch_mlir import ir
@@ -38,7 +38,7 @@ def test_words_and_where_they_are():
     address = ctypes.addressof(text)
 
     def are_names(starts: list[int], lengths: list[int]) -> bool:
-        return library_names.are_names(
+        return libcalls.are_names(
             address, 9, np.array(starts, np.uint16), np.array(lengths, np.uint8)
         )
 
@@ -51,4 +51,4 @@ def test_a_file_that_is_no_library(tmp_path: Path):
     file = tmp_path / "a.so"
     file.write_bytes(b"nothing")
     with pytest.raises(ValueError, match="expected an ELF file of 64 bits"):
-        library_names.symbols_of(file, ["a"])
+        libcalls.symbols_of(file, ["a"])
