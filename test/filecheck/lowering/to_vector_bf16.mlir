@@ -7,11 +7,11 @@
 // CHECK-LABEL: func.func @product(
 // CHECK:         %[[A:.*]] = moa.rav row %a
 // CHECK:         %[[B:.*]] = moa.rav row %b
-// CHECK:         %[[TILE:.*]] = memref.alloca() {alignment = 64 : i64} : memref<128x32xi32>
+// CHECK:         %[[TILE:.*]] = memref.alloca() {alignment = 64 : i64} : memref<128x16xi32>
 // CHECK:         %[[EVEN:.*]] = vector.load %[[B]][%{{.*}}] : memref<?xbf16>, vector<16xbf16>
 // CHECK:         %[[ODD:.*]] = vector.load %[[B]][%{{.*}}] : memref<?xbf16>, vector<16xbf16>
 // CHECK:         vector.shuffle %[[EVEN]], %[[ODD]] [0, 16, 1, 17, {{.*}}] : vector<16xbf16>, vector<16xbf16>
-// CHECK:         vector.store %{{.*}}, %[[TILE]][%{{.*}}] : memref<128x32xi32>, vector<16xi32>
+// CHECK:         vector.store %{{.*}}, %[[TILE]][%{{.*}}] : memref<128x16xi32>, vector<16xi32>
 // CHECK:         %[[ALONE:.*]] = "arith.extui"(%{{.*}}) : (vector<16xi16>) -> vector<16xi32>
 // CHECK:         %[[PAIR:.*]] = arith.ori %[[ALONE]], %{{.*}} : vector<16xi32>
 // CHECK:         vector.store %[[PAIR]], %[[TILE]]

@@ -161,7 +161,11 @@ def test_heads_that_share_keys_read_them_once() -> None:
 
 def test_a_program_without_vector_code_is_analysed_as_loops() -> None:
     """A function that is not associative cannot be in the lanes."""
-    compiled = moa.jit(lambda a: moa.reduce("sub", a)).lower(np.ones((64, 128)))
+
+    def differences(a: Any) -> Any:
+        return moa.reduce("sub", a)
+
+    compiled = moa.jit(differences).lower(np.ones((64, 128)))
     cost = compiled.cost("server-x86")
     assert cost.form == "onf"
     assert cost.schedules == []

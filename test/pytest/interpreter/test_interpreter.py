@@ -956,7 +956,7 @@ def test_extents_and_requirements():
     ("message", "error"),
     [("psi: index entry 0", IndexRangeError), ("which", ShapeError)],
 )
-def test_in_bounds(message: str, error: type[Exception]):
+def test_in_bounds(message: str, error: type[MoaError]):
     """The class of the error is that of a kernel, by its message."""
     text = scalar(
         f'%r = moa.in_bounds %i in %n, "{message}"', "%i: index, %n: index", "index"
