@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from xdsl.dialects import arith
+
 from moa_dialect.ops.normal_form import AtOp, InBoundsOp
 from moa_dialect.passes.kernels import Kernel, Pass, all_terms
 from moa_dialect.passes.terms import Choice, Chosen, NotATerm, Term, Terms
@@ -59,7 +61,8 @@ def guarded(terms: Terms, term: Term) -> Term:
             return term
         condition, then, otherwise = term.args
         if reads_one(then) and reads_one(otherwise):
-            return terms.chosen(condition, then, otherwise)
+            sides = (_without_traps(terms, side) for side in (then, otherwise))
+            return terms.chosen(condition, *sides)
 
         def if_so(load: Term) -> Term:
             return terms.chosen(condition, load, terms.nowhere(load.type))
@@ -70,6 +73,28 @@ def guarded(terms: Terms, term: Term) -> Term:
         return terms.select(
             condition, _guard(terms, then, if_so), _guard(terms, otherwise, if_not)
         )
+
+    return terms.rewrite(term, rule)
+
+
+def _without_traps(terms: Terms, term: Term) -> Term:
+    """An element whose index may be computed where it is not chosen.
+
+    An extent that the index is divided by may be 0 there: 1 takes its place.
+
+    Raises:
+        NotATerm: if the index holds what must not be evaluated there.
+    """
+
+    def rule(term: Term) -> Term:
+        if not _may_trap(term):
+            return term
+        dividend, divisor = term.args
+        if not term.computes("arith.divui", "arith.remui"):
+            raise NotATerm("a division on one side of a choice")
+        one = terms.number(1, divisor.type)
+        positive = terms.compute(arith.MaxSIOp, (divisor, one))
+        return terms.remake(term, [dividend, positive])
 
     return terms.rewrite(term, rule)
 
@@ -102,7 +127,13 @@ def _guard(terms: Terms, term: Term, guard: Callable[[Term], Term]) -> Term:
 
 def _may_trap(term: Term) -> bool:
     """Whether a term divides integers, by what may be 0."""
-    return term.computes(*_DIVISIONS) and not term.args[1].number
+    if not term.computes(*_DIVISIONS):
+        return False
+    divisor = term.args[1]
+    is_positive = divisor.computes("arith.maxsi") and any(
+        (arg.number or 0) > 0 for arg in divisor.args
+    )
+    return not (divisor.number or is_positive)
 
 
 def divides(kernel: Kernel) -> bool:

@@ -111,3 +111,16 @@ def test_element_types(dtype: Any) -> None:
 def test_keys_in_two_arrays() -> None:
     q, k, more = (numbers(2, m, 16, seed=m) for m in (21, 3, 17))
     agree(attended, [q, k, more, k, more])
+
+
+@pytest.mark.parametrize("shape", [(4, 0, 5), (0, 3, 2), (3, 7, 5)])
+def test_an_index_is_not_divided_by_an_extent_of_0(shape: tuple[int, ...]) -> None:
+    """What is not chosen has an index, too: of an array without elements."""
+
+    def program(a: Any, b: Any) -> Any:
+        return moa.cat(moa.reverse(moa.ravel(a)), b)
+
+    kernel = moa.jit(program).lower(moa.ArraySpec((None,) * 3), moa.ArraySpec((None,)))
+    assert kernel.schedules
+    a, b = np.random.default_rng(0).normal(size=shape), np.arange(3.0)
+    np.testing.assert_array_equal(kernel(a, b), np.append(a.ravel()[::-1], b))
