@@ -325,29 +325,9 @@ class Kernel:
             ShapeError: for extents that do not fit together.
             IndexRangeError: for an index in the data that is out of range.
         """
-        try:
-            frame = self._frames.pop()
-        except IndexError:
-            frame = _Frame(self._words)
-        words = frame.words
-        found: Sequence[int] = ()
-        if self._extents is None:
-            results = [np.empty(*result) for result in self._results]
-        else:
-            blank = [0] * (len(self._results) + len(self._result_axes))
-            self._pack(words, 0, 0, 0, 0, *pointers, *blank[: len(self._results)],
-                       *extents, *blank[len(self._results) :])  # fmt: skip
-            self._extents(frame.address)
-            # A negative extent is reported by the kernel itself.
-            found = [max(extent, 0) for extent in words[self._extents_at :]]
-            results = list(self._allocated(found))
-        addresses = map(address_of, results)
-        self._pack(words, 0, 0, 0, 0, *pointers, *addresses, *extents, *found)
-        self._run(frame.address)
-        number = words[0]
-        if number:
-            raise self._failure(number, words[1], words[2])
-        self._frames.append(frame)
+        found = self._result_extents(pointers, extents)
+        results = list(self._allocated(found))
+        self.run_at([*pointers, *map(address_of, results)], [*extents, *found])
         return results
 
     def prepared(self, pointers: Sequence[int], extents: Sequence[int]) -> Prepared:
@@ -358,16 +338,21 @@ class Kernel:
                 They are read if the extents of results depend on elements.
             extents: the dynamic extents of the arguments, in order.
         """
-        found: list[int] = []
-        if self._extents is not None:
-            frame = _Frame(self._words)
-            nothing = [0] * len(self._results)
-            self._pack(frame.words, 0, 0, 0, 0, *pointers, *nothing, *extents,
-                       *[0] * len(self._result_axes))  # fmt: skip
-            self._extents(frame.address)
-            # A negative extent is reported by the kernel itself.
-            found = [max(extent, 0) for extent in frame.words[self._extents_at :]]
-        return Prepared(self, extents, found)
+        return Prepared(self, extents, self._result_extents(pointers, extents))
+
+    def _result_extents(
+        self, pointers: Sequence[int], extents: Sequence[int]
+    ) -> Sequence[int]:
+        """The dynamic extents of the results, in order."""
+        if self._extents is None:
+            return ()
+        frame = _Frame(self._words)
+        nothing = [0] * len(self._results)
+        self._pack(frame.words, 0, 0, 0, 0, *pointers, *nothing, *extents,
+                   *[0] * len(self._result_axes))  # fmt: skip
+        self._extents(frame.address)
+        # A negative extent is reported by the kernel itself.
+        return [max(extent, 0) for extent in frame.words[self._extents_at :]]
 
     def run_at(self, addresses: Sequence[int], extents: Sequence[int]) -> None:
         """Run the kernel on arguments and results that are known to fit.
