@@ -394,26 +394,23 @@ def choose_any(
 ) -> tuple[Schedule | None, Kernel]:
     """The schedule that takes the least time, and the kernel it is one of.
 
-    Where few rows have one whose statements have lanes of their own, it is that.
-
     Args:
         read: reads the kernel, of which indices that read the same may become an axis.
         machine: the machine.
     """
-    kernel = read()
-    each = choose_each(kernel, machine)
-    if each is not None:
-        return each, kernel
-    kernel, other = read(), read()
-    best = choose(kernel, machine)
-    shared = choose_shared(other, machine)
-    if shared is None:
-        return best, kernel
-    costs = machine.description
-    taken = Estimator(other, costs).seconds(shared)
-    if best is None or taken < Estimator(kernel, costs).seconds(best):
-        return shared, other
-    return best, kernel
+    kernels = [read() for _ in range(3)]
+    ways = (choose, choose_shared, choose_each)
+    chosen = [way(kernel, machine) for way, kernel in zip(ways, kernels, strict=True)]
+    pairs = zip(chosen, kernels, strict=True)
+    found = [(schedule, kernel) for schedule, kernel in pairs if schedule is not None]
+    if len(found) < 2:
+        return found[0] if found else (None, kernels[0])
+
+    def seconds(one: tuple[Schedule, Kernel]) -> float:
+        schedule, kernel = one
+        return Estimator(kernel, machine.description).seconds(schedule)
+
+    return min(found, key=seconds)
 
 
 def narrowed(kernel: Kernel, schedule: Schedule) -> Schedule:
