@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import ceil
+from math import ceil, gcd, prod
 
 from xdsl.dialects import arith
 from xdsl.dialects.builtin import IntegerAttr, StringAttr
@@ -50,7 +50,14 @@ from moa_dialect.cost.nests import (
 )
 from moa_dialect.ops.normal_form import AtOp, ComprehensionOp, ExtentOp, FixedExtentOp
 from moa_dialect.passes.grid import Grid, share_named
-from moa_dialect.passes.kernels import Kernel, Output, Pass, read_kernel, split_folds
+from moa_dialect.passes.kernels import (
+    Kernel,
+    Output,
+    Pass,
+    read_kernel,
+    split_folds,
+    static_extent,
+)
 from moa_dialect.passes.schedules import (
     Schedule,
     element_bytes,
@@ -834,14 +841,34 @@ class _Lifted:
                 found.append(Work("wait", dtype, each * count))
         return self._grouped(found)
 
-    def _turns(self, output: Output) -> int:
+    def _turns(self, output: Output) -> float:
         """What it takes to store an element whose lanes do not lie side by side."""
         lane = self.kernel.named(self.tiling.lane)
         last = last_axis(self.kernel, output)
         if not self.tiling.is_vector or not lane or last in ("", lane):
             return 0
-        is_turned = last in output.axes
-        return self._shuffles() if is_turned else APART * self.tiling.lanes
+        if last in output.axes:
+            return self._shuffles()
+        return (APART + LOST * self._lost(output, lane)) * self.tiling.lanes
+
+    def _lost(self, output: Output, lane: str) -> float:
+        """The part of the lines that leave the first cache before they are full.
+
+        Elements of a column are stored, one column after the other, so that a line of
+        each row is to stay. Lines a page apart have the same place, and as many as
+        there are ways.
+        """
+        kernel = self.kernel
+        axes = [*kernel.axes, *output.axes]
+        places = dict(zip(axes, kernel.op.positions(len(axes)), strict=True))
+        inner = [axis for axis in axes if places[axis] > places[lane]]
+        extents = [static_extent(kernel.extents[axis]) for axis in inner]
+        if None in extents:
+            return 0.0
+        element = bytes_of(element_of(kernel.op.arrays[output.number].type))
+        apart = element * prod(extent or 0 for extent in extents)
+        room = WAYS * PAGE // max(gcd(apart, PAGE), LINE)
+        return max(0.0, 1 - room / self.tiling.width)
 
     def _origins(self) -> list[tuple[Expr, Expr]]:
         """The extent and the index of each axis that the comprehension had."""
@@ -893,6 +920,15 @@ SPILLED = 8
 
 APART = 2
 """Operations that a lane takes where nothing turns them: it is loaded by itself."""
+
+WAYS = 12
+"""Lines of the first cache at the same place of a page."""
+
+LINE = 64
+"""The bytes of a line there."""
+
+LOST = 64
+"""Operations that a lane waits whose line has left the first cache."""
 
 MERGE = 12
 """Operations that it takes to combine the lanes of a vector."""

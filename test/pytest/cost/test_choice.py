@@ -19,6 +19,7 @@ from moa_dialect.passes.kernels import SCHEDULE, Kernel, read_kernel
 from moa_dialect.passes.lift import LiftPass, choose, weighed
 from moa_dialect.passes.machine import MACHINES, machine_like, machine_named
 from moa_dialect.passes.rebuild import comprehensions
+from moa_dialect.passes.schedules import parse_schedule
 
 
 def attention(q: Any, k: Any, v: Any) -> Any:
@@ -162,3 +163,24 @@ def test_kinds_of_machine_are_as_their_descriptions(name: str) -> None:
     """Two places say what a kind of processor has: they agree."""
     described = machine_like(machine(name))
     assert described == replace(MACHINES[name], kind="")
+
+
+@pytest.mark.parametrize(("columns", "is_lost"), [(1536, True), (1520, False)])
+def test_columns_of_rows_at_the_same_places_of_pages_take_longer(
+    columns: int, is_lost: bool
+) -> None:
+    """More lanes then have more rows, whose lines leave the first cache early."""
+
+    def product(a: Any, b: Any) -> Any:
+        return matmul(a, moa.transpose(b))
+
+    program = compiled(product, [(1024, 384), (columns, 384)]).program()
+    here = machine("server-x86").limited(1)
+    kernel = kernel_of(program)
+    estimator = Estimator(kernel, here)
+    text = "j=procs,block:96;i=procs,regs:{},lanes:16;p=chunk:256,regs:6"
+    axes = [kernel.hints[axis] for axis in kernel.axes]
+    one, four = (
+        estimator.seconds(parse_schedule(text.format(n), axes)) for n in (1, 4)
+    )
+    assert (four > one) == is_lost
