@@ -19,7 +19,7 @@ import json
 import statistics
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,8 @@ class Case:
         bytes: how many bytes it has to read and write, 0 if arithmetic sets the pace.
         checked: how many indices of the first axis are compared.
         schedule: how it runs, `auto` for what moa chooses.
+        options: more options of the compilation, such as the tier.
+        limit: the largest relative difference, if it is not the dtype's.
     """
 
     name: str
@@ -64,6 +66,13 @@ class Case:
     bytes: float = 0.0
     checked: int | None = None
     schedule: str = "auto"
+    options: dict[str, Any] = field(default_factory=dict[str, Any])
+    limit: float = 0.0
+
+    @property
+    def tolerance(self) -> float:
+        """The largest difference relative to the largest magnitude of the result."""
+        return self.limit or TOLERANCES[self.dtype]
 
 
 def _attention(**options: Any) -> Callable[[Any], Callable[..., Any]]:
@@ -238,6 +247,85 @@ def _wide_product(moa: Any) -> Callable[..., Any]:
     return product
 
 
+def _capped(torch: Any, q: Any, k: Any, v: Any) -> Any:
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    return torch.softmax(20 * torch.tanh(scores / 20), -1) @ v
+
+
+def _tiers() -> list[Case]:
+    """What products of matrices are made of, for each type that has such products.
+
+    In each tier attention in full, under a causal mask, of capped scores, with heads
+    that share keys, with values wider than keys, and a product of matrices; then tf32,
+    and results that depend on no batch.
+    """
+    types = {
+        "portable": ("float16", "bfloat16", "float32", "float64"),
+        "mma": ("float16", "bfloat16", "float64"),
+        "wgmma": ("float16", "bfloat16"),
+    }
+    square, odd = [(2, 130, 64)] * 3, [(2, 200, 128)] * 3
+    programs: dict[str, tuple[Any, Sequence[Shape], Any]] = {
+        "attention": (_attention(), odd, _sdpa),
+        "causal": (_attention(is_causal=True), odd, _causal),
+        "softcap": (_attention(softcap=20.0), square, _capped),
+        "grouped": (_attention(), [(8, 3, 128), *[(2, 500, 128)] * 2], _sdpa),
+        "wide": (_attention(), [(2, 90, 40), (2, 150, 40), (2, 150, 96)], _sdpa),
+        "product": (_product, [(200, 96), (96, 152)], _times),
+    }
+    found = [
+        Case(
+            f"tier_{tier}_{name}_{dtype}",
+            program,
+            shapes,
+            dtype,
+            reference,
+            options={"tier": tier},
+        )
+        for tier, dtypes in types.items()
+        for dtype in dtypes
+        for name, (program, shapes, reference) in programs.items()
+    ]
+    for name in ("attention", "causal", "product"):
+        program, shapes, reference = programs[name]
+        found += [
+            Case(
+                f"tier_tf32_{name}",
+                program,
+                shapes,
+                "float32",
+                reference,
+                options={"tf32": True},
+                limit=4e-3,
+            ),
+            *(
+                Case(
+                    f"deterministic_{name}_{dtype}",
+                    program,
+                    shapes,
+                    dtype,
+                    reference,
+                    options={"deterministic": True},
+                )
+                for dtype in ("bfloat16", "float32")
+            ),
+        ]
+    rows = [(3, 5000)]
+    long = [(2, 70, 64), (2, 90, 64), (2, 90, 384)]
+    found += [
+        Case("long_values", _attention(), long, "bfloat16", _sdpa),
+        Case("long_keys", _attention(), [(2, 70, 512)] * 3, "bfloat16", _sdpa),
+        Case(
+            "long_rows",
+            lambda moa: moa.library.softmax,
+            rows,
+            "float32",
+            lambda torch, x: torch.softmax(x, -1),
+        ),
+    ]
+    return found
+
+
 def _fast_rows(
     name: str, program: Callable[[Any], Any], reference: Any, times: int
 ) -> Case:
@@ -330,6 +418,7 @@ CASES: list[Case] = [
         "bfloat16",
         _sdpa,
     ),
+    *_tiers(),
     *(
         _fast_attention(64, 4096, depth, "bfloat16", is_causal=is_causal)
         for depth in (64, 128)
@@ -401,10 +490,9 @@ def _exported(folder: Path, case: Case, chip: str, features: str) -> dict[str, A
 
     name, shapes, dtype = case.name, case.shapes, case.dtype
     specs = [moa.ArraySpec(shape, dtype) for shape in shapes]
-    schedule = case.schedule
-    jit = moa.jit(case.program(moa), target="cuda", chip=chip, schedule=schedule)
-    compiled = jit.lower(*specs)
-    options = Options(target="cuda", chip=chip, features=features, schedule=schedule)
+    chosen = {"target": "cuda", "chip": chip, "schedule": case.schedule, **case.options}
+    compiled = moa.jit(case.program(moa), **chosen).lower(*specs)
+    options = Options(features=features, **chosen)
     kernel = compile_for_cuda(compiled.module("moa"), options=options)
     outputs: list[dict[str, Any]] = []
     needed = 0
@@ -606,7 +694,7 @@ def check(
     wanted = case.reference(torch, *(tensor[part].double() for tensor in inputs))
     found = outputs[0][part].double()
     error = float((found - wanted).abs().max() / wanted.abs().max())
-    limit = TOLERANCES[entry["outputs"][0]["dtype"]]
+    limit = case.tolerance
     times = {"moa": seconds(torch, launch, count)}
     for name, call in peers(torch, case, inputs).items():
         try:

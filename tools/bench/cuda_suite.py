@@ -19,7 +19,7 @@ from moa_dialect.errors import MoaError
 from moa_dialect.tools import gpu_check
 from moa_dialect.tools.bench.harness import BenchError
 from moa_dialect.tools.bench.suites import SuiteError
-from moa_dialect.tools.gpu_check import CASES, TOLERANCES, Case
+from moa_dialect.tools.gpu_check import CASES, Case
 
 GROUPS: dict[str, Callable[[Case], bool]] = {
     "check": lambda case: not case.name.startswith(("fast", "try")),
@@ -106,13 +106,14 @@ class Suite:
             target="cuda",
             emulate=self.emulate,
             schedule=case.schedule,
+            **case.options,
         )
         compiled = jit.lower(*specs)
         found = compiled(*inputs)
         part = slice(case.checked)
         wanted = case.reference(torch, *(tensor[part].double() for tensor in inputs))
         off = (found[part].double() - wanted).abs().max() / wanted.abs().max()
-        error, limit = float(off), TOLERANCES[case.dtype]
+        error, limit = float(off), case.tolerance
         result: dict[str, Any] = {
             "name": case.name,
             "error": error,
