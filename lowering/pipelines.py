@@ -294,8 +294,8 @@ class SpirvPipelinePass(ModulePass):
 
     As moa-nvvm with the tier `portable`, but for the conversions of the kernels. The
     result has `gpu.module @kernels` with a `spirv.module` of version 1.4, of subgroups
-    of 32 threads, beside the functions of the host. There is no bf16. It is compiled no
-    further here, and has run on no device.
+    of 32 threads, beside the functions of the host. There is no bf16. Upstream's
+    gpu-module-to-binary makes the binary of it.
     """
 
     name = "moa-spirv"
