@@ -57,6 +57,7 @@ from moa_dialect.passes.kernels import (
     read_kernel,
     split_folds,
     static_extent,
+    work_of,
 )
 from moa_dialect.passes.schedules import (
     Schedule,
@@ -95,6 +96,7 @@ class Tiling:
         pairs: whether products of bf16 are summed in pairs.
         ahead: whether what a pass reads is asked for early.
         is_vector: whether lanes are those of a vector register.
+        on_threads: whether tasks are those of threads of a CPU.
     """
 
     lane: str
@@ -108,6 +110,7 @@ class Tiling:
     pairs: bool = False
     ahead: bool = False
     is_vector: bool = False
+    on_threads: bool = False
 
     @staticmethod
     def of(schedule: Schedule | Grid) -> Tiling:
@@ -126,6 +129,7 @@ class Tiling:
                 registers=schedule.registers,
                 pairs=schedule.pairs,
                 ahead=schedule.ahead,
+                on_threads=True,
             )
         if isinstance(schedule, Schedule):
             return Tiling(
@@ -139,6 +143,7 @@ class Tiling:
                 schedule.registers,
                 schedule.pairs,
                 schedule.ahead,
+                True,
                 True,
             )
         if not schedule.rows:
@@ -249,6 +254,7 @@ def _add(
 ) -> None:
     """Add the loops of a kernel to a nest."""
     reader = _Lifted(kernel, tiling, arrays, nest, nominal)
+    indices = (tiling.width if tiling.lane else 1) * tiling.block
     made = reader.read()
     nest.body += made
     nest.ahead = tiling.ahead
@@ -256,6 +262,9 @@ def _add(
         used = tiling.lanes * element_bytes(kernel)
         nest.used_bytes |= {id(node): used for node in made}
         nest.in_vain |= {id(node): reader.vain for node in made}
+    if tiling.on_threads:
+        work = work_of(kernel) * indices
+        nest.work |= {id(node): work for node in made}
 
 
 def _mark_results(function: FuncOp, arrays: Mapping[SSAValue, Array]) -> None:

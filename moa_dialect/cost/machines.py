@@ -44,6 +44,12 @@ class Level:
     capacity: int = 0
     line: int = 64
     shared: bool = False
+    cluster: int = 0
+
+    @property
+    def sharers(self) -> int | None:
+        """How many cores share one such cache; None if all do."""
+        return self.cluster or (None if self.shared else 1)
 
 
 @dataclass(frozen=True)

@@ -129,6 +129,7 @@ class Nest:
         ahead: whether what is read from memory is asked for early.
         used_bytes: for a nest how many bytes of a vector register hold something.
         in_vain: for a nest how many times more indices its lanes have than there are.
+        work: for a nest of vector code how much work a task is, in additions.
         intermediates: arrays between kernels.
         algebra: where numbers and symbols come from.
         known: what was found out about the nest, which is not changed any more.
@@ -143,6 +144,7 @@ class Nest:
     ahead: bool = False
     used_bytes: dict[int, int] = field(default_factory=dict[int, int])
     in_vain: dict[int, float] = field(default_factory=dict[int, float])
+    work: dict[int, int] = field(default_factory=dict[int, int])
     intermediates: set[Array] = field(default_factory=set[Array])
     algebra: Algebra = FORMULAS
     known: dict[str, dict[Any, Any]] = field(

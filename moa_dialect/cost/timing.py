@@ -85,7 +85,7 @@ def timing_of(nest: Nest, machine: CostMachine) -> Timing:
             amount, moved = register_bytes(nest, vectors, machine), None
         else:
             moved = traffic(
-                nest, inner.capacity, inner.line, allocates, cores, inner.shared
+                nest, inner.capacity, inner.line, allocates, cores, inner.sharers
             )
             amount = moved.bytes
             if level is machine.memory and fresh:

@@ -1,0 +1,291 @@
+"""Caches of several cores do what caches in Python do, and what formulas say."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+import moa_dialect as moa
+from moa_dialect.cost import machine
+from moa_dialect.cost.addresses import Memory, run
+from moa_dialect.cost.simulation import CacheLevel, Traffic, caches_of, simulate
+from moa_dialect.cost.workload import Workload, workload_of
+from moa_dialect.errors import MoaError
+from moa_dialect.library import attention, matmul
+from moa_dialect.lowering.threads import tasks_at_a_time
+
+KIB = 1 << 10
+TAKE, FINISH = -1, -2
+
+
+@dataclass(frozen=True)
+class Recorder:
+    """Keeps all that is touched, and where tasks begin."""
+
+    line: int
+    cores: int
+    limit: int
+
+    def code(self, memory: Memory) -> str:
+        return _RECORDER.format(limit=self.limit)
+
+    def memories(self, memory: Memory) -> tuple[np.ndarray, np.ndarray]:
+        return np.zeros(1, np.int32), np.zeros(1 + self.limit, np.int64)
+
+
+_RECORDER = """
+func.func private @keep(%s: memref<?xi32>, %h: memref<?xi64>, %record: i64) {{
+  %c0 = arith.constant 0 : index
+  %one = arith.constant 1 : i64
+  %limit = arith.constant {limit} : i64
+  %count = memref.load %h[%c0] : memref<?xi64>
+  %more = arith.addi %count, %one : i64
+  memref.store %more, %h[%c0] : memref<?xi64>
+  %is_kept = arith.cmpi slt, %count, %limit : i64
+  scf.if %is_kept {{
+    %at = arith.index_cast %more : i64 to index
+    memref.store %record, %h[%at] : memref<?xi64>
+  }}
+  func.return
+}}
+func.func private @touch(%s: memref<?xi32>, %h: memref<?xi64>, %line: index,
+                         %write: i32) {{
+  %one = arith.constant 1 : i64
+  %place = arith.index_cast %line : index to i64
+  %twice = arith.shli %place, %one : i64
+  %kind = arith.extui %write : i32 to i64
+  %record = arith.ori %twice, %kind : i64
+  func.call @keep(%s, %h, %record) : (memref<?xi32>, memref<?xi64>, i64) -> ()
+  func.return
+}}
+func.func private @take(%s: memref<?xi32>, %h: memref<?xi64>) {{
+  %mark = arith.constant -1 : i64
+  func.call @keep(%s, %h, %mark) : (memref<?xi32>, memref<?xi64>, i64) -> ()
+  func.return
+}}
+func.func private @finish(%s: memref<?xi32>, %h: memref<?xi64>) {{
+  %mark = arith.constant -2 : i64
+  func.call @keep(%s, %h, %mark) : (memref<?xi32>, memref<?xi64>, i64) -> ()
+  func.return
+}}
+"""
+
+
+@cache
+def workload(name: str) -> Workload:
+    programs: dict[str, tuple[Any, Sequence[tuple[int, ...]], dict[str, Any]]] = {
+        "attention": (
+            attention,
+            [(3, 40, 16), (3, 24, 16), (3, 24, 16)],
+            {"schedule": "j=procs,regs:1,lanes:8;p=chunk:8,regs:1"},
+        ),
+        "matmul": (matmul, [(48, 40), (40, 64)], {}),
+        "products": (lambda a, b, c: matmul(matmul(a, b), c), [(40, 40)] * 3, {}),
+    }
+    program, shapes, options = programs[name]
+    specs = [moa.ArraySpec(shape, "float32") for shape in shapes]
+    compiled = moa.jit(program, **options).lower(*specs)
+    if name != "products":
+        return workload_of(compiled, "target", "avx2")
+    from moa_dialect.cost.materialised import materialised
+
+    return materialised(compiled, True, "avx2")
+
+
+@cache
+def recorded(name: str, cores: int) -> tuple[list[int], Memory]:
+    first = run(workload(name), Recorder(64, cores, 0))
+    found = run(workload(name), Recorder(64, cores, int(first.counters[0])))
+    return found.counters[1:].tolist(), found.memory
+
+
+class Cache:
+    """A cache as a dictionary for each set, the line used last at the end."""
+
+    def __init__(self, level: CacheLevel, cores: range) -> None:
+        self.level, self.cores = level, cores
+        self.sets: list[OrderedDict[int, bool]] = [
+            OrderedDict() for _ in range(level.sets)
+        ]
+        self.above: list[Cache] = []
+        self.fetches = self.write_backs = 0
+
+    def of(self, line: int) -> OrderedDict[int, bool]:
+        return self.sets[line % self.level.sets]
+
+    def inner(self) -> list[Cache]:
+        """All caches above, the first level first."""
+        found: list[Cache] = []
+        for cache_ in self.above:
+            found += cache_.inner()
+        return [*found, *self.above]
+
+
+class Cores:
+    """The oracle: a tree of caches for some cores."""
+
+    def __init__(
+        self, levels: Sequence[CacheLevel], cores: int, inclusive: bool
+    ) -> None:
+        self.inclusive, self.cores = inclusive, cores
+        self.levels: list[list[Cache]] = []
+        for level in levels:
+            share = min(level.cores or cores, cores)
+            row = [
+                Cache(level, range(start, min(start + share, cores)))
+                for start in range(0, cores, share)
+            ]
+            for cache_ in row:
+                for above in self.levels[-1] if self.levels else ():
+                    if above.cores.start in cache_.cores:
+                        cache_.above.append(above)
+            self.levels.append(row)
+
+    def at(self, number: int, core: int) -> Cache:
+        return next(c for c in self.levels[number] if core in c.cores)
+
+    def siblings(self, number: int, core: int) -> list[Cache]:
+        own = self.at(number, core)
+        row = self.levels[number]
+        if number + 1 < len(self.levels):
+            row = self.at(number + 1, core).above
+        return [other for other in row if other is not own]
+
+    def touch(self, core: int, line: int, write: bool) -> None:
+        if write and not self.at(0, core).of(line).get(line, False):
+            for number in range(len(self.levels)):
+                for other in self.siblings(number, core):
+                    self.give_up(number, other, line)
+        self.access(0, core, line, write)
+
+    def access(self, number: int, core: int, line: int, write: bool) -> None:
+        if number == len(self.levels):
+            return
+        own = self.at(number, core)
+        lines = own.of(line)
+        if line not in lines:
+            own.fetches += 1
+            for other in self.siblings(number, core):
+                self.clean(number, other, line)
+            self.access(number + 1, core, line, False)
+            if len(lines) == own.level.lines_of_set:
+                victim = next(iter(lines))
+                dirty = lines.pop(victim)
+                if self.inclusive:
+                    dirty |= self.drop(own, victim)
+                self.pass_on(number, own, victim, dirty)
+            lines[line] = False
+        lines.move_to_end(line)
+        lines[line] |= write
+
+    def drop(self, below: Cache, line: int) -> bool:
+        """Take a line from all caches above one."""
+        dirty = False
+        for above in below.inner():
+            if above.of(line).pop(line, False):
+                above.write_backs += 1
+                dirty = True
+        return dirty
+
+    def give_up(self, number: int, other: Cache, line: int) -> None:
+        dirty = other.of(line).pop(line, False)
+        self.pass_on(number, other, line, self.drop(other, line) or dirty)
+
+    def clean(self, number: int, other: Cache, line: int) -> None:
+        """Write a line back that others have written to; they keep it."""
+        dirty = False
+        for cache_ in other.inner():
+            if cache_.of(line).get(line, False):
+                cache_.of(line)[line] = False
+                cache_.write_backs += 1
+                dirty = True
+        if other.of(line).get(line, False):
+            other.of(line)[line] = False
+            dirty = True
+        self.pass_on(number, other, line, dirty)
+
+    def pass_on(self, number: int, cache_: Cache, line: int, dirty: bool) -> None:
+        if dirty:
+            cache_.write_backs += 1
+            if number + 1 < len(self.levels):
+                below = self.at(number + 1, cache_.cores.start)
+                if line in below.of(line):
+                    below.of(line)[line] = True
+                else:
+                    self.pass_on(number + 1, below, line, True)
+
+    def replay(self, stream: Sequence[int], memory: Memory) -> None:
+        """Tasks go to the first core that has none; each turn all make one access."""
+        own: list[list[int]] = [[] for _ in range(self.cores)]
+        taker: int | None = None
+
+        def turn() -> None:
+            for core, waiting in enumerate(own):
+                if waiting:
+                    self.perform(core, waiting.pop(0), memory)
+
+        for record in stream:
+            if record == TAKE:
+                while all(own):
+                    turn()
+                taker = next(core for core in range(self.cores) if not own[core])
+            elif record == FINISH:
+                while any(own):
+                    turn()
+                taker = None
+            elif taker is None:
+                self.perform(0, record, memory)
+            else:
+                own[taker].append(record)
+
+    def perform(self, core: int, record: int, memory: Memory) -> None:
+        line = record >> 1
+        if line >= memory.first_private:
+            line += core * memory.private_lines
+        self.touch(core, line, bool(record & 1))
+
+    def counts(self) -> list[tuple[int, int]]:
+        return [
+            (sum(c.fetches for c in row), sum(c.write_backs for c in row))
+            for row in self.levels
+        ]
+
+
+def counts(found: Traffic) -> list[tuple[int, int]]:
+    return [(level.fetches, level.write_backs) for level in found.levels]
+
+
+GEOMETRIES = [
+    (2, [CacheLevel(1 * KIB), CacheLevel(4 * KIB, cores=None)]),
+    (3, [CacheLevel(1 * KIB, ways=2), CacheLevel(4 * KIB, ways=4, cores=None)]),
+    (4, [CacheLevel(512), CacheLevel(2 * KIB), CacheLevel(8 * KIB, cores=None)]),
+    (4, [CacheLevel(512), CacheLevel(2 * KIB, cores=2), CacheLevel(8 * KIB, cores=4)]),
+    (5, [CacheLevel(512), CacheLevel(2 * KIB, cores=2)]),
+    (2, [CacheLevel(2 * KIB)]),
+    (2, [CacheLevel(2 * KIB, cores=None)]),
+    (1, [CacheLevel(1 * KIB), CacheLevel(4 * KIB, cores=None)]),
+]
+
+
+@pytest.mark.parametrize("inclusive", [True, False])
+@pytest.mark.parametrize("name", ["attention", "matmul", "products"])
+@pytest.mark.parametrize(("cores", "levels"), GEOMETRIES, ids=str)
+def test_simulation_agrees_with_caches_in_python(
+    name: str, cores: int, levels: list[CacheLevel], inclusive: bool
+) -> None:
+    oracle = Cores(levels, cores, inclusive)
+    oracle.replay(*recorded(name, cores))
+    found = simulate(
+        workload(name), levels, inclusive=inclusive, flush=False, cores=cores
+    )
+    assert counts(found) == oracle.counts()
+    of_caches = [
+        tuple(c.fetches + c.write_backs for c in row) for row in oracle.levels
+    ]
+    assert [level.of_cache for level in found.levels] == of_caches
