@@ -24,12 +24,15 @@ def check_plot(path: Path) -> None:
     """Check that a plot can be drawn.
 
     Raises:
-        BadInputError: without matplotlib, or for another kind of file.
+        BadInputError: without matplotlib, or for another kind of file, or a folder that
+            there is not.
     """
     if path.suffix not in SUFFIXES:
         raise BadInputError(
             f"--plot: expected a file {', '.join(SUFFIXES)}, got {path}"
         )
+    if not path.parent.is_dir():
+        raise BadInputError(f"--plot: there is no folder {path.parent}")
     if find_spec("matplotlib") is None:
         raise BadInputError(
             "--plot needs matplotlib, which is not installed; "
@@ -155,7 +158,8 @@ def plot(path: Path, program: str, pairs: Sequence[Pair]) -> None:
         pairs: what the program costs for each size, fused and eager.
 
     Raises:
-        BadInputError: without matplotlib, or for another kind of file.
+        BadInputError: without matplotlib, or for another kind of file, or a folder that
+            there is not.
     """
     check_plot(path)
     from matplotlib.figure import Figure

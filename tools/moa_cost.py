@@ -118,6 +118,10 @@ class Source:
             BadInputError: for a size that it does not have, or an unknown program.
         """
         if self.is_known:
+            if self.entry is not None:
+                raise BadInputError(
+                    f"--entry: expected with a file, got it with {self.name}"
+                )
             known = PROGRAMS[self.name]
             self._check(sizes, list(known.sizes))
             return known.at(sizes, self.dtype)
@@ -146,7 +150,7 @@ class Source:
         """The names of extents that neither types nor sizes give."""
         if self.is_known:
             return []
-        function = find_entry(load_module(Path(self.name)), self.entry)
+        function = find_entry(load_module(Path(self.name), self.entry), self.entry)
         known = extents_named(function, extent_names(function))
         return [n for n, extent in known.items() if extent is None and n not in sizes]
 

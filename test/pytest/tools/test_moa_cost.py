@@ -90,6 +90,8 @@ def test_wrong_sizes(
         (("matmul", "--machine", "no.toml"), "cannot read the machine no.toml"),
         (("matmul", "--compare", "lazy"), "--compare: expected eager or fused, got la"),
         (("matmul", "--plot", "a.gif"), "--plot: expected a file .svg, .png, .html, "),
+        (("matmul", "--plot", "no/a.svg"), "--plot: there is no folder no"),
+        (("matmul", "--entry", "f"), "--entry: expected with a file, got it with "),
         (("no.mlir", "--machine", "edge"), "no.mlir: No such file or directory"),
     ],
 )
