@@ -492,10 +492,15 @@ class _Lifted:
                 dtype = _narrow(a.part) or dtype
             count = self._times(free)
             body.append(Work(kind, dtype, count))
+            is_rounded = not (tiling.pairs and _narrow(a.part)) and _is_narrow(a.type)
+            if is_rounded:
+                body += self._rounds(count)
             if a.axes and _is_product(a.part):
                 body += self._contracts(a.part, count)
             elif not a.axes and tiling.lanes > 1:
                 wait = self.of.ratio(LATENCY, min(tiling.vectors, MOST_CHAINS))
+                if is_rounded:
+                    wait = self.of.ratio(LATENCY_ROUNDED, tiling.vectors)
                 body.append(Work("wait", element_name(a.type) or "i64", wait * count))
             if a.name in states:
                 array, indices = states[a.name]
@@ -514,8 +519,9 @@ class _Lifted:
         if self.tiling.lane or not self.tiling.is_vector:
             return []
         return [
-            Work("wait", element_name(a.type) or "i64", MERGE * self.tiling.width * n)
+            Work("wait", element_name(a.type) or "i64", each * self.tiling.width * n)
             for a in pass_.accumulators
+            for each in (MERGE_ROUNDED if _is_narrow(a.type) else MERGE,)
             for n in (self._times([self.names[axis] for axis in a.axes]),)
         ]
 
@@ -659,6 +665,8 @@ class _Lifted:
                 work = {"add": "add", "mul": "mul"}.get(which, "other")
                 dtype = narrow(term.args[2]) or element_name(term.type) or "i64"
                 found.append(Work(work, dtype, times(term.args[2], symbol)))
+                if not narrow(term.args[2]) and _is_narrow(term.type):
+                    found.extend(self._rounds(times(term.args[2], symbol)))
                 del self.inner[symbol]
                 if before is not None:
                     self.names[kind.index] = before
@@ -688,6 +696,8 @@ class _Lifted:
                     return
                 if work is not None and dtype is not None and _counts(kind.name):
                     found.append(Work(work, dtype, times(term)))
+                    if not narrow(term) and _is_narrow(term.type):
+                        found.extend(self._rounds(times(term)))
 
         def narrow(term: Term) -> str | None:
             return _narrow(term) if self.tiling.pairs else None
@@ -704,6 +714,10 @@ class _Lifted:
         for term in terms:
             visit(term)
         return found
+
+    def _rounds(self, count: Expr) -> list[Work]:
+        """What it takes to extend operands of 16 bits and to round the result."""
+        return [Work("wait", "f32", ROUNDED * count)] if self.tiling.is_vector else []
 
     def _contracts(self, term: Term, count: Expr) -> list[Work]:
         """What a sum of products loads: a vector for each copy, the copies for each
@@ -942,12 +956,27 @@ LOST = 64
 MERGE = 12
 """Operations that it takes to combine the lanes of a vector."""
 
+ROUNDED = 10
+"""Operations that an operation on numbers of 16 bits takes besides: it is one on f32,
+whose operands are extended and whose result is rounded."""
+
+LATENCY_ROUNDED = 36
+"""Operations that could be done while an accumulation that is rounded waits."""
+
+MERGE_ROUNDED = 100
+"""Operations that it takes to combine lanes if each result is rounded."""
+
 
 def _is_product(body: Term) -> bool:
     """Whether a fold sums products of two values that both depend on its index."""
     if not body.computes("arith.mulf"):
         return False
     return len(body.args) == 2 and all(arg.free for arg in body.args)
+
+
+def _is_narrow(type_: Attribute) -> bool:
+    """Whether numbers of a type are computed with as f32, and rounded."""
+    return f"{type_}" in ("bf16", "f16")
 
 
 def _narrow(term: Term) -> str | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from math import ceil
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -35,7 +36,8 @@ class Level:
         energy: joules for a byte that is read from it.
         capacity: bytes it holds; 0 for the memory, which holds everything.
         line: bytes of a line.
-        shared: whether all cores share it, or each has its own.
+        shared: whether cores share it, or each has its own.
+        cluster: how many cores share one of several such caches; 0 if all share it.
     """
 
     name: str
@@ -50,6 +52,12 @@ class Level:
     def sharers(self) -> int | None:
         """How many cores share one such cache; None if all do."""
         return self.cluster or (None if self.shared else 1)
+
+    def share(self, cores: int, all_cores: int) -> float:
+        """Which part of its bandwidth some of all cores have, as far as caches go."""
+        if self.sharers is None:
+            return 1.0
+        return ceil(cores / self.sharers) / ceil(all_cores / self.sharers)
 
 
 @dataclass(frozen=True)
@@ -145,7 +153,11 @@ class CostMachine:
         if cores >= self.cores:
             return self
         levels = tuple(
-            level if level.shared else replace(level, bandwidth=level.bandwidth * share)
+            replace(
+                level,
+                bandwidth=level.bandwidth
+                * (level.share(cores, self.cores) if level.shared else share),
+            )
             for level in self.levels
         )
         return replace(
@@ -285,13 +297,15 @@ def _level(entry: Any, where: str, is_memory: bool) -> Level:
     if not isinstance(entry, dict):
         raise MachineError(f"{where}: expected a table, got {_kind_of(entry)}")
     table = _Table(cast(dict[str, Any], entry), where)
+    shared, cluster = table.sharing(is_memory)
     level = Level(
         name=table.text("name"),
         bandwidth=table.positive("bandwidth"),
         energy=table.number("energy"),
         capacity=table.whole("capacity", 0) if is_memory else table.whole("capacity"),
         line=table.whole("line", 64),
-        shared=table.truth("shared", is_memory),
+        shared=shared,
+        cluster=cluster,
     )
     if is_memory and level.capacity:
         raise MachineError(f"{where}: the last level is the memory, without capacity")
@@ -346,6 +360,20 @@ class _Table:
         if not isinstance(value, bool):
             raise self._wrong(name, "true or false", value)
         return value
+
+    def sharing(self, default: bool) -> tuple[bool, int]:
+        """The field `shared`: whether cores share a level, and how many of them."""
+        expected = "true, false, or how many cores share one"
+        value = self._get("shared", default, expected)
+        if isinstance(value, bool):
+            return value, 0
+        if not isinstance(value, int):
+            raise self._wrong("shared", expected, value)
+        if value < 2:
+            raise MachineError(
+                f"{self.where}: shared: expected 2 cores or more, got {value}"
+            )
+        return True, value
 
     def number(self, name: str, default: Any = _MISSING) -> float:
         """A field that is a number, not negative."""

@@ -14,6 +14,7 @@ from xdsl.dialects.builtin import (
     ArrayAttr,
     DictionaryAttr,
     FunctionType,
+    MemRefType,
     ModuleOp,
     StringAttr,
     TensorType,
@@ -273,7 +274,16 @@ class Program:
 
         Each reads its operands and writes its result, in memory that stays where it is
         until it is used.
+
+        Raises:
+            MoaError: for loops, in which array operations are no longer found.
         """
+        arguments = entry_function(self.module, self.entry).body.block.args
+        if any(isa(argument.type, MemRefType) for argument in arguments):
+            raise MoaError(
+                "expected array operations, each to be a kernel of its own, got a "
+                "function at the stage onf"
+            )
         parts = self.operations()
         if not parts:  # An argument is returned: it is copied in either form.
             return replace(self.cost(machine), form="materialised")

@@ -80,7 +80,8 @@ def timing_of(nest: Nest, machine: CostMachine) -> Timing:
     allocates = machine.kind == "cpu"
     for level in machine.levels:
         single = max(machine.single, 1 / machine.cores)
-        scale = 1.0 if is_vector or level.shared else single
+        part = level.share(1, machine.cores) if level.shared else single
+        scale = 1.0 if is_vector else part
         if inner is None:
             amount, moved = register_bytes(nest, vectors, machine), None
         else:
