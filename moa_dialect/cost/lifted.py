@@ -730,8 +730,8 @@ class _Lifted:
         each = ratio(1, shared) + ratio(1, tiling.vectors)
         loads = bytes_of(term.type) * count * min(each, 2)
         body = term.args[2] if isinstance(term.kind, Folded) else term
-        if tiling.is_vector and tiling.pairs and _narrow(body):
-            loads = loads / 2  # Of two products at a time.
+        if tiling.pairs and _narrow(body):
+            loads = loads / 2  # Factors are loaded as they are, of 16 bits.
         found = [Work("load", "bytes", loads)]
         return found + self._waits(term, count)
 

@@ -7,6 +7,7 @@ lists the fields.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,13 @@ FOLDER = Path(__file__).resolve().parent.parent / "machines"
 """Where the descriptions lie that come with the package."""
 
 Kind = Literal["cpu", "gpu"]
+
+ENERGY_WITHIN = 3.0
+"""By which factor energies may be off if a description does not say. An assumption: the
+published tables differ by about that for the same operation in two processes."""
+
+WORDS = ("source ", "derived", "measured", "assumption")
+"""How a text of `basis` begins."""
 
 
 class MachineError(MoaError):
@@ -104,7 +112,9 @@ class CostMachine:
         single: which part of the rates of all cores one core reaches, if that is more
             than its share.
         pages: how addresses are looked up; None if that never takes time.
+        energy_within: by which factor energies may be off, either way.
         sources: where the numbers are from.
+        basis: for numbers, by name, what each is from; see `numbers_in`.
         checked: which of them were looked up again, where, and which were not.
     """
 
@@ -127,7 +137,9 @@ class CostMachine:
     efficiency: float = 1.0
     single: float = 0.0
     pages: Pages | None = None
+    energy_within: float = ENERGY_WITHIN
     sources: tuple[str, ...] = field(default=())
+    basis: Mapping[str, str] = field(default_factory=dict[str, str])
     checked: tuple[str, ...] = field(default=())
 
     def level(self, name: str) -> Level:
@@ -265,7 +277,9 @@ def machine_of(content: Mapping[str, Any], where: str) -> CostMachine:
         efficiency=table.number("efficiency", 1.0),
         single=table.number("single", 0.0),
         pages=_pages(table, where),
+        energy_within=table.number("energy_within", ENERGY_WITHIN),
         sources=table.texts("sources"),
+        basis=_basis(table, content, where),
         checked=table.texts("checked"),
     )
     for name, least, most in (
@@ -276,7 +290,65 @@ def machine_of(content: Mapping[str, Any], where: str) -> CostMachine:
         value = getattr(found, name)
         if not least <= value <= most:
             raise MachineError(f"{where}: {name}: expected 0 to 1, got {value}")
+    if found.energy_within < 1.0:
+        raise MachineError(
+            f"{where}: energy_within: expected 1 or more, got {found.energy_within}"
+        )
     table.finish()
+    return found
+
+
+def numbers_in(content: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The numbers of a description by name, each with the names that may stand for it.
+
+    A number of a table is `flops.f32` or `flops`, one of a level `L2.energy` or
+    `levels.energy`; the more exact name counts.
+    """
+    found: dict[str, list[str]] = {}
+    for name, value in content.items():
+        if name in ("basis", "levels"):
+            continue
+        if isinstance(value, dict):
+            for entry in cast(dict[str, Any], value):
+                found[f"{name}.{entry}"] = [f"{name}.{entry}", name]
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            found[name] = [name]
+    for level in content.get("levels", ()):
+        for entry, value in {"line": 64, **level}.items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                name = f"{level['name']}.{entry}"
+                found[name] = [name, f"levels.{entry}"]
+    return found
+
+
+def _basis(
+    table: _Table, content: Mapping[str, Any], where: str
+) -> Mapping[str, str]:
+    if "basis" not in content:
+        return {}
+    given = content["basis"]
+    table.used.add("basis")
+    if not isinstance(given, dict):
+        raise MachineError(f"{where}: basis: expected a table, got {_kind_of(given)}")
+    inner = _Table(cast(dict[str, Any], given), f"{where}: basis")
+    found = {name: inner.text(name) for name in inner.content}
+    numbers = numbers_in(content)
+    known = {name for names in numbers.values() for name in names}
+    count = len(table.texts("sources"))
+    for name, text in found.items():
+        if name not in known:
+            raise MachineError(f"{where}: basis: there is no number {name}")
+        if not text.startswith(WORDS):
+            words = ", ".join(word.strip() for word in WORDS)
+            raise MachineError(
+                f"{where}: basis: {name}: expected a text that begins with one of "
+                f"{words}, got {text}"
+            )
+        for number in re.findall(r"source (\d+)", text):
+            if not 1 <= int(number) <= count:
+                raise MachineError(
+                    f"{where}: basis: {name}: there is no source {number}, but {count}"
+                )
     return found
 
 

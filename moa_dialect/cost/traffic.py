@@ -70,12 +70,15 @@ class Traffic:
         written: for each array the bytes that go out.
         conditions: the comparisons this depends on.
         values: a number for each symbol.
+        roomy: the bytes of arguments and results that would come in if all caches held
+            everything: of what several of them need, a copy for each.
     """
 
     fetched: dict[Array, Expr]
     written: dict[Array, Expr]
     conditions: list[Condition]
     values: dict[Expr, int]
+    roomy: Callable[[], float]
 
     @property
     def total(self) -> Expr:
@@ -90,15 +93,17 @@ class Traffic:
 
     @property
     def regime(self) -> str:
-        """`fits` if arguments and results are fetched once, else `capacity-bound`."""
-        arrays = [a for a in self.fetched if a.role != "scratch"]
-        found = sum(number_of(self.fetched[a], self.values) for a in arrays)
-        once = sum(_size(a, self.values) for a in arrays)
-        return "capacity-bound" if found > 1.05 * once else "fits"
+        """`fits` if arguments and results are fetched as if there were always room,
+        else `capacity-bound`.
+        """
+        found = _of_arrays(self.fetched, self.values)
+        return "capacity-bound" if found > 1.05 * self.roomy() else "fits"
 
 
-def _size(array: Array, values: dict[Expr, int]) -> float:
-    return max(number_of(array.bytes, values), 64.0)
+def _of_arrays(fetched: dict[Array, Expr], values: dict[Expr, int]) -> float:
+    """The bytes of arguments and results."""
+    arrays = [array for array in fetched if array.role != "scratch"]
+    return sum(number_of(fetched[array], values) for array in arrays)
 
 
 def tidy(expression: Expr) -> Expr:
@@ -552,7 +557,7 @@ def traffic(
         sharers: how many of them share one such cache; None if all do.
     """
     beside = min(cores, sharers or cores)
-    if beside > 1:
+    if beside > 1 and not _holds_all(nest, capacity, line):
         nest = interleaved(nest, beside, cores)
     caches = -(-cores // beside)
     around: dict[int, int] = {}
@@ -570,7 +575,22 @@ def traffic(
 
     analysis = Analysis(nest, line, decide, write_allocate, caches, capacity, around)
     fetched, written = analysis.run()
-    return Traffic(fetched, written, conditions, nest.values)
+
+    def roomy() -> float:
+        every = Analysis(
+            nest, line, lambda _, __: True, write_allocate, caches, 0, around
+        )
+        return _of_arrays(every.run()[0], nest.values)
+
+    return Traffic(fetched, written, conditions, nest.values, roomy)
+
+
+def _holds_all(nest: Nest, capacity: float, line: int) -> bool:
+    """Whether all arrays fit a cache: then it does not matter in which order."""
+    known = nest.known.setdefault("sizes", {})
+    if line not in known:
+        known[line] = sum(nest.number(array.bytes) + line for array in nest.arrays)
+    return known[line] <= capacity
 
 
 MOST_REGIMES = 12
