@@ -152,9 +152,10 @@ class Tiling:
         if not schedule.chunk:
             return Tiling(schedule.rows, 32 * schedule.warps, 1 << 30)
         # How many products a number that is loaded serves: with instructions for
-        # products of matrices as many as they have rows, else a thread's own.
+        # products of matrices as many as they have rows or columns, else a thread's own.
+        columns = schedule.width if schedule.columns else schedule.chunk
         registers, vectors = {
-            "wgmma": (64, 64),
+            "wgmma": (64, min(max(columns, 64), 256)),
             "mma": (8 * schedule.blocks, 64),
         }.get(schedule.tier, (8, schedule.blocks))
         return Tiling(
@@ -680,7 +681,7 @@ class _Lifted:
                     found.append(self._around(access))
                     found.extend(self._loads(term, access, times(term)))
                 return
-            if self.tiling.is_vector and self.tiling.pairs and _narrow(term):
+            if self.tiling.pairs and _narrow(term):
                 free.update(term.args)  # Extended by what multiplies them.
             for arg in term.args:
                 visit(arg)
@@ -753,7 +754,9 @@ class _Lifted:
             lane = self.kernel.named(self.tiling.lane)
             lanes = set(self._lanes(frozenset((lane,)))) if lane else set[Expr]()
             others = [symbols(i) for i in access.indices[:-1]]
-            if not self.inside and any(lanes & free for free in others):
+            # Instructions for products of matrices take either order.
+            is_apart = any(lanes & free for free in others) and not self.tiling.pairs
+            if not self.inside and is_apart:
                 found.append(Work("wait", "f32", SHUFFLES * count))
             return found
         if self.along not in term.free or self.tiling.lanes == 1:

@@ -38,7 +38,7 @@ from moa_dialect.errors import MoaError
 from moa_dialect.ops.extents import EXTENTS
 from moa_dialect.ops.normal_form import ComprehensionOp
 from moa_dialect.options import AUTO, DEFAULTS, Options
-from moa_dialect.passes.grid import Grid, choose_grid
+from moa_dialect.passes.grid import Grid, choose_grid, read_grid, split_of
 from moa_dialect.passes.infer_shapes import InferShapesPass, functions_of
 from moa_dialect.passes.kernels import SCHEDULE, read_kernel
 from moa_dialect.passes.lift import (
@@ -53,6 +53,7 @@ from moa_dialect.passes.nests import flattened
 from moa_dialect.passes.rebuild import comprehensions
 from moa_dialect.passes.split_cascades import SplitCascadesPass
 from moa_dialect.passes.terms import NotATerm
+from moa_dialect.passes.to_onf import PARTS
 
 
 def schedule_machine(machine: CostMachine) -> Machine:
@@ -176,7 +177,11 @@ class Program:
             places = 2 * machine.cores if is_gpu else machine.cores
             work = 1 if is_gpu else 1 << 18
             SplitCascadesPass(places=places, work=work).apply(Context(), module)
+        elif is_gpu and not options.deterministic and split_of(options.schedule):
+            parts = split_of(options.schedule)
+            SplitCascadesPass(parts=parts).apply(Context(), module)
         function = entry_function(module, self.entry)
+        has_parts = any(PARTS in op.attributes for op in comprehensions(function))
         grids: dict[Operation, Grid] = {}
         texts: list[str] = []
         for op in map(flattened, comprehensions(function)):
@@ -185,7 +190,11 @@ class Program:
             except NotATerm:
                 return None
             if is_gpu:
-                grid = choose_grid(kernel, self.options.best_tier or "wgmma")
+                is_merge = has_parts and PARTS not in op.attributes
+                if options.schedule != AUTO and not is_merge:
+                    grid = read_grid(options.schedule, kernel)
+                else:
+                    grid = choose_grid(kernel, options.best_tier or "wgmma")
                 if grid is None:  # A thread for each element.
                     if not kernel.axes:
                         return None
