@@ -330,10 +330,12 @@ def sweep_text(points: Sequence[Point]) -> str:
     rows = [head]
     for point in points:
         cost = point.fused
+        regimes: dict[str, list[str]] = {"capacity-bound": [], "copied": []}
+        for level in cost.levels[1:]:
+            if level.regime in regimes:
+                regimes[level.regime].append(level.level.name)
         bound = [
-            level.level.name
-            for level in cost.levels[1:]
-            if level.regime == "capacity-bound"
+            f"{k} from {', '.join(names)}" for k, names in regimes.items() if names
         ]
         row = [
             f"{point.sizes[name]}",
@@ -341,7 +343,7 @@ def sweep_text(points: Sequence[Point]) -> str:
             cost.bottleneck,
             joules(cost.energy),
             *(amount(level.bytes, "B") for level in cost.levels[1:]),
-            f"capacity-bound from {', '.join(bound)}" if bound else "fits",
+            "; ".join(bound) or "fits",
         ]
         if point.eager is not None:
             decision = Decision(cost, point.eager)

@@ -151,8 +151,8 @@ class Tiling:
             return Tiling("", threads, max(1, schedule.chunk // threads))
         if not schedule.chunk:
             return Tiling(schedule.rows, 32 * schedule.warps, 1 << 30)
-        # How many products a number that is loaded serves: with instructions for
-        # products of matrices as many as they have rows or columns, else a thread's own.
+        # How many products a number that is loaded serves: as many as instructions
+        # for products of matrices have rows or columns, else a thread's own.
         columns = schedule.width if schedule.columns else schedule.chunk
         registers, vectors = {
             "wgmma": (64, min(max(columns, 64), 256)),

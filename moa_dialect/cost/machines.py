@@ -321,9 +321,7 @@ def numbers_in(content: Mapping[str, Any]) -> dict[str, list[str]]:
     return found
 
 
-def _basis(
-    table: _Table, content: Mapping[str, Any], where: str
-) -> Mapping[str, str]:
+def _basis(table: _Table, content: Mapping[str, Any], where: str) -> Mapping[str, str]:
     if "basis" not in content:
         return {}
     given = content["basis"]

@@ -54,7 +54,7 @@ class LevelCost:
 
     @property
     def regime(self) -> str:
-        """`fits`, `capacity-bound`, or `registers` for the first level."""
+        """`fits`, `copied`, `capacity-bound`, or `registers` for the first level."""
         return "registers" if self.traffic is None else self.traffic.regime
 
 
@@ -122,7 +122,7 @@ class Cost:
 
     @property
     def energy_range(self) -> tuple[float, float]:
-        """The least and the most joules, as far as energies of the machine are known."""
+        """The least and the most joules, by how well energies are known."""
         within = self.machine.energy_within
         return self.energy / within, self.energy * within
 

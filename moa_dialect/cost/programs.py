@@ -191,7 +191,8 @@ class Program:
                 return None
             if is_gpu:
                 is_merge = has_parts and PARTS not in op.attributes
-                if options.schedule != AUTO and not is_merge:
+                is_given = options.schedule != AUTO and "lanes:" not in options.schedule
+                if is_given and not is_merge:  # And not one for a CPU.
                     grid = read_grid(options.schedule, kernel)
                 else:
                     grid = choose_grid(kernel, options.best_tier or "wgmma")

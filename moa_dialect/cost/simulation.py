@@ -369,7 +369,9 @@ class _Simulator:
         for number, at in enumerate(self._places(lines)):
             level, caches = self.levels[number], self.caches(number)
             state = found.words[at.start :][: caches * at.size].reshape(caches, -1)
-            _, _, flags, fetched, written = (state[:, p:][:, :lines] for p in at.by_line)
+            _, _, flags, fetched, written = (
+                state[:, p:][:, :lines] for p in at.by_line
+            )
             own = np.arange(self.cores) // self.sharing(level)
             dirty |= (flags > 1)[own]
             write_backs = written.astype(np.int64)
@@ -905,13 +907,15 @@ _EACH_OTHER = """
 """The other caches of a level that are above the same one of the next level."""
 
 _OTHERS = f"""
-func.func private @leave_others{{k}}({_BOTH}, %mine: index, %line: index) {{{{{_EACH_OTHER}
+func.func private @leave_others{{k}}({_BOTH}, %mine: index, %line: index) {{{{
+{_EACH_OTHER}
       func.call @yield{{k}}(%s, %h, %other, %line) : ({_TYPES}, index, index) -> ()
     }}}}
   }}}}
   func.return
 }}}}
-func.func private @clean_others{{k}}({_BOTH}, %mine: index, %line: index) {{{{{_EACH_OTHER}
+func.func private @clean_others{{k}}({_BOTH}, %mine: index, %line: index) {{{{
+{_EACH_OTHER}
       func.call @clean{{k}}(%s, %h, %other, %line) : ({_TYPES}, index, index) -> ()
     }}}}
   }}}}

@@ -93,11 +93,16 @@ class Traffic:
 
     @property
     def regime(self) -> str:
-        """`fits` if arguments and results are fetched as if there were always room,
-        else `capacity-bound`.
+        """`fits` if arguments and results are fetched once, `copied` if several caches
+        fetch the same, each of them what more room would not save, else
+        `capacity-bound`.
         """
         found = _of_arrays(self.fetched, self.values)
-        return "capacity-bound" if found > 1.05 * self.roomy() else "fits"
+        arrays = [array for array in self.fetched if array.role != "scratch"]
+        once = sum(max(number_of(a.bytes, self.values), 64.0) for a in arrays)
+        if found <= 1.05 * once:
+            return "fits"
+        return "copied" if found <= 1.05 * self.roomy() else "capacity-bound"
 
 
 def _of_arrays(fetched: dict[Array, Expr], values: dict[Expr, int]) -> float:
@@ -290,9 +295,9 @@ class Analysis:
             if axis == len(spans) - 1 and gap > 1 and gap * element >= self.line:
                 is_sparse = True
                 break
-            if axis < len(spans) - 1 and gap > 1:
-                if self.number(run) * element >= self.line:
-                    break  # What lies between is lines of its own.
+            is_outer = axis < len(spans) - 1 and gap > 1
+            if is_outer and self.number(run) * element >= self.line:
+                break  # What lies between is lines of its own.
             run *= spans[axis]
             if self.number(spans[axis]) < self.number(array.shape[axis]):
                 axis -= 1

@@ -535,6 +535,10 @@ def known_number(value: SSAValue) -> int:
     raise CompileError("a size of memory is known only at the call")
 
 
+def _divided_up(over: int, under: int) -> int:
+    return -(-over // under)
+
+
 _NUMBERS: dict[type, Callable[..., int]] = {
     arith.AddiOp: operator.add,
     arith.SubiOp: operator.sub,
@@ -542,7 +546,7 @@ _NUMBERS: dict[type, Callable[..., int]] = {
     arith.MaxSIOp: max,
     arith.MinSIOp: min,
     arith.DivUIOp: operator.floordiv,
-    arith.CeilDivSIOp: lambda over, under: -(-over // under),
+    arith.CeilDivSIOp: _divided_up,
     arith.AndIOp: operator.and_,
     arith.OrIOp: operator.or_,
 }

@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xdsl.dialects import arith, math
+from xdsl.dialects.builtin import f32
+from xdsl.ir import Block
 
 from moa_dialect.cost import MachineError, machine, shipped
 from moa_dialect.cost.machines import FOLDER, WORDS, machine_of, numbers_in
 from moa_dialect.cost.probe import BASIS, described
 from moa_dialect.passes.machine import host_machine
+from moa_dialect.passes.work import COSTLY, weight
 
 LEAST: dict[str, Any] = {
     "name": "small",
@@ -91,6 +95,22 @@ def test_a_level_that_some_cores_share() -> None:
     one = found.limited(1)
     assert one.level("L2").bandwidth == found.level("L2").bandwidth / 4
     assert one.memory.bandwidth == found.memory.bandwidth
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_weights_without_a_machine_are_in_line_with_its_rates(name: str) -> None:
+    """passes/work.py counts in additions what the machine counts in seconds."""
+    found = machine(name)
+    if found.kind == "gpu":
+        pytest.skip("exponentials have units of their own")
+    division, exponential = (
+        found.flops["f32"] / found.rates[k] for k in ("div", "exp")
+    )
+    block = Block(arg_types=[f32])
+    divided = arith.DivfOp(block.args[0], block.args[0])
+    assert weight(divided) == COSTLY
+    assert 0.5 < division / COSTLY < 2.5
+    assert 0.5 < exponential / weight(math.ExpOp(block.args[0])) < 2.5
 
 
 def test_least_description() -> None:
@@ -173,7 +193,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"pages": {"bytes": 4096}}, "pages: missing field entries"),
     ({"speed": 3}, "unknown field speed; expected one of"),
     ({"levels": [{**LEVELS[0], "shared": 1}, LEVELS[1]]}, "shared: expected 2 cores o"),
-    ({"levels": [{**LEVELS[0], "shared": "all"}, LEVELS[1]]}, "shared: expected true, "),
+    (
+        {"levels": [{**LEVELS[0], "shared": "all"}, LEVELS[1]]},
+        "shared: expected true, ",
+    ),
     ({"energy_within": 0.5}, "energy_within: expected 1 or more, got 0.5"),
     ({"basis": 1}, "basis: expected a table, got a whole number"),
     ({"basis": {"speed": "derived"}}, "basis: there is no number speed"),
