@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from moa_dialect.cost.algebra import Expr, replaced, symbols
-from moa_dialect.cost.nests import Access, Loop, Nest, Node
+from moa_dialect.cost.nests import Access, Array, Loop, Nest, Node
 from moa_dialect.lowering.threads import tasks_at_a_time
 
 
@@ -61,7 +61,7 @@ def sides(nest: Nest, node: Node, sharers: int, cores: int) -> list[Side]:
     total = 1
     for count in counts.values():
         total *= count
-    work = nest.work.get(id(node))
+    work = node.work if isinstance(node, Loop) else None
     # Groups of threads of a GPU are given out one at a time.
     step = 1 if work is None else tasks_at_a_time(total, cores, work)
     left = min(sharers, total)
@@ -133,34 +133,29 @@ class _Interleaving:
     def __post_init__(self) -> None:
         of = self.nest.algebra
         self.rounds: dict[int, Loop] = {}
-        self.turns: dict[int, Loop] = {}
         self.beside: list[Loop] = []
         self.indices: dict[Expr, Expr] = {}
+        self.own: dict[Array, Array] = {}
         for side in self.sides:
-            loop, many = side.loop, side.cores * side.step
+            loop, many = side.loop, side.cores
             name = f"{loop.index}".lstrip("_")
-            rounds, core, turn = (of.index(f"{name}{k}") for k in ("", "'", "''"))
+            rounds, core = (of.index(f"{name}{k}") for k in ("", "'"))
+            # Tasks of the cores lie `step` apart, but touch as much as if they did not.
             self.rounds[id(loop)] = replace(
                 loop,
                 index=rounds,
                 trips=loop.trips / many,
                 steps=loop.steps * many,
             )
-            self.beside.insert(0, Loop(core, of.integer(side.cores)))
-            index = many * rounds + side.step * core
-            if side.step > 1:
-                self.turns[id(loop)] = Loop(turn, of.integer(side.step))
-                index = index + turn
-            self.indices[loop.index] = index
+            self.beside.insert(0, Loop(core, of.integer(many)))
+            self.indices[loop.index] = many * rounds + core
 
     def node(self, node: Node) -> Node:
         """A node with its loops cut."""
         if not isinstance(node, Loop):
             return node
         body = self.together(node.body)
-        if id(node) in self.turns:
-            body = [replace(self.turns[id(node)], body=body)]
-        return replace(self.rounds.get(id(node), node), body=body)
+        return replace(self.rounds.get(id(node), node), body=body, work=None)
 
     def together(self, nodes: Sequence[Node]) -> list[Node]:
         """Nodes in order; accesses in a row once for each of the cores."""
@@ -183,7 +178,14 @@ class _Interleaving:
             replaced(i, self.indices) if symbols(i) & self.indices.keys() else i
             for i in access.indices
         )
-        return replace(access, indices=new)
+        array = access.array
+        if array.is_own:
+            places = tuple(loop.index for loop in self.beside)
+            if array not in self.own:
+                counts = tuple(loop.trips for loop in self.beside)
+                self.own[array] = replace(array, shape=(*counts, *array.shape))
+            array, new = self.own[array], (*places, *new)
+        return replace(access, array=array, indices=new)
 
     def all_cores(self, row: list[Node]) -> Node:
         """Accesses for each of the cores, one after the other."""

@@ -264,8 +264,9 @@ def _add(
         nest.used_bytes |= {id(node): used for node in made}
         nest.in_vain |= {id(node): reader.vain for node in made}
     if tiling.on_threads:
-        work = work_of(kernel) * indices
-        nest.work |= {id(node): work for node in made}
+        for node in made:
+            if isinstance(node, Loop):
+                node.work = work_of(kernel) * indices
 
 
 def _mark_results(function: FuncOp, arrays: Mapping[SSAValue, Array]) -> None:
@@ -579,7 +580,7 @@ class _Lifted:
             if self.group is not None and self.group not in lanes:
                 indices = (self.group, *indices)
             shape = tuple(self._states_trips(i) for i in indices)
-            array = Array(f"state {a.name}", shape, bytes_of(a.type), "scratch")
+            array = Array(f"state {a.name}", shape, bytes_of(a.type), "scratch", True)
             self.nest.arrays.append(array)
             found[a.name] = array, indices
         return found
@@ -597,7 +598,7 @@ class _Lifted:
         trips = [self._trips(s) for s in self._lanes(frozenset(self.kernel.axes))]
         size = self.of.product((self.inner[within].trips, *trips))
         element = max(bytes_of(term.type) for term in terms)
-        array = Array("tile", (size,), element, "scratch")
+        array = Array("tile", (size,), element, "scratch", True)
         self.nest.arrays.append(array)
         return array
 

@@ -42,12 +42,14 @@ class Array:
         shape: its extents.
         element_bytes: the size of an element.
         role: an argument, a result, or scratch memory.
+        is_own: whether each core has one of its own.
     """
 
     name: str
     shape: tuple[Expr, ...]
     element_bytes: int
     role: Role
+    is_own: bool = False
 
     @property
     def bytes(self) -> Expr:
@@ -101,6 +103,8 @@ class Loop:
         backwards: whether the addresses go down while the index goes up.
         steps: how many indices of the axis an iteration stands for.
         parallel: whether its iterations are shared among cores.
+        work: of the outermost loop over tasks of a CPU, how much work one is, in
+            additions.
     """
 
     index: Expr
@@ -110,6 +114,7 @@ class Loop:
     backwards: bool = False
     steps: Expr = 1
     parallel: bool = False
+    work: int | None = None
 
 
 Node = Loop | Access | Work
@@ -129,7 +134,6 @@ class Nest:
         ahead: whether what is read from memory is asked for early.
         used_bytes: for a nest how many bytes of a vector register hold something.
         in_vain: for a nest how many times more indices its lanes have than there are.
-        work: for a nest of vector code how much work a task is, in additions.
         intermediates: arrays between kernels.
         algebra: where numbers and symbols come from.
         known: what was found out about the nest, which is not changed any more.
@@ -144,7 +148,6 @@ class Nest:
     ahead: bool = False
     used_bytes: dict[int, int] = field(default_factory=dict[int, int])
     in_vain: dict[int, float] = field(default_factory=dict[int, float])
-    work: dict[int, int] = field(default_factory=dict[int, int])
     intermediates: set[Array] = field(default_factory=set[Array])
     algebra: Algebra = FORMULAS
     known: dict[str, dict[Any, Any]] = field(
