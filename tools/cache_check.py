@@ -388,7 +388,7 @@ SHARED: dict[str, tuple[Sequence[Sequence[int]], str, tuple[int, ...]]] = {
         "i=procs,block:32;j=procs,regs:2,lanes:8;p=chunk:64,regs:4",
         (64, 400),
     ),
-    "softmax": ([(64, 2048)], "auto", (8, 180)),
+    "softmax": ([(64, 2048)], "auto", (4, 180)),
 }
 """Programs for several cores: the shapes, the schedule, and capacities in KiB."""
 
