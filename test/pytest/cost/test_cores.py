@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 import moa_dialect as moa
-from moa_dialect.cost import Nest, machine, traffic
+from moa_dialect.cost import Access, Array, Loop, Nest, machine, traffic
 from moa_dialect.cost.addresses import Memory, run
+from moa_dialect.cost.algebra import NUMBERS
+from moa_dialect.cost.cores import at_loops, interleaved, sides
 from moa_dialect.cost.simulation import CacheLevel, Traffic, caches_of, simulate
 from moa_dialect.cost.workload import Workload, workload_of
 from moa_dialect.errors import MoaError
@@ -428,3 +430,69 @@ def test_formulas_are_what_several_cores_move(
         if array.role != "scratch"
     )
     assert predicted == pytest.approx(expected, rel=0.05)
+
+
+def nested(outer: int, inner: int, work: int | None) -> Nest:
+    """Two loops over tasks, each of which reads an element of its own."""
+    i, j = NUMBERS.index("i"), NUMBERS.index("j")
+    array = Array("a", (outer, inner), 4, "argument")
+    within = Loop(j, inner, [Access(array, (i, j))], span=inner, parallel=True)
+    around = Loop(i, outer, [within], span=outer, parallel=True, work=work)
+    return Nest([around], [array], {}, algebra=NUMBERS)
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner", "work", "cores", "expected"),
+    [
+        # Of 128 tasks two cores take 8 at a time: half of an iteration of the outer loop.
+        (8, 16, 1000, 2, {"j": (2, 8)}),
+        # Of 256 tasks they take 16: four iterations.
+        (64, 4, 1000, 2, {"i": (2, 4)}),
+        # More cores than tasks of an iteration.
+        (8, 4, 1 << 30, 8, {"j": (4, 1), "i": (2, 1)}),
+        # Groups of threads are given out one at a time.
+        (64, 4, None, 2, {"j": (2, 1)}),
+        # Too little work to share.
+        (2, 2, 10, 2, {}),
+    ],
+)
+def test_cores_are_side_by_side_at_some_loops(
+    outer: int,
+    inner: int,
+    work: int | None,
+    cores: int,
+    expected: dict[str, tuple[int, int]],
+) -> None:
+    nest = nested(outer, inner, work)
+    found = sides(nest, nest.body[0], cores, cores)
+    assert {f"{s.loop.index}": (s.cores, s.step) for s in found} == expected
+
+
+@pytest.mark.parametrize(("inner", "expected"), [(16, 1), (15, 2)])
+def test_tasks_that_are_not_shared_out_evenly_come_to_all_cores(
+    inner: int, expected: int
+) -> None:
+    nest = nested(8, inner, 1 << 30)
+    assert at_loops(nest, 2, 2)[id(nest.body[0])] == expected
+
+
+def test_tasks_of_cores_are_cut_into_rounds() -> None:
+    """`i < 8` becomes `2 r + c`, and the loop of c goes around the access."""
+    found = interleaved(nested(1, 8, 1 << 30), 2, 2)
+    (around,) = found.body
+    assert isinstance(around, Loop)
+    (rounds,) = around.body
+    assert isinstance(rounds, Loop)
+    (beside,) = rounds.body
+    assert isinstance(beside, Loop)
+    (access,) = beside.body
+    assert isinstance(access, Access)
+    assert (rounds.trips, rounds.steps, beside.trips) == (4, 2, 2)
+    assert access.indices[1] == 2 * rounds.index + beside.index
+
+
+def test_a_level_of_which_cores_have_copies_says_so() -> None:
+    _, nest = case("attention")
+    once, each = (traffic(nest, 1 << 20, 64, True, 4, n) for n in (4, 1))
+    assert (once.regime, each.regime) == ("fits", "copied")
+    assert traffic(nest, 1 << 15, 64, True, 4, 4).regime == "capacity-bound"

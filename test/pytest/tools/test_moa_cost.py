@@ -428,3 +428,13 @@ def test_schedules_by_hand_for_a_gpu_are_predicted() -> None:
     # One for a CPU says nothing of it.
     options = replace(program.options, schedule="j=procs,regs:1,lanes:16")
     assert replace(program, options=options).cost(machine("h200")).schedules != [text]
+
+
+def test_the_papers_formulas_are_of_attention_alone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Beside a softmax of n rows of d elements nothing of it is said to be the same."""
+    text = run(capsys, "softmax", "--machine", "edge", "--paper")
+    assert "as they are written" not in text
+    (line,) = (line for line in text.splitlines() if line.startswith("MoA, forward"))
+    assert line.split("=")[1].split()[2:] == ["the", "result", "is", "left", "out"]
