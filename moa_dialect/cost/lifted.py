@@ -698,7 +698,8 @@ class _Lifted:
                     return
                 if work is not None and dtype is not None and _counts(kind.name):
                     found.append(Work(work, dtype, times(term)))
-                    if not narrow(term) and _is_narrow(term.type):
+                    is_rounded = not narrow(term) and _is_narrow(term.type)
+                    if is_rounded and not term.computes("arith.truncf"):
                         found.extend(self._rounds(times(term)))
 
         def narrow(term: Term) -> str | None:
