@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from xdsl.context import Context
+from xdsl.dialects import arith
+from xdsl.dialects.builtin import IntegerAttr
+from xdsl.dialects.func import FuncOp
+from xdsl.ir import Operation, SSAValue
+from xdsl.utils.hints import isa
 
 import moa_dialect as moa
 from moa_dialect.cost import Access, Array, Loop, Nest, machine, traffic
@@ -20,7 +27,9 @@ from moa_dialect.cost.simulation import CacheLevel, Traffic, caches_of, simulate
 from moa_dialect.cost.workload import Workload, workload_of
 from moa_dialect.errors import MoaError
 from moa_dialect.library import attention, matmul, softmax
-from moa_dialect.lowering.threads import tasks_at_a_time
+from moa_dialect.lowering.threads import OutlineTasksPass, tasks_at_a_time
+from moa_dialect.parsing import ModuleParser
+from moa_dialect.universe import register_dialects
 
 KIB = 1 << 10
 TAKE, FINISH = -1, -2
@@ -368,6 +377,57 @@ def test_tasks_at_a_time(
     count: int, threads: int, work: int | None, expected: int
 ) -> None:
     assert tasks_at_a_time(count, threads, work) == expected
+
+
+_LOOP = """
+func.func @f(%n: index) {{
+  %c0 = arith.constant 0 : index
+  %c1 = arith.constant 1 : index
+  "scf.parallel"(%c0, %n, %c1) <{{operandSegmentSizes = array<i32: 1, 1, 1, 0>}}> ({{
+  ^bb0(%t: index):
+    scf.reduce
+  }}) {{{work}}} : (index, index, index) -> ()
+  func.return
+}}
+"""
+
+_ARITHMETIC: dict[type, Any] = {
+    arith.MuliOp: operator.mul,
+    arith.DivSIOp: operator.floordiv,
+    arith.MinSIOp: min,
+    arith.MaxSIOp: max,
+}
+
+
+@pytest.mark.parametrize("work", [None, 1000, 1 << 22, 1 << 30])
+def test_tasks_at_a_time_are_what_the_code_computes(work: int | None) -> None:
+    """The length of a part, in what moa-outline-tasks makes of a loop."""
+    context = Context()
+    register_dialects(context)
+    attribute = "" if work is None else f"moa.work = {work} : i64"
+    module = ModuleParser(context, _LOOP.format(work=attribute)).parse_module()
+    OutlineTasksPass().apply(context, module)
+    (function,) = (
+        op
+        for op in module.walk()
+        if isinstance(op, FuncOp) and op.sym_name.data == "f.parallel"
+    )
+    (part,) = (op for op in function.walk() if isinstance(op, arith.MaxSIOp))
+
+    def value(of: SSAValue, count: int, threads: int) -> int:
+        op = of.owner
+        if isinstance(op, arith.ConstantOp):
+            assert isa(op.value, IntegerAttr)
+            return op.value.value.data
+        if function_ := _ARITHMETIC.get(type(op)):
+            assert isinstance(op, Operation)
+            return function_(*(value(v, count, threads) for v in op.operands))
+        return threads if isinstance(op, arith.IndexCastOp) else count
+
+    for count in (1000, 128, 33, 5):
+        for threads in (2, 3, 8):
+            expected = value(part.result, count, threads)
+            assert tasks_at_a_time(count, threads, work, 0) == expected
 
 
 # Formulas.
