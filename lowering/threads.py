@@ -64,6 +64,33 @@ CHUNKS_PER_THREAD = 8
 AT_ONCE = 1 << 23
 """So much work a thread takes at a time at most: tasks may differ in length."""
 
+THRESHOLD = 20_000
+"""Less work than this, in additions, one thread does alone."""
+
+
+def tasks_at_a_time(
+    count: int, threads: int, work: int | None, threshold: int = THRESHOLD
+) -> int:
+    """How many tasks a thread takes at a time: what the code of a loop computes.
+
+    Args:
+        count: how many tasks there are.
+        threads: how many threads there are.
+        work: how much work a task is, in additions; None if that is not known.
+        threshold: from how much work on it is shared.
+
+    Returns:
+        That number; all of them if one thread does them.
+    """
+    is_little = work is not None and count * work < threshold
+    if count <= 1 or threads <= 1 or is_little:
+        return max(count, 1)
+    part = count // (threads * CHUNKS_PER_THREAD)
+    if work is not None:
+        part = min(part, max(AT_ONCE // max(work, 1), 1))
+    return max(part, 1)
+
+
 _ATOMIC_ADD, _ATOMIC_MIN = 1, 11
 _POINTER = llvm.LLVMPointerType()
 
@@ -520,8 +547,8 @@ def _is_task_loop(op: Operation) -> bool:
     return isinstance(op, scf.ParallelOp) and len(op.lowerBound) == 1 and not op.res
 
 
-def _outermost(function: FuncOp) -> list[scf.ParallelOp]:
-    """The parallel loops of a function that are in no other one."""
+def outermost(function: FuncOp) -> list[scf.ParallelOp]:
+    """The parallel loops of a function that threads share, in no other one."""
     found: list[scf.ParallelOp] = []
     for op in function.walk():
         if not isinstance(op, scf.ParallelOp) or not _is_task_loop(op):
@@ -561,12 +588,12 @@ class OutlineTasksPass(ModulePass):
 
     name = "moa-outline-tasks"
 
-    threshold: int = 20_000
+    threshold: int = THRESHOLD
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         is_first = True
         for function in functions_of(op):
-            for number, loop in enumerate(_outermost(function)):
+            for number, loop in enumerate(outermost(function)):
                 if is_first:
                     _declare_runtime(op)
                 is_first = False

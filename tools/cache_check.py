@@ -19,11 +19,12 @@ from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 
 import moa_dialect as moa
+from moa_dialect.cost import Nest, machine, traffic
 from moa_dialect.cost.cachegrind import MACHINE, count_misses, is_available
 from moa_dialect.cost.materialised import materialised
 from moa_dialect.cost.reuse import ReuseDistances, reuse_distances
 from moa_dialect.cost.simulation import CacheLevel, simulate
-from moa_dialect.cost.workload import Workload, workload_of
+from moa_dialect.cost.workload import LINE, Workload, workload_of
 from moa_dialect.frontend import functions
 from moa_dialect.frontend.jit import Compiled
 from moa_dialect.library import attention, layernorm, matmul, softmax
@@ -373,6 +374,69 @@ def histogram_table(name: str) -> str:
     return table(["distance in lines", "row at a time", "vector code"], rows)
 
 
+# Several cores
+
+
+SHARED: dict[str, tuple[Sequence[Sequence[int]], str, tuple[int, ...]]] = {
+    "attention": (
+        [(4, 256, 32)] * 3,
+        "j=procs,regs:1,lanes:8;p=chunk:32,regs:1",
+        (32, 180),
+    ),
+    "matmul": (
+        [(256, 256)] * 2,
+        "i=procs,block:32;j=procs,regs:2,lanes:8;p=chunk:64,regs:4",
+        (64, 400),
+    ),
+    "softmax": ([(64, 2048)], "auto", (4, 180)),
+}
+"""Programs for several cores: the shapes, the schedule, and capacities in KiB."""
+
+CORES = ((2, 1), (2, 2), (4, 1), (4, 2), (4, 4), (8, 4))
+"""How many cores there are, and how many share a cache."""
+
+
+def formula_bytes(nest: Nest, capacity: int, cores: int = 1, sharers: int = 1) -> float:
+    """The bytes of arguments and results by the formulas."""
+    moved = traffic(nest, capacity, LINE, True, cores, sharers)
+    return sum(
+        nest.number(amount)
+        for part in (moved.fetched, moved.written)
+        for array, amount in part.items()
+        if array.role != "scratch"
+    )
+
+
+def cores_table() -> str:
+    """Bytes of arguments and results for several cores: simulated, and by formulas."""
+    programs = {"attention": attention, "matmul": matmul, "softmax": softmax}
+    rows: list[list[str]] = []
+    for name, (shapes, schedule, capacities) in SHARED.items():
+        program = compiled(programs[name], *shapes, schedule=schedule)
+        workload = workload_of(program, "target", MACHINE)
+        lifted_nest = program.program().lifted(machine(MACHINE))
+        assert lifted_nest is not None
+        for capacity in capacities:
+            for cores, sharers in CORES:
+                level = CacheLevel(capacity * KIB, cores=sharers)
+                (found,) = simulate(workload, [level], cores=cores).levels
+                simulated = found.bytes - found.bytes_of("")
+                predicted = formula_bytes(lifted_nest[0], level.size, cores, sharers)
+                rows.append(
+                    [
+                        f"{name}, {' × '.join(map(str, shapes[0]))}",
+                        size(level.size),
+                        f"{cores}",
+                        f"{sharers}",
+                        f"{simulated:,}",
+                        f"{predicted:,.0f}",
+                        f"{100 * (predicted / simulated - 1):+.1f} %",
+                    ]
+                )
+    header = ["program", "M", "cores", "share one", "simulated", "formula", "off by"]
+    return table(header, rows)
+
+
 def main() -> None:
     """Print all tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -386,6 +450,7 @@ def main() -> None:
     print(attention_table(options.largest), flush=True)
     for name, (n, _) in REGIMES.items():
         print(f"\n## {name}, {n}\n\n{regime_table(name)}", flush=True)
+    print(f"\n## Several cores\n\n{cores_table()}", flush=True)
     print(f"\n## Reuse distances of {HISTOGRAM}\n\n{histogram_table(HISTOGRAM)}")
     if options.skip_valgrind or not is_available():
         return

@@ -74,10 +74,19 @@ def paper_sizes(cost: Cost) -> dict[Expr, int] | None:
     return {n: values["n"], d: values["d"], e: values.get("e", values["d"])}
 
 
+def is_attention(cost: Cost) -> bool:
+    """Whether a program is what the paper's formulas are of: two products of matrices,
+    with a function between that is not linear, by extents n and d.
+    """
+    is_chained = cost.bound.kind == "chained contractions"
+    return is_chained and paper_sizes(cost) is not None
+
+
 def paper_rows(cost: Cost, eager: Cost | None = None) -> list[list[str]]:
     """The paper's quantities with the numbers of a cost, and what there is here.
 
-    For several heads the paper's formulas are of one.
+    For several heads the paper's formulas are of one. Beside a program that is not
+    attention there are no numbers of its own.
     """
     sizes = paper_sizes(cost) or {n: 4096, d: 64, e: 64}
     values = {f"{symbol}": value for symbol, value in cost.nest.values.items()}
@@ -85,10 +94,10 @@ def paper_rows(cost: Cost, eager: Cost | None = None) -> list[list[str]]:
     element = max(
         (a.element_bytes for a in cost.nest.arrays if a.role == "argument"), default=4
     )
-    here: dict[str, float] = {
-        "MoA, forward": cost.number(cost.compulsory) / element / heads,
-    }
-    if eager is not None:
+    here: dict[str, float] = {}
+    if is_attention(cost):
+        here["MoA, forward"] = cost.number(cost.compulsory) / element / heads
+    if is_attention(cost) and eager is not None:
         here["classical, forward"] = eager.memory_bytes / element / heads
         here["ratio"] = eager.memory_bytes / cost.memory_bytes
     rows: list[list[str]] = []
@@ -111,10 +120,10 @@ def paper_rows(cost: Cost, eager: Cost | None = None) -> list[list[str]]:
 def literal_rows(cost: Cost) -> list[list[str]]:
     """Equations 20 and 21 as they are written, beside what is done here.
 
-    Empty for a program whose extents are not those of attention.
+    Empty for a program that is not attention.
     """
     sizes = paper_sizes(cost)
-    if sizes is None or not cost.of_kind("exp"):
+    if sizes is None or not is_attention(cost):
         return []
     values = {f"{symbol}": value for symbol, value in cost.nest.values.items()}
     heads = values.get("h", 1)

@@ -20,16 +20,23 @@ SUFFIXES = (".svg", ".png", ".html")
 Pair = tuple[Cost, Cost | None]
 
 
+_REGIMES = (("fits", "none"), ("copied", "left"), ("capacity-bound", "full"))
+"""How regimes are marked."""
+
+
 def check_plot(path: Path) -> None:
     """Check that a plot can be drawn.
 
     Raises:
-        BadInputError: without matplotlib, or for another kind of file.
+        BadInputError: without matplotlib, or for another kind of file, or a folder that
+            there is not.
     """
     if path.suffix not in SUFFIXES:
         raise BadInputError(
             f"--plot: expected a file {', '.join(SUFFIXES)}, got {path}"
         )
+    if not path.parent.is_dir():
+        raise BadInputError(f"--plot: there is no folder {path.parent}")
     if find_spec("matplotlib") is None:
         raise BadInputError(
             "--plot needs matplotlib, which is not installed; "
@@ -110,7 +117,7 @@ def _traffic(axes: Any, pairs: Sequence[Pair], name: str) -> None:
     for position, level in enumerate(costs[0].levels[1:], 1):
         amounts = [cost.levels[position].bytes for cost in costs]
         (line,) = axes.plot(sizes, amounts, label=level.level.name, linewidth=1)
-        for regime, fill in (("fits", "none"), ("capacity-bound", "full")):
+        for regime, fill in _REGIMES:
             chosen = [
                 (size, cost.levels[position].bytes)
                 for size, cost in zip(sizes, costs, strict=True)
@@ -142,7 +149,7 @@ def _traffic(axes: Any, pairs: Sequence[Pair], name: str) -> None:
     axes.set_yscale("log")
     axes.set_xlabel(name or "size")
     axes.set_ylabel("bytes")
-    axes.set_title("bytes moved: open fits, full is capacity-bound")
+    axes.set_title("bytes moved: open fits, half is copied, full is capacity-bound")
     axes.legend(fontsize="small")
 
 
@@ -155,7 +162,8 @@ def plot(path: Path, program: str, pairs: Sequence[Pair]) -> None:
         pairs: what the program costs for each size, fused and eager.
 
     Raises:
-        BadInputError: without matplotlib, or for another kind of file.
+        BadInputError: without matplotlib, or for another kind of file, or a folder that
+            there is not.
     """
     check_plot(path)
     from matplotlib.figure import Figure

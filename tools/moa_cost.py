@@ -118,6 +118,10 @@ class Source:
             BadInputError: for a size that it does not have, or an unknown program.
         """
         if self.is_known:
+            if self.entry is not None:
+                raise BadInputError(
+                    f"--entry: expected with a file, got it with {self.name}"
+                )
             known = PROGRAMS[self.name]
             self._check(sizes, list(known.sizes))
             return known.at(sizes, self.dtype)
@@ -146,7 +150,7 @@ class Source:
         """The names of extents that neither types nor sizes give."""
         if self.is_known:
             return []
-        function = find_entry(load_module(Path(self.name)), self.entry)
+        function = find_entry(load_module(Path(self.name), self.entry), self.entry)
         known = extents_named(function, extent_names(function))
         return [n for n, extent in known.items() if extent is None and n not in sizes]
 
@@ -326,10 +330,12 @@ def sweep_text(points: Sequence[Point]) -> str:
     rows = [head]
     for point in points:
         cost = point.fused
+        regimes: dict[str, list[str]] = {"capacity-bound": [], "copied": []}
+        for level in cost.levels[1:]:
+            if level.regime in regimes:
+                regimes[level.regime].append(level.level.name)
         bound = [
-            level.level.name
-            for level in cost.levels[1:]
-            if level.regime == "capacity-bound"
+            f"{k} from {', '.join(names)}" for k, names in regimes.items() if names
         ]
         row = [
             f"{point.sizes[name]}",
@@ -337,7 +343,7 @@ def sweep_text(points: Sequence[Point]) -> str:
             cost.bottleneck,
             joules(cost.energy),
             *(amount(level.bytes, "B") for level in cost.levels[1:]),
-            f"capacity-bound from {', '.join(bound)}" if bound else "fits",
+            "; ".join(bound) or "fits",
         ]
         if point.eager is not None:
             decision = Decision(cost, point.eager)

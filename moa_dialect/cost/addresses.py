@@ -22,6 +22,7 @@ from xdsl.dialects.builtin import (
     DYNAMIC_INDEX,
     DictionaryAttr,
     IndexType,
+    IntegerAttr,
     MemRefType,
     ModuleOp,
     NoneAttr,
@@ -40,9 +41,12 @@ from moa_dialect.algebra.shape import Relation, failure_message
 from moa_dialect.cost.workload import (
     LINE,
     PAGE,
+    PRIVATE,
+    TASKS,
     Buffer,
     Workload,
     allocations,
+    known_number,
     workload_of,
 )
 from moa_dialect.errors import CompileError, MoaError, precondition_error
@@ -50,12 +54,34 @@ from moa_dialect.frontend.jit import Compiled
 from moa_dialect.lowering.engine import find_entry
 from moa_dialect.lowering.kernel import STATUS_WORDS, Signature
 from moa_dialect.lowering.prefetch import PrefetchOp
+from moa_dialect.lowering.threads import tasks_at_a_time
 from moa_dialect.lowering.to_scf import has_status
 from moa_dialect.lowering.unregistered import name_of
 from moa_dialect.parsing import ModuleParser
 from moa_dialect.types import dtype_of, element_of
 
 INDEX = IndexType()
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The memory of a workload, in lines.
+
+    Attributes:
+        lines: how many there are.
+        first_scratch: the first line of scratch memory.
+        private_lines: how many lines of scratch memory, the last ones, each core has of
+            its own, if there are several.
+    """
+
+    lines: int
+    first_scratch: int
+    private_lines: int = 0
+
+    @property
+    def first_private(self) -> int:
+        """The first line that each core has of its own."""
+        return self.lines - self.private_lines
 
 
 class Simulator(Protocol):
@@ -66,20 +92,26 @@ class Simulator(Protocol):
         """How many bytes a line has."""
         ...
 
-    def code(self, lines: int, first_scratch: int) -> str:
+    @property
+    def cores(self) -> int:
+        """How many cores share the tasks."""
+        ...
+
+    def code(self, memory: Memory) -> str:
         """Functions in MLIR, among them `@touch`.
 
-        It takes the two memories, the number of a line as an index, and 1 as an i32 for
-        a write, 0 for a read:
+        It takes two memories of the simulator, the number of a line as an index, and 1
+        as an i32 for a write, 0 for a read:
         `@touch(%s: memref<?xi32>, %h: memref<?xi64>, %line: index, %write: i32)`.
+        If there are several cores, `@take(%s, %h)` is called before the first one of
+        those tasks that a core takes at a time, and `@finish(%s, %h)` after all.
 
         Args:
-            lines: how many lines of memory there are.
-            first_scratch: the first line of scratch memory.
+            memory: the memory of the workload.
         """
         ...
 
-    def memories(self, lines: int) -> tuple[np.ndarray, np.ndarray]:
+    def memories(self, memory: Memory) -> tuple[np.ndarray, np.ndarray]:
         """What the memories hold at first: int32 and int64."""
         ...
 
@@ -119,6 +151,7 @@ class _Tracer:
     function: FuncOp
     workload: Workload
     line: int = LINE
+    cores: int = 1
 
     def trace(self) -> None:
         """Add the arguments, move scratch memory and constants, add the calls.
@@ -134,12 +167,46 @@ class _Tracer:
         status = (
             self.function.body.block.args[-1] if has_status(self.function) else None
         )
+        shared = {
+            op: op.attributes[TASKS]
+            for op in self.function.walk()
+            if isinstance(op, scf.ForOp) and TASKS in op.attributes
+        }
         self.replace_memory()
         for op in list(self.function.walk()):
             touched = [v for v in op.operands if isa(v.type, MemRefType)]
             if not touched or isinstance(op, _SILENT) or touched == [status]:
                 continue
             self._access(op)
+        for loop, work in shared.items() if self.cores > 1 else ():
+            self._tasks(loop, work)
+
+    def _tasks(self, loop: scf.ForOp, mark: Attribute) -> None:
+        """Tell when tasks are taken, as threads take them, and when all are done.
+
+        Raises:
+            CompileError: if it is known only at the call how many there are.
+        """
+        bounds = (loop.lb, loop.ub, loop.step)
+        try:
+            lower, upper, step = map(known_number, bounds)
+        except CompileError as error:
+            raise CompileError(
+                "how many tasks there are is known only at the call"
+            ) from error
+        work = mark.value.data if isa(mark, IntegerAttr) else None
+        chunk = tasks_at_a_time(-(-(upper - lower) // step), self.cores, work)
+        inner = Builder(InsertPoint.at_start(loop.body.block))
+        shifted = inner.insert(
+            arith.SubiOp(loop.body.block.args[0], self._number(lower, inner))
+        )
+        several = self._number(chunk * step, inner)
+        rest = inner.insert(arith.RemUIOp(shifted.result, several)).result
+        is_first = inner.insert(arith.CmpiOp(rest, self._number(0, inner), "eq"))
+        block = Block([func.CallOp("take", self.memories[1:], []), scf.YieldOp()])
+        inner.insert(scf.IfOp(is_first, [], Region(block)))
+        after = Builder(InsertPoint.after(loop))
+        after.insert(func.CallOp("finish", self.memories[1:], []))
 
     def add_arguments(self, *types: Attribute) -> None:
         """Let the function take memories first, of elements of some types."""
@@ -158,7 +225,12 @@ class _Tracer:
         """Put scratch memory and constants into the first of the memories."""
         places: list[tuple[Operation, int, Sequence[SSAValue]]] = []
         at = self.workload.scratch
+        own = at + self.workload.shared_bytes
         for op, size in allocations(self.function):
+            if self.cores > 1 and PRIVATE in op.attributes:
+                places.append((op, own, op.dynamic_sizes))
+                own += -(-size // LINE) * LINE
+                continue
             places.append((op, at, op.dynamic_sizes))
             at += -(-size // LINE) * LINE
         offsets = {buffer.name: buffer.offset for buffer in self.workload.buffers}
@@ -166,6 +238,7 @@ class _Tracer:
             if isinstance(op, memref.GetGlobalOp):
                 places.append((op, offsets[op.name_.string_value()], ()))
         for op in list(self.function.walk()):
+            op.attributes.pop(TASKS, None)
             if isinstance(op, memref.DeallocOp):
                 Rewriter.erase_op(op)
         for op, offset, sizes in places:
@@ -308,14 +381,14 @@ class Run:
 
     Attributes:
         workload: what was run.
-        lines: how many lines of memory there are.
+        memory: the memory, in lines.
         arrays: the arrays at the end.
         words: the memory of 32-bit words.
         counters: the memory of 64-bit words.
     """
 
     workload: Workload
-    lines: int
+    memory: Memory
     arrays: list[np.ndarray]
     words: np.ndarray
     counters: np.ndarray
@@ -357,20 +430,28 @@ def run(
     from moa_dialect.universe import register_dialects
 
     scratch, size = workload.scratch, workload.bytes
-    lines = size // simulator.line + 1  # Of empty arrays at the end one may be read.
-    first_scratch = scratch // simulator.line
+    private = 0
+    if simulator.cores > 1:
+        private = workload.private_bytes + PAGE
+        size = scratch + workload.shared_bytes + private
+    # Of empty arrays at the end one line more may be read.
+    memory = Memory(
+        size // simulator.line + 1,
+        scratch // simulator.line,
+        private // simulator.line + 1 if private else 0,
+    )
     if workload.line % simulator.line or PAGE % simulator.line:
         raise MoaError(
             f"line: expected a divisor of {workload.line}, got {simulator.line}"
         )
     context = Context()
     register_dialects(context)
-    text = simulator.code(lines, first_scratch) + _LINES
+    text = simulator.code(memory) + _LINES
     module = ModuleParser(context, text).parse_module()
     for name, original in workload.functions.items():
         function = find_entry(original, name).clone()
         module.body.block.add_op(function)
-        _Tracer(function, workload, simulator.line).trace()
+        _Tracer(function, workload, simulator.line, simulator.cores).trace()
     names = list(workload.functions)
     found = compilations_of(module, names) if names else []
     signatures = {each.signature.name: each.signature for each in found}
@@ -378,12 +459,12 @@ def run(
     entries = loaded(found[0].code, symbols) if found else []
     functions = dict(zip(names, entries, strict=True))
 
-    memory = np.zeros(size + PAGE, np.uint8)
-    start = -memory.ctypes.data % PAGE
-    arena = memory[start : start + size]
+    held = np.zeros(size + PAGE, np.uint8)
+    start = -held.ctypes.data % PAGE
+    arena = held[start : start + size]
     arrays = [_view(arena, buffer) for buffer in workload.buffers]
     _fill(workload, arrays, arguments)
-    words, counters = simulator.memories(lines)
+    words, counters = simulator.memories(memory)
     states = (arena, words, counters)
     for call in workload.calls:
         places = [*states, *(arrays[n] for n in (*call.inputs, *call.outputs))]
@@ -398,7 +479,7 @@ def run(
         functions[call.function](frame.ctypes.data)
         if frame[0]:
             raise _failure(signatures[call.function], *map(int, frame[:STATUS_WORDS]))
-    return Run(workload, lines, arrays, words, counters)
+    return Run(workload, memory, arrays, words, counters)
 
 
 def _failure(signature: Signature, number: int, given: int, expected: int) -> MoaError:
@@ -479,11 +560,12 @@ class _Recorder:
 
     line: int
     limit: int
+    cores: int = 1
 
-    def code(self, lines: int, first_scratch: int) -> str:
+    def code(self, memory: Memory) -> str:
         return _RECORDER.format(limit=self.limit)
 
-    def memories(self, lines: int) -> tuple[np.ndarray, np.ndarray]:
+    def memories(self, memory: Memory) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros(1, np.int32), np.zeros(1 + self.limit, np.int64)
 
 

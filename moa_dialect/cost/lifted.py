@@ -57,6 +57,7 @@ from moa_dialect.passes.kernels import (
     read_kernel,
     split_folds,
     static_extent,
+    work_of,
 )
 from moa_dialect.passes.schedules import (
     Schedule,
@@ -95,6 +96,7 @@ class Tiling:
         pairs: whether products of bf16 are summed in pairs.
         ahead: whether what a pass reads is asked for early.
         is_vector: whether lanes are those of a vector register.
+        on_threads: whether tasks are those of threads of a CPU.
     """
 
     lane: str
@@ -108,6 +110,7 @@ class Tiling:
     pairs: bool = False
     ahead: bool = False
     is_vector: bool = False
+    on_threads: bool = False
 
     @staticmethod
     def of(schedule: Schedule | Grid) -> Tiling:
@@ -126,6 +129,7 @@ class Tiling:
                 registers=schedule.registers,
                 pairs=schedule.pairs,
                 ahead=schedule.ahead,
+                on_threads=True,
             )
         if isinstance(schedule, Schedule):
             return Tiling(
@@ -140,16 +144,18 @@ class Tiling:
                 schedule.pairs,
                 schedule.ahead,
                 True,
+                True,
             )
         if not schedule.rows:
             threads = 32 * schedule.warps
             return Tiling("", threads, max(1, schedule.chunk // threads))
         if not schedule.chunk:
             return Tiling(schedule.rows, 32 * schedule.warps, 1 << 30)
-        # How many products a number that is loaded serves: with instructions for
-        # products of matrices as many as they have rows, else a thread's own.
+        # How many products a number that is loaded serves: as many as instructions
+        # for products of matrices have rows or columns, else a thread's own.
+        columns = schedule.width if schedule.columns else schedule.chunk
         registers, vectors = {
-            "wgmma": (64, 64),
+            "wgmma": (64, min(max(columns, 64), 256)),
             "mma": (8 * schedule.blocks, 64),
         }.get(schedule.tier, (8, schedule.blocks))
         return Tiling(
@@ -249,6 +255,7 @@ def _add(
 ) -> None:
     """Add the loops of a kernel to a nest."""
     reader = _Lifted(kernel, tiling, arrays, nest, nominal)
+    indices = (tiling.width if tiling.lane else 1) * tiling.block
     made = reader.read()
     nest.body += made
     nest.ahead = tiling.ahead
@@ -256,6 +263,10 @@ def _add(
         used = tiling.lanes * element_bytes(kernel)
         nest.used_bytes |= {id(node): used for node in made}
         nest.in_vain |= {id(node): reader.vain for node in made}
+    if tiling.on_threads:
+        for node in made:
+            if isinstance(node, Loop):
+                node.work = work_of(kernel) * indices
 
 
 def _mark_results(function: FuncOp, arrays: Mapping[SSAValue, Array]) -> None:
@@ -483,10 +494,15 @@ class _Lifted:
                 dtype = _narrow(a.part) or dtype
             count = self._times(free)
             body.append(Work(kind, dtype, count))
+            is_rounded = not (tiling.pairs and _narrow(a.part)) and _is_narrow(a.type)
+            if is_rounded:
+                body += self._rounds(count)
             if a.axes and _is_product(a.part):
                 body += self._contracts(a.part, count)
             elif not a.axes and tiling.lanes > 1:
                 wait = self.of.ratio(LATENCY, min(tiling.vectors, MOST_CHAINS))
+                if is_rounded:
+                    wait = self.of.ratio(LATENCY_ROUNDED, tiling.vectors)
                 body.append(Work("wait", element_name(a.type) or "i64", wait * count))
             if a.name in states:
                 array, indices = states[a.name]
@@ -505,8 +521,9 @@ class _Lifted:
         if self.tiling.lane or not self.tiling.is_vector:
             return []
         return [
-            Work("wait", element_name(a.type) or "i64", MERGE * self.tiling.width * n)
+            Work("wait", element_name(a.type) or "i64", each * self.tiling.width * n)
             for a in pass_.accumulators
+            for each in (MERGE_ROUNDED if _is_narrow(a.type) else MERGE,)
             for n in (self._times([self.names[axis] for axis in a.axes]),)
         ]
 
@@ -563,7 +580,7 @@ class _Lifted:
             if self.group is not None and self.group not in lanes:
                 indices = (self.group, *indices)
             shape = tuple(self._states_trips(i) for i in indices)
-            array = Array(f"state {a.name}", shape, bytes_of(a.type), "scratch")
+            array = Array(f"state {a.name}", shape, bytes_of(a.type), "scratch", True)
             self.nest.arrays.append(array)
             found[a.name] = array, indices
         return found
@@ -581,7 +598,7 @@ class _Lifted:
         trips = [self._trips(s) for s in self._lanes(frozenset(self.kernel.axes))]
         size = self.of.product((self.inner[within].trips, *trips))
         element = max(bytes_of(term.type) for term in terms)
-        array = Array("tile", (size,), element, "scratch")
+        array = Array("tile", (size,), element, "scratch", True)
         self.nest.arrays.append(array)
         return array
 
@@ -650,6 +667,8 @@ class _Lifted:
                 work = {"add": "add", "mul": "mul"}.get(which, "other")
                 dtype = narrow(term.args[2]) or element_name(term.type) or "i64"
                 found.append(Work(work, dtype, times(term.args[2], symbol)))
+                if not narrow(term.args[2]) and _is_narrow(term.type):
+                    found.extend(self._rounds(times(term.args[2], symbol)))
                 del self.inner[symbol]
                 if before is not None:
                     self.names[kind.index] = before
@@ -663,7 +682,7 @@ class _Lifted:
                     found.append(self._around(access))
                     found.extend(self._loads(term, access, times(term)))
                 return
-            if self.tiling.is_vector and self.tiling.pairs and _narrow(term):
+            if self.tiling.pairs and _narrow(term):
                 free.update(term.args)  # Extended by what multiplies them.
             for arg in term.args:
                 visit(arg)
@@ -679,6 +698,9 @@ class _Lifted:
                     return
                 if work is not None and dtype is not None and _counts(kind.name):
                     found.append(Work(work, dtype, times(term)))
+                    is_rounded = not narrow(term) and _is_narrow(term.type)
+                    if is_rounded and not term.computes("arith.truncf"):
+                        found.extend(self._rounds(times(term)))
 
         def narrow(term: Term) -> str | None:
             return _narrow(term) if self.tiling.pairs else None
@@ -696,6 +718,10 @@ class _Lifted:
             visit(term)
         return found
 
+    def _rounds(self, count: Expr) -> list[Work]:
+        """What it takes to extend operands of 16 bits and to round the result."""
+        return [Work("wait", "f32", ROUNDED * count)] if self.tiling.is_vector else []
+
     def _contracts(self, term: Term, count: Expr) -> list[Work]:
         """What a sum of products loads: a vector for each copy, the copies for each
         vector; and what it waits if there are few of both.
@@ -707,8 +733,8 @@ class _Lifted:
         each = ratio(1, shared) + ratio(1, tiling.vectors)
         loads = bytes_of(term.type) * count * min(each, 2)
         body = term.args[2] if isinstance(term.kind, Folded) else term
-        if tiling.is_vector and tiling.pairs and _narrow(body):
-            loads = loads / 2  # Of two products at a time.
+        if tiling.pairs and _narrow(body):
+            loads = loads / 2  # Factors are loaded as they are, of 16 bits.
         found = [Work("load", "bytes", loads)]
         return found + self._waits(term, count)
 
@@ -730,7 +756,9 @@ class _Lifted:
             lane = self.kernel.named(self.tiling.lane)
             lanes = set(self._lanes(frozenset((lane,)))) if lane else set[Expr]()
             others = [symbols(i) for i in access.indices[:-1]]
-            if not self.inside and any(lanes & free for free in others):
+            # Instructions for products of matrices take either order.
+            is_apart = any(lanes & free for free in others) and not self.tiling.pairs
+            if not self.inside and is_apart:
                 found.append(Work("wait", "f32", SHUFFLES * count))
             return found
         if self.along not in term.free or self.tiling.lanes == 1:
@@ -933,12 +961,27 @@ LOST = 64
 MERGE = 12
 """Operations that it takes to combine the lanes of a vector."""
 
+ROUNDED = 10
+"""Operations that an operation on numbers of 16 bits takes besides: it is one on f32,
+whose operands are extended and whose result is rounded."""
+
+LATENCY_ROUNDED = 36
+"""Operations that could be done while an accumulation that is rounded waits."""
+
+MERGE_ROUNDED = 100
+"""Operations that it takes to combine lanes if each result is rounded."""
+
 
 def _is_product(body: Term) -> bool:
     """Whether a fold sums products of two values that both depend on its index."""
     if not body.computes("arith.mulf"):
         return False
     return len(body.args) == 2 and all(arg.free for arg in body.args)
+
+
+def _is_narrow(type_: Attribute) -> bool:
+    """Whether numbers of a type are computed with as f32, and rounded."""
+    return f"{type_}" in ("bf16", "f16")
 
 
 def _narrow(term: Term) -> str | None:

@@ -7,9 +7,11 @@ lists the fields.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from math import ceil
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -19,6 +21,13 @@ FOLDER = Path(__file__).resolve().parent.parent / "machines"
 """Where the descriptions lie that come with the package."""
 
 Kind = Literal["cpu", "gpu"]
+
+ENERGY_WITHIN = 3.0
+"""By which factor energies may be off if a description does not say. An assumption: the
+published tables differ by about that for the same operation in two processes."""
+
+WORDS = ("source ", "derived", "measured", "assumption")
+"""How a text of `basis` begins."""
 
 
 class MachineError(MoaError):
@@ -35,7 +44,8 @@ class Level:
         energy: joules for a byte that is read from it.
         capacity: bytes it holds; 0 for the memory, which holds everything.
         line: bytes of a line.
-        shared: whether all cores share it, or each has its own.
+        shared: whether cores share it, or each has its own.
+        cluster: how many cores share one of several such caches; 0 if all share it.
     """
 
     name: str
@@ -44,6 +54,18 @@ class Level:
     capacity: int = 0
     line: int = 64
     shared: bool = False
+    cluster: int = 0
+
+    @property
+    def sharers(self) -> int | None:
+        """How many cores share one such cache; None if all do."""
+        return self.cluster or (None if self.shared else 1)
+
+    def share(self, cores: int, all_cores: int) -> float:
+        """Which part of its bandwidth some of all cores have, as far as caches go."""
+        if self.sharers is None:
+            return 1.0
+        return ceil(cores / self.sharers) / ceil(all_cores / self.sharers)
 
 
 @dataclass(frozen=True)
@@ -90,7 +112,9 @@ class CostMachine:
         single: which part of the rates of all cores one core reaches, if that is more
             than its share.
         pages: how addresses are looked up; None if that never takes time.
+        energy_within: by which factor energies may be off, either way.
         sources: where the numbers are from.
+        basis: for numbers, by name, what each is from; see `numbers_in`.
         checked: which of them were looked up again, where, and which were not.
     """
 
@@ -113,7 +137,9 @@ class CostMachine:
     efficiency: float = 1.0
     single: float = 0.0
     pages: Pages | None = None
+    energy_within: float = ENERGY_WITHIN
     sources: tuple[str, ...] = field(default=())
+    basis: Mapping[str, str] = field(default_factory=dict[str, str])
     checked: tuple[str, ...] = field(default=())
 
     def level(self, name: str) -> Level:
@@ -139,7 +165,11 @@ class CostMachine:
         if cores >= self.cores:
             return self
         levels = tuple(
-            level if level.shared else replace(level, bandwidth=level.bandwidth * share)
+            replace(
+                level,
+                bandwidth=level.bandwidth
+                * (level.share(cores, self.cores) if level.shared else share),
+            )
             for level in self.levels
         )
         return replace(
@@ -247,7 +277,9 @@ def machine_of(content: Mapping[str, Any], where: str) -> CostMachine:
         efficiency=table.number("efficiency", 1.0),
         single=table.number("single", 0.0),
         pages=_pages(table, where),
+        energy_within=table.number("energy_within", ENERGY_WITHIN),
         sources=table.texts("sources"),
+        basis=_basis(table, content, where),
         checked=table.texts("checked"),
     )
     for name, least, most in (
@@ -258,7 +290,63 @@ def machine_of(content: Mapping[str, Any], where: str) -> CostMachine:
         value = getattr(found, name)
         if not least <= value <= most:
             raise MachineError(f"{where}: {name}: expected 0 to 1, got {value}")
+    if found.energy_within < 1.0:
+        raise MachineError(
+            f"{where}: energy_within: expected 1 or more, got {found.energy_within}"
+        )
     table.finish()
+    return found
+
+
+def numbers_in(content: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The numbers of a description by name, each with the names that may stand for it.
+
+    A number of a table is `flops.f32` or `flops`, one of a level `L2.energy` or
+    `levels.energy`; the more exact name counts.
+    """
+    found: dict[str, list[str]] = {}
+    for name, value in content.items():
+        if name in ("basis", "levels"):
+            continue
+        if isinstance(value, dict):
+            for entry in cast(dict[str, Any], value):
+                found[f"{name}.{entry}"] = [f"{name}.{entry}", name]
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            found[name] = [name]
+    for level in content.get("levels", ()):
+        for entry, value in {"line": 64, **level}.items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                name = f"{level['name']}.{entry}"
+                found[name] = [name, f"levels.{entry}"]
+    return found
+
+
+def _basis(table: _Table, content: Mapping[str, Any], where: str) -> Mapping[str, str]:
+    if "basis" not in content:
+        return {}
+    given = content["basis"]
+    table.used.add("basis")
+    if not isinstance(given, dict):
+        raise MachineError(f"{where}: basis: expected a table, got {_kind_of(given)}")
+    inner = _Table(cast(dict[str, Any], given), f"{where}: basis")
+    found = {name: inner.text(name) for name in inner.content}
+    numbers = numbers_in(content)
+    known = {name for names in numbers.values() for name in names}
+    count = len(table.texts("sources"))
+    for name, text in found.items():
+        if name not in known:
+            raise MachineError(f"{where}: basis: there is no number {name}")
+        if not text.startswith(WORDS):
+            words = ", ".join(word.strip() for word in WORDS)
+            raise MachineError(
+                f"{where}: basis: {name}: expected a text that begins with one of "
+                f"{words}, got {text}"
+            )
+        for number in re.findall(r"source (\d+)", text):
+            if not 1 <= int(number) <= count:
+                raise MachineError(
+                    f"{where}: basis: {name}: there is no source {number}, but {count}"
+                )
     return found
 
 
@@ -279,13 +367,15 @@ def _level(entry: Any, where: str, is_memory: bool) -> Level:
     if not isinstance(entry, dict):
         raise MachineError(f"{where}: expected a table, got {_kind_of(entry)}")
     table = _Table(cast(dict[str, Any], entry), where)
+    shared, cluster = table.sharing(is_memory)
     level = Level(
         name=table.text("name"),
         bandwidth=table.positive("bandwidth"),
         energy=table.number("energy"),
         capacity=table.whole("capacity", 0) if is_memory else table.whole("capacity"),
         line=table.whole("line", 64),
-        shared=table.truth("shared", is_memory),
+        shared=shared,
+        cluster=cluster,
     )
     if is_memory and level.capacity:
         raise MachineError(f"{where}: the last level is the memory, without capacity")
@@ -340,6 +430,20 @@ class _Table:
         if not isinstance(value, bool):
             raise self._wrong(name, "true or false", value)
         return value
+
+    def sharing(self, default: bool) -> tuple[bool, int]:
+        """The field `shared`: whether cores share a level, and how many of them."""
+        expected = "true, false, or how many cores share one"
+        value = self._get("shared", default, expected)
+        if isinstance(value, bool):
+            return value, 0
+        if not isinstance(value, int):
+            raise self._wrong("shared", expected, value)
+        if value < 2:
+            raise MachineError(
+                f"{self.where}: shared: expected 2 cores or more, got {value}"
+            )
+        return True, value
 
     def number(self, name: str, default: Any = _MISSING) -> float:
         """A field that is a number, not negative."""

@@ -54,7 +54,7 @@ class LevelCost:
 
     @property
     def regime(self) -> str:
-        """`fits`, `capacity-bound`, or `registers` for the first level."""
+        """`fits`, `copied`, `capacity-bound`, or `registers` for the first level."""
         return "registers" if self.traffic is None else self.traffic.regime
 
 
@@ -121,6 +121,12 @@ class Cost:
         return max(self.parts, key=lambda name: self.parts[name])
 
     @property
+    def energy_range(self) -> tuple[float, float]:
+        """The least and the most joules, by how well energies are known."""
+        within = self.machine.energy_within
+        return self.energy / within, self.energy * within
+
+    @property
     def memory_bytes(self) -> float:
         """Bytes from and to the memory."""
         return self.levels[-1].bytes
@@ -151,6 +157,7 @@ class Cost:
             "parts": self.parts,
             "bottleneck": self.bottleneck,
             "energy": self.energy,
+            "energy_range": list(self.energy_range),
         }
 
 

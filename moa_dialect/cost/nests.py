@@ -42,12 +42,14 @@ class Array:
         shape: its extents.
         element_bytes: the size of an element.
         role: an argument, a result, or scratch memory.
+        is_own: whether each core has one of its own.
     """
 
     name: str
     shape: tuple[Expr, ...]
     element_bytes: int
     role: Role
+    is_own: bool = False
 
     @property
     def bytes(self) -> Expr:
@@ -101,6 +103,8 @@ class Loop:
         backwards: whether the addresses go down while the index goes up.
         steps: how many indices of the axis an iteration stands for.
         parallel: whether its iterations are shared among cores.
+        work: of the outermost loop over tasks of a CPU, how much work one is, in
+            additions.
     """
 
     index: Expr
@@ -110,6 +114,7 @@ class Loop:
     backwards: bool = False
     steps: Expr = 1
     parallel: bool = False
+    work: int | None = None
 
 
 Node = Loop | Access | Work

@@ -27,6 +27,28 @@ from moa_dialect.passes.machine import host_machine
 BUDGET_S = 0.1
 """How long a measurement takes."""
 
+BASIS = {
+    "cores": "source 1",
+    "vector_bytes": "source 1",
+    "registers": "derived: the instructions of the processor",
+    "flops": "measured",
+    "rates": "measured",
+    "launch": "measured",
+    "single": "measured",
+    "fresh": "measured",
+    "fresh_from": "derived: from so many bytes on the C library asks the system",
+    "overlap": "assumption: fitted on the server of docs/performance.md",
+    "efficiency": "assumption: fitted on the server of docs/performance.md",
+    "idle_watts": "assumption: not known, and so not counted",
+    "pages": "assumption: those of server-x86",
+    "levels.capacity": "source 1",
+    "levels.bandwidth": "measured",
+    "levels.line": "assumption: that of all such processors",
+    "levels.energy": "assumption: that of server-x86, source 2",
+    "op_energy": "assumption: that of server-x86, source 2",
+}
+"""What the numbers of this machine are from."""
+
 VERSION = 5
 """Changes with what is measured."""
 
@@ -87,6 +109,7 @@ def described(measured: dict[str, float]) -> CostMachine:
         rates=rates,
         levels=tuple(levels),
         checked=(),
+        basis=BASIS,
         idle_watts=0.0,
         single=measured["single"],
         launch=measured["launch"],

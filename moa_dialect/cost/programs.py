@@ -14,6 +14,7 @@ from xdsl.dialects.builtin import (
     ArrayAttr,
     DictionaryAttr,
     FunctionType,
+    MemRefType,
     ModuleOp,
     StringAttr,
     TensorType,
@@ -37,7 +38,7 @@ from moa_dialect.errors import MoaError
 from moa_dialect.ops.extents import EXTENTS
 from moa_dialect.ops.normal_form import ComprehensionOp
 from moa_dialect.options import AUTO, DEFAULTS, Options
-from moa_dialect.passes.grid import Grid, choose_grid
+from moa_dialect.passes.grid import Grid, choose_grid, read_grid, split_of
 from moa_dialect.passes.infer_shapes import InferShapesPass, functions_of
 from moa_dialect.passes.kernels import SCHEDULE, read_kernel
 from moa_dialect.passes.lift import (
@@ -52,6 +53,7 @@ from moa_dialect.passes.nests import flattened
 from moa_dialect.passes.rebuild import comprehensions
 from moa_dialect.passes.split_cascades import SplitCascadesPass
 from moa_dialect.passes.terms import NotATerm
+from moa_dialect.passes.to_onf import PARTS
 
 
 def schedule_machine(machine: CostMachine) -> Machine:
@@ -175,7 +177,11 @@ class Program:
             places = 2 * machine.cores if is_gpu else machine.cores
             work = 1 if is_gpu else 1 << 18
             SplitCascadesPass(places=places, work=work).apply(Context(), module)
+        elif is_gpu and not options.deterministic and split_of(options.schedule):
+            parts = split_of(options.schedule)
+            SplitCascadesPass(parts=parts).apply(Context(), module)
         function = entry_function(module, self.entry)
+        has_parts = any(PARTS in op.attributes for op in comprehensions(function))
         grids: dict[Operation, Grid] = {}
         texts: list[str] = []
         for op in map(flattened, comprehensions(function)):
@@ -184,7 +190,12 @@ class Program:
             except NotATerm:
                 return None
             if is_gpu:
-                grid = choose_grid(kernel, self.options.best_tier or "wgmma")
+                is_merge = has_parts and PARTS not in op.attributes
+                is_given = options.schedule != AUTO and "lanes:" not in options.schedule
+                if is_given and not is_merge:  # And not one for a CPU.
+                    grid = read_grid(options.schedule, kernel)
+                else:
+                    grid = choose_grid(kernel, options.best_tier or "wgmma")
                 if grid is None:  # A thread for each element.
                     if not kernel.axes:
                         return None
@@ -273,7 +284,16 @@ class Program:
 
         Each reads its operands and writes its result, in memory that stays where it is
         until it is used.
+
+        Raises:
+            MoaError: for loops, in which array operations are no longer found.
         """
+        arguments = entry_function(self.module, self.entry).body.block.args
+        if any(isa(argument.type, MemRefType) for argument in arguments):
+            raise MoaError(
+                "expected array operations, each to be a kernel of its own, got a "
+                "function at the stage onf"
+            )
         parts = self.operations()
         if not parts:  # An argument is returned: it is copied in either form.
             return replace(self.cost(machine), form="materialised")

@@ -67,6 +67,10 @@ from moa_dialect.types import element_of, shape_of
 _FOLDS = {"add": "add", "mul": "mul"}
 
 
+_NOT_READ = ("moa", "memref", "vector", "linalg", "affine", "llvm", "gpu")
+"""Dialects whose other operations are of stages that are not read."""
+
+
 class CostError(MoaError):
     """A program has no cost: it is at a stage that has no loops."""
 
@@ -326,7 +330,7 @@ class _Reader:
 
     def _other(self, op: Operation) -> list[Node]:
         """An operation that is none of a normal form."""
-        if op.name.startswith("moa."):
+        if op.name.split(".")[0] in _NOT_READ:
             raise CostError(
                 f"expected a function at the stage dnf, fused or onf, got {op.name}"
             )

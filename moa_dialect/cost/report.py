@@ -108,7 +108,11 @@ def cost_text(cost: Cost, formulas: bool = True) -> str:
         if value > 0
     )
     lines.append(f"time: {seconds(cost.seconds)} ({parts})")
-    lines.append(f"energy: {joules(cost.energy)}")
+    least, most = map(joules, cost.energy_range)
+    lines.append(
+        f"energy: {joules(cost.energy)}, by tables, within a factor of "
+        f"{cost.machine.energy_within:g}: {least} to {most}"
+    )
     return "\n".join(lines)
 
 

@@ -22,7 +22,7 @@ from itertools import pairwise
 import numpy as np
 from xdsl.dialects.builtin import ModuleOp
 
-from moa_dialect.cost.addresses import Run, run
+from moa_dialect.cost.addresses import Memory, Run, run
 from moa_dialect.cost.workload import LINE, Workload, workload_of
 from moa_dialect.errors import MoaError
 from moa_dialect.frontend.jit import Compiled
@@ -181,6 +181,7 @@ class _Distances:
     """
 
     line: int
+    cores: int = 1
 
     def _times(self, lines: int) -> int:
         return 1 << max(4 * lines, 1024).bit_length()
@@ -196,7 +197,8 @@ class _Distances:
         width = lines + 2
         return [2, 3, 3 + width, 3 + 2 * width]
 
-    def memories(self, lines: int) -> tuple[np.ndarray, np.ndarray]:
+    def memories(self, memory: Memory) -> tuple[np.ndarray, np.ndarray]:
+        lines = memory.lines
         _, _, dirty, line_at, tree, end = self._words(lines)
         words = np.zeros(end, np.int32)
         words[:dirty] = -1
@@ -204,7 +206,8 @@ class _Distances:
         cold, *_, stop = self._counters(lines)
         return words, np.zeros(2 * stop - cold, np.int64)
 
-    def code(self, lines: int, first_scratch: int) -> str:
+    def code(self, memory: Memory) -> str:
+        lines = memory.lines
         _, time, dirty, line_at, tree, _ = self._words(lines)
         cold, counts, dirties, stop = self._counters(lines)
         return _CODE.format(
@@ -220,12 +223,12 @@ class _Distances:
             counts=counts,
             dirties=dirties,
             scratch_counters=stop - cold,
-            first_scratch=first_scratch,
+            first_scratch=memory.first_scratch,
         )
 
     def found(self, run: Run) -> ReuseDistances:
         """What was counted."""
-        lines = run.lines
+        lines = run.memory.lines
         cold, counts, dirties, stop = self._counters(lines)
         width = stop - dirties
         both = run.counters[cold:].reshape(2, stop - cold)

@@ -80,12 +80,13 @@ def timing_of(nest: Nest, machine: CostMachine) -> Timing:
     allocates = machine.kind == "cpu"
     for level in machine.levels:
         single = max(machine.single, 1 / machine.cores)
-        scale = 1.0 if is_vector or level.shared else single
+        part = level.share(1, machine.cores) if level.shared else single
+        scale = 1.0 if is_vector else part
         if inner is None:
             amount, moved = register_bytes(nest, vectors, machine), None
         else:
             moved = traffic(
-                nest, inner.capacity, inner.line, allocates, cores, inner.shared
+                nest, inner.capacity, inner.line, allocates, cores, inner.sharers
             )
             amount = moved.bytes
             if level is machine.memory and fresh:

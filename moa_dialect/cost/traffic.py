@@ -29,6 +29,7 @@ from moa_dialect.cost.algebra import (
     replaced,
     symbols,
 )
+from moa_dialect.cost.cores import at_loops, interleaved
 from moa_dialect.cost.nests import (
     Access,
     Array,
@@ -69,12 +70,15 @@ class Traffic:
         written: for each array the bytes that go out.
         conditions: the comparisons this depends on.
         values: a number for each symbol.
+        roomy: the bytes of arguments and results that would come in if all caches held
+            everything: of what several of them need, a copy for each.
     """
 
     fetched: dict[Array, Expr]
     written: dict[Array, Expr]
     conditions: list[Condition]
     values: dict[Expr, int]
+    roomy: Callable[[], float]
 
     @property
     def total(self) -> Expr:
@@ -89,15 +93,22 @@ class Traffic:
 
     @property
     def regime(self) -> str:
-        """`fits` if arguments and results are fetched once, else `capacity-bound`."""
-        arrays = [a for a in self.fetched if a.role != "scratch"]
-        found = sum(number_of(self.fetched[a], self.values) for a in arrays)
-        once = sum(_size(a, self.values) for a in arrays)
-        return "capacity-bound" if found > 1.05 * once else "fits"
+        """`fits` if arguments and results are fetched once, `copied` if several caches
+        fetch the same, each of them what more room would not save, else
+        `capacity-bound`.
+        """
+        found = _of_arrays(self.fetched, self.values)
+        arrays = [array for array in self.fetched if array.role != "scratch"]
+        once = sum(max(number_of(a.bytes, self.values), 64.0) for a in arrays)
+        if found <= 1.05 * once:
+            return "fits"
+        return "copied" if found <= 1.05 * self.roomy() else "capacity-bound"
 
 
-def _size(array: Array, values: dict[Expr, int]) -> float:
-    return max(number_of(array.bytes, values), 64.0)
+def _of_arrays(fetched: dict[Array, Expr], values: dict[Expr, int]) -> float:
+    """The bytes of arguments and results."""
+    arrays = [array for array in fetched if array.role != "scratch"]
+    return sum(number_of(fetched[array], values) for array in arrays)
 
 
 def tidy(expression: Expr) -> Expr:
@@ -152,8 +163,9 @@ class Analysis:
         decide: whether a footprint, for a loop of this name, fits.
         write_allocate: whether a line is fetched before it is written.
         cores: how many cores there are, each with such a cache.
-        shared: or whether they share it.
         capacity: bytes that the cache holds, 0 if that is not known.
+        beside: for a loop over tasks, by identity, how many cores with a cache of their
+            own are at its iterations side by side.
     """
 
     def __init__(
@@ -163,16 +175,16 @@ class Analysis:
         decide: Decide,
         write_allocate: bool = True,
         cores: int = 1,
-        shared: bool = False,
         capacity: float = 0.0,
+        beside: dict[int, int] | None = None,
     ) -> None:
+        self.beside = beside or {}
         self.capacity = capacity
         self.nest = nest
         self.line = line
         self.decide = decide
         self.write_allocate = write_allocate
         self.cores = cores
-        self.shared = shared
         # What is touched depends neither on the capacity nor on lines.
         self.boxes: dict[Any, _Box] = nest.known.setdefault("boxes", {})
         self.footprints: dict[Any, _Footprint] = nest.known.setdefault("footprints", {})
@@ -283,6 +295,9 @@ class Analysis:
             if axis == len(spans) - 1 and gap > 1 and gap * element >= self.line:
                 is_sparse = True
                 break
+            is_outer = axis < len(spans) - 1 and gap > 1
+            if is_outer and self.number(run) * element >= self.line:
+                break  # What lies between is lines of its own.
             run *= spans[axis]
             if self.number(spans[axis]) < self.number(array.shape[axis]):
                 axis -= 1
@@ -334,12 +349,7 @@ class Analysis:
                 {a: m * factor for a, m in part.items()} for part in body
             )
             return fetched, written
-        is_task = loop.parallel
-        if is_task and self.shared and self.cores > 1:
-            at_once = self.smaller(trips, self.integer(self.cores))
-            one = self.footprint(loop.body, [(loop, at_once)])
-        else:
-            one = self.footprint(loop.body)
+        one = self.footprint(loop.body)
         size = self.total_of(one)
         whole = self.footprint([loop])
         name = f"{loop.index}".lstrip("_")
@@ -357,13 +367,32 @@ class Analysis:
             fetched[array] = miss * trips
             if out is not None:
                 written[array] = out * trips
-        if is_task and not self.shared and self.cores > 1:
-            many = self.smaller(trips, self.integer(self.cores))
-            fetched = {
-                a: self.smaller(m * many, body[0][a] * trips) if a in fitting else m
-                for a, m in fetched.items()
-            }
+        if loop.parallel and self.cores > 1:
+            for array in fitting:
+                fetched[array] = self._by_each(
+                    loop, fetched[array], body[0][array], one.all[array], array
+                )
         return fetched, written
+
+    def _by_each(
+        self, loop: Loop, whole: Expr, body: Expr, touched: list[_Box], array: Array
+    ) -> Expr:
+        """What all cores fetch of an array that stays in their caches.
+
+        A core fetches for itself what others fetch too: of what iterations have in
+        common, as many times as there are cores at them.
+
+        Args:
+            loop: a loop over tasks.
+            whole: what one core would fetch.
+            body: what all fetch in an iteration.
+            touched: what an iteration touches.
+            array: the array.
+        """
+        own = self.number(self.bytes_of(array, touched))
+        inside = max(1, round(self.number(body) / max(own, 1.0)))
+        times = min(self.cores, inside * self.beside.get(id(loop), 1))
+        return self.smaller(whole * times, body * loop.trips)
 
     def _distance(self, size: Expr, array: Array, touched: _Footprint) -> Expr:
         """The bytes between two uses of a line of an array, out of all those touched.
@@ -520,7 +549,7 @@ def traffic(
     line: int = 64,
     write_allocate: bool = True,
     cores: int = 1,
-    shared: bool = False,
+    sharers: int | None = 1,
 ) -> Traffic:
     """The bytes that a nest moves into and out of a cache, in the regime of its values.
 
@@ -529,9 +558,16 @@ def traffic(
         capacity: bytes that the cache holds.
         line: bytes of a line.
         write_allocate: whether a line is fetched before it is written.
-        cores: how many cores there are, each with such a cache.
-        shared: or whether they share it.
+        cores: how many cores there are.
+        sharers: how many of them share one such cache; None if all do.
     """
+    beside = min(cores, sharers or cores)
+    if beside > 1 and not _holds_all(nest, capacity, line):
+        nest = interleaved(nest, beside, cores)
+    caches = -(-cores // beside)
+    around: dict[int, int] = {}
+    if caches > 1:
+        around = at_loops(nest, caches, cores if beside == 1 else caches)
     conditions: list[Condition] = []
     seen: set[tuple[Expr, str]] = set()
 
@@ -542,9 +578,24 @@ def traffic(
             conditions.append(Condition(footprint, fits, of))
         return fits
 
-    analysis = Analysis(nest, line, decide, write_allocate, cores, shared, capacity)
+    analysis = Analysis(nest, line, decide, write_allocate, caches, capacity, around)
     fetched, written = analysis.run()
-    return Traffic(fetched, written, conditions, nest.values)
+
+    def roomy() -> float:
+        every = Analysis(
+            nest, line, lambda _, __: True, write_allocate, caches, 0, around
+        )
+        return _of_arrays(every.run()[0], nest.values)
+
+    return Traffic(fetched, written, conditions, nest.values, roomy)
+
+
+def _holds_all(nest: Nest, capacity: float, line: int) -> bool:
+    """Whether all arrays fit a cache: then it does not matter in which order."""
+    known = nest.known.setdefault("sizes", {})
+    if line not in known:
+        known[line] = sum(nest.number(array.bytes) + line for array in nest.arrays)
+    return known[line] <= capacity
 
 
 MOST_REGIMES = 12

@@ -26,6 +26,7 @@ from xdsl.dialects.builtin import (
     NoneAttr,
     StringAttr,
     SymbolRefAttr,
+    UnitAttr,
 )
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Attribute, Block, Operation, OpResult, Region, SSAValue
@@ -39,6 +40,7 @@ from moa_dialect.frontend.jit import Compiled
 from moa_dialect.lowering.engine import find_entry
 from moa_dialect.lowering.expand_math import ExpandMathPass
 from moa_dialect.lowering.pipelines import FUSING, STAGES
+from moa_dialect.lowering.threads import WORK, outermost
 from moa_dialect.lowering.to_scf import has_status, unlowered
 from moa_dialect.passes.check_storage import is_result
 from moa_dialect.passes.infer_shapes import functions_of
@@ -50,6 +52,14 @@ PAGE = 4096
 
 LINE = 64
 """How many bytes a line of a cache has, unless something else is said."""
+
+
+TASKS = "moa.tasks"
+"""The attribute of a loop over tasks that threads share: how much work a task is, if
+that is known."""
+
+PRIVATE = "moa.private"
+"""The attribute of memory that each task has of its own."""
 
 
 # From programs to loops
@@ -115,10 +125,17 @@ def _lowered(program: Compiled, stage: str, machine: str) -> ModuleOp:
 def sequential(function: FuncOp) -> None:
     """Have the iterations of parallel loops run one after another, in place.
 
+    What threads would share is marked, with the memory that tasks have of their own.
+
     Raises:
         CompileError: for a loop that reduces.
     """
+    shared = outermost(function)
     for loop in [op for op in function.walk() if isinstance(op, scf.ParallelOp)]:
+        if loop in shared:
+            for op in loop.body.walk():
+                if isinstance(op, memref.AllocaOp | memref.AllocOp):
+                    op.attributes[PRIVATE] = UnitAttr()
         if loop.initVals:
             raise CompileError("parallel loop: expected none that reduces")
         body = loop.body.block
@@ -128,7 +145,10 @@ def sequential(function: FuncOp) -> None:
         bounds = zip(loop.lowerBound, loop.upperBound, loop.step, strict=True)
         for lower, upper, step in bounds:
             block = Block([end := scf.YieldOp()], arg_types=[IndexType()])
-            Rewriter.insert_op(scf.ForOp(lower, upper, step, [], Region(block)), at)
+            each = scf.ForOp(lower, upper, step, [], Region(block))
+            if loop in shared:
+                each.attributes[TASKS] = loop.attributes.get(WORK, UnitAttr())
+            Rewriter.insert_op(each, at)
             at = InsertPoint.before(end)
             indices.append(block.args[0])
         for op in list(body.ops):
@@ -329,6 +349,18 @@ class Workload:
         return max((_scratch_bytes(self._entry(n)) for n in self.functions), default=0)
 
     @property
+    def shared_bytes(self) -> int:
+        """How much of the scratch memory all tasks of a call have together, at most."""
+        found = (_scratch_bytes(self._entry(n), False) for n in self.functions)
+        return max(found, default=0)
+
+    @property
+    def private_bytes(self) -> int:
+        """How much of it each task has of its own, at most."""
+        found = (_scratch_bytes(self._entry(n), True) for n in self.functions)
+        return max(found, default=0)
+
+    @property
     def bytes(self) -> int:
         """How much memory there is, arrays and scratch memory."""
         return self.scratch + -(-self.scratch_bytes // PAGE) * PAGE
@@ -503,6 +535,10 @@ def known_number(value: SSAValue) -> int:
     raise CompileError("a size of memory is known only at the call")
 
 
+def _divided_up(over: int, under: int) -> int:
+    return -(-over // under)
+
+
 _NUMBERS: dict[type, Callable[..., int]] = {
     arith.AddiOp: operator.add,
     arith.SubiOp: operator.sub,
@@ -510,6 +546,7 @@ _NUMBERS: dict[type, Callable[..., int]] = {
     arith.MaxSIOp: max,
     arith.MinSIOp: min,
     arith.DivUIOp: operator.floordiv,
+    arith.CeilDivSIOp: _divided_up,
     arith.AndIOp: operator.and_,
     arith.OrIOp: operator.or_,
 }
@@ -525,6 +562,10 @@ _RELATIONS: dict[int, Callable[[int, int], bool]] = {
 """The signed comparisons, by the number of their predicate."""
 
 
-def _scratch_bytes(function: FuncOp) -> int:
-    sizes = (-(-size // LINE) * LINE for _, size in allocations(function))
-    return sum(sizes)
+def _scratch_bytes(function: FuncOp, private: bool | None = None) -> int:
+    """The scratch memory of a function: all of it, or that which tasks have, or not."""
+    return sum(
+        -(-size // LINE) * LINE
+        for op, size in allocations(function)
+        if private is None or private == (PRIVATE in op.attributes)
+    )

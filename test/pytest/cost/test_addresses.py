@@ -12,7 +12,7 @@ from xdsl.interpreter import Interpreter
 from xdsl.ir import Operation
 
 import moa_dialect as moa
-from moa_dialect.cost.addresses import accesses, example_data, run
+from moa_dialect.cost.addresses import Memory, accesses, example_data, run
 from moa_dialect.cost.simulation import CacheLevel, simulate
 from moa_dialect.cost.workload import Workload, at_target, workload_of
 from moa_dialect.errors import CompileError, MoaError, ShapeError
@@ -360,15 +360,16 @@ def test_a_workload_chains_calls():
 
 def test_nothing_to_run():
     class Silent:
+        cores = 1
         line = 64
 
-        def code(self, lines: int, first_scratch: int) -> str:
+        def code(self, memory: Memory) -> str:
             return (
                 "func.func private @touch(%s: memref<?xi32>, %h: memref<?xi64>, "
                 "%line: index, %write: i32) { func.return }"
             )
 
-        def memories(self, lines: int) -> tuple[np.ndarray, np.ndarray]:
+        def memories(self, memory: Memory) -> tuple[np.ndarray, np.ndarray]:
             return np.zeros(1, np.int32), np.zeros(1, np.int64)
 
     assert run(Workload(), Silent()).results == []

@@ -151,6 +151,19 @@ def test_moa_lift_takes_a_description(tmp_path: Any) -> None:
     assert lanes == ["4", "8"]
 
 
+def test_arithmetic_in_bf16_goes_with_rows_in_the_lanes() -> None:
+    """Each result is rounded: accumulations of few elements side by side wait long."""
+    shapes = [(64, 64), (64,), (64,)]
+    here = MACHINES["avx512bf16"]
+    chosen: dict[str, Any] = {}
+    for dtype in ("bfloat16", "float32"):
+        specs = [moa.ArraySpec(shape, dtype) for shape in shapes]
+        program = moa.jit(moa.library.layernorm).lower(*specs).program()
+        chosen[dtype] = choose(kernel_of(program), here)
+    assert chosen["bfloat16"].lane == "i"
+    assert not chosen["float32"].lane
+
+
 def test_a_machine_that_schedules_cannot_be_for() -> None:
     with pytest.raises(moa.MoaError, match="machine h200: expected one of kind cpu"):
         machine_named("h200")

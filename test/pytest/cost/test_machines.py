@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+from xdsl.dialects import arith, math
+from xdsl.dialects.builtin import f32
+from xdsl.ir import Block
 
 from moa_dialect.cost import MachineError, machine, shipped
-from moa_dialect.cost.machines import FOLDER, machine_of
-from moa_dialect.cost.probe import described
+from moa_dialect.cost.machines import FOLDER, WORDS, machine_of, numbers_in
+from moa_dialect.cost.probe import BASIS, described
 from moa_dialect.passes.machine import host_machine
+from moa_dialect.passes.work import COSTLY, weight
 
 LEAST: dict[str, Any] = {
     "name": "small",
@@ -49,6 +54,63 @@ def test_the_machines_that_were_promised_are_there() -> None:
         notes = machine(name).checked
         assert any(note.startswith("not checked: ") for note in notes)
         assert len(notes) > 1
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_every_number_has_a_source_or_is_an_assumption(name: str) -> None:
+    """What of a description is from where is said for each number, by its name."""
+    found = machine(name)
+    content = tomllib.loads((FOLDER / f"{name}.toml").read_text())
+    bare = [
+        number
+        for number, names in numbers_in(content).items()
+        if not any(each in found.basis for each in names)
+    ]
+    assert bare == []
+    energies = [n for n in numbers_in(content) if "energy" in n]
+    assert len(energies) >= len(found.levels) + 3
+    assert found.energy_within >= 2
+
+
+def test_energies_of_the_last_levels_are_those_of_the_table_or_assumed() -> None:
+    """No energy of a description is measured."""
+    for name in shipped():
+        energies = {k: v for k, v in machine(name).basis.items() if "energy" in k}
+        assert not any(text.startswith("measured") for text in energies.values())
+
+
+def test_every_number_of_the_host_has_a_basis() -> None:
+    assert all(text.startswith(WORDS) for text in BASIS.values())
+    table = tomllib.loads((FOLDER / "server-x86.toml").read_text())
+    for number, names in numbers_in(table).items():
+        if number not in ("energy_within", "L3.shared"):
+            assert any(each in BASIS for each in names), number
+
+
+def test_a_level_that_some_cores_share() -> None:
+    levels = [LEVELS[0], {**LEVELS[0], "name": "L2", "shared": 2}, LEVELS[1]]
+    found = machine_of({**LEAST, "cores": 8, "levels": levels}, "test")
+    assert [level.sharers for level in found.levels] == [1, 2, None]
+    # One core has one of four such caches, and all of the memory.
+    one = found.limited(1)
+    assert one.level("L2").bandwidth == found.level("L2").bandwidth / 4
+    assert one.memory.bandwidth == found.memory.bandwidth
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_weights_without_a_machine_are_in_line_with_its_rates(name: str) -> None:
+    """passes/work.py counts in additions what the machine counts in seconds."""
+    found = machine(name)
+    if found.kind == "gpu":
+        pytest.skip("exponentials have units of their own")
+    division, exponential = (
+        found.flops["f32"] / found.rates[k] for k in ("div", "exp")
+    )
+    block = Block(arg_types=[f32])
+    divided = arith.DivfOp(block.args[0], block.args[0])
+    assert weight(divided) == COSTLY
+    assert 0.5 < division / COSTLY < 2.5
+    assert 0.5 < exponential / weight(math.ExpOp(block.args[0])) < 2.5
 
 
 def test_least_description() -> None:
@@ -130,6 +192,16 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"pages": 3}, "pages: expected a table, got a whole number"),
     ({"pages": {"bytes": 4096}}, "pages: missing field entries"),
     ({"speed": 3}, "unknown field speed; expected one of"),
+    ({"levels": [{**LEVELS[0], "shared": 1}, LEVELS[1]]}, "shared: expected 2 cores o"),
+    (
+        {"levels": [{**LEVELS[0], "shared": "all"}, LEVELS[1]]},
+        "shared: expected true, ",
+    ),
+    ({"energy_within": 0.5}, "energy_within: expected 1 or more, got 0.5"),
+    ({"basis": 1}, "basis: expected a table, got a whole number"),
+    ({"basis": {"speed": "derived"}}, "basis: there is no number speed"),
+    ({"basis": {"cores": "somewhere"}}, "basis: cores: expected a text that begins wi"),
+    ({"basis": {"cores": "source 1"}}, "basis: cores: there is no source 1, but 0"),
 ]
 
 
