@@ -20,7 +20,7 @@ from moa_dialect.passes.strides import coefficient
 from moa_dialect.passes.terms import Held, Term, walk
 from moa_dialect.types import dtype_of, memory_element, shape_of
 
-_AHEAD = 16 << 10
+_AHEAD = 8 << 10
 """How many bytes before they are needed rows are asked for."""
 
 _ROW = 128
@@ -37,13 +37,29 @@ class StatementCode(VectorCode):
     Attributes:
         last: of the register axis the last index there is, whole and within the tiles;
             None if every copy has one.
-        part: which of how many parts of the copies ask for what they read early.
+        rows: another register axis; or empty. The copies of the first one come one
+            after the other, and again for each index of this one.
+        columns: how many copies there are of the first one, if there is another.
     """
 
     last: tuple[SSAValue, SSAValue] | None = None
-    part: tuple[SSAValue, int] | None = None
+    rows: str = ""
+    columns: int = 1
+
+    def copy_of(self, term: Term, copy: int) -> int:
+        """Of the copies that have the same value of a term, the first."""
+        if not self.rows:
+            return super().copy_of(term, copy)
+        row, column = divmod(copy, self.columns)
+        row = row if self.rows in term.free else 0
+        return row * self.columns + (column if self.register in term.free else 0)
 
     def _index(self, axis: str, copy: int, number: int) -> SSAValue:
+        if self.rows:
+            row, column = divmod(copy, self.columns)
+            if axis == self.rows:
+                return self.add(self.index[axis], row)
+            copy = column
         found = super()._index(axis, copy, number)
         if self.last is not None and axis == self.register != self.lanes.axis:
             return self.min(found, self.last[0])
@@ -51,6 +67,11 @@ class StatementCode(VectorCode):
 
     def local_index(self, axis: str, copy: int) -> SSAValue:
         """The index of an axis within the tiles."""
+        if self.rows:
+            row, column = divmod(copy, self.columns)
+            if axis == self.rows:
+                return self.add(self.local[axis], row)
+            copy = column
         found = super().local_index(axis, copy)
         if self.last is not None and axis == self.register:
             return self.min(found, self.last[1])
@@ -119,12 +140,8 @@ class StatementCode(VectorCode):
         if self.lanes.lanes * size < LINE and not self.wide:
             return  # Several times the same line: left to the hardware.
         stride = self._stride(load)
-        count, first = self.copies, self.number(0)
-        if self.part is not None:
-            number, parts = self.part
-            count = -(-self.copies // parts)
-            first = self.mul(number, count)
-        rows = self.add(first, max(self.copies, self._rows_ahead(load)))
+        count = self.columns if self.rows else self.copies
+        rows = self.number(max(count, self._rows_ahead(load)))
         address = self.address(load, 0)
         address = self.add(address, self.make(arith.MuliOp, (rows, stride), INDEX))
         for copy in range(count):

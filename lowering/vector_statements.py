@@ -31,7 +31,7 @@ from xdsl.ir import Attribute, SSAValue
 
 from moa_dialect.lowering import pairs
 from moa_dialect.lowering.emitter import NotLifted, neutral
-from moa_dialect.lowering.shuffles import across, sums_of_rows
+from moa_dialect.lowering.shuffles import across, shuffled, sums_of_rows
 from moa_dialect.lowering.statement_code import OLD, StatementCode, is_last
 from moa_dialect.lowering.tiles import (
     Chunk,
@@ -44,6 +44,7 @@ from moa_dialect.lowering.vector_code import (
     Buffer,
     Lanes,
     checks,
+    element_of_vector,
     is_unit,
 )
 from moa_dialect.lowering.vector_kernel import KernelCode, Range
@@ -658,8 +659,7 @@ class StatementsPass(PassCode):
         """A fold with its own index in the lanes, which are combined at the end."""
         code, lanes = self.code, self.lanes
         combine = self._combine(statement)
-        others = list(statement.axes)
-        along = others.pop() if others else ""
+        *others, along = statement.axes or ("",)
         size = self._static(along) if along else 1
         if size is not None and size < lanes // 2:
 
@@ -673,15 +673,36 @@ class StatementsPass(PassCode):
             )
             return
         range_ = self._range(along)
+        rows, many = others[-1] if others else "", 1
+        if rows:
+            many = self._static(rows)
+            if many is None:
+                rows, many = "", 1
+            else:
+                others.pop()
+        columns = lanes // min(lanes, _power_above(many))
 
         def square() -> None:
-            if others and (many := self._static(others[-1])) is not None:
-                code.part = code.local[others[-1]], many
-            rows = self._partial(statement)
-            code.part = None
-            value = sums_of_rows(code, rows, combine)
-            places = [code.local[axis] for axis in statement.axes]
-            code.store(value, code.buffers[statement.name].memory, places)
+            parts = self._partial(statement)
+            # Beyond the last row it is there again.
+            parts += parts[-columns:] * ((lanes - len(parts)) // columns)
+            self._put_rows(statement, sums_of_rows(code, parts, combine), columns)
+
+        def block() -> None:
+            if not rows:
+                square()
+                return
+            first = self._range(rows).start
+            for row in range(0, many, lanes):
+                local, count = self.number(row), min(lanes, many - row)
+                code.rows, code.columns = rows, columns
+                with (
+                    code.scope(),
+                    self._register(along, count * columns),
+                    code.bound(rows, code.add(first, row), local),
+                ):
+                    square()
+                code.rows, code.columns = "", 1
 
         def emit(lower: SSAValue, upper: SSAValue, is_part: bool) -> None:
             def one(index: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
@@ -690,17 +711,33 @@ class StatementsPass(PassCode):
                     # Beyond the last row it is read again.
                     last = code.sub(range_.length, 1)
                     code.last = code.add(range_.start, last), last
-                with self._register(along, lanes), code.bound(along, first, index):
-                    self.kernel.over(others, self._range, square)
+                with self._register(along, columns), code.bound(along, first, index):
+                    self.kernel.over(others, self._range, block)
                 code.last = None
                 return []
 
-            code.loop(lower, upper, lanes, [], one)
+            code.loop(lower, upper, columns, [], one)
 
-        whole = code.mul(code.div(range_.length, lanes), lanes)
+        whole = code.mul(code.div(range_.length, columns), columns)
         emit(self.number(0), whole, False)
-        if size is None or size % lanes:
+        if size is None or size % columns:
             emit(whole, range_.length, True)
+
+    def _put_rows(self, statement: Statement, value: SSAValue, columns: int) -> None:
+        """Put what the lanes are for several rows into memory, so many for each row."""
+        code = self.code
+        memory = code.buffers[statement.name].memory
+        if not code.rows:
+            places = [code.local[axis] for axis in statement.axes]
+            code.store(value, memory, places)
+            return
+        for copy in range(0, code.copies, columns):
+            places = [code.local_index(axis, copy) for axis in statement.axes]
+            if columns == 1:
+                part = code.emit(vector.ExtractOp(value, [copy], element_of_vector(value.type)))
+            else:
+                part = shuffled(code, value, value, range(copy, copy + columns))
+            code.store(part, memory, places)
 
     def _combine(
         self, statement: Statement
@@ -837,6 +874,11 @@ def _function_of(fold: Term) -> str:
     if not isinstance(kind, Folded) or not isinstance(kind.function, StringAttr):
         raise NotLifted("a fold with a function of the program")
     return kind.function.data
+
+
+def _power_above(count: int) -> int:
+    """The least power of two that is not less."""
+    return 1 << (count - 1).bit_length()
 
 
 def _length(fold: Term) -> int | None:
