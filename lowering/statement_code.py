@@ -23,7 +23,7 @@ from moa_dialect.types import dtype_of, memory_element, shape_of
 _AHEAD = 8 << 10
 """How many bytes before they are needed rows are asked for."""
 
-_ROW = 128
+ROW = 128
 """How many elements rows have whose extent types do not give."""
 
 OLD = ".old"
@@ -37,12 +37,16 @@ class StatementCode(VectorCode):
     Attributes:
         last: of the register axis the last index there is, whole and within the tiles;
             None if every copy has one.
+        wide: whether loads take twice as many elements as there are lanes: pairs.
+        whole: how many indices the lanes go along, if types tell; else 0.
         rows: another register axis; or empty. The copies of the first one come one
             after the other, and again for each index of this one.
         columns: how many copies there are of the first one, if there is another.
     """
 
     last: tuple[SSAValue, SSAValue] | None = None
+    wide: bool = False
+    whole: int = 0
     rows: str = ""
     columns: int = 1
 
@@ -135,26 +139,39 @@ class StatementCode(VectorCode):
             self._ask(load, self.add(first, start // size))
 
     def _ask_rows(self, load: Term) -> None:
-        """Ask for rows further on, each time some of as many as are being read."""
+        """Ask for rows further on, at each step as much as is being read.
+
+        In the order in which they lie in memory, if whole rows are read.
+        """
         size = dtype_of(load.type).itemsize
-        if self.lanes.lanes * size < LINE and not self.wide:
-            return  # Several times the same line: left to the hardware.
-        stride = self._stride(load)
+        step = self.lanes.lanes * (2 if self.wide else 1)
         count = self.columns if self.rows else self.copies
+        stride = self._stride(load)
         rows = self.number(max(count, self._rows_ahead(load)))
         address = self.address(load, 0)
         address = self.add(address, self.make(arith.MuliOp, (rows, stride), INDEX))
-        for copy in range(count):
-            self._ask(load, self.add(address, self.mul(stride, copy)))
+        if self._are_whole(load):
+            address = self.add(address, self.mul(self.lanes.base, count - 1))
+            for start in range(0, count * step * size, LINE):
+                self._ask(load, self.add(address, start // size))
+        elif step * size >= LINE:
+            # Else several times the same line: left to the hardware.
+            for copy in range(count):
+                self._ask(load, self.add(address, self.mul(stride, copy)))
 
-    wide: bool = False
-    """Whether loads take twice as many elements as there are lanes: pairs."""
+    def _are_whole(self, load: Term) -> bool:
+        """Whether lanes go along whole rows, which lie one after the other."""
+        array, *indices = load.args
+        if len(indices) < 2 or coefficient(indices[-2], self.ahead) != 1:
+            return False
+        length = shape_of(array.type)[-1]
+        return indices[-1].kind == self.lanes.axis and length == self.whole
 
     def _rows_ahead(self, load: Term) -> int:
         """How many rows before it is needed one is asked for."""
         length = shape_of(load.args[0].type)[-1]
         size = dtype_of(load.type).itemsize
-        return max(1, _AHEAD // max(1, size * (length if length > 0 else _ROW)))
+        return max(1, _AHEAD // max(1, size * (length if length > 0 else ROW)))
 
     def _stride(self, load: Term) -> SSAValue:
         """How far apart what is read for two indices of the pass is."""

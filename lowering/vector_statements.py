@@ -32,7 +32,7 @@ from xdsl.ir import Attribute, SSAValue
 from moa_dialect.lowering import pairs
 from moa_dialect.lowering.emitter import NotLifted, neutral
 from moa_dialect.lowering.shuffles import across, shuffled, sums_of_rows
-from moa_dialect.lowering.statement_code import OLD, StatementCode, is_last
+from moa_dialect.lowering.statement_code import OLD, ROW, StatementCode, is_last
 from moa_dialect.lowering.tiles import (
     Chunk,
     Statement,
@@ -62,10 +62,13 @@ from moa_dialect.passes.terms import (
     walk,
 )
 from moa_dialect.scalar_code import constant
-from moa_dialect.types import element_of
+from moa_dialect.types import dtype_of, element_of, shape_of
 
 _MOST_VECTORS = 8
 """How many vectors a row of sums has in registers at most."""
+
+_PART = 8 << 10
+"""How many bytes of rows are summed before the next: a part of the first cache."""
 
 
 class StatementsPass(PassCode):
@@ -533,18 +536,70 @@ class StatementsPass(PassCode):
             vectors = max(1, min(vectors, size // self.lanes))
 
         paired = self._paired(statement, lane)
+        part = self._part_of(fold, (*others, register, lane), copies, vectors)
 
-        def sums() -> None:
-            found = code.jam(fold, None) if not paired else self._jam(fold, *paired)
+        def sums(
+            initial: Term | None = None,
+            part: tuple[SSAValue, SSAValue] | None = None,
+        ) -> None:
+            if paired:
+                found = self._jam(fold, *paired, initial, part)
+            else:
+                found = code.jam(fold, initial, part)
             for (copy, number), value in found.items():
                 self._put(statement, value, copy, number)
 
-        def rows() -> None:
-            self.kernel.over(
-                others, self._range, lambda: self._copies(register, copies, sums)
-            )
+        def every(body: Callable[[], None]) -> None:
+            def rows() -> None:
+                self.kernel.over(
+                    others, self._range, lambda: self._copies(register, copies, body)
+                )
 
-        self._blocks(lane, vectors, rows)
+            self._blocks(lane, vectors, rows)
+
+        if part is None:
+            every(sums)
+            return
+        assert code.length is not None
+        unit = code.terms.number(neutral(_function_of(fold), fold.type), fold.type)
+        self._elementwise([replace(statement, value=unit)])
+        before = self._tile_of(statement)
+
+        def some(lower: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
+            assert code.length is not None
+            upper = code.min(code.add(lower, part), code.length)
+            every(lambda: sums(before, (lower, upper)))
+            return []
+
+        code.loop(self.number(0), code.length, part, [], some)
+
+    def _part_of(
+        self, fold: Term, axes: Sequence[str], copies: int, vectors: int
+    ) -> int | None:
+        """How many indices of a chunk are folded for all of a result, then the next.
+
+        So what is read for one part of the result is in the first cache for the others,
+        and rows are read one after the other. None if that makes no difference.
+        """
+        if not isinstance(fold.kind, ChunkFold):
+            return None
+        *_, register, lane = axes
+        several = [axis for axis in axes if axis and self._static(axis) != 1]
+        loads = [t for t in walk(fold) if t.computes(AtOp.name) and lane in t.free]
+        if not loads or not several:
+            return None
+        sizes = [self._static(axis) for axis in (lane, register) if axis]
+        if sizes == [vectors * self.lanes, copies][: len(sizes)] and len(several) <= 2:
+            return None
+        bytes_ = max(_row_bytes(load) for load in loads)
+        part = max(2, _PART // bytes_ // 2 * 2)
+        return part if part < self.size else None
+
+    def _tile_of(self, statement: Statement) -> Term:
+        """What is in the tile of a statement."""
+        terms, value = self.code.terms, statement.value
+        indices = [terms.index(axis) for axis in sorted(value.free)]
+        return terms.held(Held(statement.name), indices, value.type)
 
     def _paired(self, statement: Statement, lane: str) -> tuple[Term, Term] | None:
         """The factors of a sum of products of bf16 that is taken two at a time.
@@ -576,14 +631,28 @@ class StatementsPass(PassCode):
         return narrow_factors(fold.args[-1])
 
     def _jam(
-        self, fold: Term, in_lanes: Term, other: Term
+        self,
+        fold: Term,
+        in_lanes: Term,
+        other: Term,
+        initial: Term | None,
+        part: tuple[SSAValue, SSAValue] | None,
     ) -> dict[tuple[int, int], SSAValue]:
-        """A sum of products of bf16 with its columns in the lanes, two at a time."""
+        """A sum of products of bf16 with its columns in the lanes, two at a time.
+
+        It starts from `initial` if that is given, as for a `part` of a chunk, which
+        begins at an even place.
+        """
         code, index, zero = self.code, _index_of(fold), self.number(0)
         copies = range(code.copies) if code.register in fold.free else range(1)
         every = [(k, number) for k in copies for number in range(code.lanes.vectors)]
         lower, upper, start = self._start_of(fold)
+        if part is not None:
+            lower, upper = part
         length = code.max(code.sub(upper, lower), 0)
+        sums = [start] * len(every)
+        if initial is not None:
+            sums = [code.vector(initial, *which) for which in every]
 
         def read(place: SSAValue, step: int) -> list[SSAValue]:
             local = code.add(code.add(lower, place), step)
@@ -593,8 +662,21 @@ class StatementsPass(PassCode):
                 first = code.add(code.start, local)
             with code.scope(), code.bound(index, first, local):
                 code.ask_ahead(fold.args[-1], index)
-                numbers = range(code.lanes.vectors)
-                return [code.vector(in_lanes, 0, number) for number in numbers]
+                numbers = range(0, code.lanes.vectors, 2 if by_two else 1)
+                return [vectors(number) for number in numbers]
+
+        # Two vectors are read at a time where there are two, with no mask.
+        by_two = code.lanes.vectors % 2 == 0 and code.mask is None
+
+        def vectors(number: int) -> SSAValue:
+            if not by_two:
+                return code.vector(in_lanes, 0, number)
+            array = in_lanes.args[0].kind
+            assert isinstance(array, SSAValue)
+            memory, _ = code.place(array)
+            address = code.add(code.address(in_lanes, 0), number * self.lanes)
+            type_ = VectorType(bf16, [2 * self.lanes])
+            return code.emit(vector.LoadOp(memory, [address], type_))
 
         def step(is_last: bool) -> Callable[..., Sequence[SSAValue]]:
             def one(pair: SSAValue, carried: list[SSAValue]) -> Sequence[SSAValue]:
@@ -602,7 +684,9 @@ class StatementsPass(PassCode):
                 low = read(place, 0)
                 high = [None] * len(low) if is_last else read(place, 1)
                 left = [
-                    pairs.packed(code, *both) for both in zip(low, high, strict=True)
+                    pair
+                    for both in zip(low, high, strict=True)
+                    for pair in pairs.packed_each(code, *both)
                 ]
                 local = code.add(lower, place)
                 first = local
@@ -619,7 +703,7 @@ class StatementsPass(PassCode):
             return one
 
         whole = code.div(length, 2)
-        found = code.loop(zero, whole, 1, [start] * len(every), step(False))
+        found = code.loop(zero, whole, 1, sums, step(False))
         end = code.div(code.add(length, 1), 2)
         found = code.loop(whole, end, 1, found, step(True))
         return dict(zip(every, found, strict=True))
@@ -734,7 +818,9 @@ class StatementsPass(PassCode):
         for copy in range(0, code.copies, columns):
             places = [code.local_index(axis, copy) for axis in statement.axes]
             if columns == 1:
-                part = code.emit(vector.ExtractOp(value, [copy], element_of_vector(value.type)))
+                part = code.emit(
+                    vector.ExtractOp(value, [copy], element_of_vector(value.type))
+                )
             else:
                 part = shuffled(code, value, value, range(copy, copy + columns))
             code.store(part, memory, places)
@@ -780,9 +866,9 @@ class StatementsPass(PassCode):
                 mask = self._below(code.sub(upper, place), width) if is_part else None
                 after: list[SSAValue] = []
                 with self._lanes(index, first, place, 1, mask):
-                    code.wide = bool(loads)
+                    code.wide, code.whole = bool(loads), static or 0
                     code.ask_ahead(body, index)
-                    code.wide = False
+                    code.wide, code.whole = False, 0
                     for copy, before in enumerate(carried):
                         if loads:
                             value = self._dot(before, loads, copy, mask)
@@ -874,6 +960,12 @@ def _function_of(fold: Term) -> str:
     if not isinstance(kind, Folded) or not isinstance(kind.function, StringAttr):
         raise NotLifted("a fold with a function of the program")
     return kind.function.data
+
+
+def _row_bytes(load: Term) -> int:
+    """How many bytes a row of the array of a load has."""
+    length = shape_of(load.args[0].type)[-1]
+    return dtype_of(load.type).itemsize * (length if length > 0 else ROW)
 
 
 def _power_above(count: int) -> int:
