@@ -764,7 +764,9 @@ class StatementsPass(PassCode):
                 rows, many = "", 1
             else:
                 others.pop()
-        columns = lanes // min(lanes, _power_above(many))
+        # So many rows that what is read of them is not all that is read.
+        most = min(max(1, lanes // 2), _power_above(many))
+        columns = lanes // most
 
         def square() -> None:
             parts = self._partial(statement)
@@ -776,10 +778,12 @@ class StatementsPass(PassCode):
             if not rows:
                 square()
                 return
-            first = self._range(rows).start
-            for row in range(0, many, lanes):
-                local, count = self.number(row), min(lanes, many - row)
+            first, ahead = self._range(rows).start, code.ahead
+            for row in range(0, many, most):
+                local, count = self.number(row), min(most, many - row)
                 code.rows, code.columns = rows, columns
+                if row:
+                    code.ahead = ""  # It was asked for.
                 with (
                     code.scope(),
                     self._register(along, count * columns),
@@ -787,6 +791,7 @@ class StatementsPass(PassCode):
                 ):
                     square()
                 code.rows, code.columns = "", 1
+            code.ahead = ahead
 
         def emit(lower: SSAValue, upper: SSAValue, is_part: bool) -> None:
             def one(index: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:

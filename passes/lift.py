@@ -450,9 +450,6 @@ def choose_shared(kernel: Kernel, machine: Machine) -> Schedule | None:
     return replace(schedule, registers=registers, chunk=_LONG, ahead=True)
 
 
-_FEW = 4
-"""So many rows are few."""
-
 _MOST_VECTORS = 8
 """How many vectors have their sums in registers at most."""
 
@@ -475,19 +472,15 @@ def choose_each(kernel: Kernel, machine: Machine) -> Schedule | None:
     if shared is not None:
         rows = share_rows(kernel, shared)
     count = static_extent(kernel.extents[rows])
-    if not count or count >= lanes:
+    if not count or count > lanes:
         return None
     pairs = machine.has_bf16_dot and multiplies_bf16(kernel)
-    if shared is not None and 2 * count >= lanes and not pairs:
-        return None  # In the lanes they fill half of them.
     if count == 1:
         rows = ""
     if not have_lanes(kernel, rows, lanes):
         return None
     longest = max(_range_of(kernel, pass_) for pass_ in kernel.passes)
-    # A few rows have more room for what is computed of them.
-    chunk = 2 * _LONG if count <= _FEW else _LONG
-    chunk = min(chunk, ceil(max(longest, 1) / lanes) * lanes)
+    chunk = min(2 * _LONG, ceil(max(longest, 1) / lanes) * lanes)
     axes = {axis for p in kernel.passes for a in p.accumulators for axis in a.axes}
     columns = prod(_nominal(kernel.extents[axis]) for axis in axes)
     if count * max(columns, chunk) * element_bytes(kernel) > TILE_BYTES:
