@@ -663,7 +663,7 @@ class _Lifted:
                     found.append(self._around(access))
                     found.extend(self._loads(term, access, times(term)))
                 return
-            if self.tiling.is_vector and self.tiling.pairs and _narrow(term):
+            if self.tiling.lanes > 1 and self.tiling.pairs and _narrow(term):
                 free.update(term.args)  # Extended by what multiplies them.
             for arg in term.args:
                 visit(arg)
@@ -707,7 +707,7 @@ class _Lifted:
         each = ratio(1, shared) + ratio(1, tiling.vectors)
         loads = bytes_of(term.type) * count * min(each, 2)
         body = term.args[2] if isinstance(term.kind, Folded) else term
-        if tiling.is_vector and tiling.pairs and _narrow(body):
+        if tiling.lanes > 1 and tiling.pairs and _narrow(body):
             loads = loads / 2  # Of two products at a time.
         found = [Work("load", "bytes", loads)]
         return found + self._waits(term, count)
