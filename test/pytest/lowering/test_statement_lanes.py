@@ -101,6 +101,11 @@ def agree(given: Any, program: Program, arrays: list[np.ndarray]) -> None:
         (2, 2, 7, 31, 8, 80, np.float32),
         (3, 1, 1, 131, 9, 7, np.float64),
         (6, 2, 4, 130, 33, 47, BF16),
+        (5, 1, 1, 35, 40, 70, np.float32),
+        (8, 1, 1, 131, 8, 72, np.float32),
+        (12, 1, 1, 3, 17, 33, np.float32),
+        (16, 1, 1, 35, 17, 64, BF16),
+        (9, 1, 1, 18, 8, 24, np.float64),
         (3, 1, 2, 17, 64, 16, BF16),
         (2, 1, 1, 33, 17, 17, np.float16),
     ],
@@ -168,6 +173,20 @@ def test_what_is_computed_of_scores(name: str) -> None:
         bias[:, :, ::3] = -np.inf
         arrays.append(bias)
     agree(under(program, arrays), program, arrays)
+
+
+def test_each_line_is_asked_for_once() -> None:
+    """Several blocks of rows read the same rows of keys: the first one asks."""
+    counts: list[int] = []
+    for rows in (8, 16):
+        arrays = heads_of(rows, 1, 1, 128, 64, 64)
+        module = moa.jit(full).lower(*arrays).module("fused")
+        schedule = schedule_of(rows, 1, 1).replace(",pairs", "")
+        LiftPass(schedule, machine="avx512").apply(Context(), module)
+        for pass_ in FUSING["target"][1:]:
+            pass_.apply(Context(), module)
+        counts.append(sum(op.name == "memref.prefetch" for op in module.walk()))
+    assert counts[0] == counts[1] > 0
 
 
 def test_short_sums_and_rows_have_other_lanes() -> None:
