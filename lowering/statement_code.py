@@ -20,11 +20,31 @@ from moa_dialect.passes.strides import coefficient
 from moa_dialect.passes.terms import Held, Term, walk
 from moa_dialect.types import dtype_of, memory_element, shape_of
 
-_AHEAD = 8 << 10
+_AHEAD = 6 << 10
 """How many bytes before they are needed rows are asked for."""
 
 ROW = 128
 """How many elements rows have whose extent types do not give."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of the rows that come next is asked for, while some are read.
+
+    Attributes:
+        number: which one.
+        count: how many there are.
+        lower: where the rows that are read begin, within the chunk.
+        rows: how many of them there are.
+        columns: how long they are.
+    """
+
+    number: SSAValue
+    count: int
+    lower: SSAValue
+    rows: int
+    columns: int
+
 
 OLD = ".old"
 """After the name of a state: the memory of what it was before the chunk."""
@@ -38,6 +58,7 @@ class StatementCode(VectorCode):
         last: of the register axis the last index there is, whole and within the tiles;
             None if every copy has one.
         wide: whether loads take twice as many elements as there are lanes: pairs.
+        share: what is asked for where rows are read several times.
         whole: how many indices the lanes go along, if types tell; else 0.
         rows: another register axis; or empty. The copies of the first one come one
             after the other, and again for each index of this one.
@@ -46,6 +67,7 @@ class StatementCode(VectorCode):
 
     last: tuple[SSAValue, SSAValue] | None = None
     wide: bool = False
+    share: Share | None = None
     whole: int = 0
     rows: str = ""
     columns: int = 1
@@ -130,11 +152,23 @@ class StatementCode(VectorCode):
                 self._ask_rows(load)
 
     def _ask_columns(self, load: Term) -> None:
-        """Ask for the same columns some rows further on."""
+        """Ask for the same columns some rows further on.
+
+        Or, if the rows are read more than once, for a share of these rows each time.
+        """
         size = dtype_of(load.type).itemsize
         width = self.lanes.width * size
         rows = self._rows_ahead(load)
         first = self.add(self.address(load, 0), self.mul(self._stride(load), rows))
+        share = self.share
+        if share is not None and self._are_whole(load, share.columns):
+            each = share.columns // share.count
+            if each * size % LINE == 0:
+                place = self.sub(self.local[self.ahead], share.lower)
+                at = self.add(self.mul(share.number, share.rows), place)
+                first = self.sub(first, self.lanes.base)
+                first = self.sub(first, self.mul(place, share.columns))
+                first, width = self.add(first, self.mul(at, each)), each * size
         for start in range(0, width, LINE):
             self._ask(load, self.add(first, start // size))
 
@@ -150,7 +184,7 @@ class StatementCode(VectorCode):
         rows = self.number(max(count, self._rows_ahead(load)))
         address = self.address(load, 0)
         address = self.add(address, self.make(arith.MuliOp, (rows, stride), INDEX))
-        if self._are_whole(load):
+        if self._are_whole(load, self.whole):
             address = self.add(address, self.mul(self.lanes.base, count - 1))
             for start in range(0, count * step * size, LINE):
                 self._ask(load, self.add(address, start // size))
@@ -159,13 +193,18 @@ class StatementCode(VectorCode):
             for copy in range(count):
                 self._ask(load, self.add(address, self.mul(stride, copy)))
 
-    def _are_whole(self, load: Term) -> bool:
-        """Whether lanes go along whole rows, which lie one after the other."""
+    def _are_whole(self, load: Term, count: int) -> bool:
+        """Whether the lanes' axis goes along rows, which lie one after the other.
+
+        Args:
+            load: what is read.
+            count: how many indices the axis has; 0 if that is not known.
+        """
         array, *indices = load.args
         if len(indices) < 2 or coefficient(indices[-2], self.ahead) != 1:
             return False
         length = shape_of(array.type)[-1]
-        return indices[-1].kind == self.lanes.axis and length == self.whole
+        return indices[-1].kind == self.lanes.axis and length == count
 
     def _rows_ahead(self, load: Term) -> int:
         """How many rows before it is needed one is asked for."""

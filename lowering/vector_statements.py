@@ -32,7 +32,13 @@ from xdsl.ir import Attribute, SSAValue
 from moa_dialect.lowering import pairs
 from moa_dialect.lowering.emitter import NotLifted, neutral
 from moa_dialect.lowering.shuffles import across, shuffled, sums_of_rows
-from moa_dialect.lowering.statement_code import OLD, ROW, StatementCode, is_last
+from moa_dialect.lowering.statement_code import (
+    OLD,
+    ROW,
+    Share,
+    StatementCode,
+    is_last,
+)
 from moa_dialect.lowering.tiles import (
     Chunk,
     Statement,
@@ -542,10 +548,13 @@ class StatementsPass(PassCode):
             initial: Term | None = None,
             part: tuple[SSAValue, SSAValue] | None = None,
         ) -> None:
+            if part is not None:
+                code.share = self._share(statement, copies, vectors, part[0])
             if paired:
                 found = self._jam(fold, *paired, initial, part)
             else:
                 found = code.jam(fold, initial, part)
+            code.share = None
             for (copy, number), value in found.items():
                 self._put(statement, value, copy, number)
 
@@ -573,6 +582,36 @@ class StatementsPass(PassCode):
 
         code.loop(self.number(0), code.length, part, [], some)
 
+    def _share(
+        self, statement: Statement, copies: int, vectors: int, lower: SSAValue
+    ) -> Share | None:
+        """What each reading of a part of a chunk asks for; None for what it reads.
+
+        The rows that come next are read as many times as there are blocks of sums.
+        """
+        code, number, count = self.code, self.number(0), 1
+        *others, lane = statement.axes
+        steps = dict.fromkeys(others, 1) | {lane: vectors * self.lanes}
+        if others:
+            steps[others[-1]] = copies
+        for axis, step in steps.items():
+            size = self._static(axis)
+            if size is None or size % step:
+                return None
+            block = code.div(code.local[axis], step)
+            number = code.add(code.mul(number, size // step), block)
+            count *= size // step
+        columns = self._static(lane)
+        assert columns is not None
+        part = self._rows_of_part(statement.value, lane)
+        return Share(number, count, lower, part, columns)
+
+    def _rows_of_part(self, fold: Term, lane: str) -> int:
+        """How many rows are summed before the next ones."""
+        loads = [t for t in walk(fold) if t.computes(AtOp.name) and lane in t.free]
+        bytes_ = max(map(_row_bytes, loads), default=_PART)
+        return max(2, _PART // bytes_ // 2 * 2)
+
     def _part_of(
         self, fold: Term, axes: Sequence[str], copies: int, vectors: int
     ) -> int | None:
@@ -591,8 +630,7 @@ class StatementsPass(PassCode):
         sizes = [self._static(axis) for axis in (lane, register) if axis]
         if sizes == [vectors * self.lanes, copies][: len(sizes)] and len(several) <= 2:
             return None
-        bytes_ = max(_row_bytes(load) for load in loads)
-        part = max(2, _PART // bytes_ // 2 * 2)
+        part = self._rows_of_part(fold, lane)
         return part if part < self.size else None
 
     def _tile_of(self, statement: Statement) -> Term:
