@@ -27,6 +27,10 @@ ROW = 128
 """How many elements rows have whose extent types do not give."""
 
 
+OLD = ".old"
+"""After the name of a state: the memory of what it was before the chunk."""
+
+
 @dataclass(frozen=True)
 class Share:
     """Which part of the rows that come next is asked for, while some are read.
@@ -44,10 +48,6 @@ class Share:
     lower: SSAValue
     rows: int
     columns: int
-
-
-OLD = ".old"
-"""After the name of a state: the memory of what it was before the chunk."""
 
 
 @dataclass
@@ -163,7 +163,7 @@ class StatementCode(VectorCode):
         share = self.share
         if share is not None and self._are_whole(load, share.columns):
             each = share.columns // share.count
-            if each * size % LINE == 0:
+            if share.columns % share.count == 0 and each * size % LINE == 0:
                 place = self.sub(self.local[self.ahead], share.lower)
                 at = self.add(self.mul(share.number, share.rows), place)
                 first = self.sub(first, self.lanes.base)
