@@ -235,6 +235,27 @@ def packed(
     return code.emit(vector.BitcastOp(mixed, VectorType(i32, [count])))
 
 
+def packed_each(
+    code: VectorCode, low: SSAValue, high: SSAValue | None
+) -> list[SSAValue]:
+    """Pairs of two bf16 in each lane, of one vector or of two that lie in one."""
+    type_, lanes = low.type, code.lanes.lanes
+    assert isa(type_, VectorType)
+    (count,) = type_.get_shape()
+    if count == lanes:
+        return [packed(code, low, high)]
+    if high is None:
+        halves = [range(k, k + lanes) for k in range(0, count, lanes)]
+        parts = [shuffled(code, low, low, half) for half in halves]
+        return [packed(code, part, None) for part in parts]
+    found: list[SSAValue] = []
+    for first in range(0, count, lanes):
+        mask = [first + k // 2 + (k % 2) * count for k in range(2 * lanes)]
+        mixed = shuffled(code, low, high, mask)
+        found.append(code.emit(vector.BitcastOp(mixed, VectorType(i32, [lanes]))))
+    return found
+
+
 def _half(code: VectorCode, index: SSAValue, type_: VectorType) -> SSAValue:
     """By how many bits the element of an index is shifted in its pair."""
     odd = code.make(arith.RemUIOp, (index, code.number(2)), index.type)

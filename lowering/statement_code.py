@@ -20,14 +20,34 @@ from moa_dialect.passes.strides import coefficient
 from moa_dialect.passes.terms import Held, Term, walk
 from moa_dialect.types import dtype_of, memory_element, shape_of
 
-_AHEAD = 16 << 10
+_AHEAD = 6 << 10
 """How many bytes before they are needed rows are asked for."""
 
-_ROW = 128
+ROW = 128
 """How many elements rows have whose extent types do not give."""
+
 
 OLD = ".old"
 """After the name of a state: the memory of what it was before the chunk."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of the rows that come next is asked for, while some are read.
+
+    Attributes:
+        number: which one.
+        count: how many there are.
+        lower: where the rows that are read begin, within the chunk.
+        rows: how many of them there are.
+        columns: how long they are.
+    """
+
+    number: SSAValue
+    count: int
+    lower: SSAValue
+    rows: int
+    columns: int
 
 
 @dataclass
@@ -37,13 +57,35 @@ class StatementCode(VectorCode):
     Attributes:
         last: of the register axis the last index there is, whole and within the tiles;
             None if every copy has one.
-        part: which of how many parts of the copies ask for what they read early.
+        wide: whether loads take twice as many elements as there are lanes: pairs.
+        share: what is asked for where rows are read several times.
+        whole: how many indices the lanes go along, if types tell; else 0.
+        rows: another register axis; or empty. The copies of the first one come one
+            after the other, and again for each index of this one.
+        columns: how many copies there are of the first one, if there is another.
     """
 
     last: tuple[SSAValue, SSAValue] | None = None
-    part: tuple[SSAValue, int] | None = None
+    wide: bool = False
+    share: Share | None = None
+    whole: int = 0
+    rows: str = ""
+    columns: int = 1
+
+    def copy_of(self, term: Term, copy: int) -> int:
+        """Of the copies that have the same value of a term, the first."""
+        if not self.rows:
+            return super().copy_of(term, copy)
+        row, column = divmod(copy, self.columns)
+        row = row if self.rows in term.free else 0
+        return row * self.columns + (column if self.register in term.free else 0)
 
     def _index(self, axis: str, copy: int, number: int) -> SSAValue:
+        if self.rows:
+            row, column = divmod(copy, self.columns)
+            if axis == self.rows:
+                return self.add(self.index[axis], row)
+            copy = column
         found = super()._index(axis, copy, number)
         if self.last is not None and axis == self.register != self.lanes.axis:
             return self.min(found, self.last[0])
@@ -51,6 +93,11 @@ class StatementCode(VectorCode):
 
     def local_index(self, axis: str, copy: int) -> SSAValue:
         """The index of an axis within the tiles."""
+        if self.rows:
+            row, column = divmod(copy, self.columns)
+            if axis == self.rows:
+                return self.add(self.local[axis], row)
+            copy = column
         found = super().local_index(axis, copy)
         if self.last is not None and axis == self.register:
             return self.min(found, self.last[1])
@@ -105,39 +152,65 @@ class StatementCode(VectorCode):
                 self._ask_rows(load)
 
     def _ask_columns(self, load: Term) -> None:
-        """Ask for the same columns some rows further on."""
+        """Ask for the same columns some rows further on.
+
+        Or, if the rows are read more than once, for a share of these rows each time.
+        """
         size = dtype_of(load.type).itemsize
         width = self.lanes.width * size
         rows = self._rows_ahead(load)
         first = self.add(self.address(load, 0), self.mul(self._stride(load), rows))
+        share = self.share
+        if share is not None and self._are_whole(load, share.columns):
+            each = share.columns // share.count
+            if share.columns % share.count == 0 and each * size % LINE == 0:
+                place = self.sub(self.local[self.ahead], share.lower)
+                at = self.add(self.mul(share.number, share.rows), place)
+                first = self.sub(first, self.lanes.base)
+                first = self.sub(first, self.mul(place, share.columns))
+                first, width = self.add(first, self.mul(at, each)), each * size
         for start in range(0, width, LINE):
             self._ask(load, self.add(first, start // size))
 
     def _ask_rows(self, load: Term) -> None:
-        """Ask for rows further on, each time some of as many as are being read."""
+        """Ask for rows further on, at each step as much as is being read.
+
+        In the order in which they lie in memory, if whole rows are read.
+        """
         size = dtype_of(load.type).itemsize
-        if self.lanes.lanes * size < LINE and not self.wide:
-            return  # Several times the same line: left to the hardware.
+        step = self.lanes.lanes * (2 if self.wide else 1)
+        count = self.columns if self.rows else self.copies
         stride = self._stride(load)
-        count, first = self.copies, self.number(0)
-        if self.part is not None:
-            number, parts = self.part
-            count = -(-self.copies // parts)
-            first = self.mul(number, count)
-        rows = self.add(first, max(self.copies, self._rows_ahead(load)))
+        rows = self.number(max(count, self._rows_ahead(load)))
         address = self.address(load, 0)
         address = self.add(address, self.make(arith.MuliOp, (rows, stride), INDEX))
-        for copy in range(count):
-            self._ask(load, self.add(address, self.mul(stride, copy)))
+        if self._are_whole(load, self.whole):
+            address = self.add(address, self.mul(self.lanes.base, count - 1))
+            for start in range(0, count * step * size, LINE):
+                self._ask(load, self.add(address, start // size))
+        elif step * size >= LINE:
+            # Else several times the same line: left to the hardware.
+            for copy in range(count):
+                self._ask(load, self.add(address, self.mul(stride, copy)))
 
-    wide: bool = False
-    """Whether loads take twice as many elements as there are lanes: pairs."""
+    def _are_whole(self, load: Term, count: int) -> bool:
+        """Whether the lanes' axis goes along rows, which lie one after the other.
+
+        Args:
+            load: what is read.
+            count: how many indices the axis has; 0 if that is not known.
+        """
+        array, *indices = load.args
+        if len(indices) < 2 or coefficient(indices[-2], self.ahead) != 1:
+            return False
+        length = shape_of(array.type)[-1]
+        return indices[-1].kind == self.lanes.axis and length == count
 
     def _rows_ahead(self, load: Term) -> int:
         """How many rows before it is needed one is asked for."""
         length = shape_of(load.args[0].type)[-1]
         size = dtype_of(load.type).itemsize
-        return max(1, _AHEAD // max(1, size * (length if length > 0 else _ROW)))
+        return max(1, _AHEAD // max(1, size * (length if length > 0 else ROW)))
 
     def _stride(self, load: Term) -> SSAValue:
         """How far apart what is read for two indices of the pass is."""

@@ -200,12 +200,16 @@ class VectorCode(Emitter):
 
     def key(self, term: Term, copy: int, number: int) -> Hashable:
         """What tells values of a term apart."""
-        copy = copy if self.register in term.free else 0
+        copy = self.copy_of(term, copy)
         if self.lanes.axis not in term.free:
             return term, copy, 0
         if self.scalar_lane is not None:
             return term, copy, self.scalar_lane
         return term, copy, number
+
+    def copy_of(self, term: Term, copy: int) -> int:
+        """Of the copies that have the same value of a term, the first."""
+        return copy if self.register in term.free else 0
 
     def know(self, term: Term, copy: int, number: int, value: SSAValue) -> None:
         """Let a value of a term be known in this scope."""
@@ -617,10 +621,16 @@ class VectorCode(Emitter):
         for fold in _outermost_folds(term):
             self.value(fold)
 
-    def jam(self, fold: Term, initial: Term | None) -> dict[tuple[int, int], SSAValue]:
+    def jam(
+        self,
+        fold: Term,
+        initial: Term | None,
+        part: tuple[SSAValue, SSAValue] | None = None,
+    ) -> dict[tuple[int, int], SSAValue]:
         """A fold as one loop, an accumulator for each copy and vector.
 
-        Starts from `initial` if given, which depends on the same copies and lanes.
+        Starts from `initial` if given, which depends on the same copies and lanes. Of a
+        fold over a chunk only a part of the chunk is folded, if one is given.
         """
         kind = fold.kind
         assert isinstance(kind, Folded | ChunkFold)
@@ -631,7 +641,7 @@ class VectorCode(Emitter):
         if isinstance(kind, ChunkFold):
             function, body = kind.function, fold.args[0]
             assert self.length is not None
-            lower, upper = self.number(0), self.length
+            lower, upper = part or (self.number(0), self.length)
         else:
             function, body = _name(kind), fold.args[2]
             if checks(body) and not is_some(*fold.args[:2]):

@@ -31,8 +31,14 @@ from xdsl.ir import Attribute, SSAValue
 
 from moa_dialect.lowering import pairs
 from moa_dialect.lowering.emitter import NotLifted, neutral
-from moa_dialect.lowering.shuffles import across, sums_of_rows
-from moa_dialect.lowering.statement_code import OLD, StatementCode, is_last
+from moa_dialect.lowering.shuffles import across, shuffled, sums_of_rows
+from moa_dialect.lowering.statement_code import (
+    OLD,
+    ROW,
+    Share,
+    StatementCode,
+    is_last,
+)
 from moa_dialect.lowering.tiles import (
     Chunk,
     Statement,
@@ -44,6 +50,7 @@ from moa_dialect.lowering.vector_code import (
     Buffer,
     Lanes,
     checks,
+    element_of_vector,
     is_unit,
 )
 from moa_dialect.lowering.vector_kernel import KernelCode, Range
@@ -61,10 +68,13 @@ from moa_dialect.passes.terms import (
     walk,
 )
 from moa_dialect.scalar_code import constant
-from moa_dialect.types import element_of
+from moa_dialect.types import dtype_of, element_of, shape_of
 
 _MOST_VECTORS = 8
 """How many vectors a row of sums has in registers at most."""
+
+_PART = 8 << 10
+"""How many bytes of rows are summed before the next: a part of the first cache."""
 
 
 class StatementsPass(PassCode):
@@ -532,18 +542,102 @@ class StatementsPass(PassCode):
             vectors = max(1, min(vectors, size // self.lanes))
 
         paired = self._paired(statement, lane)
+        part = self._part_of(fold, (*others, register, lane), copies, vectors)
 
-        def sums() -> None:
-            found = code.jam(fold, None) if not paired else self._jam(fold, *paired)
+        def sums(
+            initial: Term | None = None,
+            part: tuple[SSAValue, SSAValue] | None = None,
+        ) -> None:
+            if part is not None:
+                code.share = self._share(statement, copies, vectors, part[0])
+            if paired:
+                found = self._jam(fold, *paired, initial, part)
+            else:
+                found = code.jam(fold, initial, part)
+            code.share = None
             for (copy, number), value in found.items():
                 self._put(statement, value, copy, number)
 
-        def rows() -> None:
-            self.kernel.over(
-                others, self._range, lambda: self._copies(register, copies, sums)
-            )
+        def every(body: Callable[[], None]) -> None:
+            def rows() -> None:
+                self.kernel.over(
+                    others, self._range, lambda: self._copies(register, copies, body)
+                )
 
-        self._blocks(lane, vectors, rows)
+            self._blocks(lane, vectors, rows)
+
+        if part is None:
+            every(sums)
+            return
+        assert code.length is not None
+        unit = code.terms.number(neutral(_function_of(fold), fold.type), fold.type)
+        self._elementwise([replace(statement, value=unit)])
+        before = self._tile_of(statement)
+
+        def some(lower: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
+            assert code.length is not None
+            upper = code.min(code.add(lower, part), code.length)
+            every(lambda: sums(before, (lower, upper)))
+            return []
+
+        code.loop(self.number(0), code.length, part, [], some)
+
+    def _share(
+        self, statement: Statement, copies: int, vectors: int, lower: SSAValue
+    ) -> Share | None:
+        """What each reading of a part of a chunk asks for; None for what it reads.
+
+        The rows that come next are read as many times as there are blocks of sums.
+        """
+        code, number, count = self.code, self.number(0), 1
+        *others, lane = statement.axes
+        steps = dict.fromkeys(others, 1) | {lane: vectors * self.lanes}
+        if others:
+            steps[others[-1]] = copies
+        for axis, step in steps.items():
+            size = self._static(axis)
+            if size is None or size % step:
+                return None
+            block = code.div(code.local[axis], step)
+            number = code.add(code.mul(number, size // step), block)
+            count *= size // step
+        columns = self._static(lane)
+        assert columns is not None
+        part = self._rows_of_part(statement.value, lane)
+        return Share(number, count, lower, part, columns)
+
+    def _rows_of_part(self, fold: Term, lane: str) -> int:
+        """How many rows are summed before the next ones."""
+        loads = [t for t in walk(fold) if t.computes(AtOp.name) and lane in t.free]
+        bytes_ = max(map(_row_bytes, loads), default=_PART)
+        return max(2, _PART // bytes_ // 2 * 2)
+
+    def _part_of(
+        self, fold: Term, axes: Sequence[str], copies: int, vectors: int
+    ) -> int | None:
+        """How many indices of a chunk are folded for all of a result, then the next.
+
+        So what is read for one part of the result is in the first cache for the others,
+        and rows are read one after the other. None if that makes no difference.
+        """
+        if not isinstance(fold.kind, ChunkFold):
+            return None
+        *_, register, lane = axes
+        several = [axis for axis in axes if axis and self._static(axis) != 1]
+        loads = [t for t in walk(fold) if t.computes(AtOp.name) and lane in t.free]
+        if not loads or not several:
+            return None
+        sizes = [self._static(axis) for axis in (lane, register) if axis]
+        if sizes == [vectors * self.lanes, copies][: len(sizes)] and len(several) <= 2:
+            return None
+        part = self._rows_of_part(fold, lane)
+        return part if part < self.size else None
+
+    def _tile_of(self, statement: Statement) -> Term:
+        """What is in the tile of a statement."""
+        terms, value = self.code.terms, statement.value
+        indices = [terms.index(axis) for axis in sorted(value.free)]
+        return terms.held(Held(statement.name), indices, value.type)
 
     def _paired(self, statement: Statement, lane: str) -> tuple[Term, Term] | None:
         """The factors of a sum of products of bf16 that is taken two at a time.
@@ -575,14 +669,28 @@ class StatementsPass(PassCode):
         return narrow_factors(fold.args[-1])
 
     def _jam(
-        self, fold: Term, in_lanes: Term, other: Term
+        self,
+        fold: Term,
+        in_lanes: Term,
+        other: Term,
+        initial: Term | None,
+        part: tuple[SSAValue, SSAValue] | None,
     ) -> dict[tuple[int, int], SSAValue]:
-        """A sum of products of bf16 with its columns in the lanes, two at a time."""
+        """A sum of products of bf16 with its columns in the lanes, two at a time.
+
+        It starts from `initial` if that is given, as for a `part` of a chunk, which
+        begins at an even place.
+        """
         code, index, zero = self.code, _index_of(fold), self.number(0)
         copies = range(code.copies) if code.register in fold.free else range(1)
         every = [(k, number) for k in copies for number in range(code.lanes.vectors)]
         lower, upper, start = self._start_of(fold)
+        if part is not None:
+            lower, upper = part
         length = code.max(code.sub(upper, lower), 0)
+        sums = [start] * len(every)
+        if initial is not None:
+            sums = [code.vector(initial, *which) for which in every]
 
         def read(place: SSAValue, step: int) -> list[SSAValue]:
             local = code.add(code.add(lower, place), step)
@@ -592,8 +700,21 @@ class StatementsPass(PassCode):
                 first = code.add(code.start, local)
             with code.scope(), code.bound(index, first, local):
                 code.ask_ahead(fold.args[-1], index)
-                numbers = range(code.lanes.vectors)
-                return [code.vector(in_lanes, 0, number) for number in numbers]
+                numbers = range(0, code.lanes.vectors, 2 if by_two else 1)
+                return [vectors(number) for number in numbers]
+
+        # Two vectors are read at a time where there are two, with no mask.
+        by_two = code.lanes.vectors % 2 == 0 and code.mask is None
+
+        def vectors(number: int) -> SSAValue:
+            if not by_two:
+                return code.vector(in_lanes, 0, number)
+            array = in_lanes.args[0].kind
+            assert isinstance(array, SSAValue)
+            memory, _ = code.place(array)
+            address = code.add(code.address(in_lanes, 0), number * self.lanes)
+            type_ = VectorType(bf16, [2 * self.lanes])
+            return code.emit(vector.LoadOp(memory, [address], type_))
 
         def step(is_last: bool) -> Callable[..., Sequence[SSAValue]]:
             def one(pair: SSAValue, carried: list[SSAValue]) -> Sequence[SSAValue]:
@@ -601,7 +722,9 @@ class StatementsPass(PassCode):
                 low = read(place, 0)
                 high = [None] * len(low) if is_last else read(place, 1)
                 left = [
-                    pairs.packed(code, *both) for both in zip(low, high, strict=True)
+                    pair
+                    for both in zip(low, high, strict=True)
+                    for pair in pairs.packed_each(code, *both)
                 ]
                 local = code.add(lower, place)
                 first = local
@@ -618,7 +741,7 @@ class StatementsPass(PassCode):
             return one
 
         whole = code.div(length, 2)
-        found = code.loop(zero, whole, 1, [start] * len(every), step(False))
+        found = code.loop(zero, whole, 1, sums, step(False))
         end = code.div(code.add(length, 1), 2)
         found = code.loop(whole, end, 1, found, step(True))
         return dict(zip(every, found, strict=True))
@@ -658,8 +781,7 @@ class StatementsPass(PassCode):
         """A fold with its own index in the lanes, which are combined at the end."""
         code, lanes = self.code, self.lanes
         combine = self._combine(statement)
-        others = list(statement.axes)
-        along = others.pop() if others else ""
+        *others, along = statement.axes or ("",)
         size = self._static(along) if along else 1
         if size is not None and size < lanes // 2:
 
@@ -673,15 +795,41 @@ class StatementsPass(PassCode):
             )
             return
         range_ = self._range(along)
+        rows, many = others[-1] if others else "", 1
+        if rows:
+            many = self._static(rows)
+            if many is None:
+                rows, many = "", 1
+            else:
+                others.pop()
+        # So many rows that what is read of them is not all that is read.
+        most = min(max(1, lanes // 2), _power_above(many))
+        columns = lanes // most
 
         def square() -> None:
-            if others and (many := self._static(others[-1])) is not None:
-                code.part = code.local[others[-1]], many
-            rows = self._partial(statement)
-            code.part = None
-            value = sums_of_rows(code, rows, combine)
-            places = [code.local[axis] for axis in statement.axes]
-            code.store(value, code.buffers[statement.name].memory, places)
+            parts = self._partial(statement)
+            # Beyond the last row it is there again.
+            parts += parts[-columns:] * ((lanes - len(parts)) // columns)
+            self._put_rows(statement, sums_of_rows(code, parts, combine), columns)
+
+        def block() -> None:
+            if not rows:
+                square()
+                return
+            first, ahead = self._range(rows).start, code.ahead
+            for row in range(0, many, most):
+                local, count = self.number(row), min(most, many - row)
+                code.rows, code.columns = rows, columns
+                if row:
+                    code.ahead = ""  # It was asked for.
+                with (
+                    code.scope(),
+                    self._register(along, count * columns),
+                    code.bound(rows, code.add(first, row), local),
+                ):
+                    square()
+                code.rows, code.columns = "", 1
+            code.ahead = ahead
 
         def emit(lower: SSAValue, upper: SSAValue, is_part: bool) -> None:
             def one(index: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
@@ -690,17 +838,35 @@ class StatementsPass(PassCode):
                     # Beyond the last row it is read again.
                     last = code.sub(range_.length, 1)
                     code.last = code.add(range_.start, last), last
-                with self._register(along, lanes), code.bound(along, first, index):
-                    self.kernel.over(others, self._range, square)
+                with self._register(along, columns), code.bound(along, first, index):
+                    self.kernel.over(others, self._range, block)
                 code.last = None
                 return []
 
-            code.loop(lower, upper, lanes, [], one)
+            code.loop(lower, upper, columns, [], one)
 
-        whole = code.mul(code.div(range_.length, lanes), lanes)
+        whole = code.mul(code.div(range_.length, columns), columns)
         emit(self.number(0), whole, False)
-        if size is None or size % lanes:
+        if size is None or size % columns:
             emit(whole, range_.length, True)
+
+    def _put_rows(self, statement: Statement, value: SSAValue, columns: int) -> None:
+        """Put what the lanes are for several rows into memory, so many for each row."""
+        code = self.code
+        memory = code.buffers[statement.name].memory
+        if not code.rows:
+            places = [code.local[axis] for axis in statement.axes]
+            code.store(value, memory, places)
+            return
+        for copy in range(0, code.copies, columns):
+            places = [code.local_index(axis, copy) for axis in statement.axes]
+            if columns == 1:
+                part = code.emit(
+                    vector.ExtractOp(value, [copy], element_of_vector(value.type))
+                )
+            else:
+                part = shuffled(code, value, value, range(copy, copy + columns))
+            code.store(part, memory, places)
 
     def _combine(
         self, statement: Statement
@@ -743,9 +909,9 @@ class StatementsPass(PassCode):
                 mask = self._below(code.sub(upper, place), width) if is_part else None
                 after: list[SSAValue] = []
                 with self._lanes(index, first, place, 1, mask):
-                    code.wide = bool(loads)
+                    code.wide, code.whole = bool(loads), static or 0
                     code.ask_ahead(body, index)
-                    code.wide = False
+                    code.wide, code.whole = False, 0
                     for copy, before in enumerate(carried):
                         if loads:
                             value = self._dot(before, loads, copy, mask)
@@ -837,6 +1003,17 @@ def _function_of(fold: Term) -> str:
     if not isinstance(kind, Folded) or not isinstance(kind.function, StringAttr):
         raise NotLifted("a fold with a function of the program")
     return kind.function.data
+
+
+def _row_bytes(load: Term) -> int:
+    """How many bytes a row of the array of a load has."""
+    length = shape_of(load.args[0].type)[-1]
+    return dtype_of(load.type).itemsize * (length if length > 0 else ROW)
+
+
+def _power_above(count: int) -> int:
+    """The least power of two that is not less."""
+    return 1 << (count - 1).bit_length()
 
 
 def _length(fold: Term) -> int | None:

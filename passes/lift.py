@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from math import ceil, prod
+from math import ceil, isqrt, prod
 
 from xdsl.context import Context
-from xdsl.dialects.builtin import AnyFloat, ModuleOp, StringAttr
+from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import SSAValue
 from xdsl.passes import ModulePass
@@ -72,7 +72,6 @@ from moa_dialect.passes.terms import (
 )
 from moa_dialect.passes.to_onf import PARTS
 from moa_dialect.passes.work import NOMINAL_EXTENT
-from moa_dialect.types import dtype_of
 
 TILE_BYTES = 1 << 18
 """A tile that is larger than this is none."""
@@ -451,21 +450,8 @@ def choose_shared(kernel: Kernel, machine: Machine) -> Schedule | None:
     return replace(schedule, registers=registers, chunk=_LONG, ahead=True)
 
 
-_FEW = 4
-"""So many rows are few."""
-
-_PIECE = 256
-"""How many bytes of a row are read at a time: several lines of each."""
-
 _MOST_VECTORS = 8
 """How many vectors have their sums in registers at most."""
-
-
-def _narrowest(kernel: Kernel) -> int:
-    """The size of the narrowest float that a kernel reads."""
-    loads = [term for term in all_terms(kernel) if term.computes(AtOp.name)]
-    sizes = [dtype_of(t.type).itemsize for t in loads if isinstance(t.type, AnyFloat)]
-    return min(sizes, default=4)
 
 
 def choose_each(kernel: Kernel, machine: Machine) -> Schedule | None:
@@ -486,27 +472,24 @@ def choose_each(kernel: Kernel, machine: Machine) -> Schedule | None:
     if shared is not None:
         rows = share_rows(kernel, shared)
     count = static_extent(kernel.extents[rows])
-    if not count or count >= lanes:
+    if not count or count > lanes:
         return None
     pairs = machine.has_bf16_dot and multiplies_bf16(kernel)
-    if shared is not None and 2 * count >= lanes and not pairs:
-        return None  # In the lanes they fill half of them.
     if count == 1:
         rows = ""
     if not have_lanes(kernel, rows, lanes):
         return None
     longest = max(_range_of(kernel, pass_) for pass_ in kernel.passes)
-    # A few rows have more room for what is computed of them.
-    chunk = 2 * _LONG if count <= _FEW else _LONG
-    chunk = min(chunk, ceil(max(longest, 1) / lanes) * lanes)
+    chunk = min(2 * _LONG, ceil(max(longest, 1) / lanes) * lanes)
     axes = {axis for p in kernel.passes for a in p.accumulators for axis in a.axes}
     columns = prod(_nominal(kernel.extents[axis]) for axis in axes)
     if count * max(columns, chunk) * element_bytes(kernel) > TILE_BYTES:
         return None
-    # Sums of several rows and vectors are in half of the registers.
+    # Sums of several rows and vectors are in half of the registers, as many of either
+    # as there are of the other: then they read least.
     sums = machine.registers // 2
-    vectors = max(_PIECE // (lanes * _narrowest(kernel)), sums // count)
-    vectors = max(1, min(vectors, _MOST_VECTORS, sums // min(count, 2)))
+    vectors = max(2 * _power_below(isqrt(sums - 1)), _power_below(sums // count))
+    vectors = min(vectors, _MOST_VECTORS)
     registers = min(count, sums // vectors)
     return Schedule(
         "",

@@ -58,9 +58,9 @@ def _has_lanes(
         if any(name[0] == "%" for name in fold.free):
             return False  # It depends on the index of another one.
         last = _last(fold, pass_, a, rows)
-        if last and _is_read_in_turn(body, last):
+        if last and is_read_in_turn(body, last):
             continue
-        if not _is_read_in_turn(body, index) or _is_short(fold, lanes):
+        if not is_read_in_turn(body, index) or _is_short(fold, lanes):
             return False
     inside = {term for fold in folds for term in walk(fold.args[2])}
     loads = [t for t in walk(a.part) if t.computes(AtOp.name) and t not in inside]
@@ -91,7 +91,7 @@ def _last(term: Term, pass_: Pass, a: Accumulator, rows: str) -> str:
     return next((axis for axis in reversed(axes) if axis in term.free), "")
 
 
-def _is_read_in_turn(term: Term, axis: str) -> bool:
+def is_read_in_turn(term: Term, axis: str) -> bool:
     """Whether what loads read along an axis lies next to each other."""
     return all(
         advances(load, axis)

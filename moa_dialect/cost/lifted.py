@@ -65,6 +65,7 @@ from moa_dialect.passes.schedules import (
     last_axis,
     schedule_of,
 )
+from moa_dialect.passes.statement_lanes import is_read_in_turn
 from moa_dialect.passes.strides import advances, is_affine, step, turning_axis
 from moa_dialect.passes.terms import (
     Choice,
@@ -302,6 +303,7 @@ class _Lifted:
     along: str = ""
     copies: int = 1
     chunks: Loop | None = None
+    tile_axes: tuple[str, ...] = ()
     masked: float = 1.0
     rounded: float = 1.0
 
@@ -478,6 +480,8 @@ class _Lifted:
         self.inner[within] = Loop(within, each, span=size)
         terms = [a.part for a in pass_.accumulators]
         self.along = self.kernel.named(tiling.lane) or pass_.index
+        axes = dict.fromkeys(axis for a in pass_.accumulators for axis in a.axes)
+        self.tile_axes = (self.along, pass_.index, *axes)
         self.copies, self.chunks = tiling.registers, chunks
         body = self._terms(terms)
         tile = self._tile(terms, within)
@@ -670,6 +674,7 @@ class _Lifted:
                 if not narrow(term.args[2]) and _is_narrow(term.type):
                     found.extend(self._rounds(times(term.args[2], symbol)))
                 del self.inner[symbol]
+                found.extend(self._mixes(term, length, times(term)))
                 if before is not None:
                     self.names[kind.index] = before
                 self.folds.pop()
@@ -746,6 +751,22 @@ class _Lifted:
         ratio = self.of.ratio
         wait = ratio(3, 2) * (ratio(CHAINS, chains) - 1) * count
         return [Work("wait", element_name(term.type) or "i64", wait)]
+
+    def _mixes(self, fold: Term, length: Expr, count: Expr) -> list[Work]:
+        """What it takes to combine lanes that are the index of a fold, for each result.
+
+        So it is in statements with lanes of their own, where what is folded does not
+        lie next to each other along the last axis. Lanes beyond the end compute too.
+        """
+        lanes = self.tiling.lanes
+        if lanes == 1 or self.tiling.is_vector or self.chunks is None:
+            return []
+        last = [axis for axis in self.tile_axes if axis in fold.free]
+        if last and is_read_in_turn(fold.args[2], last[-1]):
+            return []
+        vain = -self.number(length) % lanes
+        each = round(MIX * (lanes - 1) + vain)
+        return [Work("wait", element_name(fold.type) or "i64", each * count)]
 
     def _loads(self, term: Term, access: Access, count: Expr) -> list[Work]:
         """What is loaded outside of sums of products, and turned if need be."""
@@ -942,6 +963,9 @@ TURN = 2
 
 TILE = 1 << 17
 """What is turned and takes more bytes than this in a chunk is slow, as measured."""
+
+MIX = 5
+"""Operations for a lane less one to add up the lanes: two shuffles and an addition."""
 
 SPILLED = 8
 """How many times longer that takes."""

@@ -111,6 +111,22 @@ def test_a_slow_exponential_changes_the_schedule() -> None:
     assert slow.lane == "i"
 
 
+@pytest.mark.parametrize(
+    ("rows", "d", "has_lanes_of_each"),
+    [(1, 128, True), (4, 128, True), (8, 128, True), (16, 128, True), (16, 32, False)],
+)
+def test_few_rows_have_lanes_of_each_statement(
+    rows: int, d: int, has_lanes_of_each: bool
+) -> None:
+    """But where rows fill the lanes, and sums are short: lanes are combined for each."""
+    module = compiled(attention, [(8, rows, d), (8, 512, d), (8, 512, d)]).module(
+        "fused"
+    )
+    LiftPass(machine="avx512").apply(Context(), module)
+    (op,) = comprehensions(functions_of(module)[0])
+    assert str(op.attributes[SCHEDULE]).endswith('each"') == has_lanes_of_each
+
+
 def test_few_registers_change_the_schedule() -> None:
     kernel = kernel_of(compiled(matmul, [(96, 128), (128, 80)]).program())
     here = machine("server-x86").limited(1)

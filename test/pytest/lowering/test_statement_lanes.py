@@ -9,6 +9,7 @@ Extents are around the numbers of lanes, of indices of a chunk, of rows in regis
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -101,6 +102,11 @@ def agree(given: Any, program: Program, arrays: list[np.ndarray]) -> None:
         (2, 2, 7, 31, 8, 80, np.float32),
         (3, 1, 1, 131, 9, 7, np.float64),
         (6, 2, 4, 130, 33, 47, BF16),
+        (5, 1, 1, 35, 40, 70, np.float32),
+        (8, 1, 1, 131, 8, 72, np.float32),
+        (12, 1, 1, 3, 17, 33, np.float32),
+        (16, 1, 1, 35, 17, 64, BF16),
+        (9, 1, 1, 18, 8, 24, np.float64),
         (3, 1, 2, 17, 64, 16, BF16),
         (2, 1, 1, 33, 17, 17, np.float16),
     ],
@@ -168,6 +174,23 @@ def test_what_is_computed_of_scores(name: str) -> None:
         bias[:, :, ::3] = -np.inf
         arrays.append(bias)
     agree(under(program, arrays), program, arrays)
+
+
+def asked(rows: int, array: str) -> int:
+    """In how many places attention with some rows asks for more of an array."""
+    module = moa.jit(full).lower(*heads_of(rows, 1, 1, 128, 64, 64)).module("fused")
+    schedule = schedule_of(rows, 1, 1).replace(",pairs", "")
+    LiftPass(schedule, machine="avx512").apply(Context(), module)
+    FUSING["target"][1].apply(Context(), module)
+    text = str(module)
+    (flat,) = re.findall(rf"(%\S+) = moa.rav row %{array} ", text)
+    return text.count(f'"memref.prefetch"({flat},')
+
+
+def test_each_line_is_asked_for_once() -> None:
+    """Blocks of eight rows read the same keys, of four the same values, in turn."""
+    assert asked(8, "k") == asked(16, "k") > 0
+    assert asked(4, "v") == 2 * asked(8, "v") == 4 * asked(16, "v") > 0
 
 
 def test_short_sums_and_rows_have_other_lanes() -> None:
