@@ -60,6 +60,9 @@ from moa_dialect.passes.terms import (
 from moa_dialect.scalar_code import apply_named, constant
 from moa_dialect.types import element_of, kind_of, memory_element
 
+CHAINS = 8
+"""How many sums have to be in progress for none to wait for the one before."""
+
 Values: TypeAlias = list[SSAValue]
 """One value for each vector of the lanes, or one scalar."""
 
@@ -134,6 +137,7 @@ class VectorCode(Emitter):
         copies: how many.
         scalar_lane: the index of the lane axis where it is one index, not many.
         quiet: the states that may leave out elements that are NaN.
+        uneven: the axes of rows of which there may be a few.
         ahead: the index of a pass whose contractions ask for what they read early.
         elsewhere: gives memory that is read, in vain, instead of what is not to be.
         divides: whether integers are divided, which traps if it is by 0.
@@ -159,6 +163,7 @@ class VectorCode(Emitter):
     copies: int = 1
     scalar_lane: SSAValue | None = None
     quiet: set[str] = field(default_factory=set[str])
+    uneven: set[str] = field(default_factory=set[str])
     ahead: str = ""
     scopes: list[dict[Hashable, Any]] = field(
         default_factory=lambda: list[dict[Hashable, Any]]([{}])
@@ -846,10 +851,16 @@ class VectorCode(Emitter):
             if rest:
                 parts.append((whole, length, rest))
         else:
-            whole = self.mul(self.div(length, copies), copies)
-            parts = [(self.number(0), whole, copies)]
-            if copies > 1:
-                parts.append((whole, length, 1))
+            parts: list[tuple[SSAValue, SSAValue, int]] = []
+            lower = self.number(0)
+            for step in (copies, *self._steps_of_rest(axis, copies)):
+                upper = length
+                if step > 1:
+                    left = self.sub(length, lower)
+                    whole = self.mul(self.div(left, step), step)
+                    upper = self.add(lower, whole)
+                parts.append((lower, upper, step))
+                lower = upper
         for lower, upper, step in parts:
 
             def body(
@@ -866,6 +877,19 @@ class VectorCode(Emitter):
 
             carried = self.loop(lower, upper, step, carried, body)
         return carried
+
+    def _steps_of_rest(self, axis: str, copies: int) -> list[int]:
+        """How many indices at a time what is left of a loop runs.
+
+        One; of rows half as many as keep pipelines full, then half of that, and so on:
+        there may be few rows.
+        """
+        if copies == 1:
+            return []
+        if axis not in self.uneven:
+            return [1]
+        most = min(max(CHAINS // self.lanes.vectors, 1), copies - 1)
+        return [1 << k for k in reversed(range(most.bit_length()))]
 
     def _items(
         self, nest: Nest, axis: str, live: set[str], carried: list[SSAValue]

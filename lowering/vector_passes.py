@@ -340,8 +340,7 @@ class PassCode:
             assert code.start is not None
             assert code.length is not None
             return Range(code.start, code.length, self.size)
-        size = self._tile_axes()[axis]
-        return Range(self.kernel.start_of(axis), self.number(size), size)
+        return self.kernel.range_of(axis)
 
     def _early(self, statements: Sequence[Statement]) -> list[Statement]:
         """Tiles that are the same for every chunk."""
@@ -418,8 +417,7 @@ class PassCode:
             if axis == self.pass_.index:
                 assert code.length is not None
                 return code.length, None
-            size = self._tile_axes()[axis]
-            return self.number(size), size
+            return self.kernel.length_of(axis)
 
         def start(axis: str) -> SSAValue:
             if axis == self.pass_.index:
@@ -458,7 +456,8 @@ class PassCode:
             sizes = [self._tile_axes()[axis] for axis in a.axes]
             memory = self.kernel.allocate([*sizes, code.lanes.width], a.type)
             code.buffers[a.name] = Buffer(memory, a.axes)
-            self._fill(memory, sizes, [], starts)
+            lengths = [self.kernel.length_of(axis)[0] for axis in a.axes]
+            self._fill(memory, lengths, [], starts)
         for r in self.pass_.pivots:
             states += [code.vector(r.start, 0, k) for k in self.numbers()]
         return states
@@ -466,22 +465,22 @@ class PassCode:
     def _fill(
         self,
         memory: SSAValue,
-        sizes: Sequence[int],
+        lengths: Sequence[SSAValue],
         indices: list[SSAValue],
         values: Sequence[SSAValue],
     ) -> None:
         code = self.code
-        if not sizes:
+        if not lengths:
             for number, value in enumerate(values):
                 lane = self.number(number * code.lanes.lanes)
                 code.store(value, memory, [*indices, lane])
             return
 
         def body(index: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
-            self._fill(memory, sizes[1:], [*indices, index], values)
+            self._fill(memory, lengths[1:], [*indices, index], values)
             return []
 
-        code.loop(self.number(0), self.number(sizes[0]), 1, [], body)
+        code.loop(self.number(0), lengths[0], 1, [], body)
 
     def _identity(self, function: str, type_: Attribute, number: int) -> SSAValue:
         """What an accumulator starts from: a sum over nothing is 0, not -0."""

@@ -229,13 +229,19 @@ def _is_in_rows(kernel: Kernel, axis: str) -> bool:
 def _blocked(kernel: Kernel, lane: str, plain: Schedule) -> list[Schedule]:
     """The schedules in which a task has several indices of another axis."""
     found: list[Schedule] = []
-    for axis in kernel.axes:
+    # Of axes that take the same time the innermost one: it has more indices as a rule.
+    for axis in reversed(kernel.axes):
         extent = static_extent(kernel.extents[axis])
-        if axis == lane or extent is None or extent < 2 or _bounds(kernel, axis):
+        if axis == lane or _bounds(kernel, axis) or extent in (0, 1):
             continue
-        registers = min(plain.registers, extent)
-        even = ceil(extent / ceil(extent / _BLOCK))
-        block = min(extent, ceil(even / registers) * registers)
+        if extent is None:
+            # How many blocks are even is seen when it runs.
+            registers = plain.registers
+            block = _BLOCK // registers * registers
+        else:
+            registers = min(plain.registers, extent)
+            even = ceil(extent / ceil(extent / _BLOCK))
+            block = min(extent, ceil(even / registers) * registers)
         found.append(
             replace(
                 plain,
@@ -302,6 +308,8 @@ def _schedule(
     """
     registers = max(1, (machine.registers - 1 - vectors) // vectors)
     registers = min({9: 8}.get(registers, registers), _STREAMS_READ)
+    if lane and _has_rows_anywhere(kernel, lane):
+        registers = min(registers, _ROWS_ANYWHERE)
     if not nominal:
         registers = _even(kernel, registers, vectors)
     width = lanes * vectors * element_bytes(kernel)
@@ -322,6 +330,25 @@ def _schedule(
         registers = min(registers, 4)
     pairs = machine.has_bf16_dot and multiplies_bf16(kernel)
     return Schedule(lane, lanes, vectors, registers, chunk, pairs=pairs)
+
+
+_ROWS_ANYWHERE = 6
+"""How many rows are read side by side at most if how far apart they are is not known.
+
+Each takes a general register for its address.
+"""
+
+
+def _has_rows_anywhere(kernel: Kernel, lane: str) -> bool:
+    """Whether folds read rows, without lanes, whose distance types do not give."""
+    loads = {
+        load
+        for term in all_terms(kernel)
+        if isinstance(term.kind, Folded)
+        for load in walk(term.args[2])
+        if load.computes(AtOp.name) and lane not in load.free
+    }
+    return any(step(load, axis) is None for load in loads for axis in load.free)
 
 
 def _even(kernel: Kernel, registers: int, vectors: int) -> int:
@@ -560,13 +587,14 @@ def strided_loads(kernel: Kernel, schedule: Schedule) -> list[tuple[Term, str]]:
 
 def strided_stores(kernel: Kernel, schedule: Schedule) -> list[Output]:
     """The results whose lanes do not lie next to each other, with no turn."""
-    lane = kernel.named(schedule.lane)
+    lane, blocked = kernel.named(schedule.lane), kernel.named(schedule.blocked)
+    turned = {blocked} if 2 * schedule.block >= schedule.lanes else set[str]()
     return [
         output
         for output in kernel.outputs
         if lane
         and (last := last_axis(kernel, output)) not in ("", lane)
-        and last not in output.axes
+        and last not in {*output.axes, *turned}
     ]
 
 
