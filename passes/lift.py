@@ -261,7 +261,7 @@ def _squares(kernel: Kernel, lane: str, plain: Schedule) -> list[Schedule]:
     found: list[Schedule] = []
     for axis in kernel.axes:
         extent = static_extent(kernel.extents[axis])
-        if axis == lane or extent is None or extent < plain.lanes:
+        if axis == lane or (extent is not None and extent < plain.lanes):
             continue
         if any(advances(term, axis) for term in strided):
             name = kernel.hints[axis]

@@ -414,8 +414,8 @@ class _Lifted:
             if axis == lane and number:
                 self.rounded = width * self.number(count) / number
                 if self.nominal is None and static_extent(kernel.extents[axis]) is None:
-                    # Half of the last ones have no index, as a rule.
-                    self.rounded += width / 2 / number
+                    # Of the last ones all but one may have no index.
+                    self.rounded += width / number
             if number <= width:
                 count, size = self.of.integer(1), extent
             self.tasks.append(
