@@ -31,6 +31,7 @@ from xdsl.utils.hints import isa
 
 from moa_dialect.lowering import chosen, pairs
 from moa_dialect.lowering.emitter import (
+    CHAINS,
     COMBINE,
     INDEX,
     Emitter,
@@ -59,9 +60,6 @@ from moa_dialect.passes.terms import (
 )
 from moa_dialect.scalar_code import apply_named, constant
 from moa_dialect.types import element_of, kind_of, memory_element
-
-CHAINS = 8
-"""How many sums have to be in progress for none to wait for the one before."""
 
 Values: TypeAlias = list[SSAValue]
 """One value for each vector of the lanes, or one scalar."""
@@ -676,7 +674,7 @@ class VectorCode(Emitter):
                     after.append(value)
                 return after
 
-        results = self.loop(lower, upper, 1, start, step)
+        results = self.loop(lower, upper, 1, start, step, len(every) >= CHAINS)
         return dict(zip(every, results, strict=True))
 
     def ask_ahead(self, body: Term, index: str) -> None:
@@ -875,7 +873,8 @@ class VectorCode(Emitter):
                 self.register, self.copies = before
                 return after
 
-            carried = self.loop(lower, upper, step, carried, body)
+            is_full = step * self.lanes.vectors >= CHAINS
+            carried = self.loop(lower, upper, step, carried, body, is_full)
         return carried
 
     def _steps_of_rest(self, axis: str, copies: int) -> list[int]:
