@@ -153,9 +153,20 @@ class PassCode:
             return self._segment(self.first, self.last, False, states)
         if self.kernel.schedule.aligned:
             return self._aligned(states)
+        # Those in the middle as many as registers take at a time: what is left of them
+        # would go one by one, and those with masks as well.
+        registers = self.kernel.schedule.registers
+
+        def multiple(value: SSAValue) -> SSAValue:
+            return code.mul(code.div(value, registers), registers)
+
         end = code.max(self.last, self.first)
         middle = code.max(code.min(self.full_first, end), self.first)
+        if self.differs[0]:
+            before = code.add(code.sub(middle, self.first), registers - 1)
+            middle = code.min(code.add(self.first, multiple(before)), end)
         late = code.max(code.min(self.full_last, end), middle)
+        late = code.add(middle, multiple(code.sub(late, middle)))
         if self.differs[0]:
             states = self._segment(self.first, middle, True, states)
         states = self._segment(middle, late, False, states)
