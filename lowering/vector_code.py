@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Hashable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any, TypeAlias
 
 from xdsl.builder import Builder
@@ -440,13 +441,35 @@ class VectorCode(Emitter):
         key = ("address", self.key(term, copy, 0))
         if (known := self.find(key)) is not None:
             return known
-        if self.is_vector(term):
+        apart = self._apart(term) if copy else None
+        if apart is not None:
+            # The number comes last, for it to be part of the load.
+            found = self.add(self.address(term, 0), copy * apart)
+        elif self.is_vector(term):
             with self.lane_index(self.lanes.base):
                 found = self._address(term, copy)
         else:
             found = self._address(term, copy)
         self.scopes[-1][key] = found
         return found
+
+    def _apart(self, term: Term) -> int | None:
+        """How far apart the elements of copies are, None if that is not known."""
+        array, *indices = term.args
+        assert isinstance(array.kind, SSAValue)
+        axis = self.register
+        if axis is None:
+            return None
+        total = 0
+        _, strides = self.place(array.kind)
+        for index, stride in zip(indices, strides, strict=True):
+            if axis not in index.free:
+                continue
+            times, size = coefficient(index, axis), static_stride(stride)
+            if times is None or size is None:
+                return None
+            total += times * size
+        return total * self.scale.get(axis, 1)
 
     def _address(self, term: Term, copy: int) -> SSAValue:
         array, *indices = term.args
@@ -981,6 +1004,14 @@ def is_unit(stride: SSAValue) -> bool:
     if isinstance(stride.owner, arith.MuliOp):
         return all(is_unit(factor) for factor in stride.owner.operands)
     return static_extent(stride) == 1
+
+
+def static_stride(stride: SSAValue) -> int | None:
+    """A stride as a number, None if it is not known."""
+    if isinstance(stride.owner, arith.MuliOp):
+        factors = [static_stride(factor) for factor in stride.owner.operands]
+        return None if None in factors else prod(f for f in factors if f is not None)
+    return static_extent(stride)
 
 
 def is_some(lower: Term, upper: Term) -> bool:
