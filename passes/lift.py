@@ -7,7 +7,7 @@ the cost model tells the time of each schedule that could be, and the least time
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil, prod
@@ -147,6 +147,8 @@ def candidates(
                 if most * vectors * machine.cores <= extent
             ]
             found += [s for s in longer if _has_room(kernel, axis, s)]
+            if has_folds and not nominal and not _bounds(kernel, axis):
+                found += _few_rows(kernel, axis, longer, machine)
     if kernel.passes:
         longest = max(_range_of(kernel, pass_, nominal) for pass_ in kernel.passes)
         most = min(lanes, _power_below(longest))
@@ -251,6 +253,32 @@ def _blocked(kernel: Kernel, lane: str, plain: Schedule) -> list[Schedule]:
                 block=block,
             )
         )
+    return found
+
+
+def _few_rows(
+    kernel: Kernel, lane: str, longer: Sequence[Schedule], machine: Machine
+) -> list[Schedule]:
+    """The schedules in which a task has a few rows whole, and long pieces for them.
+
+    All sums are in registers: what the rows share is read once.
+    """
+    found: list[Schedule] = []
+    for axis in kernel.axes:
+        extent = static_extent(kernel.extents[axis])
+        if axis == lane or extent is None or extent < 2 or _bounds(kernel, axis):
+            continue
+        found += [
+            replace(
+                schedule,
+                registers=extent,
+                chunk=_DEEP,
+                blocked=kernel.hints[axis],
+                block=extent,
+            )
+            for schedule in longer
+            if (schedule.vectors + 1) * extent < machine.registers
+        ]
     return found
 
 
