@@ -16,11 +16,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from xdsl.context import Context
-from xdsl.dialects import memref, vector
+from xdsl.dialects import arith, memref, scf, vector
 from xdsl.dialects.builtin import ModuleOp
 
 import moa_dialect as moa
 from moa_dialect.errors import CompileError
+from moa_dialect.lowering.compiler import llvm_ir_text
+from moa_dialect.lowering.emitter import ROLLED
 from moa_dialect.lowering.engine import entries, kernel_of
 from moa_dialect.lowering.pipelines import FUSING
 from moa_dialect.passes.infer_shapes import functions_of
@@ -176,7 +178,73 @@ def test_axes_of_any_extent_change_places_in_squares(m: int) -> None:
         return moa.transpose(a) * 2.0
 
     schedule = chosen(swapped, ("m", "n"))
-    assert schedule.blocked and schedule.lane
+    assert schedule.blocked
+    assert schedule.lane
     a = np.random.default_rng(m).standard_normal((m, 33)).astype(np.float32)
     turned = moa.jit(swapped, specs=[moa.ArraySpec(("m", "n"), np.float32)])
     np.testing.assert_array_equal(turned(a), 2 * a.T)
+
+
+def product(a: Any, b: Any) -> Any:
+    return moa.inner("add", "mul", a, b)
+
+
+def test_a_few_rows_have_long_pieces_of_what_they_share() -> None:
+    schedule = chosen(product, (3, 2048), (2048, 2048))
+    assert (schedule.blocked, schedule.block, schedule.registers) == ("i", 3, 3)
+    assert schedule.vectors == 8
+
+
+@pytest.mark.parametrize("m", [2, 3])
+@pytest.mark.parametrize(("k", "n"), [(300, 256), (257, 300), (20, 511)])
+def test_products_of_a_few_rows_with_long_pieces(m: int, k: int, n: int) -> None:
+    random = np.random.default_rng(m + k)
+    a, b = (random.integers(-3, 4, s).astype(np.float32) for s in ((m, k), (k, n)))
+    schedule = f"i=procs,block:{m};j=procs,regs:8,lanes:16;p=chunk:256,regs:{m}"
+    found = moa.jit(product, schedule=schedule)(a, b)
+    np.testing.assert_array_equal(found, a @ b)
+
+
+def sums_of(module: ModuleOp) -> list[scf.ForOp]:
+    """The loops that sum products."""
+    return [
+        op
+        for op in module.walk()
+        if isinstance(op, scf.ForOp)
+        and any(isinstance(inner, vector.FMAOp) for inner in op.body.block.ops)
+    ]
+
+
+def test_loops_whose_sums_fill_the_registers_are_not_unrolled() -> None:
+    module = lowered("f32", IN_BLOCKS, 24, 64)
+    loops = sums_of(module)
+    assert loops
+    assert all(ROLLED in loop.attributes for loop in loops)
+    few = "i=procs,block:3;j=procs,regs:1,lanes:{};p=chunk:8,regs:3"
+    assert not any(ROLLED in loop.attributes for loop in sums_of(module_of(few)))
+    for pass_ in FUSING["target"][2:]:
+        pass_.apply(Context(), module)
+    assert "llvm.loop.unroll.disable" in llvm_ir_text(module)
+
+
+def module_of(schedule: str) -> ModuleOp:
+    return lowered("f32", schedule, 24, 64)
+
+
+def test_addresses_of_copies_differ_by_numbers() -> None:
+    """Then each is part of its load, and takes no register."""
+    (loop, *_) = sums_of(module_of(IN_BLOCKS))
+    loads = [op for op in loop.body.block.ops if isinstance(op, memref.LoadOp)]
+    bases: set[Any] = set()
+    numbers: set[int] = set()
+    for load in loads:
+        address = load.indices[0].owner
+        assert isinstance(address, arith.AddiOp)
+        number = address.rhs.owner
+        if isinstance(number, arith.ConstantOp):
+            numbers.add(number.value.value.data)
+            bases.add(address.lhs)
+        else:
+            bases.add(address.result)
+    assert len(bases) == 1
+    assert numbers == {DEPTH * copy for copy in range(1, 6)}
