@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from xdsl.context import Context
 from xdsl.dialects import arith, memref, scf, vector
-from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.builtin import IntegerAttr, ModuleOp
 
 import moa_dialect as moa
 from moa_dialect.errors import CompileError
@@ -242,6 +242,7 @@ def test_addresses_of_copies_differ_by_numbers() -> None:
         assert isinstance(address, arith.AddiOp)
         number = address.rhs.owner
         if isinstance(number, arith.ConstantOp):
+            assert isinstance(number.value, IntegerAttr)
             numbers.add(number.value.value.data)
             bases.add(address.lhs)
         else:
