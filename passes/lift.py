@@ -236,12 +236,14 @@ def _blocked(kernel: Kernel, lane: str, plain: Schedule) -> list[Schedule]:
         extent = static_extent(kernel.extents[axis])
         if axis == lane or _bounds(kernel, axis) or extent in (0, 1):
             continue
+        registers = plain.registers
+        if _are_anywhere(kernel, lane, axis):
+            registers = min(registers, _ROWS_ANYWHERE)
         if extent is None:
             # How many blocks are even is seen when it runs.
-            registers = plain.registers
             block = _BLOCK // registers * registers
         else:
-            registers = min(plain.registers, extent)
+            registers = min(registers, extent)
             even = ceil(extent / ceil(extent / _BLOCK))
             block = min(extent, ceil(even / registers) * registers)
         found.append(
@@ -336,7 +338,9 @@ def _schedule(
     """
     registers = max(1, (machine.registers - 1 - vectors) // vectors)
     registers = min({9: 8}.get(registers, registers), _STREAMS_READ)
-    if lane and _has_rows_anywhere(kernel, lane):
+    rows = {pass_.index for pass_ in kernel.passes}
+    along = kernel.named(lane)
+    if along and any(_are_anywhere(kernel, along, axis) for axis in rows):
         registers = min(registers, _ROWS_ANYWHERE)
     if not nominal:
         registers = _even(kernel, registers, vectors)
@@ -367,16 +371,13 @@ Each takes a general register for its address.
 """
 
 
-def _has_rows_anywhere(kernel: Kernel, lane: str) -> bool:
-    """Whether folds read rows, without lanes, whose distance types do not give."""
-    loads = {
-        load
-        for term in all_terms(kernel)
-        if isinstance(term.kind, Folded)
-        for load in walk(term.args[2])
-        if load.computes(AtOp.name) and lane not in load.free
-    }
-    return any(step(load, axis) is None for load in loads for axis in load.free)
+def _are_anywhere(kernel: Kernel, lane: str, axis: str) -> bool:
+    """Whether rows along an axis are read, without lanes, types not giving how far."""
+    return any(
+        step(load, axis) is None
+        for load in all_terms(kernel)
+        if load.computes(AtOp.name) and axis in load.free and lane not in load.free
+    )
 
 
 def _even(kernel: Kernel, registers: int, vectors: int) -> int:

@@ -171,6 +171,14 @@ def test_fewer_rows_side_by_side_if_their_distance_is_not_known() -> None:
     unknown = chosen(linear, (416, "k"), (384, "k"))
     assert unknown.registers <= 6 < known.registers
 
+    def attended(q: Any) -> Any:
+        return moa.attention(q, q, q, is_causal=True)
+
+    # Keys of a head are 64 apart however many there are.
+    known = chosen(attended, (2, 1024, 64))
+    unknown = chosen(attended, (2, "n", 64))
+    assert unknown.registers * unknown.vectors == known.registers * known.vectors
+
 
 @pytest.mark.parametrize("m", [0, 1, 15, 16, 17, 40])
 def test_axes_of_any_extent_change_places_in_squares(m: int) -> None:
