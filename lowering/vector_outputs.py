@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import ceil
+from math import ceil, prod
 
 from xdsl.dialects import arith, memref, scf, vector
 from xdsl.dialects.builtin import (
@@ -35,7 +35,8 @@ from moa_dialect.lowering.vector_passes import contracts
 from moa_dialect.passes.kernels import (
     Output,
 )
-from moa_dialect.types import memory_element
+from moa_dialect.passes.lift import TILE_BYTES
+from moa_dialect.types import dtype_of, memory_element
 
 
 class Outputs:
@@ -173,14 +174,8 @@ class Outputs:
             if not self._is_contiguous(output):
                 element = memory_element(output.value.type)
                 rows = kernel.rows_of(output)
-                along[number] = self._turned_along(output, sizes)
-                lanes = code.lanes.lanes
-                dims = [
-                    ceil(sizes[axis] / lanes) * lanes
-                    if axis == along[number]
-                    else sizes[axis]
-                    for axis in rows
-                ]
+                turns = along[number] = self._turned_along(output, sizes)
+                dims = [self._padded(axis, sizes, turns) for axis in rows]
                 memory = kernel.allocate([*dims, code.lanes.width], element)
                 turned[number] = Buffer(memory, rows)
 
@@ -254,10 +249,19 @@ class Outputs:
         axes = (*self.kernel.kernel.axes, *output.axes)
         found = ""
         for axis, stride in zip(axes, strides, strict=True):
-            if axis in sizes and is_unit(stride):
+            if is_unit(stride) and sizes.get(axis, 0) > sizes.get(found, 0):
                 found = axis
-        is_worth_it = found and 2 * sizes[found] >= self.code.lanes.lanes
-        return found if is_worth_it else ""
+        lanes = self.code.lanes.lanes
+        if not found or 2 * sizes[found] < lanes:
+            return ""
+        rows = prod(self._padded(axis, sizes, found) for axis in sizes)
+        size = rows * self.code.lanes.width * dtype_of(output.value.type).itemsize
+        return found if size <= TILE_BYTES else ""
+
+    def _padded(self, axis: str, sizes: dict[str, int], along: str) -> int:
+        """How large a tile is along an axis: whole squares where it is turned."""
+        lanes = self.code.lanes.lanes
+        return ceil(sizes[axis] / lanes) * lanes if axis == along else sizes[axis]
 
     def _turn_out(self, output: Output, buffer: Buffer, along: str) -> None:
         """Copy an output from its tile to its memory, in squares along an axis.
