@@ -27,11 +27,13 @@ from moa_dialect.collector import uncollected
 from moa_dialect.errors import CompileError
 from moa_dialect.lowering import host, upstream
 from moa_dialect.lowering.cache import Compilation
+from moa_dialect.lowering.emitter import ROLLED
 from moa_dialect.lowering.engine import find_entry
 from moa_dialect.lowering.kernel import STATUS_WORDS, Memory, Signature
 from moa_dialect.lowering.pipelines import TO_LLVM
 from moa_dialect.lowering.threads import OutlineTasksPass
 from moa_dialect.lowering.to_scf import CHECKS, has_status, unlowered
+from moa_dialect.lowering.unregistered import attribute
 from moa_dialect.passes.check_storage import is_result
 
 if TYPE_CHECKING:
@@ -39,6 +41,9 @@ if TYPE_CHECKING:
 
 WITHOUT_WRAPPERS = TO_LLVM.replace("func.func(llvm-request-c-wrappers),", "")
 """The pipeline to LLVM without a C interface beside each function."""
+
+
+_ROLLED_LOOP = "#llvm.loop_annotation<unroll = <disable = true>>"
 
 
 def _is_fortran(type_: Attribute) -> bool:
@@ -59,6 +64,9 @@ def llvm_dialect(module: ModuleOp, for_callers: bool = True) -> ir.Module:
         for_callers: have functions with C interfaces beside the others.
     """
     OutlineTasksPass().apply(Context(), module)
+    for op in module.walk():
+        if op.attributes.pop(ROLLED, None) is not None:
+            op.attributes["loop_annotation"] = attribute(_ROLLED_LOOP)
     native = upstream.parse(upstream.generic_text(module), upstream.new_context())
     pipeline = TO_LLVM if for_callers else WITHOUT_WRAPPERS
     upstream.run_pipeline(native, pipeline, verify_each=False)

@@ -13,6 +13,7 @@ from xdsl.dialects.builtin import (
     AnyFloat,
     IndexType,
     StringAttr,
+    UnitAttr,
     UnregisteredOp,
     VectorType,
 )
@@ -24,6 +25,12 @@ from moa_dialect.scalar_code import identity_of
 from moa_dialect.types import kind_of
 
 INDEX = IndexType()
+
+ROLLED = "moa.rolled"
+"""The attribute of a loop that is not to be unrolled: its registers are all taken."""
+
+CHAINS = 8
+"""How many sums have to be in progress for none to wait for the one before."""
 
 
 @cache
@@ -167,13 +174,16 @@ class Emitter:
         step: int,
         initial: Sequence[SSAValue],
         body: Callable[[SSAValue, list[SSAValue]], Sequence[SSAValue]],
+        is_rolled: bool = False,
     ) -> list[SSAValue]:
-        """A loop that carries values."""
+        """A loop that carries values; if it `is_rolled` LLVM does not unroll it."""
         block = Block(arg_types=[INDEX, *(value.type for value in initial)])
         with self.scope(block):
             index, *carried = block.args
             self.builder.insert(scf.YieldOp(*body(index, list(carried))))
         loop = scf.ForOp(lower, upper, self.number(step), list(initial), Region(block))
+        if is_rolled:
+            loop.attributes[ROLLED] = UnitAttr()
         self.builder.insert(loop)
         return list(loop.results)
 

@@ -30,6 +30,7 @@ from xdsl.dialects.builtin import (
 from xdsl.ir import Attribute, SSAValue
 from xdsl.utils.hints import isa
 
+from moa_dialect.lowering.emitter import CHAINS
 from moa_dialect.lowering.shuffles import shuffled
 from moa_dialect.passes.terms import ChunkFold, Folded, Held, InPairs, Term
 
@@ -103,13 +104,14 @@ def sums(
 
         return body
 
+    is_full = len(every) >= CHAINS
     length = code.sub(upper, lower) if lower is not code.number(0) else upper
     pairs = code.div(code.add(length, 1), 2)
     if isinstance(other.args[0].kind, Held):
         # Both are in tiles, which end with 0.
-        return code.loop(code.number(0), pairs, 1, start, step(False))
+        return code.loop(code.number(0), pairs, 1, start, step(False), is_full)
     whole = code.div(length, 2)
-    found = code.loop(code.number(0), whole, 1, start, step(False))
+    found = code.loop(code.number(0), whole, 1, start, step(False), is_full)
     return code.loop(whole, pairs, 1, found, step(True))
 
 

@@ -78,7 +78,7 @@ def _emit(
     blocked = kernel.named(schedule.blocked)
     if blocked:
         size = static_extent(kernel.extents[blocked])
-        if size is None or size < schedule.block:
+        if size is not None and size < schedule.block:
             raise NotLifted("a block of an axis that may be shorter")
         if kernel.passes and not schedule.each:
             raise NotLifted("a block of an axis of a kernel with passes")

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Hashable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any, TypeAlias
 
 from xdsl.builder import Builder
@@ -31,6 +32,7 @@ from xdsl.utils.hints import isa
 
 from moa_dialect.lowering import chosen, pairs
 from moa_dialect.lowering.emitter import (
+    CHAINS,
     COMBINE,
     INDEX,
     Emitter,
@@ -134,6 +136,7 @@ class VectorCode(Emitter):
         copies: how many.
         scalar_lane: the index of the lane axis where it is one index, not many.
         quiet: the states that may leave out elements that are NaN.
+        uneven: the axes of rows of which there may be a few.
         ahead: the index of a pass whose contractions ask for what they read early.
         elsewhere: gives memory that is read, in vain, instead of what is not to be.
         divides: whether integers are divided, which traps if it is by 0.
@@ -159,6 +162,7 @@ class VectorCode(Emitter):
     copies: int = 1
     scalar_lane: SSAValue | None = None
     quiet: set[str] = field(default_factory=set[str])
+    uneven: set[str] = field(default_factory=set[str])
     ahead: str = ""
     scopes: list[dict[Hashable, Any]] = field(
         default_factory=lambda: list[dict[Hashable, Any]]([{}])
@@ -441,13 +445,35 @@ class VectorCode(Emitter):
         key = ("address", self.key(term, copy, 0))
         if (known := self.find(key)) is not None:
             return known
-        if self.is_vector(term):
+        apart = self._apart(term) if copy else None
+        if apart is not None:
+            # The number comes last, for it to be part of the load.
+            found = self.add(self.address(term, 0), copy * apart)
+        elif self.is_vector(term):
             with self.lane_index(self.lanes.base):
                 found = self._address(term, copy)
         else:
             found = self._address(term, copy)
         self.scopes[-1][key] = found
         return found
+
+    def _apart(self, term: Term) -> int | None:
+        """How far apart the elements of copies are, None if that is not known."""
+        array, *indices = term.args
+        assert isinstance(array.kind, SSAValue)
+        axis = self.register
+        if axis is None:
+            return None
+        total = 0
+        _, strides = self.place(array.kind)
+        for index, stride in zip(indices, strides, strict=True):
+            if axis not in index.free:
+                continue
+            times, size = coefficient(index, axis), static_stride(stride)
+            if times is None or size is None:
+                return None
+            total += times * size
+        return total * self.scale.get(axis, 1)
 
     def _address(self, term: Term, copy: int) -> SSAValue:
         array, *indices = term.args
@@ -681,7 +707,7 @@ class VectorCode(Emitter):
                     after.append(value)
                 return after
 
-        results = self.loop(lower, upper, 1, start, step)
+        results = self.loop(lower, upper, 1, start, step, len(every) >= CHAINS)
         return dict(zip(every, results, strict=True))
 
     def ask_ahead(self, body: Term, index: str) -> None:
@@ -856,10 +882,16 @@ class VectorCode(Emitter):
             if rest:
                 parts.append((whole, length, rest))
         else:
-            whole = self.mul(self.div(length, copies), copies)
-            parts = [(self.number(0), whole, copies)]
-            if copies > 1:
-                parts.append((whole, length, 1))
+            parts: list[tuple[SSAValue, SSAValue, int]] = []
+            lower = self.number(0)
+            for step in (copies, *self._steps_of_rest(axis, copies)):
+                upper = length
+                if step > 1:
+                    left = self.sub(length, lower)
+                    whole = self.mul(self.div(left, step), step)
+                    upper = self.add(lower, whole)
+                parts.append((lower, upper, step))
+                lower = upper
         for lower, upper, step in parts:
 
             def body(
@@ -874,8 +906,22 @@ class VectorCode(Emitter):
                 self.register, self.copies = before
                 return after
 
-            carried = self.loop(lower, upper, step, carried, body)
+            is_full = step * self.lanes.vectors >= CHAINS
+            carried = self.loop(lower, upper, step, carried, body, is_full)
         return carried
+
+    def _steps_of_rest(self, axis: str, copies: int) -> list[int]:
+        """How many indices at a time what is left of a loop runs.
+
+        One; of rows half as many as keep pipelines full, then half of that, and so on:
+        there may be few rows.
+        """
+        if copies == 1:
+            return []
+        if axis not in self.uneven:
+            return [1]
+        most = min(max(CHAINS // self.lanes.vectors, 1), copies - 1)
+        return [1 << k for k in reversed(range(most.bit_length()))]
 
     def _items(
         self, nest: Nest, axis: str, live: set[str], carried: list[SSAValue]
@@ -968,6 +1014,14 @@ def is_unit(stride: SSAValue) -> bool:
     if isinstance(stride.owner, arith.MuliOp):
         return all(is_unit(factor) for factor in stride.owner.operands)
     return static_extent(stride) == 1
+
+
+def static_stride(stride: SSAValue) -> int | None:
+    """A stride as a number, None if it is not known."""
+    if isinstance(stride.owner, arith.MuliOp):
+        factors = [static_stride(factor) for factor in stride.owner.operands]
+        return None if None in factors else prod(f for f in factors if f is not None)
+    return static_extent(stride)
 
 
 def is_some(lower: Term, upper: Term) -> bool:

@@ -123,6 +123,7 @@ class KernelCode:
         lane: the axis in the lanes; empty if folded axes are.
         blocked: the axis of which a task has several indices; or empty.
         block_start: the first of them.
+        block_length: how many of them there are, where types do not give the extent.
         skip: how many lanes have indices that the task before has too.
     """
 
@@ -138,6 +139,7 @@ class KernelCode:
     lane: str = field(init=False)
     blocked: str = field(init=False)
     block_start: SSAValue | None = None
+    block_length: SSAValue | None = None
     skip: SSAValue | None = None
 
     def __post_init__(self) -> None:
@@ -153,11 +155,10 @@ class KernelCode:
             axis: self._index(arith.MaxSIOp, self.extent(axis), self.number(0))
             for axis in kernel.axes
         }
+        extent: SSAValue | None = None
         if self.blocked:
-            size = self.number(schedule.block)
-            extents[self.blocked] = self._index(
-                arith.CeilDivSIOp, extents[self.blocked], size
-            )
+            extent, size = extents[self.blocked], self.number(schedule.block)
+            extents[self.blocked] = self._index(arith.CeilDivSIOp, extent, size)
         blocks = self.number(1)
         if self.lane:
             rest = self.number(schedule.width - 1)
@@ -168,7 +169,7 @@ class KernelCode:
             tasks = self._index(arith.MuliOp, tasks, extents[axis])
         outer, task = self.builder, Block(arg_types=[INDEX])
         self.builder = Builder(InsertPoint.at_end(task))
-        self._begin(task.args[0], grid, extents, blocks)
+        self._begin(task.args[0], grid, extents, blocks, extent)
         body(self)
         self.builder.insert(scf.ReduceOp())
         self.builder = outer
@@ -202,6 +203,26 @@ class KernelCode:
             return self.schedule.block
         return static_extent(self.kernel.extents[axis])
 
+    def length_of(self, axis: str) -> tuple[SSAValue, int | None]:
+        """How many indices a task has of a row axis, also as a number if it is known.
+
+        Raises:
+            NotLifted: for rows of an extent that types do not give.
+        """
+        if axis == self.blocked and self.block_length is not None:
+            return self.block_length, None
+        size = self.static(axis)
+        if size is None:
+            raise NotLifted("rows of an extent that types do not give")
+        return self.number(size), size
+
+    def range_of(self, axis: str) -> Range:
+        """The indices that a task has of a row axis."""
+        length, _ = self.length_of(axis)
+        size = self.static(axis)
+        assert size is not None
+        return Range(self.start_of(axis), length, size)
+
     def start_of(self, axis: str) -> SSAValue:
         """The first index that a task has of a row axis, or of the blocked axis."""
         if axis != self.blocked:
@@ -221,8 +242,9 @@ class KernelCode:
         grid: Sequence[str],
         extents: dict[str, SSAValue],
         blocks: SSAValue,
+        extent: SSAValue | None,
     ) -> None:
-        """Decode which indices a task has."""
+        """Decode which indices a task has; `extent` is that of the blocked axis."""
         schedule = self.schedule
         index: dict[str, SSAValue] = {}
         rest = task
@@ -239,16 +261,8 @@ class KernelCode:
         for axis in reversed(grid):
             index[axis] = self._index(arith.RemUIOp, rest, extents[axis])
             rest = self._index(arith.DivUIOp, rest, extents[axis])
-        if self.blocked:
-            # The last block is shifted back to end with the axis.
-            size = schedule.block
-            first = self._index(arith.MuliOp, index[self.blocked], self.number(size))
-            extent = self.static(self.blocked, whole=True)
-            assert extent is not None
-            index[self.blocked] = self._index(
-                arith.MinSIOp, first, self.number(extent - size)
-            )
-            self.block_start = index.pop(self.blocked)
+        if extent is not None:
+            self._begin_block(index.pop(self.blocked), extents[self.blocked], extent)
         code = StatementCode if schedule.each else VectorCode
         self.code = code(
             self.kernel.terms,
@@ -261,6 +275,34 @@ class KernelCode:
             divides(self.kernel),
             index=index,
         )
+        if self.block_length is not None:
+            self.code.uneven.add(self.blocked)
+
+    def _begin_block(self, block: SSAValue, blocks: SSAValue, extent: SSAValue) -> None:
+        """The indices that a task has of the blocked axis.
+
+        If the extent is known the last block is shifted back to end with the axis. Else
+        blocks are as long as makes them even, and the last one has what is left.
+        """
+        size = self.number(self.schedule.block)
+        static = self.static(self.blocked, whole=True)
+        if static is not None:
+            first = self._index(arith.MuliOp, block, size)
+            last = self.number(static - self.schedule.block)
+            self.block_start = self._index(arith.MinSIOp, first, last)
+            return
+        if self.schedule.each:
+            raise NotLifted("rows of an extent that types do not give")
+        some = self._index(arith.MaxSIOp, blocks, self.number(1))
+        even = self._index(arith.CeilDivSIOp, extent, some)
+        registers = self.number(self.schedule.registers)
+        even = self._index(arith.CeilDivSIOp, even, registers)
+        even = self._index(arith.MuliOp, even, registers)
+        even = self._index(arith.MinSIOp, even, size)
+        first = self._index(arith.MuliOp, block, even)
+        self.block_start = self._index(arith.MinSIOp, first, extent)
+        left = self._index(arith.SubiOp, extent, self.block_start)
+        self.block_length = self._index(arith.MinSIOp, left, even)
 
     def _grows(self) -> bool:
         """Whether tasks take longer from one to the next, as under a causal mask."""

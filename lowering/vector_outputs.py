@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import ceil, prod
 
 from xdsl.dialects import arith, memref, scf, vector
 from xdsl.dialects.builtin import (
     IndexType,
     VectorType,
+    i1,
 )
-from xdsl.ir import Block, Region, SSAValue
+from xdsl.ir import Block, Operation, Region, SSAValue
 
 from moa_dialect.lowering.shuffles import transposed
 from moa_dialect.lowering.tiles import (
@@ -28,12 +30,13 @@ from moa_dialect.lowering.vector_code import (
     NotLifted,
     is_unit,
 )
-from moa_dialect.lowering.vector_kernel import KernelCode, Range
+from moa_dialect.lowering.vector_kernel import KernelCode
 from moa_dialect.lowering.vector_passes import contracts
 from moa_dialect.passes.kernels import (
     Output,
 )
-from moa_dialect.types import memory_element
+from moa_dialect.passes.lift import TILE_BYTES
+from moa_dialect.types import dtype_of, memory_element
 
 
 class Outputs:
@@ -146,12 +149,8 @@ class Outputs:
         statements, staged = kernel.stage(statements, tile_axes, "s" + tag)
         statements = materialize(code.terms, statements, axes, tag)
 
-        def whole(axis: str) -> Range:
-            size = tile_axes[axis]
-            return Range(kernel.start_of(axis), self.number(size), size)
-
         for item in staged:
-            kernel.fill(item, whole)
+            kernel.fill(item, kernel.range_of)
         nests = arrange(statements, None)
         self._emit_nests(nests, tile_axes, {o.number: o for o in outputs})
 
@@ -169,15 +168,14 @@ class Outputs:
                     names = tuple(sorted(item.value.free))
                     code.buffers[item.name] = Buffer(memory, item.axes, names=names)
 
-        def extents(axis: str) -> tuple[SSAValue, int | None]:
-            return self.number(sizes[axis]), sizes[axis]
-
         turned: dict[int, Buffer] = {}
+        along: dict[int, str] = {}
         for number, output in outputs.items():
             if not self._is_contiguous(output):
                 element = memory_element(output.value.type)
                 rows = kernel.rows_of(output)
-                dims = [sizes[axis] for axis in rows]
+                turns = along[number] = self._turned_along(output, sizes)
+                dims = [self._padded(axis, sizes, turns) for axis in rows]
                 memory = kernel.allocate([*dims, code.lanes.width], element)
                 turned[number] = Buffer(memory, rows)
 
@@ -195,7 +193,7 @@ class Outputs:
             mask = None if code.scalar_lane else code.lane_mask(vector_)
             code.store(value, memory, [code.add(address, lane)], mask)
 
-        code.output = store
+        code.output, lengths = store, kernel.length_of
         for nest in nests:
             copies = (
                 kernel.schedule.registers if contracts(nest) else kernel.schedule.unroll
@@ -209,11 +207,11 @@ class Outputs:
                         for k in range(1 if code.scalar_lane else vectors):
                             store(item, code.vector(item.value, 0, k), 0, k)
                     else:
-                        code.nest(Nest((), [item]), extents, 1, live, kernel.start_of)
+                        code.nest(Nest((), [item]), lengths, 1, live, kernel.start_of)
                 continue
-            code.nest(nest, extents, copies, live, kernel.start_of)
+            code.nest(nest, lengths, copies, live, kernel.start_of)
         for number, buffer in turned.items():
-            self._turn_out(outputs[number], buffer, sizes)
+            self._turn_out(outputs[number], buffer, along[number])
 
     def _is_contiguous(self, output: Output) -> bool:
         """Whether the lanes of an output lie next to each other."""
@@ -242,16 +240,36 @@ class Outputs:
             )
         return memory, address
 
-    def _turn_out(self, output: Output, buffer: Buffer, sizes: dict[str, int]) -> None:
-        """Copy an output from its tile to its memory, lane by lane."""
+    def _turned_along(self, output: Output, sizes: dict[str, int]) -> str:
+        """The axis of a tile along which a result lies in memory; empty if none does.
+
+        Few elements of a row are not worth a square.
+        """
+        _, strides = self.kernel.outputs[output.number]
+        axes = (*self.kernel.kernel.axes, *output.axes)
+        found = ""
+        for axis, stride in zip(axes, strides, strict=True):
+            if is_unit(stride) and sizes.get(axis, 0) > sizes.get(found, 0):
+                found = axis
+        lanes = self.code.lanes.lanes
+        if not found or 2 * sizes[found] < lanes:
+            return ""
+        rows = prod(self._padded(axis, sizes, found) for axis in sizes)
+        size = rows * self.code.lanes.width * dtype_of(output.value.type).itemsize
+        return found if size <= TILE_BYTES else ""
+
+    def _padded(self, axis: str, sizes: dict[str, int], along: str) -> int:
+        """How large a tile is along an axis: whole squares where it is turned."""
+        lanes = self.code.lanes.lanes
+        return ceil(sizes[axis] / lanes) * lanes if axis == along else sizes[axis]
+
+    def _turn_out(self, output: Output, buffer: Buffer, along: str) -> None:
+        """Copy an output from its tile to its memory, in squares along an axis.
+
+        Without one element by element.
+        """
         code, kernel = self.code, self.kernel
         count = code.lanes.lanes
-        _, strides = kernel.outputs[output.number]
-        rank = len(kernel.kernel.axes)
-        along = ""
-        for axis, stride in zip(output.axes, strides[rank:], strict=True):
-            if is_unit(stride) and sizes[axis] >= count:
-                along = axis
         others = [axis for axis in buffer.axes if axis != along]
         skip = kernel.skip
         first = self.number(0) if skip is None else skip
@@ -259,6 +277,7 @@ class Outputs:
         if code.lanes.last is not None:
             count_ = code.add(code.sub(code.lanes.last, code.lanes.base), 1)
             end = code.min(count_, code.lanes.width)
+        type_ = VectorType(memory_element(output.value.type), [count])
 
         def one(lane: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
             indices = [code.local[axis] for axis in buffer.axes]
@@ -267,44 +286,47 @@ class Outputs:
             code.builder.insert(memref.StoreOp.get(value, target, [address]))
             return []
 
-        def squares() -> None:
-            size = sizes[along]
-            whole = size - size % count
+        def square(index: SSAValue, mask: SSAValue | None) -> None:
+            """The elements from an index on, in all lanes."""
 
-            def square(index: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
-                def group(lane: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
-                    rows: list[SSAValue] = []
-                    type_ = VectorType(memory_element(output.value.type), [count])
-                    for k in range(count):
-                        indices = [
-                            code.add(index, k) if axis == along else code.local[axis]
-                            for axis in buffer.axes
-                        ]
-                        rows.append(
-                            code.emit(
-                                vector.LoadOp(buffer.memory, [*indices, lane], type_)
-                            )
-                        )
-                    columns = transposed(code, rows)
-                    with code.bound(along, index, index):
-                        for k, column in enumerate(columns):
-                            self._store_row(
-                                output, column, code.add(lane, k), first, end
-                            )
-                    return []
-
-                code.loop(self.number(0), end, count, [], group)
+            def group(lane: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
+                rows: list[SSAValue] = []
+                for k in range(count):
+                    indices = [
+                        code.add(index, k) if axis == along else code.local[axis]
+                        for axis in buffer.axes
+                    ]
+                    rows.append(
+                        code.emit(vector.LoadOp(buffer.memory, [*indices, lane], type_))
+                    )
+                columns = transposed(code, rows)
+                place = code.add(kernel.start_of(along), index)
+                with code.bound(along, place, index):
+                    for k, column in enumerate(columns):
+                        row = code.add(lane, k)
+                        self._store_row(output, column, row, first, end, mask)
                 return []
 
-            code.loop(self.number(0), self.number(whole), count, [], square)
+            code.loop(self.number(0), end, count, [], group)
+
+        def squares() -> None:
+            length, size = kernel.length_of(along)
+            whole = code.mul(code.div(length, count), count)
+
+            def full(index: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
+                square(index, None)
+                return []
 
             def rest(index: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
-                with code.bound(along, index, index):
-                    code.loop(first, end, 1, [], one)
+                left = code.sub(length, index)
+                square(
+                    index, code.emit(vector.CreateMaskOp([left], code.vector_type(i1)))
+                )
                 return []
 
-            if size % count:
-                code.loop(self.number(whole), self.number(size), 1, [], rest)
+            code.loop(self.number(0), whole, count, [], full)
+            if size is None or size % count:
+                code.loop(whole, length, count, [], rest)
 
         def loops(axes: Sequence[str]) -> None:
             if not axes:
@@ -321,7 +343,8 @@ class Outputs:
                     loops(more)
                 return []
 
-            code.loop(self.number(0), self.number(sizes[axis]), 1, [], body)
+            length, _ = kernel.length_of(axis)
+            code.loop(self.number(0), length, 1, [], body)
 
         loops(others)
 
@@ -332,11 +355,17 @@ class Outputs:
         lane: SSAValue,
         first: SSAValue,
         end: SSAValue,
+        mask: SSAValue | None,
     ) -> None:
-        """Store what a lane has, unless another task does or it has no index."""
+        """Store what a lane has, unless another task does or it has no index.
+
+        Of its elements those that a mask has, if there is one.
+        """
         code, kernel = self.code, self.kernel
         target, address = self._address(output, code.add(code.lanes.base, lane), 0)
-        store = vector.StoreOp(value, target, [address])
+        store: Operation = vector.StoreOp(value, target, [address])
+        if mask is not None:
+            store = vector.MaskedStoreOp(target, [address], mask, value)
         conditions: list[SSAValue] = []
         if kernel.skip is not None:
             conditions.append(code.emit(arith.CmpiOp(lane, first, "sge")))

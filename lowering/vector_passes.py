@@ -153,9 +153,20 @@ class PassCode:
             return self._segment(self.first, self.last, False, states)
         if self.kernel.schedule.aligned:
             return self._aligned(states)
+        # Those in the middle as many as registers take at a time: what is left of them
+        # would go one by one, and those with masks as well.
+        registers = self.kernel.schedule.registers
+
+        def multiple(value: SSAValue) -> SSAValue:
+            return code.mul(code.div(value, registers), registers)
+
         end = code.max(self.last, self.first)
         middle = code.max(code.min(self.full_first, end), self.first)
+        if self.differs[0]:
+            before = code.add(code.sub(middle, self.first), registers - 1)
+            middle = code.min(code.add(self.first, multiple(before)), end)
         late = code.max(code.min(self.full_last, end), middle)
+        late = code.add(middle, multiple(code.sub(late, middle)))
         if self.differs[0]:
             states = self._segment(self.first, middle, True, states)
         states = self._segment(middle, late, False, states)
@@ -340,8 +351,7 @@ class PassCode:
             assert code.start is not None
             assert code.length is not None
             return Range(code.start, code.length, self.size)
-        size = self._tile_axes()[axis]
-        return Range(self.kernel.start_of(axis), self.number(size), size)
+        return self.kernel.range_of(axis)
 
     def _early(self, statements: Sequence[Statement]) -> list[Statement]:
         """Tiles that are the same for every chunk."""
@@ -418,8 +428,7 @@ class PassCode:
             if axis == self.pass_.index:
                 assert code.length is not None
                 return code.length, None
-            size = self._tile_axes()[axis]
-            return self.number(size), size
+            return self.kernel.length_of(axis)
 
         def start(axis: str) -> SSAValue:
             if axis == self.pass_.index:
@@ -458,7 +467,8 @@ class PassCode:
             sizes = [self._tile_axes()[axis] for axis in a.axes]
             memory = self.kernel.allocate([*sizes, code.lanes.width], a.type)
             code.buffers[a.name] = Buffer(memory, a.axes)
-            self._fill(memory, sizes, [], starts)
+            lengths = [self.kernel.length_of(axis)[0] for axis in a.axes]
+            self._fill(memory, lengths, [], starts)
         for r in self.pass_.pivots:
             states += [code.vector(r.start, 0, k) for k in self.numbers()]
         return states
@@ -466,22 +476,22 @@ class PassCode:
     def _fill(
         self,
         memory: SSAValue,
-        sizes: Sequence[int],
+        lengths: Sequence[SSAValue],
         indices: list[SSAValue],
         values: Sequence[SSAValue],
     ) -> None:
         code = self.code
-        if not sizes:
+        if not lengths:
             for number, value in enumerate(values):
                 lane = self.number(number * code.lanes.lanes)
                 code.store(value, memory, [*indices, lane])
             return
 
         def body(index: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
-            self._fill(memory, sizes[1:], [*indices, index], values)
+            self._fill(memory, lengths[1:], [*indices, index], values)
             return []
 
-        code.loop(self.number(0), self.number(sizes[0]), 1, [], body)
+        code.loop(self.number(0), lengths[0], 1, [], body)
 
     def _identity(self, function: str, type_: Attribute, number: int) -> SSAValue:
         """What an accumulator starts from: a sum over nothing is 0, not -0."""

@@ -7,7 +7,7 @@ the cost model tells the time of each schedule that could be, and the least time
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil, isqrt, prod
@@ -146,6 +146,8 @@ def candidates(
                 if most * vectors * machine.cores <= extent
             ]
             found += [s for s in longer if _has_room(kernel, axis, s)]
+            if has_folds and not nominal and not _bounds(kernel, axis):
+                found += _few_rows(kernel, axis, longer, machine)
     if kernel.passes:
         longest = max(_range_of(kernel, pass_, nominal) for pass_ in kernel.passes)
         most = min(lanes, _power_below(longest))
@@ -228,13 +230,21 @@ def _is_in_rows(kernel: Kernel, axis: str) -> bool:
 def _blocked(kernel: Kernel, lane: str, plain: Schedule) -> list[Schedule]:
     """The schedules in which a task has several indices of another axis."""
     found: list[Schedule] = []
-    for axis in kernel.axes:
+    # Of axes that take the same time the innermost one: it has more indices as a rule.
+    for axis in reversed(kernel.axes):
         extent = static_extent(kernel.extents[axis])
-        if axis == lane or extent is None or extent < 2 or _bounds(kernel, axis):
+        if axis == lane or _bounds(kernel, axis) or extent in (0, 1):
             continue
-        registers = min(plain.registers, extent)
-        even = ceil(extent / ceil(extent / _BLOCK))
-        block = min(extent, ceil(even / registers) * registers)
+        registers = plain.registers
+        if _are_anywhere(kernel, lane, axis):
+            registers = min(registers, _ROWS_ANYWHERE)
+        if extent is None:
+            # How many blocks are even is seen when it runs.
+            block = _BLOCK // registers * registers
+        else:
+            registers = min(registers, extent)
+            even = ceil(extent / ceil(extent / _BLOCK))
+            block = min(extent, ceil(even / registers) * registers)
         found.append(
             replace(
                 plain,
@@ -247,6 +257,32 @@ def _blocked(kernel: Kernel, lane: str, plain: Schedule) -> list[Schedule]:
     return found
 
 
+def _few_rows(
+    kernel: Kernel, lane: str, longer: Sequence[Schedule], machine: Machine
+) -> list[Schedule]:
+    """The schedules in which a task has a few rows whole, and long pieces for them.
+
+    All sums are in registers: what the rows share is read once.
+    """
+    found: list[Schedule] = []
+    for axis in kernel.axes:
+        extent = static_extent(kernel.extents[axis])
+        if axis == lane or extent is None or extent < 2 or _bounds(kernel, axis):
+            continue
+        found += [
+            replace(
+                schedule,
+                registers=extent,
+                chunk=_DEEP,
+                blocked=kernel.hints[axis],
+                block=extent,
+            )
+            for schedule in longer
+            if (schedule.vectors + 1) * extent < machine.registers
+        ]
+    return found
+
+
 def _squares(kernel: Kernel, lane: str, plain: Schedule) -> list[Schedule]:
     """The schedules in which a task turns squares, as where axes change places."""
     loads = [term for term in all_terms(kernel) if term.computes(AtOp.name)]
@@ -254,7 +290,7 @@ def _squares(kernel: Kernel, lane: str, plain: Schedule) -> list[Schedule]:
     found: list[Schedule] = []
     for axis in kernel.axes:
         extent = static_extent(kernel.extents[axis])
-        if axis == lane or extent is None or extent < plain.lanes:
+        if axis == lane or (extent is not None and extent < plain.lanes):
             continue
         if any(advances(term, axis) for term in strided):
             name = kernel.hints[axis]
@@ -301,6 +337,10 @@ def _schedule(
     """
     registers = max(1, (machine.registers - 1 - vectors) // vectors)
     registers = min({9: 8}.get(registers, registers), _STREAMS_READ)
+    rows = {pass_.index for pass_ in kernel.passes}
+    along = kernel.named(lane)
+    if along and any(_are_anywhere(kernel, along, axis) for axis in rows):
+        registers = min(registers, _ROWS_ANYWHERE)
     if not nominal:
         registers = _even(kernel, registers, vectors)
     width = lanes * vectors * element_bytes(kernel)
@@ -321,6 +361,22 @@ def _schedule(
         registers = min(registers, 4)
     pairs = machine.has_bf16_dot and multiplies_bf16(kernel)
     return Schedule(lane, lanes, vectors, registers, chunk, pairs=pairs)
+
+
+_ROWS_ANYWHERE = 6
+"""How many rows are read side by side at most if how far apart they are is not known.
+
+Each takes a general register for its address.
+"""
+
+
+def _are_anywhere(kernel: Kernel, lane: str, axis: str) -> bool:
+    """Whether rows along an axis are read, without lanes, types not giving how far."""
+    return any(
+        step(load, axis) is None
+        for load in all_terms(kernel)
+        if load.computes(AtOp.name) and axis in load.free and lane not in load.free
+    )
 
 
 def _even(kernel: Kernel, registers: int, vectors: int) -> int:
@@ -543,13 +599,14 @@ def strided_loads(kernel: Kernel, schedule: Schedule) -> list[tuple[Term, str]]:
 
 def strided_stores(kernel: Kernel, schedule: Schedule) -> list[Output]:
     """The results whose lanes do not lie next to each other, with no turn."""
-    lane = kernel.named(schedule.lane)
+    lane, blocked = kernel.named(schedule.lane), kernel.named(schedule.blocked)
+    turned = {blocked} if 2 * schedule.block >= schedule.lanes else set[str]()
     return [
         output
         for output in kernel.outputs
         if lane
         and (last := last_axis(kernel, output)) not in ("", lane)
-        and last not in output.axes
+        and last not in {*output.axes, *turned}
     ]
 
 

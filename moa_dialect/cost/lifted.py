@@ -426,6 +426,9 @@ class _Lifted:
             count = ceiling(extent / size)
             if axis == lane and number:
                 self.rounded = width * self.number(count) / number
+                if self.nominal is None and static_extent(kernel.extents[axis]) is None:
+                    # Of the last ones all but one may have no index.
+                    self.rounded += width / number
             if number <= width:
                 count, size = self.of.integer(1), extent
             self.tasks.append(
@@ -710,8 +713,15 @@ class _Lifted:
         def narrow(term: Term) -> str | None:
             return _narrow(term) if self.tiling.pairs else None
 
+        lane = self.kernel.named(self.tiling.lane)
+
+        def held_lane(term: Term) -> set[str]:
+            """The axis in the lanes, each of which has states of its own."""
+            held = any(isinstance(inner.kind, Held) for inner in walk(term))
+            return {lane} if lane and held else set()
+
         def times(term: Term, *besides: Expr) -> Expr:
-            axes = sorted(term.free | self.repeats)
+            axes = sorted(term.free | self.repeats | held_lane(term))
             free = [self.names[n] for n in axes if n in self.names]
             lanes = self._lanes(frozenset(self.kernel.axes)) if all_lanes else []
             found = self._times([*free, *lanes, *besides])
@@ -896,7 +906,9 @@ class _Lifted:
         last = last_axis(self.kernel, output)
         if not self.tiling.is_vector or not lane or last in ("", lane):
             return 0
-        if last in output.axes:
+        blocked = self.kernel.named(self.tiling.blocked)
+        is_square = last == blocked and 2 * self.tiling.block >= self.tiling.lanes
+        if last in output.axes or is_square:
             return self._shuffles()
         return (APART + LOST * self._lost(output, lane)) * self.tiling.lanes
 

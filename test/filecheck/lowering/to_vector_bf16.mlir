@@ -1,4 +1,4 @@
-// RUN: moa-opt %s -p 'moa-lift{machine=avx512bf16},moa-to-vector' | filecheck %s
+// RUN: moa-opt %s -p 'moa-lift{machine=avx512bf16 schedule="i=procs,block:64;j=procs,regs:1,lanes:16;p=chunk:256,regs:12,pairs"},moa-to-vector' | filecheck %s
 // RUN: moa-opt %s -p 'moa-lift{machine=avx512},moa-to-vector' | filecheck %s --check-prefix WIDE
 
 // A sum of products of bf16 in f32 takes two indices at a time: the factor in the lanes
