@@ -80,6 +80,16 @@ class StatementCode(VectorCode):
         row = row if self.rows in term.free else 0
         return row * self.columns + (column if self.register in term.free else 0)
 
+    def moved(self, copy: int) -> dict[str, int] | None:
+        """As always, but for copies beyond the last index, which is there again."""
+        if self.last is not None:
+            return None
+        if not self.rows:
+            return super().moved(copy)
+        row, column = divmod(copy, self.columns)
+        found = super().moved(column)
+        return None if found is None else found | {self.rows: row}
+
     def _index(self, axis: str, copy: int, number: int) -> SSAValue:
         if self.rows:
             row, column = divmod(copy, self.columns)

@@ -445,10 +445,10 @@ class VectorCode(Emitter):
         key = ("address", self.key(term, copy, 0))
         if (known := self.find(key)) is not None:
             return known
-        apart = self._apart(term) if copy else None
+        apart = self._apart(term, copy) if copy else None
         if apart is not None:
             # The number comes last, for it to be part of the load.
-            found = self.add(self.address(term, 0), copy * apart)
+            found = self.add(self.address(term, 0), apart)
         elif self.is_vector(term):
             with self.lane_index(self.lanes.base):
                 found = self._address(term, copy)
@@ -457,23 +457,28 @@ class VectorCode(Emitter):
         self.scopes[-1][key] = found
         return found
 
-    def _apart(self, term: Term) -> int | None:
-        """How far apart the elements of copies are, None if that is not known."""
+    def moved(self, copy: int) -> dict[str, int] | None:
+        """How far indices are from those of the first copy; None if that varies."""
+        if self.register is None:
+            return None
+        return {self.register: copy * self.scale.get(self.register, 1)}
+
+    def _apart(self, term: Term, copy: int) -> int | None:
+        """How far an element is from that of the first copy, None if not known."""
+        moved = self.moved(copy)
+        if moved is None:
+            return None
         array, *indices = term.args
         assert isinstance(array.kind, SSAValue)
-        axis = self.register
-        if axis is None:
-            return None
         total = 0
         _, strides = self.place(array.kind)
         for index, stride in zip(indices, strides, strict=True):
-            if axis not in index.free:
-                continue
-            times, size = coefficient(index, axis), static_stride(stride)
-            if times is None or size is None:
-                return None
-            total += times * size
-        return total * self.scale.get(axis, 1)
+            for axis in moved.keys() & index.free:
+                times, size = coefficient(index, axis), static_stride(stride)
+                if times is None or size is None:
+                    return None
+                total += times * size * moved[axis]
+        return total
 
     def _address(self, term: Term, copy: int) -> SSAValue:
         array, *indices = term.args
