@@ -34,11 +34,11 @@ def test_code_that_calls_a_library_is_loaded_beside_another_llvm():
 AFTER_CONVERSIONS = """
 import ml_dtypes, numpy as np
 import moa_dialect as moa
-from moa_dialect.lowering import loader, upstream
+from moa_dialect.lowering import loader
 from moa_dialect.tools.compare_linalg import UpstreamModule
 kernel = moa.jit(lambda x: moa.exp(x) + 1.0, target="cuda", emulate=True)
 print(kernel(np.zeros((2, 3), ml_dtypes.bfloat16))[0, 0])
-print(kernel(np.zeros((2, 3), np.float16))[0, 0], loader._process()._has_halves)
+print(kernel(np.zeros((2, 3), np.float16))[0, 0], bool(loader.conversions()))
 UpstreamModule("func.func @f(%x: tensor<2xf32>) -> tensor<2xf32> {return %x : tensor<2xf32>}")
 from torch_mlir import ir
 """
