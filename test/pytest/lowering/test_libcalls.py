@@ -19,15 +19,20 @@ print(moa.jit(lambda x: moa.sin(x) + 0.5)(np.zeros((5, 33), np.float32))[0, 0])
 """
 
 
-def test_code_that_calls_a_library_is_loaded_beside_another_llvm():
+def run(program: str) -> subprocess.CompletedProcess[str]:
+    """Run a program in a process of its own."""
     pytest.importorskip("torch_mlir")
-    result = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
+    return subprocess.run(
+        [sys.executable, "-c", program],
         env={"MOA_CACHE": "0"},
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def test_code_that_calls_a_library_is_loaded_beside_another_llvm():
+    result = run(PROGRAM)
     assert result.stdout == "0.5\n", result.stderr
 
 
@@ -45,14 +50,7 @@ from torch_mlir import ir
 
 
 def test_another_llvm_is_loaded_after_code_that_converts():
-    pytest.importorskip("torch_mlir")
-    result = subprocess.run(
-        [sys.executable, "-c", AFTER_CONVERSIONS],
-        env={"MOA_CACHE": "0"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    result = run(AFTER_CONVERSIONS)
     assert (result.returncode, result.stdout) == (0, "2\n2.0 True\n"), result.stderr
 
 
