@@ -20,6 +20,7 @@ from xdsl.dialects.builtin import (
     FusedLoc,
     IntAttr,
     LocationAttr,
+    ModuleOp,
     NameLoc,
     NoneAttr,
     StringAttr,
@@ -29,7 +30,7 @@ from xdsl.ir import Attribute, Operation
 from xdsl.parser import AttrParser, Parser
 from xdsl.parser.generic_parser import ParserState
 from xdsl.utils.lexer import Input
-from xdsl.utils.mlir_lexer import MLIRLexer
+from xdsl.utils.mlir_lexer import MLIRLexer, MLIRTokenKind
 
 from moa_dialect.errors import PipelineError
 
@@ -98,6 +99,12 @@ class ModuleParser(Parser):
         super().__init__(ctx, "", name)
         content = text.decode() if isinstance(text, bytes) else text
         self._parser_state = ParserState(_Lexer(Input(content, name)))
+
+    def parse_module(self, allow_implicit_module: bool = True) -> ModuleOp:
+        """Parse a module; text without operations is an empty one, as for MLIR."""
+        if allow_implicit_module and self._current_token.kind is MLIRTokenKind.EOF:
+            return ModuleOp([])
+        return super().parse_module(allow_implicit_module)
 
     @cached_property
     def _location_aliases(self) -> dict[str, str | LocationAttr]:

@@ -101,7 +101,7 @@ from moa_dialect.passes.psi_laws import (
     number_of,
 )
 from moa_dialect.scalar_code import apply_named, cast, constant, inline
-from moa_dialect.types import dense, shape_of
+from moa_dialect.types import dense, element_of, is_element_type, shape_of
 
 _AXIS_NAMES = "ijklmn"
 """What the indices of a result's axes are called, in order, where that many do."""
@@ -860,6 +860,8 @@ class PsiReduction:
                 op.erase()
 
     def _comprehension(self, value: SSAValue, terminator: Operation) -> SSAValue:
+        if not is_element_type(element_type := element_of(value.type)):
+            raise CompileError(f"a result has unsupported elements: {element_type}")
         extents = [self.extent(value, axis) for axis in range(rank(value))]
         body = Block(arg_types=[IndexType()] * len(extents))
         self._bounds.update(zip(body.args, extents, strict=True))

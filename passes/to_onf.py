@@ -35,7 +35,16 @@ from xdsl.dialects.builtin import (
     i64,
 )
 from xdsl.dialects.func import FuncOp, ReturnOp
-from xdsl.ir import Attribute, Block, Operation, OpResult, Region, SSAValue, Use
+from xdsl.ir import (
+    Attribute,
+    Block,
+    BlockArgument,
+    Operation,
+    OpResult,
+    Region,
+    SSAValue,
+    Use,
+)
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint
 from xdsl.utils.hints import isa
@@ -145,8 +154,9 @@ def result_extents(value: SSAValue) -> list[SSAValue]:
         assert isinstance(value, OpResult)
         return result_extents(op.defining(value))
     if not isinstance(op, ComprehensionOp):
+        name = f"argument {value.index}" if isinstance(value, BlockArgument) else value
         raise CompileError(
-            f"expected an array made by a comprehension or a fold, got {value}"
+            f"expected an array made by a comprehension or a fold, got {name}"
         )
     assert isinstance(value, OpResult)
     cell = body_of(op.body)[1].values[value.index]
