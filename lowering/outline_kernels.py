@@ -972,6 +972,14 @@ class OutlineKernelsPass(ModulePass):
             kernels = gpu.ModuleOp(name, Region(Block()))  # pyright: ignore
             op.body.block.add_op(kernels)
         for function in functions:
+            is_inside = function.parent_op() is not op
+            if is_inside and any(
+                isinstance(o, scf.ParallelOp) for o in function.walk()
+            ):
+                raise CompileError(
+                    f"@{function.sym_name.data}: expected a function of the outermost "
+                    "module: a GPU's kernels are there"
+                )
             _Outlining(function, kernels, self.block).run()
         if kernels.body.block.first_op is None:
             _erase(kernels)

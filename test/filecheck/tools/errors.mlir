@@ -76,6 +76,10 @@
 // ELEMENTS: moa-opt: a result has unsupported elements: complex<f64>
 // ELEMENTS-NOT: {{.}}
 
+// RUN: echo "func.func @f(%%x: tensor<?x4294967296x4294967296xf64>) -> tensor<?x4294967296x4294967296xf64> { func.return %%x : tensor<?x4294967296x4294967296xf64> }" | not moa-opt -p moa-cpu 2>&1 | filecheck %s --check-prefix HUGE
+// HUGE: moa-opt: function @f: expected fewer than 2^63 elements, got tensor<?x4294967296x4294967296xf64> as argument 0
+// HUGE-NOT: {{.}}
+
 // RUN: echo "func.func @f(%%x: tensor<3xf64>) -> tensor<3xf64> { func.return %%x : tensor<3xf64> }" | not moa-opt -p moa-to-onf 2>&1 | filecheck %s --check-prefix ARGUMENT
 // ARGUMENT: moa-opt: expected an array made by a comprehension or a fold, got argument 0
 // ARGUMENT-NOT: {{.}}
