@@ -87,6 +87,11 @@
 // RUN: echo "%%y = moa.reduce" | not moa-opt 2>&1 | filecheck %s --check-prefix NAME
 // NAME: moa-opt: stdin:2:1: identifier expected: scalar operation or @function
 
+// Names that are not ASCII are escaped where MLIR prints them, and are names still.
+
+// RUN: echo 'func.func private @"\C3\A9"()' | moa-opt --print-op-generic | moa-opt -p moa-raise-linalg | filecheck %s --check-prefix UNICODE
+// UNICODE: func.func private @"\C3\A9"()
+
 // Text without operations is a module without any.
 
 // RUN: echo "// nothing" | moa-opt | filecheck %s --check-prefix NOTHING
