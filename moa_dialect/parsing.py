@@ -114,9 +114,13 @@ class ModuleParser(Parser):
         self._parser_state = ParserState(_Lexer(Input(content, name)))
 
     def parse_module(self, allow_implicit_module: bool = True) -> ModuleOp:
-        """Parse a module; text without operations is an empty one, as for MLIR."""
-        if allow_implicit_module and self._current_token.kind is MLIRTokenKind.EOF:
-            return ModuleOp([])
+        """Parse a module.
+
+        Raises:
+            ParseError: for text that is none, or has no operation.
+        """
+        if self._current_token.kind is MLIRTokenKind.EOF:
+            self.raise_error("expected a module, got no operation")
         return super().parse_module(allow_implicit_module)
 
     @cached_property

@@ -92,11 +92,8 @@
 // RUN: echo 'func.func private @"\C3\A9"()' | moa-opt --print-op-generic | moa-opt -p moa-raise-linalg | filecheck %s --check-prefix UNICODE
 // UNICODE: func.func private @"\C3\A9"()
 
-// Text without operations is a module without any.
-
-// RUN: echo "// nothing" | moa-opt | filecheck %s --check-prefix NOTHING
-// NOTHING: builtin.module {
-// NOTHING-NEXT: }
+// RUN: echo "// nothing" | not moa-opt 2>&1 | filecheck %s --check-prefix NOTHING
+// NOTHING: moa-opt: stdin:2:1: expected a module, got no operation
 
 // Diagnostics can still be asked for: then they are output, and the exit status is 0.
 
