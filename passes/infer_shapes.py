@@ -61,8 +61,10 @@ def _refine_results(function: FuncOp, terminator: ReturnOp) -> None:
 def infer_shapes(function: FuncOp) -> None:
     """Refine every array type in a function, then its result types.
 
+    One of several blocks is another compiler's, and stays as it is.
+
     Raises:
-        CompileError: if it is of several blocks.
+        CompileError: if it is of several blocks and has operations of moa.
     """
     if not is_one_block(function):
         return
