@@ -470,13 +470,15 @@ def _check_result(value: Any) -> None:
     Raises:
         MoaError: for nothing, a mapping and a list of traced values.
     """
-    has_traced = isinstance(value, list) and any(
-        isinstance(each, Array) for each in cast(list[Any], value)
-    )
-    if value is None or isinstance(value, dict) or has_traced:
+    kind = cast(type[object], type(value))
+    if (
+        kind is list
+        and any(isinstance(each, Array) for each in value)
+        or (value is None or kind is dict)
+    ):
         raise MoaError(
             "expected a program that returns an array or a tuple of arrays, got "
-            f"{'None' if value is None else 'a ' + type(value).__name__}"
+            f"{'None' if value is None else 'a ' + kind.__name__}"
         )
 
 

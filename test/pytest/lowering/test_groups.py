@@ -264,8 +264,11 @@ def test_truth_values_over_all_threads(columns: int) -> None:
     x[1] = False
     for function, wanted in (("or", x.any(-1)), ("xor", x.sum(-1) % 2 == 1)):
 
-        def program(a: Any, function: str = function) -> Any:
-            return moa.omega(lambda row: moa.reduce(function, row), 1, a)
+        def folded(row: Any, function: str = function) -> Any:
+            return moa.reduce(function, row)
+
+        def program(a: Any, cell: Callable[..., Any] = folded) -> Any:
+            return moa.omega(cell, 1, a)
 
         found = moa.jit(program, target="cuda", emulate=True)(x)
         np.testing.assert_array_equal(found, wanted)
