@@ -471,11 +471,8 @@ def _check_result(value: Any) -> None:
         MoaError: for nothing, a mapping and a list of traced values.
     """
     kind = cast(type[object], type(value))
-    if (
-        kind is list
-        and any(isinstance(each, Array) for each in value)
-        or (value is None or kind is dict)
-    ):
+    has_traced = kind is list and any(isinstance(each, Array) for each in value)
+    if value is None or kind is dict or has_traced:
         raise MoaError(
             "expected a program that returns an array or a tuple of arrays, got "
             f"{'None' if value is None else 'a ' + kind.__name__}"
