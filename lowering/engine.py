@@ -51,12 +51,15 @@ def find_entry(module: ModuleOp, entry: str | None) -> FuncOp:
 
     Raises:
         MoaError: if there is none of that name, or no name and several functions.
+        CompileError: if it is of several blocks.
     """
     names = entries(module)
     if entry is None and len(names) == 1:
         (entry,) = names
     for function in functions_of(module):
         if function.sym_name.data == entry and entry in names:
+            if (count := len(function.body.blocks)) > 1:
+                raise CompileError(f"{entry}: expected one block, got {count}")
             return function
     given = "none" if entry is None else f"'{entry}'"
     raise MoaError(

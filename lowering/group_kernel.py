@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xdsl.builder import Builder
-from xdsl.dialects import arith, gpu, memref, scf
+from xdsl.dialects import arith, gpu, scf
 from xdsl.dialects.builtin import (
     AnyFloat,
     BFloat16Type,
@@ -15,7 +15,6 @@ from xdsl.dialects.builtin import (
     IntegerAttr,
     MemRefType,
     i1,
-    i8,
     i32,
 )
 from xdsl.ir import Attribute, Block, Region, SSAValue
@@ -874,9 +873,7 @@ class GroupPass:
                     kernel.row_axis: code.layout.row(code, row),
                     product.axis: code.layout.column(code, column),
                 }
-                code.builder.insert(
-                    memref.StoreOp.get(value, tile.memory, tile.indices(code, place))
-                )
+                code.store(value, tile.memory, tile.indices(code, place))
         code.barrier()
         return tile
 
@@ -1326,9 +1323,7 @@ class GroupOutputs:
 
     def _store(self, output: Output, value: SSAValue, address: SSAValue) -> None:
         memory, _ = self.kernel.outputs[output.number]
-        if value.type == i1:
-            value = self.code.emit(arith.ExtUIOp(value, i8))
-        self.code.builder.insert(memref.StoreOp.get(value, memory, [address]))
+        self.code.store(value, memory, [address])
 
     def _when(self, conditions: Sequence[SSAValue | None], body: Callable[[], None]):
         """Emit what is done only if all conditions hold."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
-from xdsl.dialects import arith, memref, scf
+from xdsl.dialects import arith, scf
 from xdsl.dialects.builtin import IndexType, MemRefType, VectorType
 from xdsl.dialects.memref import ViewOp
 from xdsl.ir import Attribute, Block, Region, SSAValue
@@ -275,7 +275,7 @@ class SharedMemory:
                 if exists is not None:
                     zero = code.emit(constant(0, value.type))
                     value = code.select(exists, value, zero)
-                code.builder.insert(memref.StoreOp.get(value, tile.memory, target))
+                code.store(value, tile.memory, target)
                 return
             array = tile.term.args[0].kind
             assert isinstance(array, SSAValue)

@@ -25,6 +25,7 @@ from xdsl.dialects.builtin import (
     VectorType,
     f32,
     i1,
+    i8,
     i32,
     i64,
 )
@@ -169,7 +170,7 @@ class Across(Layout):
         memory = code.exchange(value.type, warps)
         block = Block()
         with code.scope(block):
-            code.builder.insert(memref.StoreOp.get(value, memory, [code.warp]))
+            code.store(value, memory, [code.warp])
             code.builder.insert(scf.YieldOp())
         first = code.equals(code.lane, 0)
         code.builder.insert(scf.IfOp(first, (), Region(block)))
@@ -177,7 +178,7 @@ class Across(Layout):
         total: SSAValue | None = None
         for number in range(warps):
             place = [code.number(number)]
-            other = code.emit(memref.LoadOp.get(memory, place))
+            other = code.load(memory, place, value.type)
             total = other if total is None else code.apply(function, total, other)
         assert total is not None
         code.barrier()
@@ -583,10 +584,8 @@ class GroupCode(Emitter):
             found = self.extracted(values, column % count)
         else:
             address = self.address(term, row, column)
-            found = self.emit(memref.LoadOp.get(memory, [address]))
-        if element == term.type:
-            return found
-        return self.emit(arith.TruncIOp(found, i1))
+            return self.load(memory, [address], term.type)
+        return self._as(found, term.type)
 
     vectors: frozenset[str] = frozenset()
     """The axes whose columns may be loaded as vectors: they start where those do."""
@@ -612,6 +611,24 @@ class GroupCode(Emitter):
         return strides[-1] is self.number(1) and all(
             axis not in index.free for index in indices[:-1]
         )
+
+    def _as(self, found: SSAValue, type_: Attribute) -> SSAValue:
+        """What is in memory as a value: a truth value takes a byte there."""
+        return found if found.type == type_ else self.emit(arith.TruncIOp(found, i1))
+
+    def load(
+        self, memory: SSAValue, indices: Sequence[SSAValue], type_: Attribute
+    ) -> SSAValue:
+        """Load a value of a type."""
+        return self._as(self.emit(memref.LoadOp.get(memory, indices)), type_)
+
+    def store(
+        self, value: SSAValue, memory: SSAValue, indices: Sequence[SSAValue]
+    ) -> None:
+        """Store a value as it is in memory."""
+        if value.type == i1:
+            value = self.emit(arith.ExtUIOp(value, i8))
+        self.builder.insert(memref.StoreOp.get(value, memory, indices))
 
     def load_vector(
         self, memory: SSAValue, address: SSAValue, type_: VectorType

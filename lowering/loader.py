@@ -40,16 +40,26 @@ def _check(error: Any) -> None:
         raise CompileError(f"LLVM cannot load the kernel: {message.decode()}")
 
 
-def _float16_libraries() -> list[str]:
-    """Upstream's library of conversions of f16 and bf16 that processors do not have."""
+def conversions() -> dict[str, int]:
+    """The addresses of upstream's conversions from and to f16 and bf16.
+
+    Processors without an instruction for one call it. LLVM would load the library
+    itself with symbols that the whole process sees, and with it those of the LLVM that
+    it is linked to: another copy of LLVM that is loaded later, torch-mlir's say, would
+    find this one's options in place of its own, register them again and abort. It is
+    loaded here with symbols that nobody else sees.
+    """
     spec = find_spec("mlir")
-    folders = (spec.submodule_search_locations or ()) if spec else ()
-    return [
-        str(file)
-        for folder in folders
-        for file in (Path(folder) / "lib").glob("libmlir_float16_utils.*")
-        if file.suffix in (".so", ".dylib")
-    ]
+    found: dict[str, int] = {}
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        for file in (Path(folder) / "lib").glob("libmlir_float16_utils.*"):
+            if file.suffix not in (".so", ".dylib"):
+                continue
+            library = ctypes.CDLL(str(file))
+            for name in _CONVERSIONS:
+                if hasattr(library, name):
+                    found[name] = ctypes.cast(library[name], c_void_p).value or 0
+    return found
 
 
 class _Process:
@@ -69,15 +79,17 @@ class _Process:
         self._library = c_void_p(main(self._jit))
         prefix = host.function("LLVMOrcLLJITGetGlobalPrefix", c_char, c_void_p)
         self._prefix = prefix(self._jit)
-        self._search("LLVMOrcCreateDynamicLibrarySearchGeneratorForProcess")
+        self._search_process()
         self._has_threads = self._has_halves = False
 
-    def _search(self, creator: str, *path: bytes) -> None:
-        """Look up what objects do not define in the process, or in a library."""
+    def _search_process(self) -> None:
+        """Look up in the process what objects do not define."""
         generator = c_void_p()
-        kinds = [POINTER(c_void_p), *(c_char_p for _ in path), c_char]
-        create = host.function(creator, c_void_p, *kinds, c_void_p, c_void_p)
-        _check(create(byref(generator), *path, self._prefix, None, None))
+        create = host.function(
+            "LLVMOrcCreateDynamicLibrarySearchGeneratorForProcess", c_void_p,
+            POINTER(c_void_p), c_char, c_void_p, c_void_p,
+        )  # fmt: skip
+        _check(create(byref(generator), self._prefix, None, None))
         add = host.function("LLVMOrcJITDylibAddGenerator", None, c_void_p, c_void_p)
         add(self._library, generator)
 
@@ -104,10 +116,9 @@ class _Process:
         if not self._has_threads and any(name in code for name in _THREADS):
             self._define(runtime.symbols())
             self._has_threads = True
-        if not self._has_halves and any(name in code for name in _CONVERSIONS):
-            for library in _float16_libraries():
-                creator = "LLVMOrcCreateDynamicLibrarySearchGeneratorForPath"
-                self._search(creator, library.encode())
+        if not self._has_halves and any(name.encode() in code for name in _CONVERSIONS):
+            if found := conversions():
+                self._define(found)
             self._has_halves = True
         copy = host.function(
             "LLVMCreateMemoryBufferWithMemoryRangeCopy", c_void_p, c_char_p, c_size_t,
@@ -128,8 +139,11 @@ class _Process:
         return ctypes.CFUNCTYPE(None, c_void_p)(address.value)
 
 
-_CONVERSIONS = (b"sfhf2", b"hfsf2", b"dfhf2", b"hfdf2", b"sfbf2", b"dfbf2", b"bfsf2")
-"""Ends of the names of the functions that convert from and to f16 and bf16."""
+_CONVERSIONS = (
+    *("__truncsfhf2", "__extendhfsf2", "__truncdfhf2", "__extendhfdf2"),
+    *("__truncsfbf2", "__truncdfbf2", "__extendbfsf2"),
+)
+"""The names of the functions that convert from and to f16 and bf16."""
 
 _THREADS = tuple(
     name.encode() for name in (runtime.PARALLEL, runtime.MAX_THREADS, runtime.SETTING)

@@ -44,7 +44,7 @@ from moa_dialect.errors import CompileError
 from moa_dialect.lowering.gpu_ops import MAP_ALIGNMENT, MAP_BYTES, TensorMapOp
 from moa_dialect.lowering.kernel import STATUS_WORDS
 from moa_dialect.lowering.to_scf import has_status
-from moa_dialect.passes.infer_shapes import functions_of
+from moa_dialect.passes.infer_shapes import functions_of, is_one_block
 from moa_dialect.passes.to_onf import STATUS
 from moa_dialect.scalar_code import constant
 from moa_dialect.types import dtype_of
@@ -965,13 +965,21 @@ class OutlineKernelsPass(ModulePass):
                 f"moa-outline-kernels: expected a block of 1 to 1024 threads, "
                 f"got {self.block}"
             )
-        functions = functions_of(op)
+        functions = list(filter(is_one_block, functions_of(op)))
         kernels = next((k for k in op.ops if isinstance(k, gpu.ModuleOp)), None)
         if kernels is None:
             name = StringAttr(KERNELS)
             kernels = gpu.ModuleOp(name, Region(Block()))  # pyright: ignore
             op.body.block.add_op(kernels)
         for function in functions:
+            is_inside = function.parent_op() is not op
+            if is_inside and any(
+                isinstance(o, scf.ParallelOp) for o in function.walk()
+            ):
+                raise CompileError(
+                    f"@{function.sym_name.data}: expected a function of the outermost "
+                    "module: a GPU's kernels are there"
+                )
             _Outlining(function, kernels, self.block).run()
         if kernels.body.block.first_op is None:
             _erase(kernels)

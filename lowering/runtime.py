@@ -13,6 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,7 +45,10 @@ def _candidates() -> Iterator[str | None]:
     yield None
     yield from _loaded()
     # That torch may be imported later: it would bring its own.
-    spec = find_spec("torch") if "torch" not in sys.modules else None
+    spec = None
+    if "torch" not in sys.modules:
+        with suppress(ImportError):  # from who keeps it out
+            spec = find_spec("torch")
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         yield from map(str, sorted(Path(folder, "lib").glob("lib[gi]*omp*.so*")))
     yield from _SYSTEM

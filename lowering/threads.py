@@ -524,8 +524,8 @@ def _thread_count(builder: Builder) -> tuple[SSAValue, SSAValue]:
     return setting, threads.result
 
 
-def _declare_runtime(module: ModuleOp) -> None:
-    """Declare what compiled code needs of the process."""
+def _declare_runtime(function: FuncOp) -> None:
+    """Declare what compiled code needs of the process, in a function's module."""
     external = llvm.LinkageAttr("external")
     declared = [
         llvm.GlobalOp(i32, SETTING, external),
@@ -538,7 +538,9 @@ def _declare_runtime(module: ModuleOp) -> None:
             for name in (GET_ENVIRONMENT, SET_ENVIRONMENT)
         ),
     ]
-    first = module.body.block.first_op
+    block = function.parent_block()
+    assert block is not None
+    first = block.first_op
     assert first is not None
     Rewriter.insert_op(declared, InsertPoint.before(first))
 
@@ -591,12 +593,14 @@ class OutlineTasksPass(ModulePass):
     threshold: int = THRESHOLD
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        is_first = True
+        declared: set[Block] = set()
         for function in functions_of(op):
+            block = function.parent_block()
+            assert block is not None
             for number, loop in enumerate(outermost(function)):
-                if is_first:
-                    _declare_runtime(op)
-                is_first = False
+                if block not in declared:
+                    _declare_runtime(function)
+                    declared.add(block)
                 name = function.sym_name.data
                 prefix = f"{name}.{number}" if number else name
                 _Outlining(function, loop, prefix, self.threshold).run()

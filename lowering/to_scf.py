@@ -40,7 +40,7 @@ from moa_dialect.ops.operational import BufferOp, LoadOp, LoopOp, RavOp, StoreOp
 from moa_dialect.passes.affine_code import emit_set
 from moa_dialect.passes.check_storage import static_size
 from moa_dialect.passes.derivation import DERIVATION
-from moa_dialect.passes.infer_shapes import functions_of
+from moa_dialect.passes.infer_shapes import functions_of, is_one_block
 from moa_dialect.passes.to_onf import PARALLEL, STATUS
 from moa_dialect.scalar_code import apply_function, constant, fold_start
 from moa_dialect.types import dtype_of, element_of, shape_of
@@ -417,8 +417,7 @@ def has_status(function: FuncOp) -> bool:
 def to_scf(function: FuncOp) -> None:
     """Lower one function from the operational normal form to upstream dialects."""
     lowering = _Lowering(function)
-    if len(function.body.blocks) == 1:
-        lowering.requirements()
+    lowering.requirements()
     lowering.block(function.body.block)
     if lowering.checks:
         function.attributes[CHECKS] = ArrayAttr(map(StringAttr, lowering.checks))
@@ -437,7 +436,7 @@ class ToScfPass(ModulePass):
     name = "moa-to-scf"
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        for function in functions_of(op):
+        for function in filter(is_one_block, functions_of(op)):
             to_scf(function)
             # Upstream does not know it, and it says nothing of what comes from here on.
             function.attributes.pop(DERIVATION, None)

@@ -232,6 +232,8 @@ def _find_entry(module: ModuleOp, entry: str) -> func.FuncOp:
     for op in module.ops:
         if isinstance(op, func.FuncOp) and not op.is_declaration:
             if op.sym_name.data == entry:
+                if (count := len(op.body.blocks)) > 1:
+                    raise MoaError(f"{entry}: expected one block, got {count}")
                 return op
             if op.sym_visibility is None or op.sym_visibility.data == "public":
                 public.append(op.sym_name.data)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -20,6 +21,7 @@ from xdsl.dialects.builtin import (
     FusedLoc,
     IntAttr,
     LocationAttr,
+    ModuleOp,
     NameLoc,
     NoneAttr,
     StringAttr,
@@ -28,8 +30,8 @@ from xdsl.dialects.builtin import (
 from xdsl.ir import Attribute, Operation
 from xdsl.parser import AttrParser, Parser
 from xdsl.parser.generic_parser import ParserState
-from xdsl.utils.lexer import Input
-from xdsl.utils.mlir_lexer import MLIRLexer
+from xdsl.utils.lexer import Input, Token
+from xdsl.utils.mlir_lexer import MLIRLexer, MLIRToken, MLIRTokenKind, StringLiteral
 
 from moa_dialect.errors import PipelineError
 
@@ -75,11 +77,23 @@ _LOCATION_ALIAS = re.compile(r"^(#\w+) = (loc\(.*\))$", re.MULTILINE)
 
 
 class _Lexer(MLIRLexer):
-    """xDSL's lexer, which would take time exponential in what follows an open quote."""
+    """xDSL's lexer, which would take time exponential in what follows an open quote.
+
+    It also takes what is not ASCII and escaped, as MLIR prints it, for bytes, which
+    cannot be a name.
+    """
 
     _unescaped_characters_regex = re.compile(
         r'"(?:[^"\\\n\v\f]++|\\(?:["nt\\]|[0-9A-Fa-f]{2}))*+"'
     )
+
+    def _lex_string_literal(self, start_pos: int) -> MLIRToken:
+        token = super()._lex_string_literal(start_pos)
+        if token.kind is MLIRTokenKind.BYTES_LIT:
+            with suppress(UnicodeDecodeError):
+                StringLiteral.from_span(token.span).bytes_contents.decode()
+                return Token(MLIRTokenKind.STRING_LIT, token.span)
+        return token
 
 
 class ModuleParser(Parser):
@@ -98,6 +112,16 @@ class ModuleParser(Parser):
         super().__init__(ctx, "", name)
         content = text.decode() if isinstance(text, bytes) else text
         self._parser_state = ParserState(_Lexer(Input(content, name)))
+
+    def parse_module(self, allow_implicit_module: bool = True) -> ModuleOp:
+        """Parse a module.
+
+        Raises:
+            ParseError: for text that is none, or has no operation.
+        """
+        if self._current_token.kind is MLIRTokenKind.EOF:
+            self.raise_error("expected a module, got no operation")
+        return super().parse_module(allow_implicit_module)
 
     @cached_property
     def _location_aliases(self) -> dict[str, str | LocationAttr]:

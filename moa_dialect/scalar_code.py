@@ -18,12 +18,13 @@ from xdsl.dialects.builtin import (
     i64,
 )
 from xdsl.dialects.func import FuncOp, ReturnOp
-from xdsl.ir import Attribute, Operation, SSAValue
+from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
+from xdsl.rewriter import InsertPoint
 from xdsl.utils.hints import isa
 
 from moa_dialect.algebra.scalar import SCALAR_OPERATIONS
 from moa_dialect.ops.function import FunctionAttr
-from moa_dialect.ops.normal_form import FoldOp
+from moa_dialect.ops.normal_form import FoldOp, YieldOp
 from moa_dialect.types import identity_value, kind_of
 
 _BINARY: dict[tuple[str, str], Callable[[SSAValue, SSAValue], Operation]] = {
@@ -75,6 +76,30 @@ _INTEGER_PREDICATES = {
     "gt": "sgt",
     "ge": "sge",
 }
+
+
+def fold_below(
+    builder: Builder,
+    function: FunctionAttr | str,
+    end: SSAValue,
+    type_: Attribute,
+    body: Callable[[Builder, SSAValue], SSAValue],
+) -> SSAValue:
+    """A fold over the indices from 0 to an end.
+
+    Args:
+        builder: where it is written.
+        function: what combines the values.
+        end: the end, which is no index any more.
+        type_: the type of the values.
+        body: writes the value of an index.
+    """
+    block = Block(arg_types=[IndexType()])
+    block.args[0].name_hint = "p"
+    inner = Builder(InsertPoint.at_end(block))
+    inner.insert(YieldOp(body(inner, block.args[0])))
+    zero = builder.insert(constant(0, IndexType())).result
+    return builder.insert(FoldOp(function, zero, end, Region(block), type_)).result
 
 
 def constant(value: float, type_: Attribute) -> arith.ConstantOp:

@@ -18,7 +18,7 @@ from xdsl.ir import Attribute
 from xdsl.passes import ModulePass
 
 from moa_dialect.errors import CompileError
-from moa_dialect.passes.infer_shapes import functions_of
+from moa_dialect.passes.infer_shapes import functions_of, is_one_block
 
 COST = "moa.cost"
 """The attribute of a function that says what it costs."""
@@ -58,7 +58,7 @@ class AnalyzeCostPass(ModulePass):
             raise CompileError(
                 f"moa-analyze-cost: expected an extent above 0, got {self.extent}"
             )
-        for function in functions_of(op):
+        for function in filter(is_one_block, functions_of(op)):
             is_private = function.sym_visibility is not None
             if self.explain and not is_private:
                 self._explain(op, function)

@@ -52,6 +52,7 @@ from moa_dialect.passes.symbolic import (
     is_real,
     is_rounding,
     is_understood,
+    name_in,
     real,
     to_sympy,
 )
@@ -488,12 +489,7 @@ class Derivation:
                 return None
             if not is_real(term):
                 raise NotReal(f"{term.type} is no type of real numbers")
-            for name, other in names.items():
-                if other is term:
-                    return name
-            name = symbol(f"x{len(names)}")
-            names[name] = term
-            return name
+            return name_in(names, term)
 
         is_rounded = self._rounding(fold, index)
         expression = to_sympy(
@@ -590,14 +586,10 @@ class Derivation:
         ends = [known[pivot] for pivot in extremes]
 
         def atom(term: Term) -> Expression | None:
-            for name, other in names.items():
-                if other is term:
-                    return name
-            if contains(term, set(symbols)) or is_understood(term):
+            is_named = any(other is term for other in names.values())
+            if not is_named and (contains(term, set(symbols)) or is_understood(term)):
                 return None
-            name = symbol(f"x{len(names)}")
-            names[name] = term
-            return name
+            return name_in(names, term)
 
         def express(term: Term) -> Expression:
             plain = self._flags(term, set(symbols))

@@ -23,7 +23,7 @@ def intermediate_arrays(function: FuncOp) -> list[SSAValue]:
     A constant of the program counts as an argument. A result is a comprehension at the
     top of the function that is only returned.
     """
-    top = function.body.block
+    top = function.body.blocks[0]
     return [
         value
         for op in function.walk()

@@ -61,19 +61,33 @@ def _refine_results(function: FuncOp, terminator: ReturnOp) -> None:
 def infer_shapes(function: FuncOp) -> None:
     """Refine every array type in a function, then its result types.
 
+    One of several blocks is another compiler's, and stays as it is.
+
     Raises:
-        CompileError: if it is of several blocks.
+        CompileError: if it is of several blocks and has operations of moa.
     """
-    if (count := len(function.body.blocks)) > 1:
-        raise CompileError(
-            f"function @{function.sym_name.data}: expected one block, got {count}"
-        )
+    if not is_one_block(function):
+        return
     for op in list(function.walk()):
         if isinstance(op, ArrayOperation):
             refine(op)
     terminator = function.body.block.last_op
     if isinstance(terminator, ReturnOp):
         _refine_results(function, terminator)
+
+
+def is_one_block(function: FuncOp) -> bool:
+    """Whether a function is one block; one of several has to be another compiler's.
+
+    Raises:
+        CompileError: for several blocks with operations of moa.
+    """
+    count = len(function.body.blocks)
+    if count > 1 and any(op.name.startswith("moa.") for op in function.walk()):
+        raise CompileError(
+            f"function @{function.sym_name.data}: expected one block, got {count}"
+        )
+    return count == 1
 
 
 def functions_of(module: Operation) -> list[FuncOp]:
@@ -107,13 +121,20 @@ def is_of_moa(op: Operation) -> bool:
 def programs_of(module: Operation) -> list[FuncOp]:
     """The functions of a module that are moa's to lower.
 
-    Those with operations of other dialects and none of moa are other compilers'.
+    Those with operations of other dialects or several blocks, and none of moa, are
+    other compilers'.
+
+    Raises:
+        CompileError: for several blocks with operations of moa.
     """
     return [
         function
         for function in functions_of(module)
-        if all(map(is_of_moa, function.walk()))
-        or any(op.name.startswith("moa.") for op in function.walk())
+        if is_one_block(function)
+        and (
+            all(map(is_of_moa, function.walk()))
+            or any(op.name.startswith("moa.") for op in function.walk())
+        )
     ]
 
 

@@ -20,6 +20,7 @@ from moa_dialect.passes.symbolic import (
     NotReal,
     from_sympy,
     is_real,
+    name_in,
     number_of,
     real,
     to_sympy,
@@ -82,18 +83,10 @@ def as_mean(
     if (bound := static_bound(of)) is not None:
         number = number_of(bound)
 
-    def name(term: Term) -> Expression:
-        for expression, other in known.items():
-            if other is term:
-                return expression
-        expression = symbol(f"x{len(known)}")
-        known[expression] = term
-        return expression
-
     def atom(term: Term) -> Expression | None:
         if is_cast_of(term, upper):
             return number
-        return None if term.computes(*_AFFINE) else name(term)
+        return None if term.computes(*_AFFINE) else name_in(known, term)
 
     try:
         rise, start, inner = _affine(pivot, lambda t: contains(t, {of}), atom)

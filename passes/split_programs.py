@@ -36,7 +36,7 @@ from xdsl.dialects.builtin import (
 from xdsl.dialects.func import CallOp, FuncOp, ReturnOp
 from xdsl.ir import Block, BlockArgument, Operation, Region, SSAValue
 from xdsl.passes import ModulePass
-from xdsl.rewriter import InsertPoint
+from xdsl.rewriter import InsertPoint, Rewriter
 from xdsl.utils.hints import isa
 
 from moa_dialect.ops.base import ArrayOperation
@@ -438,4 +438,4 @@ class SplitProgramsPass(ModulePass):
                 continue
             erase_dead(function.body.block)
             for kernel in split(function):
-                op.body.block.insert_op_before(kernel, function)
+                Rewriter.insert_op(kernel, InsertPoint.before(function))

@@ -22,6 +22,7 @@ from xdsl.ir import Attribute, Operation
 
 from moa_dialect.lazy import sympy as sp
 from moa_dialect.passes.terms import Computed, Term, Terms
+from moa_dialect.passes.transport import symbol
 
 Expression: TypeAlias = Any
 """An expression of SymPy, whose classes have no types."""
@@ -169,6 +170,16 @@ def to_sympy(
         raise NotReal(describe(term))
 
     return visit(term)
+
+
+def name_in(names: dict[Expression, Term], term: Term) -> Expression:
+    """The symbol that stands for a term; a new one if there is none yet."""
+    for name, other in names.items():
+        if other is term:
+            return name
+    name = symbol(f"x{len(names)}")
+    names[name] = term
+    return name
 
 
 def describe(term: Term) -> str:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import prod
 from operator import add, mul, sub
 from typing import Any, NoReturn, Protocol
 
@@ -101,7 +102,7 @@ from moa_dialect.passes.psi_laws import (
     number_of,
 )
 from moa_dialect.scalar_code import apply_named, cast, constant, inline
-from moa_dialect.types import dense, shape_of
+from moa_dialect.types import dense, element_of, is_element_type, shape_of
 
 _AXIS_NAMES = "ijklmn"
 """What the indices of a result's axes are called, in order, where that many do."""
@@ -860,6 +861,8 @@ class PsiReduction:
                 op.erase()
 
     def _comprehension(self, value: SSAValue, terminator: Operation) -> SSAValue:
+        if not is_element_type(element_type := element_of(value.type)):
+            raise CompileError(f"a result has unsupported elements: {element_type}")
         extents = [self.extent(value, axis) for axis in range(rank(value))]
         body = Block(arg_types=[IndexType()] * len(extents))
         self._bounds.update(zip(body.args, extents, strict=True))
@@ -1121,12 +1124,27 @@ def to_dnf(
     PsiReduction(function, limit, told).run()
 
 
+_MOST_ELEMENTS = 1 << 63
+
+
 def _check_arrays(function: FuncOp) -> None:
-    """Check that no array comes from an operation of another dialect.
+    """Check that no array comes from an operation of another dialect, or is too large.
 
     Raises:
-        CompileError: if one does.
+        CompileError: if one does, or an argument or result has too many elements for
+            an i64.
     """
+    types = function.function_type
+    for number, type_ in enumerate((*types.inputs, *types.outputs)):
+        known = [n for n in shape_of(type_) if n > 0] if isa(type_, TensorType) else []
+        if prod(known) >= _MOST_ELEMENTS:
+            inputs = len(types.inputs)
+            is_input = number < inputs
+            name = f"argument {number}" if is_input else f"result {number - inputs}"
+            raise CompileError(
+                f"function @{function.sym_name.data}: expected fewer than 2^63 "
+                f"elements, got {type_} as {name}"
+            )
     for op in function.walk():
         if is_of_moa(op):
             continue

@@ -35,9 +35,18 @@ from xdsl.dialects.builtin import (
     i64,
 )
 from xdsl.dialects.func import FuncOp, ReturnOp
-from xdsl.ir import Attribute, Block, Operation, OpResult, Region, SSAValue, Use
+from xdsl.ir import (
+    Attribute,
+    Block,
+    BlockArgument,
+    Operation,
+    OpResult,
+    Region,
+    SSAValue,
+    Use,
+)
 from xdsl.passes import ModulePass
-from xdsl.rewriter import InsertPoint
+from xdsl.rewriter import InsertPoint, Rewriter
 from xdsl.utils.hints import isa
 
 from moa_dialect.algebra.layout import Order, stride_axes, strides
@@ -145,8 +154,9 @@ def result_extents(value: SSAValue) -> list[SSAValue]:
         assert isinstance(value, OpResult)
         return result_extents(op.defining(value))
     if not isinstance(op, ComprehensionOp):
+        name = f"argument {value.index}" if isinstance(value, BlockArgument) else value
         raise CompileError(
-            f"expected an array made by a comprehension or a fold, got {value}"
+            f"expected an array made by a comprehension or a fold, got {name}"
         )
     assert isinstance(value, OpResult)
     cell = body_of(op.body)[1].values[value.index]
@@ -218,17 +228,17 @@ class Lowering:
 
     def _constant_place(self, op: ConstantOp) -> Place:
         """Where the elements of a constant lie: in a global of the module."""
-        module = self.function.parent_op()
-        assert isinstance(module, ModuleOp)
+        block = self.function.parent_block()
+        assert block is not None
         names = {
             other.sym_name.data
-            for other in module.body.block.ops
+            for other in block.ops
             if isinstance(other, memref.GlobalOp)
         }
         number = next(n for n in range(len(names) + 1) if f"moa.c{n}" not in names)
         element = memory_element(op.result_element())
         type_ = MemRefType(element, op.value.get_shape())
-        module.body.block.insert_op_before(
+        block.insert_op_before(
             memref.GlobalOp.get(
                 StringAttr(f"moa.c{number}"),
                 type_,
@@ -1238,7 +1248,7 @@ def lower_functions(
             companion = to_onf(function, order, kernels, parallel)
             found.append(function)
             if companion is not None:
-                module.body.block.insert_op_after(companion, function)
+                Rewriter.insert_op(companion, InsertPoint.after(function))
     return found
 
 

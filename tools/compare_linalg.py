@@ -15,13 +15,14 @@ import ctypes
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import count, islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from xdsl.context import Context
 
 from moa_dialect.errors import CompileError
-from moa_dialect.lowering import upstream
+from moa_dialect.lowering import loader, upstream
 from moa_dialect.lowering.engine import kernels_of
 from moa_dialect.lowering.pipelines import lower_to
 from moa_dialect.passes.raising import source
@@ -61,6 +62,30 @@ def _descriptor(array: np.ndarray) -> Any:
     return ctypes.pointer(ctypes.pointer(made))
 
 
+def upstream_engine(module: Any, level: int) -> Any:
+    """Upstream's execution engine for a module, with what its code may call.
+
+    Its option `shared_libs` is not used: the symbols of LLVM would become those of the
+    whole process (`loader.conversions`).
+
+    Args:
+        module: in the llvm dialect.
+        level: of LLVM's optimisation.
+    """
+    import mlir
+    from mlir.execution_engine import ExecutionEngine
+
+    (package,) = list(mlir.__path__)
+    (file,) = Path(package, "lib").glob("libmlir_c_runner_utils.*")
+    copy = ctypes.CDLL(str(file))["memrefCopy"]
+    engine: Any = ExecutionEngine(module, opt_level=level)
+    symbols = loader.conversions()
+    symbols["memrefCopy"] = ctypes.cast(copy, ctypes.c_void_p).value or 0
+    for name, address in symbols.items():
+        engine.raw_register_runtime(name, ctypes.c_void_p(address))
+    return engine
+
+
 class UpstreamModule:
     """A module lowered by upstream alone.
 
@@ -69,15 +94,10 @@ class UpstreamModule:
     """
 
     def __init__(self, text: str):
-        import mlir
-        from mlir.execution_engine import ExecutionEngine
-
         module = upstream.parse(text, upstream.new_context())
         upstream.run_pipeline(module, PIPELINE, verify_each=False)
         self._module = module
-        (package,) = list(mlir.__path__)
-        library = f"{package}/lib/libmlir_c_runner_utils.so"
-        self._engine = ExecutionEngine(module, opt_level=0, shared_libs=[library])
+        self._engine = upstream_engine(module, 0)
 
     def __call__(
         self, name: str, arrays: Sequence[np.ndarray], result: np.ndarray

@@ -6,15 +6,13 @@ from collections.abc import Callable, Sequence
 
 from xdsl.builder import Builder
 from xdsl.dialects import arith, math
-from xdsl.dialects.builtin import AnyFloat, IndexType, IntegerAttr
-from xdsl.ir import Block, Operation, Region, SSAValue
-from xdsl.rewriter import InsertPoint
+from xdsl.dialects.builtin import AnyFloat, IntegerAttr
+from xdsl.ir import Operation, SSAValue
 
-from moa_dialect.ops.normal_form import FoldOp, YieldOp
 from moa_dialect.passes.raising.rule import CannotRaise, Raising, Rule, check_tensors
 from moa_dialect.passes.raising.source import property_of
 from moa_dialect.passes.raising.structured import read
-from moa_dialect.scalar_code import constant
+from moa_dialect.scalar_code import fold_below
 from moa_dialect.types import element_of, shape_of
 
 
@@ -45,17 +43,12 @@ class RaiseSoftmax(Rule):
             def fold(
                 function: str, body: Callable[[Builder, SSAValue], SSAValue]
             ) -> SSAValue:
-                block = Block(arg_types=[IndexType()])
-                inner = Builder(InsertPoint.at_end(block))
-                place = list(index)
-                place[along] = block.args[0]
-                inner.insert(YieldOp(body(inner, read(r, array, place, inner))))
-                zero = builder.insert(constant(0, IndexType())).result
-                region = Region(block)
-                folded = FoldOp(
-                    function, zero, extents[along], region, element_of(type_)
-                )
-                return builder.insert(folded).result
+                def at(inner: Builder, k: SSAValue) -> SSAValue:
+                    place = [*index[:along], k, *index[along + 1 :]]
+                    return body(inner, read(r, array, place, inner))
+
+                end = extents[along]
+                return fold_below(builder, function, end, element_of(type_), at)
 
             maximum = fold("max", lambda inner, x: x)
 

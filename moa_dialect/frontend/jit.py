@@ -404,6 +404,8 @@ class Jit:
         options: Options = DEFAULTS,
         decides: bool = False,
     ) -> None:
+        if not callable(fn):
+            raise MoaError(f"jit: expected a function of arrays, got {fn!r}")
         options.check()
         if decides and options.is_cuda:
             raise OptionError("fuse: expected 'auto' with target cpu, got it with cuda")
@@ -621,7 +623,8 @@ def jit(
     Raises:
         CompileError: for an unknown target, chip, tier or schedule.
         OptionError: for an option of another target, or another value of `fuse`.
-        MoaError: if `specs` has anything but `ArraySpec` values.
+        MoaError: if `fn` is no function, or `specs` has anything but `ArraySpec`
+            values.
     """
     if fuse not in (True, False, "auto"):
         raise OptionError(f"fuse: expected True, False or 'auto', got {fuse!r}")

@@ -138,6 +138,8 @@ class Trace:
             results = cast(
                 tuple[Any, ...], result if isinstance(result, tuple) else (result,)
             )
+            for value in results:
+                _check_result(value)
             values = [unwrap(value) for value in results]
         finally:
             self.scopes.pop()
@@ -460,6 +462,21 @@ def as_array(value: Any, element_type: Attribute | None = None) -> Array:
             "pass the array to omega as well"
         )
     return value
+
+
+def _check_result(value: Any) -> None:
+    """Refuse what a program may give by mistake.
+
+    Raises:
+        MoaError: for nothing, a mapping and a list of traced values.
+    """
+    kind = cast(type[object], type(value))
+    has_traced = kind is list and any(isinstance(each, Array) for each in value)
+    if value is None or kind is dict or has_traced:
+        raise MoaError(
+            "expected a program that returns an array or a tuple of arrays, got "
+            f"{'None' if value is None else 'a ' + kind.__name__}"
+        )
 
 
 def function_name(fn: Callable[..., Any], default: str) -> str:

@@ -73,7 +73,7 @@ class LayoutOrder(CustomDirective):
     order: AttributeVariable
 
     def parse(self, parser: Parser, state: ParsingState) -> None:
-        order = parser.parse_identifier("order")
+        order = parser.parse_identifier(": order")
         self.order.set(state, StringAttr(order))
 
     def print(self, printer: Printer, state: PrintingState, op: IRDLOperation) -> None:

@@ -51,7 +51,7 @@ def parse_function(parser: Parser) -> FunctionAttr:
     symbol = parser.parse_optional_symbol_name()
     if symbol is not None:
         return SymbolRefAttr(symbol)
-    return StringAttr(parser.parse_identifier("scalar operation or @function"))
+    return StringAttr(parser.parse_identifier(": scalar operation or @function"))
 
 
 def print_function(printer: Printer, function: Attribute) -> None:

@@ -214,7 +214,7 @@ class RequireOp(IRDLOperation):
     @classmethod
     def parse(cls, parser: Parser) -> RequireOp:
         given = parser.resolve_operand(parser.parse_unresolved_operand(), INDEX)
-        relation = parser.parse_identifier("relation")
+        relation = parser.parse_identifier(": relation")
         expected = parser.resolve_operand(parser.parse_unresolved_operand(), INDEX)
         parser.parse_punctuation(",")
         message = parser.parse_str_literal()

@@ -102,7 +102,7 @@ class RavOp(IRDLOperation):
 
     @classmethod
     def parse(cls, parser: Parser) -> RavOp:
-        order = parser.parse_identifier("order")
+        order = parser.parse_identifier(": order")
         array = parser.parse_unresolved_operand()
         attributes = parser.parse_optional_attr_dict()
         parser.parse_punctuation(":")

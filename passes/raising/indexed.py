@@ -12,16 +12,14 @@ from dataclasses import dataclass
 from xdsl.builder import Builder
 from xdsl.dialects import arith
 from xdsl.dialects.builtin import IndexType, IntegerAttr
-from xdsl.ir import Attribute, Block, BlockArgument, Operation, Region, SSAValue
-from xdsl.rewriter import InsertPoint
+from xdsl.ir import Attribute, BlockArgument, Operation, SSAValue
 
 from moa_dialect.ops.function import as_function
-from moa_dialect.ops.normal_form import FoldOp, YieldOp
 from moa_dialect.passes.raising.rule import CannotRaise, Raising, Rule, check_tensors
 from moa_dialect.passes.raising.shapes import Code, divided, joined
 from moa_dialect.passes.raising.source import integers_of, name_of, property_of
 from moa_dialect.passes.raising.structured import COMBINERS, read
-from moa_dialect.scalar_code import apply_named, constant, identity_of
+from moa_dialect.scalar_code import apply_named, constant, fold_below, identity_of
 from moa_dialect.types import element_of, shape_of
 
 Index = Sequence[SSAValue]
@@ -46,22 +44,6 @@ def _combiner(op: Operation) -> str | None:
         if function is not None and function not in ("and", "or", "xor"):
             return function
     raise CannotRaise("a body that is no associative operation")
-
-
-def _fold(
-    builder: Builder,
-    function: str,
-    end: SSAValue,
-    type_: Attribute,
-    body: Callable[[Builder, SSAValue], SSAValue],
-) -> SSAValue:
-    """A fold over the indices below an end."""
-    block = Block(arg_types=[IndexType()])
-    block.args[0].name_hint = "p"
-    inner = Builder(InsertPoint.at_end(block))
-    inner.insert(YieldOp(body(inner, block.args[0])))
-    zero = builder.insert(constant(0, IndexType())).result
-    return builder.insert(FoldOp(function, zero, end, Region(block), type_)).result
 
 
 class RaiseScan(Rule):
@@ -97,7 +79,7 @@ class RaiseScan(Rule):
                 place[along] = p
                 return read(r, array, place, inner)
 
-            folded = _fold(builder, function, end, type_, element)
+            folded = fold_below(builder, function, end, type_, element)
             if is_inclusive:
                 return folded
             others = [entry for axis, entry in enumerate(index) if axis != along]
@@ -186,7 +168,7 @@ class _Updated:
         if len(ps) == len(self.updates.counts):
             return body(builder, ps)
         count = self.updates.counts[len(ps)]
-        return _fold(
+        return fold_below(
             builder,
             function,
             count,

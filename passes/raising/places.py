@@ -14,13 +14,11 @@ from dataclasses import dataclass
 from xdsl.builder import Builder
 from xdsl.dialects import arith
 from xdsl.dialects.builtin import AnyFloat, IndexType, IntegerAttr, i1
-from xdsl.ir import Attribute, Block, Region, SSAValue
-from xdsl.rewriter import InsertPoint
+from xdsl.ir import Attribute, Block, SSAValue
 
 from moa_dialect.ops.function import as_function
-from moa_dialect.ops.normal_form import FoldOp, YieldOp
 from moa_dialect.passes.raising.parts import Reduction, Structured, depends
-from moa_dialect.scalar_code import apply_named, constant, identity_of
+from moa_dialect.scalar_code import apply_named, constant, fold_below, identity_of
 
 _STRICT = {"ogt": "max", "sgt": "max", "olt": "min", "slt": "min"}
 _SWAPPED = {"max": "min", "min": "max"}
@@ -320,18 +318,6 @@ def write_place(
     type_ = start.type
     comparison = "gt" if place.function == "max" else "lt"
 
-    def fold(
-        function: str, result: Attribute, body: Callable[[Builder, SSAValue], SSAValue]
-    ) -> SSAValue:
-        block = Block(arg_types=[IndexType()])
-        block.args[0].name_hint = "p"
-        inner = Builder(InsertPoint.at_end(block))
-        inner.insert(YieldOp(body(inner, block.args[0])))
-        zero = builder.insert(constant(0, IndexType())).result
-        return builder.insert(
-            FoldOp(function, zero, extent, Region(block), result)
-        ).result
-
     def select(at: Builder, *values: SSAValue) -> SSAValue:
         return at.insert(arith.SelectOp(*values)).result
 
@@ -342,7 +328,7 @@ def write_place(
             x = element(inner, place.element, p)
             return select(inner, apply_named("ne", (x, x), inner), p, extent)
 
-        end = fold("min", IndexType(), first_nan)
+        end = fold_below(builder, "min", extent, IndexType(), first_nan)
 
     def counted(inner: Builder, p: SSAValue) -> tuple[SSAValue, SSAValue]:
         """An element, and whether it counts."""
@@ -358,7 +344,7 @@ def write_place(
         least = identity_of(as_function(place.function), type_)
         return select(inner, holds, x, inner.insert(constant(least, type_)).result)
 
-    most = fold(place.function, type_, extreme)
+    most = fold_below(builder, place.function, extent, type_, extreme)
 
     def position(inner: Builder, p: SSAValue) -> SSAValue:
         x, holds = counted(inner, p)
@@ -366,6 +352,6 @@ def write_place(
         both = apply_named("and", (holds, is_most), inner)
         return select(inner, both, p, extent)
 
-    first = fold("min", IndexType(), position)
+    first = fold_below(builder, "min", extent, IndexType(), position)
     found = apply_named("lt", (first, extent), builder)
     return select(builder, found, element(builder, place.place, first), nowhere)

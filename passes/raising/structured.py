@@ -16,13 +16,12 @@ from xdsl.dialects import arith
 from xdsl.dialects.builtin import (
     DYNAMIC_INDEX,
     FloatAttr,
-    IndexType,
     IntegerType,
     StringAttr,
     TensorType,
     i1,
 )
-from xdsl.ir import Attribute, Block, BlockArgument, Operation, Region, SSAValue
+from xdsl.ir import Attribute, Block, BlockArgument, Operation, SSAValue
 from xdsl.ir.affine import (
     AffineBinaryOpExpr,
     AffineConstantExpr,
@@ -30,11 +29,10 @@ from xdsl.ir.affine import (
     AffineExpr,
     AffineMap,
 )
-from xdsl.rewriter import InsertPoint
 from xdsl.utils.hints import isa
 
 from moa_dialect.algebra.shape import Fixed
-from moa_dialect.ops.normal_form import ExtentOp, FoldOp, InBoundsOp, YieldOp
+from moa_dialect.ops.normal_form import ExtentOp, InBoundsOp
 from moa_dialect.passes.raising.parts import Part, Reduction, Structured, depends
 from moa_dialect.passes.raising.places import (
     find_pair,
@@ -52,7 +50,7 @@ from moa_dialect.passes.raising.rule import (
 )
 from moa_dialect.passes.raising.scalars import Scalars, affine
 from moa_dialect.passes.raising.source import name_of
-from moa_dialect.scalar_code import apply_named, constant, identity_of
+from moa_dialect.scalar_code import apply_named, constant, fold_below, identity_of
 from moa_dialect.types import element_of, shape_of
 
 COMBINERS: dict[str, str] = {
@@ -474,16 +472,13 @@ def _folds(
         assert total is not None
         return total
     dimension, *inner = rest
-    block = Block(arg_types=[IndexType()])
-    block.args[0].name_hint = "p"
-    inside = Builder(InsertPoint.at_end(block))
-    now = list(bound)
-    now[dimension] = block.args[0]
-    inside.insert(YieldOp(_folds(s, r, inside, now, inner, number, reduction)))
-    zero = builder.insert(constant(0, IndexType())).result
-    return builder.insert(
-        FoldOp(reduction.function, zero, s.extents[dimension], Region(block), type_)
-    ).result
+
+    def folded(inside: Builder, index: SSAValue) -> SSAValue:
+        now = [*bound[:dimension], index, *bound[dimension + 1 :]]
+        return _folds(s, r, inside, now, inner, number, reduction)
+
+    end = s.extents[dimension]
+    return fold_below(builder, reduction.function, end, type_, folded)
 
 
 def _nested(
@@ -499,17 +494,12 @@ def _nested(
     if not rest:
         return body(builder, [index for index in bound if index is not None])
     dimension, *inner = rest
-    block = Block(arg_types=[IndexType()])
-    block.args[0].name_hint = "p"
-    inside = Builder(InsertPoint.at_end(block))
-    now = list(bound)
-    now[dimension] = block.args[0]
-    folded = _nested(s, inside, now, inner, function, type_, body)
-    inside.insert(YieldOp(folded))
-    zero = builder.insert(constant(0, IndexType())).result
-    return builder.insert(
-        FoldOp(function, zero, s.extents[dimension], Region(block), type_)
-    ).result
+
+    def folded(inside: Builder, index: SSAValue) -> SSAValue:
+        now = [*bound[:dimension], index, *bound[dimension + 1 :]]
+        return _nested(s, inside, now, inner, function, type_, body)
+
+    return fold_below(builder, function, s.extents[dimension], type_, folded)
 
 
 def _initial(

@@ -7,12 +7,15 @@ the same on every run, and fewer.
 The garbage collector leaves alone what there is once the tests are collected, and looks
 for cycles less often: a sixth of the time of the whole suite would be its.
 
-Tests that load torch-mlir come first: its LLVM ends a process in which PyTorch and the
-emulator of GPU kernels have been at work, as it finds an option registered twice.
+A test that leaves PyTorch's gradients off, or its threads changed, fails: those after
+it in the same process would see it.
 """
 
 import gc
 import os
+import sys
+from collections.abc import Iterator
+from typing import Any
 
 # Tests compile what they run; those of the cache on disk have one of their own.
 os.environ.setdefault("MOA_CACHE", "0")
@@ -40,9 +43,24 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-_WITH_TORCH_MLIR = ("interop", "test_jax.py", "test_libcalls.py")
+@pytest.fixture(autouse=True)
+def torch_is_left_as_it_was() -> Iterator[None]:
+    before = _settings_of_torch()
+    yield
+    after = _settings_of_torch()
+    if after is None or after == before:
+        return
+    torch: Any = sys.modules["torch"]
+    if before is None:  # imported meanwhile
+        before = True, after[1]
+    torch.set_grad_enabled(before[0])
+    torch.set_num_threads(before[1])
+    if before != after:
+        pytest.fail(f"gradients, threads of PyTorch: were {before}, are left {after}")
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: not {*_WITH_TORCH_MLIR} & {*item.path.parts})
+def _settings_of_torch() -> tuple[bool, int] | None:
+    torch: Any = sys.modules.get("torch")
+    if torch is None:
+        return None
+    return torch.is_grad_enabled(), torch.get_num_threads()

@@ -70,6 +70,31 @@
 // STAGE: moa-opt: notation covers the stages moa, dnf and fused, @f contains moa.loop
 // STAGE-NOT: {{.}}
 
+// Elements that arrays of the algebra do not have are found before code is made of them.
+
+// RUN: echo "func.func @f(%%x: tensor<?xcomplex<f64>>) -> tensor<?xcomplex<f64>> { func.return %%x : tensor<?xcomplex<f64>> }" | not moa-opt -p moa-cpu 2>&1 | filecheck %s --check-prefix ELEMENTS
+// ELEMENTS: moa-opt: a result has unsupported elements: complex<f64>
+// ELEMENTS-NOT: {{.}}
+
+// RUN: echo "func.func @f(%%x: tensor<?x4294967296x4294967296xf64>) -> tensor<?x4294967296x4294967296xf64> { func.return %%x : tensor<?x4294967296x4294967296xf64> }" | not moa-opt -p moa-cpu 2>&1 | filecheck %s --check-prefix HUGE
+// HUGE: moa-opt: function @f: expected fewer than 2^63 elements, got tensor<?x4294967296x4294967296xf64> as argument 0
+// HUGE-NOT: {{.}}
+
+// RUN: echo "func.func @f(%%x: tensor<3xf64>) -> tensor<3xf64> { func.return %%x : tensor<3xf64> }" | not moa-opt -p moa-to-onf 2>&1 | filecheck %s --check-prefix ARGUMENT
+// ARGUMENT: moa-opt: expected an array made by a comprehension or a fold, got argument 0
+// ARGUMENT-NOT: {{.}}
+
+// RUN: echo "%%y = moa.reduce" | not moa-opt 2>&1 | filecheck %s --check-prefix NAME
+// NAME: moa-opt: stdin:2:1: identifier expected: scalar operation or @function
+
+// Names that are not ASCII are escaped where MLIR prints them, and are names still.
+
+// RUN: echo 'func.func private @"\C3\A9"()' | moa-opt --print-op-generic | moa-opt -p moa-raise-linalg | filecheck %s --check-prefix UNICODE
+// UNICODE: func.func private @"\C3\A9"()
+
+// RUN: echo "// nothing" | not moa-opt 2>&1 | filecheck %s --check-prefix NOTHING
+// NOTHING: moa-opt: stdin:2:1: expected a module, got no operation
+
 // Diagnostics can still be asked for: then they are output, and the exit status is 0.
 
 // RUN: moa-opt %s --verify-diagnostics | filecheck %s --check-prefix DIAGNOSTICS

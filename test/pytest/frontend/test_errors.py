@@ -697,6 +697,21 @@ def test_results_that_are_no_arrays(value: Any) -> None:
         moa.jit(lambda a: moa.omega(lambda _: value, 0, a))(V)
 
 
+def test_a_program_that_returns_nothing_or_a_mapping() -> None:
+    message = "expected a program that returns an array or a tuple of arrays, got "
+    fails(MoaError, message + "None", run(lambda x: None, A))
+    fails(MoaError, message + "a dict", run(lambda x: {"y": x}, A))
+
+
+@pytest.mark.parametrize("value", [3, None, "softmax"])
+def test_what_is_no_function(value: Any) -> None:
+    fails(
+        MoaError,
+        f"jit: expected a function of arrays, got {value!r}",
+        lambda: moa.jit(value),
+    )
+
+
 def test_several_results_are_a_tuple_not_a_list() -> None:
     with pytest.raises(MoaError):
         moa.jit(lambda a: [a, a])(V)

@@ -377,7 +377,7 @@ def test_neither_text_nor_module(value: Any):
 
 
 GARBAGE = {
-    "": "<text>:1:1: ",
+    "": "<text>:1:1: expected a module, got no operation",
     "hello": "<text>:1:6: ",
     "\0": "<text>:1:1: ",
     "func.func @f(": "<text>:1:14: ",

@@ -9,7 +9,6 @@ import ctypes
 import math
 import re
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -25,6 +24,7 @@ from moa_dialect.lowering.expand_math import ExpandMathPass, host_target
 from moa_dialect.lowering.pipelines import TO_LLVM
 from moa_dialect.parsing import ModuleParser
 from moa_dialect.tools import minimax
+from moa_dialect.tools.compare_linalg import upstream_engine
 from moa_dialect.universe import register_dialects
 
 PIPELINE = TO_LLVM.replace(
@@ -142,18 +142,8 @@ class _Array(ctypes.Structure):
 
 @cache
 def engine(operation: str, element: str, lanes: int, target: str, operands: int) -> Any:
-    from mlir.execution_engine import ExecutionEngine
-
     module = expanded(program(operation, element, lanes, operands), target)
-    import mlir
-
-    # Upstream's conversions of f16 and bf16 that processors do not have.
-    libraries = [
-        str(file)
-        for folder in mlir.__path__
-        for file in (Path(folder) / "lib").glob("libmlir_float16_utils.so*")
-    ]
-    return ExecutionEngine(lowered(module), opt_level=3, shared_libs=libraries)
+    return upstream_engine(lowered(module), 3)
 
 
 def apply(

@@ -258,6 +258,22 @@ def test_rows_over_all_threads(columns: int):
     check(library.variance, [x], wide.var(-1), launches="threads")
 
 
+@pytest.mark.parametrize("columns", [70, 1500])
+def test_truth_values_over_all_threads(columns: int) -> None:
+    x = random(0, 2, columns) > 2.0
+    x[1] = False
+    for function, wanted in (("or", x.any(-1)), ("xor", x.sum(-1) % 2 == 1)):
+
+        def folded(row: Any, function: str = function) -> Any:
+            return moa.reduce(function, row)
+
+        def program(a: Any, cell: Callable[..., Any] = folded) -> Any:
+            return moa.omega(cell, 1, a)
+
+        found = moa.jit(program, target="cuda", emulate=True)(x)
+        np.testing.assert_array_equal(found, wanted)
+
+
 def test_rows_that_begin_anywhere() -> None:
     """Their elements are loaded one by one, in part of an array and in a bias."""
     x = random(0, 3, 513)

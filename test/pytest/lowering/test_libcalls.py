@@ -19,16 +19,39 @@ print(moa.jit(lambda x: moa.sin(x) + 0.5)(np.zeros((5, 33), np.float32))[0, 0])
 """
 
 
-def test_code_that_calls_a_library_is_loaded_beside_another_llvm():
+def run(program: str) -> subprocess.CompletedProcess[str]:
+    """Run a program in a process of its own."""
     pytest.importorskip("torch_mlir")
-    result = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
+    return subprocess.run(
+        [sys.executable, "-c", program],
         env={"MOA_CACHE": "0"},
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def test_code_that_calls_a_library_is_loaded_beside_another_llvm():
+    result = run(PROGRAM)
     assert result.stdout == "0.5\n", result.stderr
+
+
+AFTER_CONVERSIONS = """
+import ml_dtypes, numpy as np
+import moa_dialect as moa
+from moa_dialect.lowering import loader
+from moa_dialect.tools.compare_linalg import UpstreamModule
+kernel = moa.jit(lambda x: moa.exp(x) + 1.0, target="cuda", emulate=True)
+print(kernel(np.zeros((2, 3), ml_dtypes.bfloat16))[0, 0])
+print(kernel(np.zeros((2, 3), np.float16))[0, 0], bool(loader.conversions()))
+UpstreamModule("func.func @f(%x: tensor<2xf32>) -> tensor<2xf32> {return %x : tensor<2xf32>}")
+from torch_mlir import ir
+"""
+
+
+def test_another_llvm_is_loaded_after_code_that_converts():
+    result = run(AFTER_CONVERSIONS)
+    assert (result.returncode, result.stdout) == (0, "2\n2.0 True\n"), result.stderr
 
 
 def test_words_and_where_they_are():

@@ -12,15 +12,12 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
-import mlir
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mlir.execution_engine import ExecutionEngine
 from mlir.runtime import (
     as_ctype,
     get_ranked_memref_descriptor,
@@ -44,6 +41,7 @@ from moa_dialect.passes.restrict import RestrictDomainsPass
 from moa_dialect.passes.share import SharePass
 from moa_dialect.passes.sink import SinkPass
 from moa_dialect.passes.to_dnf import ToDnfPass
+from moa_dialect.tools.compare_linalg import upstream_engine
 from moa_dialect.types import dtype_of, element_of, shape_of
 
 Array = np.ndarray[Any, Any]
@@ -71,12 +69,6 @@ ROUTES: dict[str, tuple[Any, ...]] = {
 }
 """The passes before moa-to-linalg."""
 
-LIBRARIES = [
-    str(file)
-    for folder in mlir.__path__
-    for file in (Path(folder) / "lib").glob("libmlir_c_runner_utils.*")
-]
-
 
 def lowered(module: ModuleOp, route: str, checks: bool = True) -> ModuleOp:
     module = module.clone()
@@ -94,7 +86,7 @@ def run(module: ModuleOp, arrays: Sequence[Array]) -> list[Array]:
     native = upstream.parse(upstream.generic_text(module), upstream.new_context())
     inner = TO_LLVM.removeprefix("builtin.module(").removesuffix(")")
     upstream.run_pipeline(native, f"canonicalize,cse,{TO_LOOPS}{inner}")
-    engine = ExecutionEngine(native, opt_level=0, shared_libs=LIBRARIES)
+    engine = upstream_engine(native, 0)
     types = function.function_type.outputs.data
     kinds = [(len(shape_of(t)), as_ctype(dtype_of(element_of(t)))) for t in types]
     fields = [

@@ -3,7 +3,8 @@
 import json
 import math
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -323,6 +324,18 @@ def test_visited_work_is_what_the_mask_leaves(size: dict[str, Any]):
     assert extents.pairs == pairs
     flops = 2 * extents.heads * pairs * (extents.d + extents.e)
     assert PROGRAMS["attention"].work(case).flops == flops
+
+
+@pytest.fixture(autouse=True)
+def settings_of_torch() -> Iterator[None]:
+    """Contenders turn gradients off, for good: they have a process of their own."""
+    torch: Any = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch else 0
+    yield
+    torch = sys.modules.get("torch")
+    if torch:
+        torch.set_grad_enabled(True)
+        torch.set_num_threads(before or torch.get_num_threads())
 
 
 def result_of(build: Any, case: Case) -> tuple[float, float]:

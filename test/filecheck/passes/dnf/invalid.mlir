@@ -15,6 +15,7 @@ func.func @pong(%a: tensor<3xf64>) -> tensor<3xf64> {
 // -----
 
 func.func @branches(%a: tensor<3xf64>) -> tensor<3xf64> {
+  %b = moa.map exp %a : tensor<3xf64> -> tensor<3xf64>
   cf.br ^end
 ^end:
   func.return %a : tensor<3xf64>
