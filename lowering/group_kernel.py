@@ -189,7 +189,7 @@ class GroupKernel:
         if self.row_axis:
             layout = Fragments(self.grid.blocks, self.grid.warps)
         else:
-            layout = Across(32 * self.grid.warps, self._vector())
+            layout = Across(32 * self.grid.warps, self.vector())
         self.code = code = GroupCode(
             self.kernel.terms,
             self.builder,
@@ -271,21 +271,27 @@ class GroupKernel:
             isinstance(type_, BFloat16Type | Float16Type) for type_ in types
         )
 
-    def _vector(self) -> int:
+    def vector(self) -> int:
         """How many columns that lie next to each other are loaded at a time."""
+        rows = [self.static(axis) for o in self.kernel.outputs for axis in o.axes[-1:]]
+        bounds = [b for pass_ in self.kernel.passes for b in (pass_.lower, pass_.upper)]
+        found = self.vector_of(self.grid.chunk, rows)
+        while found > 1 and not all(is_multiple(b, found) for b in bounds):
+            found //= 2
+        return found
+
+    def vector_of(self, chunk: int, rows: Sequence[int | None]) -> int:
+        """The same of chunks of rows that have so many elements."""
         sizes = [
             dtype_of(memory_element(term.type)).itemsize
             for term in all_terms(self.kernel)
             if term.computes(AtOp.name)
         ]
         count = 16 // max(sizes, default=4)
-        rows = [self.static(axis) for o in self.kernel.outputs for axis in o.axes[-1:]]
-        bounds = [b for pass_ in self.kernel.passes for b in (pass_.lower, pass_.upper)]
         threads = 32 * self.grid.warps
         while count > 1 and (
-            self.grid.chunk % (threads * count)
+            chunk % (threads * count)
             or any(size is None or size % count for size in rows)
-            or not all(is_multiple(bound, count) for bound in bounds)
         ):
             count //= 2
         return count
@@ -893,6 +899,7 @@ class GroupPass:
             self.offset,
             self._before_reading,
             self._after_reading,
+            grid.tall,
         )
         if product is not None and fold in self.streamed:
             return self._streamed(product, start)
@@ -908,7 +915,15 @@ class GroupPass:
         kernel, code = self.kernel, self.code
         tiles = self.streamed[product.fold]
         tier = "mma" if kernel.grid.tier else ""
-        emitter = Products(code, tier, tiles, self._spill, self.pass_.index, self.block)
+        emitter = Products(
+            code,
+            tier,
+            tiles,
+            self._spill,
+            self.pass_.index,
+            self.block,
+            tall=kernel.grid.tall,
+        )
         every = code.every(product.fold)
         values = emitter.start(product, start)
         upper = product.fold.args[1]
@@ -1451,11 +1466,18 @@ class GroupOutputs:
     def _long_row(self, output: Output, value: Term, axis: str) -> None:
         """An output over a row that all threads share, some columns at a time."""
         kernel, code = self.kernel, self.code
-        layout, limit = code.layout, kernel.extent(axis)
+        layout, start, limit = code.layout, self.number(0), kernel.extent(axis)
         _, strides = kernel.outputs[output.number]
         if strides[-1] is not self.number(1):
             raise NotLifted("rows whose elements do not lie next to each other")
         static, size = kernel.static(axis), kernel.grid.chunk
+        end, before = limit, layout
+        if axis == kernel.column_axis:
+            assert kernel.column_start is not None
+            start, size = kernel.column_start, kernel.grid.width
+            end = code.add(start, 1)
+            layout = Across(layout.threads, kernel.vector_of(size, [static]))
+            code.layout = layout
         count = layout.vector
         has_all = static is not None and static % size == 0
         memory, _ = kernel.outputs[output.number]
@@ -1486,7 +1508,8 @@ class GroupOutputs:
             del code.columns[axis]
             code.vectors = code.vectors - {axis}
 
-        code.loop(self.number(0), limit, size, [], body)
+        code.loop(start, end, size, [], body)
+        code.layout = before
 
 
 class OutputPass(GroupPass):

@@ -27,6 +27,7 @@ from moa_dialect.lowering.kernel_axes import let_extents_be_known, strides_along
 from moa_dialect.ops.normal_form import ComprehensionOp
 from moa_dialect.passes.grid import Grid, let_folds_be_passes, read_grid
 from moa_dialect.passes.kernels import (
+    INSTEAD,
     SCHEDULE,
     Kernel,
     read_kernel,
@@ -44,10 +45,31 @@ def to_groups(
     Returns:
         Whether it is emitted: not if there is no such code for it.
     """
-    text = op.attributes.get(SCHEDULE)
+    text, instead = op.attributes.get(SCHEDULE), op.attributes.get(INSTEAD)
     if not isinstance(text, StringAttr):
         return False
-    has_engine = "tma" in text.data  # Nobody chooses it but by hand.
+    if isinstance(instead, StringAttr):  # It was not given by hand.
+        try:
+            if _to_group(lowering, op, text, shared_bytes, has_engine=False):
+                return True
+        except CompileError:
+            pass
+        text = instead
+    return _to_group(lowering, op, text, shared_bytes, "tma" in text.data)
+
+
+def _to_group(
+    lowering: Lowering,
+    op: ComprehensionOp,
+    text: StringAttr,
+    shared_bytes: int,
+    has_engine: bool,
+) -> bool:
+    """Emit a comprehension by a schedule; with `tma` by hand, or say why not.
+
+    Raises:
+        CompileError: for a schedule with `tma` that there is no code for.
+    """
     try:
         kernel = read_kernel(op, lowering.function)
         axes = list(kernel.axes)

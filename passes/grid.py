@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 from xdsl.dialects.builtin import (
     BFloat16Type,
@@ -23,7 +24,7 @@ from moa_dialect.passes.kernels import (
     split_folds,
     static_extent,
 )
-from moa_dialect.passes.lift_rows import find_long_row, lift_named, lift_row
+from moa_dialect.passes.lift_rows import find_long_row, find_output_row, lift_named, lift_row
 from moa_dialect.passes.products import ENGINE_WARPS, check_boxes, shared_bytes
 from moa_dialect.passes.share_rows import find_shared, share_rows
 from moa_dialect.passes.terms import Term, walk
@@ -67,6 +68,8 @@ class Grid:
             where the bounds of a fold depend on the rows; 1 for one after the other.
         split: how many parts the folded axis is cut into before, by moa-split-cascades,
             side by side; 0 for none.
+        tall: how many terms the instructions of 16 rows add up that products of f64
+            are made of (`tall:8`), 4, 8 or 16; 0 for those of 8 rows and 4 terms.
         aligned: whether the value of an element does not depend on which others its
             group has: chunks begin at multiples of their length, whatever the bounds,
             and nothing is rounded otherwise where some are masked.
@@ -88,17 +91,19 @@ class Grid:
     is_ahead: bool = False
     span: int = 1
     split: int = 0
+    tall: int = 0
 
     def __str__(self) -> str:
         tier = f",split:{self.split}" if self.split else ""
         tier += f",{self.tier}" if self.tier else ""
         tier += ",tma" if self.has_engine else ""
         tier += ",ahead" if self.is_ahead else ""
+        tier += f",tall:{self.tall}" if self.tall else ""
         tier += ",tf32" if self.tf32 else ""
         tier += ",aligned" if self.aligned else ""
-        if not self.rows:
-            return f"p=chunk:{self.chunk},threads:{32 * self.warps}{tier}"
         columns = f"{self.columns}=grid,block:{self.width};" if self.columns else ""
+        if not self.rows:
+            return f"{columns}p=chunk:{self.chunk},threads:{32 * self.warps}{tier}"
         block = f",block:{self.block}" if self.block else ""
         groups = f",groups:{self.groups}" if self.groups else ""
         groups += f",span:{self.span}" if self.span > 1 else ""
@@ -128,9 +133,13 @@ _RESOURCES = (
     *TIERS,
     "tma",
     "ahead",
+    "tall",
     "tf32",
     "aligned",
 )
+
+MULTIPROCESSORS = 132
+"""How many multiprocessors a large GPU has."""
 
 MOST_STAGES = 8
 """The most chunks that the copy engine has under way."""
@@ -200,6 +209,7 @@ def parse_grid(text: str, axes: Sequence[str]) -> Grid:
         is_ahead="ahead" in found,
         span=found.get("span", 1),
         split=found.get("split", 0),
+        tall=found.get("tall", 0),
     )
 
 
@@ -217,6 +227,13 @@ def _check(found: dict[str, int], rows: str) -> None:
     """
     if "tf32" in found and not found.keys() & set(TIERS):
         raise CompileError("schedule: tf32: expected mma or wgmma as well")
+    if "tall" in found:
+        if "mma" not in found:
+            raise CompileError("schedule: tall: expected mma as well")
+        if found["tall"] not in (4, 8, 16):
+            raise CompileError(
+                f"schedule: tall: expected 4, 8 or 16 terms, got {found['tall']}"
+            )
     if "tma" in found and (not rows or not found.keys() & set(TIERS)):
         raise CompileError("schedule: tma: expected rows, and mma or wgmma as well")
     if "ahead" in found and ("part" in found or not found.keys() >= {"wgmma", "tma"}):
@@ -253,6 +270,7 @@ def choose_grid(
     shared: int = LARGEST,
     has_tf32: bool = False,
     deterministic: bool = False,
+    has_engine: bool = False,
 ) -> Grid | None:
     """The schedule of a kernel in closed form, None if one thread an element is best.
 
@@ -269,13 +287,20 @@ def choose_grid(
         has_tf32: whether factors of f32 may be rounded to tf32.
         deterministic: whether the order of every sum, and what it is made of, is the
             same whatever the extents of results.
+        has_engine: whether there is a copy engine; it is used where it can load the
+            chunks and that is faster.
     """
-    grid = _chosen(kernel, tier, shared, has_tf32, deterministic)
+    grid = _chosen(kernel, tier, shared, has_tf32, deterministic, has_engine)
     return None if grid is None else replace(grid, aligned=deterministic)
 
 
 def _chosen(
-    kernel: Kernel, tier: str, shared: int, has_tf32: bool, deterministic: bool
+    kernel: Kernel,
+    tier: str,
+    shared: int,
+    has_tf32: bool,
+    deterministic: bool,
+    has_engine: bool,
 ) -> Grid | None:
     rows = rows_of(kernel)
     same = None if deterministic else find_shared(kernel, rows)
@@ -301,28 +326,113 @@ def _chosen(
                 grid = _for_rows(
                     kernel, rows, types, tier, has_tf32, deterministic, columns
                 )
+                is_narrow = types <= {"f16", "bf16"}
+                if has_engine and is_narrow and grid.tier:
+                    most = _STAGES if grid.tier == "wgmma" else MOST_STAGES
+                    boxed = replace(grid, stages=most, has_engine=True)
+                    if found := _boxed(kernel, boxed, shared):
+                        return found
                 return _fitted(kernel, grid, shared)
         split_folds(kernel)
         if (rows := rows_of(kernel)) and (types := _products(kernel, rows)):
             grid = _for_rows(kernel, rows, types, tier, has_tf32, deterministic)
             return _fitted(kernel, grid, shared)
     longest = max(map(_length, kernel.passes), default=0)
+    if not deterministic and (grid := _for_few(kernel, longest)):
+        return grid
+    if grid := _for_long_output(kernel, longest):
+        return grid
     if (
-        longest < _SHORT
+        longest < (_SHORT if kernel.axes else _FEW)
         or any(a.axes for pass_ in kernel.passes for a in pass_.accumulators)
         or any(_is_across(kernel, pass_) for pass_ in kernel.passes)
     ):
         return None
     warps = 8 if longest >= 4096 else 4 if longest >= 1024 else 1
+    extents = [static_extent(kernel.extents[axis]) for axis in kernel.axes]
+    count = prod(extent or NOMINAL_EXTENT for extent in extents)
+    if longest >= 4096 and count <= MULTIPROCESSORS and not deterministic:
+        warps = 32  # A row has a multiprocessor to itself.
     most = 32 * warps * 16
     chunk = min(most, -(-longest // (128 * warps)) * 128 * warps)
     return Grid("", warps, chunk=chunk, stages=1, tier="")
+
+
+def _for_few(kernel: Kernel, longest: int) -> Grid | None:
+    """The schedule of short folds for each of few elements, as of parts merged.
+
+    With one thread an element the device would wait for one load after the other. So
+    four threads have a row, as of a product of matrices, and load all of it at once.
+    """
+    extents = [static_extent(kernel.extents[axis]) for axis in kernel.axes]
+    known = [extent for extent in extents if extent is not None]
+    if (
+        not _FEW <= longest <= _MANY
+        or len(known) != len(extents)
+        or not 0 < prod(known) <= _ELEMENTS
+        or not kernel.axes
+        or any(a.axes for pass_ in kernel.passes for a in pass_.accumulators)
+        or any(output.axes for output in kernel.outputs)
+    ):
+        return None
+    chunk = min(64, -(-longest // 16) * 16)
+    rows = kernel.axes[-1]
+    warps = 4 if known[-1] > 16 else 2 if known[-1] > 8 else 1
+    return Grid(kernel.hints[rows], warps, 1, chunk, 1, tier="")
+
+
+_FEW, _MANY = 4, 256
+"""How long folds are that four threads share."""
+
+_ELEMENTS = MULTIPROCESSORS * 512
+"""Of so many elements each is a thread's: there are threads enough."""
+
+
+def _for_long_output(kernel: Kernel, longest: int) -> Grid | None:
+    """The schedule of few rows that take short folds each: several groups have a row.
+
+    Each computes the folds again, as of parts merged, and has a block of the row.
+    """
+    row = find_output_row(kernel)
+    extents = [static_extent(kernel.extents[axis]) for axis in kernel.axes]
+    known = [extent for extent in extents if extent is not None]
+    size = static_extent(kernel.extents[row]) if row else None
+    if (
+        size is None
+        or size < 4 * _BLOCK
+        or len(known) != len(extents)
+        or not 0 < longest <= _MANY
+        or prod(known) >= 4 * MULTIPROCESSORS
+        or any(_is_across(kernel, pass_) for pass_ in kernel.passes)
+    ):
+        return None
+    lift_row(kernel, row)
+    count = -(-longest // 128) * 128
+    return Grid(
+        "", 4, chunk=count, stages=1, columns=kernel.hints[row], width=_BLOCK, tier=""
+    )
+
+
+_BLOCK = 1024
+"""How many elements of a row a group has where several have one."""
 
 
 def _fitted(kernel: Kernel, grid: Grid, shared: int) -> Grid | None:
     """A schedule with tiles as small as they have to be; None if none fits."""
     let_folds_be_passes(kernel, grid)
     return next((g for g in _smaller(grid) if shared_bytes(kernel, g) <= shared), None)
+
+
+def _boxed(kernel: Kernel, grid: Grid, shared: int) -> Grid | None:
+    """A schedule by which the copy engine loads; None if it cannot, or none fits."""
+    found = _fitted(kernel, grid, shared)
+    if found is None or found.stages < 2:
+        return None
+    try:
+        check_boxes(kernel, found)
+    except CompileError:
+        return None
+    return found
 
 
 def _smaller(grid: Grid) -> Iterator[Grid]:
@@ -395,23 +505,72 @@ def _for_rows(
     if is_narrow and tier == "wgmma" and not columns and has_many:
         grid = _for_warp_groups(kernel.hints[rows], extent, widest)
         return replace(grid, chunk=64) if deterministic else grid
+    if is_narrow and tier == "wgmma" and columns and has_many:
+        return _for_tiles(kernel, rows, columns)
     if not columns:
         return Grid(
             kernel.hints[rows], warps, blocks, chunk, 2, tier=uses, tf32=is_rounded
         )
     number = static_extent(kernel.extents[columns]) or NOMINAL_EXTENT
-    width = min(128 if is_narrow else 64, -(-number // 8) * 8)
+    # Few rows have all that is loaded to themselves: many groups load it.
+    width = min(128 if is_narrow and has_many else 64, -(-number // 8) * 8)
     return Grid(
         kernel.hints[rows],
         warps,
         blocks,
-        32,
+        32 if has_many else chunk,
         2,
         kernel.hints[columns],
         width,
         uses,
         tf32=is_rounded,
     )
+
+
+def _for_tiles(kernel: Kernel, rows: str, columns: str) -> Grid:
+    """The schedule of a product of matrices with instructions of four warps.
+
+    Of the tiles that a group may have the one that takes least: all multiprocessors
+    take so many turns, and a turn is as long as the tile is large. Large tiles read
+    each element of a factor less often. An extent that types do not give is taken to
+    be long.
+    """
+
+    def extent(axis: str) -> int:
+        return static_extent(kernel.extents[axis]) or NOMINAL_EXTENT
+
+    others = prod(extent(axis) for axis in kernel.axes if axis not in (rows, columns))
+
+    def taken(tile: tuple[int, int, float]) -> float:
+        height, width, rate = tile
+        count = -(-extent(rows) // height) * -(-extent(columns) // width) * others
+        return -(-count // MULTIPROCESSORS) * height * width / rate
+
+    height, width, _ = min(_TILES, key=taken)
+    return Grid(
+        kernel.hints[rows],
+        height // 16,
+        2,
+        64,
+        2,
+        kernel.hints[columns],
+        width,
+        "wgmma",
+    )
+
+
+_STAGES = 4
+"""How many chunks of a product of matrices are under way."""
+
+_TILES = (
+    (128, 256, 1.0),
+    (128, 128, 0.9),
+    (64, 256, 0.8),
+    (128, 64, 0.7),
+    (64, 128, 0.7),
+    (64, 64, 0.5),
+)
+"""Tiles of a product: rows, columns, and how fast one is beside the first one."""
 
 
 def _for_warp_groups(rows: str, extent: int, widest: int) -> Grid:

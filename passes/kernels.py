@@ -47,6 +47,9 @@ from moa_dialect.types import element_of
 SCHEDULE = "moa.schedule"
 """The attribute of a comprehension that says how it runs."""
 
+INSTEAD = "moa.schedule_instead"
+"""The attribute that says how it runs if there is no code for its schedule."""
+
 AFTER = Held("count", "after")
 """How many indices are accounted for, those that are being added included."""
 

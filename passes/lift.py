@@ -35,6 +35,7 @@ from moa_dialect.passes.grid import (
 )
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.kernels import (
+    INSTEAD,
     SCHEDULE,
     Kernel,
     Output,
@@ -699,6 +700,11 @@ class LiftPass(ModulePass):
                     refuse_strided(comprehension, function, self.schedule, machine)
                 if schedule is not None:
                     comprehension.attributes[SCHEDULE] = StringAttr(str(schedule))
+                is_chosen = self.schedule == AUTO or is_merge
+                if isinstance(schedule, Grid) and schedule.has_engine and is_chosen:
+                    kernel = read_kernel(comprehension, function)
+                    if instead := replace(self, engine=False)._chosen_grid(kernel):
+                        comprehension.attributes[INSTEAD] = StringAttr(str(instead))
 
     def _schedule(
         self, kernel: Kernel, machine: Machine, is_merge: bool
@@ -710,9 +716,7 @@ class LiftPass(ModulePass):
                 self._check(grid)
                 check_fits(kernel, grid, self.shared_bytes)
                 return grid
-            return choose_grid(
-                kernel, self.tier, self.shared_bytes, self.tf32, self.deterministic
-            )
+            return self._chosen_grid(kernel)
         if self.schedule != AUTO:
             share_named(kernel, self.schedule)
             axes = [kernel.hints[axis] for axis in kernel.axes]
@@ -721,6 +725,16 @@ class LiftPass(ModulePass):
         if found is None or not self.deterministic:
             return found
         return narrowed(kernel, found)
+
+    def _chosen_grid(self, kernel: Kernel) -> Grid | None:
+        return choose_grid(
+            kernel,
+            self.tier,
+            self.shared_bytes,
+            self.tf32,
+            self.deterministic,
+            self.engine,
+        )
 
     def _check(self, grid: Grid) -> None:
         """Check that a chip has what a schedule for a GPU needs.
@@ -736,3 +750,5 @@ class LiftPass(ModulePass):
             )
         if grid.has_engine and not self.engine:
             raise CompileError("schedule: tma: expected a chip from sm_90 on")
+        if grid.tall and not self.engine:
+            raise CompileError("schedule: tall: expected a chip from sm_90 on")

@@ -208,7 +208,9 @@ def tile_dims(
         panel = PANEL_BYTES // size
         dims = [-(-sizes[1] // panel), sizes[0], panel]
     else:
-        dims = [sizes[0], sizes[1] + COPY_BYTES // size]
+        # Elements of 8 bytes are read four side by side, of four rows at a time.
+        padding = 2 * COPY_BYTES if size == 8 else COPY_BYTES
+        dims = [sizes[0], sizes[1] + padding // size]
     return [stages, *dims] if stages > 1 else dims
 
 

@@ -233,6 +233,173 @@ def _experiments() -> list[Case]:
     return found
 
 
+def _of_products() -> list[Case]:
+    """Experiments with products of matrices, decoding, and functions over rows."""
+    found: list[Case] = []
+
+    def tried(case: Case, schedules: dict[str, str]) -> None:
+        found.append(_tried(case, "auto", "auto"))
+        found.extend(_tried(case, tag, text) for tag, text in schedules.items())
+
+    tile = "j=grid,block:{0};i=grid,{4}warps:{1},regs:2;p=chunk:{2},stages:{3},{5}"
+
+    def tiles(forms: dict[str, tuple[Any, ...]]) -> dict[str, str]:
+        return {tag: tile.format(*form) for tag, form in forms.items()}
+
+    engine = "wgmma,tma"
+    tried(
+        _fast_product(4096),
+        tiles(
+            {
+                "b256w8c128s2": (256, 8, 128, 2, "", engine),
+                "b128w16s4": (128, 16, 64, 4, "", engine),
+                "b128w4s3g2": (128, 4, 64, 3, "groups:2,", engine),
+                "b256w4s4": (256, 4, 64, 4, "", engine),
+            }
+        ),
+    )
+    tried(
+        _fast_product(2048),
+        tiles(
+            {
+                "b128w8s4": (128, 8, 64, 4, "", engine),
+                "b128w4s3g2": (128, 4, 64, 3, "groups:2,", engine),
+            }
+        ),
+    )
+    tried(
+        _fast_product(1024),
+        tiles(
+            {
+                "b128w4s4": (128, 4, 64, 4, "", engine),
+                "b64w4s4": (64, 4, 64, 4, "", engine),
+                "b128w8s4": (128, 8, 64, 4, "", engine),
+            }
+        ),
+    )
+    tried(_fast_product(4096, rows=16), {})
+    double = "j=grid,block:{0};i=grid,warps:{1},regs:{2};p=chunk:{3},stages:2,mma,{4}"
+    tried(
+        replace(_fast_product(4096), dtype="float64", program=_product),
+        {
+            "t8w4r4": double.format(64, 4, 4, 32, "tall:8"),
+            "t16w4r4": double.format(64, 4, 4, 32, "tall:16"),
+            "t4w4r4": double.format(64, 4, 4, 32, "tall:4"),
+            "t16w8r2": double.format(64, 8, 2, 32, "tall:16"),
+            "t16w8r2b128": double.format(128, 8, 2, 16, "tall:16"),
+        },
+    )
+    few = "{0}=grid,warps:1,regs:2;p=chunk:{1},stages:{2},split:{3},mma,tma"
+    tried(
+        _fast_attention(32, 1, 128, "bfloat16", 131072, 8),
+        {
+            "c64s3x33": few.format("i_g", 64, 3, 33),
+            "c64s2x49": few.format("i_g", 64, 2, 49),
+            "c64s2x33": few.format("i_g", 64, 2, 33),
+        },
+    )
+    tried(
+        _fast_attention(32, 1, 128, "bfloat16", 8192, 8),
+        {
+            "c64s3x32": few.format("i_g", 64, 3, 32),
+            "c64s5x16": few.format("i_g", 64, 5, 16),
+        },
+    )
+    tried(
+        _fast_attention(4, 8, 128, "bfloat16", 131072),
+        {
+            "c64s3x66": few.format("j", 64, 3, 66),
+            "c64s2x99": few.format("j", 64, 2, 99),
+        },
+    )
+    tried(
+        _fast_rows("logsumexp", lambda moa: moa.library.logsumexp, _logsumexp, 1),
+        {
+            "t512": "p=chunk:4096,threads:512",
+            "t128": "p=chunk:4096,threads:128",
+            "t1024": "p=chunk:4096,threads:1024",
+        },
+    )
+    for case in _of_folds():
+        tried(case, {})
+    return found
+
+
+def _logsumexp(torch: Any, x: Any) -> Any:
+    return torch.logsumexp(x, -1)
+
+
+def _softmax(torch: Any, x: Any) -> Any:
+    return torch.softmax(x, -1)
+
+
+def _fast_product(size: int, rows: int = 0) -> Case:
+    """A product of matrices of bf16; few rows are set their pace by memory."""
+    shapes = [(rows or size, size), (size, size)]
+    name = f"fast_matmul_bfloat16_{rows}x{size}" if rows else ""
+    return Case(
+        name or f"fast_matmul_bfloat16_{size}",
+        _wide_product,
+        shapes,
+        "bfloat16",
+        _times,
+        0 if rows else 2.0 * size**3,
+        2.0 * size * size if rows else 0,
+    )
+
+
+def _of_folds() -> list[Case]:
+    """Folds of whole arrays, along columns, and over rows that are long or few."""
+    size = 1 << 26
+    softmax = lambda moa: moa.library.softmax  # noqa: E731
+    found = [
+        Case(
+            "fast_total",
+            lambda moa: lambda x: moa.reduce("add", x * x),
+            [(size,)],
+            "float32",
+            lambda torch, x: (x * x).sum(),
+            bytes=4.0 * size,
+        ),
+        Case(
+            "fast_normalized",
+            lambda moa: lambda x: x / moa.sqrt(moa.reduce("add", x * x)),
+            [(size,)],
+            "float32",
+            lambda torch, x: x / (x * x).sum().sqrt(),
+            bytes=12.0 * size,
+        ),
+        Case(
+            "fast_columns",
+            lambda moa: lambda x: moa.reduce("add", x * x),
+            [(16384, 4096)],
+            "float32",
+            lambda torch, x: (x * x).sum(0),
+            bytes=4.0 * size,
+        ),
+        Case(
+            "fast_transposed",
+            lambda moa: lambda x: moa.transpose(x),
+            [(8192, 8192)],
+            "float32",
+            lambda torch, x: x.mT.contiguous(),
+            bytes=8.0 * size,
+            checked=None,
+        ),
+    ]
+    for rows, columns in ((1, 100000), (3, 5000), (4096, 8000), (1 << 20, 8)):
+        case = Case(
+            f"fast_softmax_{rows}x{columns}",
+            softmax,
+            [(rows, columns)],
+            "float32",
+            _softmax,
+            bytes=8.0 * rows * columns,
+        )
+        found.append(case)
+    return found
+
+
 def _times(torch: Any, a: Any, b: Any) -> Any:
     return a @ b
 
@@ -467,6 +634,7 @@ CASES: list[Case] = [
         1,
     ),
     *_experiments(),
+    *_of_products(),
 ]
 
 
