@@ -589,6 +589,19 @@ class NamedBarrierOp(IRDLOperation):
 
 
 @irdl_op_definition
+class NamedArriveOp(IRDLOperation):
+    """Counts a thread at the barrier of a number, which it does not wait at."""
+
+    name = "nvvm.barrier.arrive"
+
+    id = operand_def(i32)
+    count = operand_def(i32)
+
+    def __init__(self, id_: SSAValue, count: SSAValue):
+        super().__init__(operands=[id_, count])
+
+
+@irdl_op_definition
 class WarpBarrierOp(IRDLOperation):
     """Waits until all lanes of a warp are here."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +28,7 @@ from moa_dialect.lowering.gpu_ops import FenceInitOp, SetRegistersOp, TensorMapO
 from moa_dialect.lowering.group_products import Products
 from moa_dialect.lowering.group_ring import Boxed, Ring
 from moa_dialect.lowering.group_tiles import Extent, SharedMemory, Tile
+from moa_dialect.lowering.group_turns import Turns
 from moa_dialect.lowering.groups import (
     Across,
     Columns,
@@ -68,6 +70,7 @@ from moa_dialect.passes.products import (
 )
 from moa_dialect.passes.terms import (
     ChunkFold,
+    Combination,
     Folded,
     Held,
     Term,
@@ -236,6 +239,8 @@ class GroupKernel:
         code.has_others = False
         if not self.loading:
             raise NotLifted("nothing is loaded chunk by chunk")
+        if self.grid.is_behind and not any(pass_.behind for pass_ in self.loading):
+            raise NotLifted("behind: expected a computed factor of a sum")
         with code.scope(making := Block()):
             for pass_ in self.loading:
                 pass_.ring.init()
@@ -412,6 +417,23 @@ class GroupKernel:
         return Extent(self.number(0), self.extent(axis))
 
 
+@dataclass(frozen=True)
+class Behind:
+    """A sum to which products of matrices are added one chunk late.
+
+    Attributes:
+        name: the accumulator.
+        product: what is added to it.
+        start: what it is added to.
+        tile: the number of the tile of the second factor.
+    """
+
+    name: str
+    product: Product
+    start: Term
+    tile: int
+
+
 class GroupPass:
     """One pass of a kernel: its states, and the loop over chunks."""
 
@@ -436,6 +458,8 @@ class GroupPass:
         self.known: dict[Hashable, SSAValue] = {}
         self.under_way: list[Pending] = []
         self.pending: dict[int, int] = {}
+        self.behind: list[Behind] = []
+        self.turns: Turns | None = None
 
     @property
     def ring(self) -> Ring:
@@ -657,6 +681,37 @@ class GroupPass:
                 for fold, product in self.products.items()
                 if product is not None and self._is_early(product)
             ]
+        if grid.is_behind:
+            self._find_behind()
+        if grid.has_turns:
+            self.turns = Turns(self.code, grid.warps // 4)
+
+    def _find_behind(self) -> None:
+        """Find what is added to accumulators, and read by nothing else."""
+        given = self.code.given
+        for a in self.pass_.accumulators:
+            value = given[a.name]
+            if not isinstance(value.kind, Combination) or len(a.axes) != 1:
+                continue
+            fold, start = value.args
+            product = self.products.get(fold)
+            if product is None or product.axis != self.pass_.index:
+                continue
+            numbers = self._numbers(product)
+            others = [term for name, term in given.items() if name != a.name]
+            is_read = any(
+                isinstance(t.kind, Held) and t.kind.name == a.name
+                for t in walk(*others, product.left)
+            )
+            if (
+                product.is_narrow
+                and product.left not in self.tiles
+                and product.sum_type == a.type
+                and len(numbers) == 1
+                and self._readers(self.ring.boxed[numbers[0]].tile) == [product]
+                and not is_read
+            ):
+                self.behind.append(Behind(a.name, product, start, numbers[0]))
 
     def _is_early(self, product: Product) -> bool:
         """Whether a product may be computed before a chunk is begun.
@@ -784,6 +839,7 @@ class GroupPass:
                 number: blocks * len(self._readers(boxed.tile))
                 for number, boxed in enumerate(self.ring.boxed)
                 if self._is_read_early(number) == is_early
+                and not any(each.tile == number for each in self.behind)
             }
             self.place = self.code.builder.insertion_point.block
 
@@ -803,7 +859,9 @@ class GroupPass:
             code.scopes[-1][key] = True
 
     def _before_reading(self, product: Product) -> None:
-        """Wait until the tiles of a product are filled."""
+        """Wait until the tiles of a product are filled, and for the turn."""
+        if self.turns is not None:
+            self.turns.take()
         for number in self._numbers(product):
             if self.unread.get(number, 0) < 1:
                 raise NotLifted("a tile that is read again when it was let go")
@@ -880,12 +938,11 @@ class GroupPass:
         code.barrier()
         return tile
 
-    def _contraction(self, fold: Term, start: Term | None) -> Values | Pending:
-        code, grid = self.code, self.kernel.grid
-        product = self.products.get(fold)
-        emitter = Products(
-            code,
-            grid.tier,
+    def _emitter(self) -> Products:
+        """What emits the products of the block of a chunk."""
+        return Products(
+            self.code,
+            self.kernel.grid.tier,
             self.tiles,
             self._spill,
             self.pass_.index,
@@ -894,6 +951,11 @@ class GroupPass:
             self._before_reading,
             self._after_reading,
         )
+
+    def _contraction(self, fold: Term, start: Term | None) -> Values | Pending:
+        code = self.code
+        product = self.products.get(fold)
+        emitter = self._emitter()
         if product is not None and fold in self.streamed:
             return self._streamed(product, start)
         if product is not None:
@@ -1035,16 +1097,31 @@ class GroupPass:
         Products that are computed one chunk ahead begin before all else that is done
         with a chunk, and are waited for after it.
         """
-        code, ring = self.code, self.ring
+        if self.turns is not None:
+            self.turns.begin()
+        loop = self._behind_loop if self.behind else self._ahead_loop
+        found = loop(states)
+        if self.turns is not None:
+            self.turns.end()
+        return found
 
-        def body(index: SSAValue, carried: list[SSAValue]) -> list[SSAValue]:
+    def _ahead_loop(self, states: list[SSAValue]) -> list[SSAValue]:
+        code, ring, turns = self.code, self.ring, self.turns
+
+        def body(
+            index: SSAValue, carried: list[SSAValue], is_masked: bool
+        ) -> list[SSAValue]:
             count, *old = carried
             after = code.add(count, 1)
             early, old = old[: len(keys)], old[len(keys) :]
+            if turns is not None:
+                turns.has_turn = True
             begun = self._begin_ahead(code.add(index, self.size), after)
             self.known = dict(zip(keys, early, strict=True))
             ring.turn(count)
-            new = self._chunk(index, old)
+            new = self._read(index, old, is_masked)
+            if turns is not None:
+                turns.take()
             return [after, *self._finish_ahead(begun, after), *new]
 
         zero = self.number(0)
@@ -1054,9 +1131,186 @@ class GroupPass:
             for place in self._places_of(fold)
         ]
         first = self._first_ahead(zero) if self.early else []
-        bounds = self.first, self.last, self.size
-        found = code.loop(*bounds, [zero, *first, *states], body)
+        if turns is not None:
+            turns.take()
+        found = self._loops(self.first, [zero, *first, *states], body)
+        if turns is not None:
+            turns.give()
         return found[1 + len(first) :]
+
+    def _loops(
+        self,
+        first: SSAValue,
+        states: list[SSAValue],
+        body: Callable[[SSAValue, list[SSAValue], bool], list[SSAValue]],
+    ) -> list[SSAValue]:
+        """Loops over the chunks from one on: those that all rows have without masks."""
+        for lower, upper, is_masked in self._parts(first):
+            states = self.code.loop(
+                lower,
+                upper,
+                self.size,
+                states,
+                lambda index, carried, m=is_masked: body(index, carried, m),
+            )
+        return states
+
+    def _parts(self, first: SSAValue) -> list[tuple[SSAValue, SSAValue, bool]]:
+        """Which chunks from one on are computed with masks."""
+        code, size, last = self.code, self.size, self.last
+        if self._is_whole():
+            return [(first, last, False)]
+        found: list[tuple[SSAValue, SSAValue, bool]] = []
+        start = first
+        if self.differs[0]:
+            before = code.max(code.sub(self.full_first, first), 0)
+            chunks = code.div(code.add(before, size - 1), size)
+            start = code.min(code.add(first, code.mul(chunks, size)), last)
+            found.append((first, start, True))
+        inside = code.max(code.sub(self.full_last, start), 0)
+        end = code.add(start, code.mul(code.div(inside, size), size))
+        return [*found, (start, end, False), (end, last, True)]
+
+    # Products that are added to sums one chunk late.
+
+    def _behind_loop(self, states: list[SSAValue]) -> list[SSAValue]:
+        """The loop over chunks, in which sums are one chunk late.
+
+        The products of the chunk before are begun after those that need no state, and
+        computed in the background of all else. First comes a chunk for which there is
+        none, at the end a product alone.
+        """
+        code = self.code
+
+        def body(
+            index: SSAValue, carried: list[SSAValue], is_masked: bool
+        ) -> list[SSAValue]:
+            count, *rest = carried
+            old, factors = rest[: len(states)], rest[len(states) :]
+            new = self._behind_chunk(index, count, old, factors, is_masked)
+            return [code.add(count, 1), *new]
+
+        with code.scope(some := Block()):
+            is_masked = not self._is_whole()
+            found = self._behind_chunk(
+                self.first, self.number(0), states, [], is_masked
+            )
+            start = code.add(self.first, self.size)
+            found = self._loops(start, [self.number(1), *found], body)
+            count, *rest = found
+            old, factors = rest[: len(states)], rest[len(states) :]
+            self._hold("old", old)
+            code.in_flight = []
+            with self._at_turn(code.sub(count, 1)):
+                self._begin_behind(factors)
+                code.builder.insert(scf.YieldOp(*self._held_old()))
+        with code.scope(none := Block()):
+            code.builder.insert(scf.YieldOp(*states))
+        exists = code.compare("slt", self.first, self.last)
+        types = [value.type for value in states]
+        op = scf.IfOp(exists, types, Region(some), Region(none))
+        code.builder.insert(op)
+        return list(op.results)
+
+    def _held_old(self) -> list[SSAValue]:
+        """The values of all states, when what is computed of them is there."""
+        code = self.code
+        found: list[SSAValue] = []
+        for name, _, axis in self._states():
+            values = code.states[Held(name, "old")]
+            if isinstance(values, Pending):
+                values = code.finished(values)
+            found += [values[place] for place in self._places(axis)]
+        return found
+
+    @contextmanager
+    def _at_turn(self, count: SSAValue) -> Generator[None]:
+        """Within, tiles are those of the chunk of a number."""
+        before = self.ring.stage, self.ring.phase
+        self.ring.turn(count)
+        yield
+        self.ring.set(*before)
+
+    def _begin_behind(self, factors: Sequence[SSAValue]) -> None:
+        """Begin the products of the chunk before; the tiles are those of it."""
+        code, ring = self.code, self.ring
+        stage, phase = ring.stage, ring.phase
+        rest = list(factors)
+        for each in self.behind:
+
+            def release(product: Product, number: int = each.tile) -> None:
+                before = ring.stage, ring.phase
+                ring.set(stage, phase)
+                ring.release(number)
+                ring.set(*before)
+
+            emitter = self._emitter()
+            emitter.before = lambda product, n=each.tile: ring.await_chunk(n)
+            emitter.after = release
+            held = Held(each.name, "old")
+            start = code.states[held]
+            assert not isinstance(start, Pending)
+            count = emitter.fragments(each.product)
+            code.states[held] = emitter.later(each.product, start, rest[:count])
+            rest = rest[count:]
+
+    def _behind_chunk(
+        self,
+        index: SSAValue,
+        count: SSAValue,
+        states: list[SSAValue],
+        factors: Sequence[SSAValue],
+        is_masked: bool,
+    ) -> list[SSAValue]:
+        """The states after a chunk, but for its products; and their first factors.
+
+        Args:
+            index: the first index of the chunk.
+            count: its number.
+            states: the states before, but for the products of the chunk before.
+            factors: the first factors of those; nothing for the first chunk.
+            is_masked: whether some rows do not have all of its indices.
+        """
+        code, pass_ = self.code, self.pass_
+        self.ring.turn(count)
+        self._begin_reading()
+        code.in_flight = []
+        self.chunk = index
+        self._hold("old", states)
+        code.scopes.append({})
+        code.columns[pass_.index] = self._chunk_columns(index, is_masked)
+        if self.turns is not None:
+            self.turns.take()
+        self._begin_early()
+        if factors:
+            with self._at_turn(code.sub(count, 1)):
+                self._begin_behind(factors)
+        if self.turns is not None:
+            self.turns.give()
+        self._counts(index, is_masked)
+        late = {each.name: each for each in self.behind}
+        new: dict[str, Values] = {}
+        for name, _, axis in self._states():
+            if name not in late:
+                value = code.given[name]
+                places = self._places(axis)
+                new[name] = {place: code.value(value, *place) for place in places}
+        for each in self.behind:
+            self._emitter().prepare(each.product)
+        for name, each in late.items():
+            places = code.every(each.product.fold)
+            new[name] = {place: code.value(each.start, *place) for place in places}
+        found: list[SSAValue] = []
+        for name, _, axis in self._states():
+            values = new[name]
+            for row, column in self._places(axis):
+                place = (row, column) if (row, column) in values else (0, column)
+                found.append(values[place])
+        for each in self.behind:
+            found += self._emitter().words(each.product)
+        code.scopes.pop()
+        self._end_reading()
+        return found
 
     def _first_ahead(self, count: SSAValue) -> list[SSAValue]:
         """The products that are computed ahead of the first chunk, if there is one."""
@@ -1179,9 +1433,11 @@ class GroupPass:
             start = code.add(index, self.offset)
             columns.append(self._chunk_columns(start, is_masked))
             code.columns[pass_.index] = columns[-1]
-            if len(blocks) > 1:
+            if len(blocks) > 1 or self.turns is not None:
                 self._begin_early()
             code.scopes.pop()
+        if self.turns is not None:
+            self.turns.give()
         new: list[Values | Pending] = []
         for number, (self.offset, scope) in enumerate(zip(blocks, scopes, strict=True)):
             if number:

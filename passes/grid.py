@@ -63,6 +63,10 @@ class Grid:
             them, and never for each other.
         is_ahead: whether products that need nothing of a chunk before are computed one
             chunk ahead, in the background of what is done with the chunk (`ahead`).
+        is_behind: whether products that only go into sums are computed one chunk
+            behind, in the background of what is done with the next one (`behind`).
+        has_turns: whether the warp groups of a group begin the products of a chunk in
+            turn, so that one's are computed while the others do all else (`turns`).
         span: how many indices of the other axes take their rows in turn, longest first,
             where the bounds of a fold depend on the rows; 1 for one after the other.
         split: how many parts the folded axis is cut into before, by moa-split-cascades,
@@ -88,12 +92,16 @@ class Grid:
     is_ahead: bool = False
     span: int = 1
     split: int = 0
+    is_behind: bool = False
+    has_turns: bool = False
 
     def __str__(self) -> str:
         tier = f",split:{self.split}" if self.split else ""
         tier += f",{self.tier}" if self.tier else ""
         tier += ",tma" if self.has_engine else ""
         tier += ",ahead" if self.is_ahead else ""
+        tier += ",behind" if self.is_behind else ""
+        tier += ",turns" if self.has_turns else ""
         tier += ",tf32" if self.tf32 else ""
         tier += ",aligned" if self.aligned else ""
         if not self.rows:
@@ -128,6 +136,8 @@ _RESOURCES = (
     *TIERS,
     "tma",
     "ahead",
+    "behind",
+    "turns",
     "tf32",
     "aligned",
 )
@@ -200,6 +210,8 @@ def parse_grid(text: str, axes: Sequence[str]) -> Grid:
         is_ahead="ahead" in found,
         span=found.get("span", 1),
         split=found.get("split", 0),
+        is_behind="behind" in found,
+        has_turns="turns" in found,
     )
 
 
@@ -223,6 +235,19 @@ def _check(found: dict[str, int], rows: str) -> None:
         raise CompileError(
             "schedule: ahead: expected wgmma and tma as well, and no block of folded "
             "indices"
+        )
+    if "behind" in found and (
+        found.keys() & {"part", "ahead"} or not found.keys() >= {"wgmma", "tma"}
+    ):
+        raise CompileError(
+            "schedule: behind: expected wgmma and tma as well, neither ahead nor a "
+            "block of folded indices"
+        )
+    if "turns" in found and (
+        not found.keys() >= {"wgmma", "tma"} or found["warps"] < 8
+    ):
+        raise CompileError(
+            "schedule: turns: expected wgmma and tma as well, and at least 8 warps"
         )
     part = found.get("part", found["chunk"])
     multiples = {"chunk": (found["chunk"], 16), "block of folded indices": (part, 16)}
