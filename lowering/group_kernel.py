@@ -1245,7 +1245,7 @@ class GroupPass:
                 ring.set(*before)
 
             emitter = self._emitter()
-            emitter.before = lambda product, n=each.tile: ring.await_chunk(n)
+            emitter.before = _ready
             emitter.after = release
             held = Held(each.name, "old")
             start = code.states[held]
@@ -1295,8 +1295,11 @@ class GroupPass:
                 value = code.given[name]
                 places = self._places(axis)
                 new[name] = {place: code.value(value, *place) for place in places}
+        # The wait for the tile keeps the one for the products before where it is: an
+        # assembler does not move it over a loop.
         for each in self.behind:
             self._emitter().prepare(each.product)
+            self.ring.await_chunk(each.tile)
         for name, each in late.items():
             places = code.every(each.product.fold)
             new[name] = {place: code.value(each.start, *place) for place in places}
@@ -1516,6 +1519,10 @@ class GroupPass:
             return inside
 
         return Columns(found, valid)
+
+
+def _ready(product: Product) -> None:
+    """The tiles of a product are there."""
 
 
 class GroupOutputs:
