@@ -1191,9 +1191,11 @@ class GroupPass:
             return [code.add(count, 1), *new]
 
         with code.scope(some := Block()):
-            is_masked = not self._is_whole()
-            found = self._behind_chunk(
-                self.first, self.number(0), states, [], is_masked
+            found = self._when_full(
+                self.first,
+                lambda is_masked: self._behind_chunk(
+                    self.first, self.number(0), states, [], is_masked
+                ),
             )
             start = code.add(self.first, self.size)
             found = self._loops(start, [self.number(1), *found], body)
@@ -1385,21 +1387,28 @@ class GroupPass:
 
     def _chunk(self, index: SSAValue, states: Sequence[SSAValue]) -> list[SSAValue]:
         """What one chunk does to the states."""
+        return self._when_full(index, lambda m: self._read(index, states, m))
+
+    def _when_full(
+        self, index: SSAValue, emit: Callable[[bool], list[SSAValue]]
+    ) -> list[SSAValue]:
+        """Emit a chunk, with masks unless all rows have all of its indices."""
         code = self.code
         if self._is_whole():
-            return self._read(index, states, is_masked=False)
+            return emit(False)
         end = code.add(index, self.size)
         is_full = code.compare("sle", end, self.full_last)
         if self.differs[0]:
             starts = code.compare("sge", index, self.full_first)
             is_full = code.emit(arith.AndIOp(is_full, starts))
         regions: list[Region] = []
+        types: list[Attribute] = []
         for is_masked in (False, True):
             with code.scope(block := Block()):
-                new = self._read(index, states, is_masked)
+                new = emit(is_masked)
                 code.builder.insert(scf.YieldOp(*new))
+            types = [value.type for value in new]
             regions.append(Region(block))
-        types = [value.type for value in states]
         op = scf.IfOp(is_full, types, regions[0], regions[1])
         code.builder.insert(op)
         return list(op.results)
@@ -1494,10 +1503,8 @@ class GroupPass:
     def _chunk_columns(self, index: SSAValue, is_masked: bool) -> Columns:
         code, layout, pass_ = self.code, self.code.layout, self.pass_
         found: list[SSAValue] = []
-        plain: list[SSAValue] = []
         for number in range(layout.count(self.block)):
             column = code.add(index, layout.column(code, number))
-            plain.append(column)
             if is_masked:
                 column = code.min(column, code.sub(self.last, 1))
             found.append(column)
@@ -1509,12 +1516,22 @@ class GroupPass:
             key = ("valid", row, column)
             return code.once(key, lambda: emit_valid(row, column))
 
+        def within(bound: Term, row: int) -> SSAValue:
+            """Where a bound is, from a thread's first column: in 32 bits."""
+            first = code.add(index, layout.column(code, 0))
+            distance = code.sub(code.value(bound, row), first)
+            distance = code.min(code.max(distance, 0), self.block)
+            return code.emit(arith.IndexCastOp(distance, i32))
+
         def emit_valid(row: int, column: int) -> SSAValue:
-            upper = code.value(pass_.upper, row)
-            inside = code.compare("slt", plain[column], upper)
+            offset = code.constant(layout.offset(column), i32)
+            key = ("within", row)
+            end = code.once(key, lambda: within(pass_.upper, row))
+            inside = code.emit(arith.CmpiOp(offset, end, "slt"))
             if self.differs[0]:
-                lower = code.value(pass_.lower, row)
-                above = code.compare("sge", plain[column], lower)
+                key = ("from", row)
+                start = code.once(key, lambda: within(pass_.lower, row))
+                above = code.emit(arith.CmpiOp(offset, start, "sge"))
                 inside = code.emit(arith.AndIOp(inside, above))
             return inside
 
@@ -1794,7 +1811,7 @@ def registers_of(grid: Grid) -> tuple[int, int] | None:
     groups, computing = max(grid.groups, 1), grid.warps // 4
     threads = 32 * (grid.warps + ENGINE_WARPS)
     each = min(REGISTERS // (groups * threads), 255) // 8 * 8
-    few = 40 if computing <= 2 else 32
+    few = 40 if computing < 2 else 24 if computing == 2 else 32
     spare = each * (computing + 1) - few
     many = min(spare // computing // 8 * 8, 240)
     return (few, many) if each > few and many > each else None

@@ -257,7 +257,8 @@ class Products:
         for number in (column, column + 1):
             value = code.value(wide, row, number)
             if mask is not None:
-                zero = code.constant(0.0, value.type)
+                # As in a sum of the same values, so that it is one choice.
+                zero = code.constant(-0.0, value.type)
                 value = code.select(mask(row, number), value, zero)
             values.append(value)
         if is_rounded:
