@@ -107,6 +107,25 @@ class ShuffleOp(IRDLOperation):
 
 
 @irdl_op_definition
+class VoteOp(IRDLOperation):
+    """Whether something holds in all lanes of a warp."""
+
+    name = "nvvm.vote.sync"
+
+    mask = operand_def(i32)
+    value = operand_def(i1)
+    kind = prop_def(AnyAttr())
+    result = result_def(i1)
+
+    def __init__(self, mask: SSAValue, value: SSAValue):
+        super().__init__(
+            operands=[mask, value],
+            properties={"kind": _opaque("nvvm.vote_sync_kind", " all", False)},
+            result_types=[i1],
+        )
+
+
+@irdl_op_definition
 class DynamicSharedMemoryOp(IRDLOperation):
     """The memory of a block whose size the launch gives."""
 

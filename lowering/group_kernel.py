@@ -24,7 +24,12 @@ from xdsl.rewriter import InsertPoint
 
 from moa_dialect.lowering.chips import LARGEST
 from moa_dialect.lowering.emitter import INDEX, NotLifted, neutral
-from moa_dialect.lowering.gpu_ops import FenceInitOp, SetRegistersOp, TensorMapOp
+from moa_dialect.lowering.gpu_ops import (
+    FenceInitOp,
+    SetRegistersOp,
+    TensorMapOp,
+    VoteOp,
+)
 from moa_dialect.lowering.group_products import Products
 from moa_dialect.lowering.group_ring import Boxed, Ring
 from moa_dialect.lowering.group_tiles import Extent, SharedMemory, Tile
@@ -415,6 +420,9 @@ class GroupKernel:
             whole = static is not None and static % self.grid.width == 0
             return Extent(self.column_start, None if whole else self.extent(axis))
         return Extent(self.number(0), self.extent(axis))
+
+
+SKIPS = True
 
 
 @dataclass(frozen=True)
@@ -1214,6 +1222,50 @@ class GroupPass:
         code.builder.insert(op)
         return list(op.results)
 
+    def _started(self, behind: Behind) -> Values:
+        """What the products of a chunk are added to.
+
+        Where it is what there was times a factor for each row, and that is 1 for all
+        rows of a warp, as it is while a maximum stays, nothing is multiplied.
+        """
+        code, term = self.code, behind.start
+        places = code.every(behind.product.fold)
+        factor = self._factor(term, behind.name)
+        if factor is None:
+            return {place: code.value(term, *place) for place in places}
+        one = code.constant(1.0, factor.type)
+        stays: SSAValue | None = None
+        for row in range(len(code.rows)):
+            value = code.value(factor, row)
+            is_one = code.emit(arith.CmpfOp(value, one, "oeq"))
+            stays = is_one if stays is None else code.emit(arith.AndIOp(stays, is_one))
+        assert stays is not None
+        stays = code.emit(VoteOp(code.constant(-1, i32), stays))
+        old = code.states[Held(behind.name, "old")]
+        values = code.finished(old) if isinstance(old, Pending) else old
+        with code.scope(then := Block()):
+            code.builder.insert(scf.YieldOp(*(values[place] for place in places)))
+        with code.scope(other := Block()):
+            found = [code.value(term, *place) for place in places]
+            code.builder.insert(scf.YieldOp(*found))
+        types = [values[place].type for place in places]
+        op = scf.IfOp(stays, types, Region(then), Region(other))
+        code.builder.insert(op)
+        return dict(zip(places, op.results, strict=True))
+
+    def _factor(self, term: Term, name: str) -> Term | None:
+        """What a state is multiplied by in each row, if a term is that."""
+        if not SKIPS or not term.computes("arith.mulf"):
+            return None
+        for state, factor in (term.args, term.args[::-1]):
+            if (
+                isinstance(state.kind, Held)
+                and state.kind == Held(name, "old")
+                and not self.code.column_axis(factor)
+            ):
+                return factor
+        return None
+
     def _held_old(self) -> list[SSAValue]:
         """The values of all states, when what is computed of them is there."""
         code = self.code
@@ -1303,8 +1355,7 @@ class GroupPass:
             self._emitter().prepare(each.product)
             self.ring.await_chunk(each.tile)
         for name, each in late.items():
-            places = code.every(each.product.fold)
-            new[name] = {place: code.value(each.start, *place) for place in places}
+            new[name] = self._started(each)
         found: list[SSAValue] = []
         for name, _, axis in self._states():
             values = new[name]

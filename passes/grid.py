@@ -24,7 +24,12 @@ from moa_dialect.passes.kernels import (
     static_extent,
 )
 from moa_dialect.passes.lift_rows import find_long_row, lift_named, lift_row
-from moa_dialect.passes.products import ENGINE_WARPS, check_boxes, shared_bytes
+from moa_dialect.passes.products import (
+    ENGINE_WARPS,
+    check_boxes,
+    late_widths,
+    shared_bytes,
+)
 from moa_dialect.passes.share_rows import find_shared, share_rows
 from moa_dialect.passes.terms import Term, walk
 from moa_dialect.passes.work import NOMINAL_EXTENT
@@ -278,6 +283,7 @@ def choose_grid(
     shared: int = LARGEST,
     has_tf32: bool = False,
     deterministic: bool = False,
+    engine: bool = False,
 ) -> Grid | None:
     """The schedule of a kernel in closed form, None if one thread an element is best.
 
@@ -294,8 +300,11 @@ def choose_grid(
         has_tf32: whether factors of f32 may be rounded to tf32.
         deterministic: whether the order of every sum, and what it is made of, is the
             same whatever the extents of results.
+        engine: whether the copy engine may be used, where it can and is faster.
     """
     grid = _chosen(kernel, tier, shared, has_tf32, deterministic)
+    if engine and not deterministic and grid is not None:
+        grid = overlapped(kernel, grid, shared) or grid
     return None if grid is None else replace(grid, aligned=deterministic)
 
 
@@ -373,6 +382,53 @@ def _smaller(grid: Grid) -> Iterator[Grid]:
         else:
             return
 
+
+# Chained products: those of a chunk in the background of what is done with the next.
+
+
+def overlapped(kernel: Kernel, grid: Grid, shared: int) -> Grid | None:
+    """A schedule with sums one chunk late, and warp groups that take turns.
+
+    For products of matrices by warp groups whose first factor is computed from other
+    such products, as weights are from scores; None if there are none, or if the copy
+    engine cannot load the chunks of both.
+
+    Args:
+        kernel: the kernel, whose folds are passes as the schedule wants them.
+        grid: the schedule without.
+        shared: how many bytes of shared memory a group may have.
+    """
+    is_chained = grid.tier == "wgmma" and not grid.columns and grid.warps == 8
+    widths = late_widths(kernel, grid) if is_chained else []
+    if not widths or sum(widths) > _LATE:
+        return None
+    rows = kernel.named(grid.rows)
+    is_ragged = any(
+        rows in bound.free for pass_ in kernel.passes for bound in pass_.bounds
+    )
+    found = replace(
+        grid,
+        groups=0,
+        chunk=128,
+        block=0,
+        stages=2,
+        has_engine=True,
+        is_behind=True,
+        has_turns=True,
+        span=_SPAN if is_ragged else 1,
+    )
+    try:
+        check_boxes(kernel, found)
+    except CompileError:
+        return None
+    return found if shared_bytes(kernel, found) <= shared else None
+
+
+_LATE = 128
+"""How many accumulators a row may have beside a chunk's products of 128 columns."""
+
+_SPAN = 16
+"""How many indices of other axes take rows of different lengths in turn."""
 
 _LIFTED = 128
 """How many elements a group has of a row that is too long for it, if narrow."""

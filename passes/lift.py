@@ -35,6 +35,7 @@ from moa_dialect.passes.grid import (
 )
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.kernels import (
+    OTHER_SCHEDULE,
     SCHEDULE,
     Kernel,
     Output,
@@ -699,6 +700,9 @@ class LiftPass(ModulePass):
                     refuse_strided(comprehension, function, self.schedule, machine)
                 if schedule is not None:
                     comprehension.attributes[SCHEDULE] = StringAttr(str(schedule))
+                if isinstance(schedule, Grid) and schedule.has_engine and is_free:
+                    other = self._grid(read_kernel(comprehension, function), False)
+                    comprehension.attributes[OTHER_SCHEDULE] = StringAttr(str(other))
 
     def _schedule(
         self, kernel: Kernel, machine: Machine, is_merge: bool
@@ -710,9 +714,7 @@ class LiftPass(ModulePass):
                 self._check(grid)
                 check_fits(kernel, grid, self.shared_bytes)
                 return grid
-            return choose_grid(
-                kernel, self.tier, self.shared_bytes, self.tf32, self.deterministic
-            )
+            return self._grid(kernel, self.engine)
         if self.schedule != AUTO:
             share_named(kernel, self.schedule)
             axes = [kernel.hints[axis] for axis in kernel.axes]
@@ -721,6 +723,10 @@ class LiftPass(ModulePass):
         if found is None or not self.deterministic:
             return found
         return narrowed(kernel, found)
+
+    def _grid(self, kernel: Kernel, engine: bool) -> Grid | None:
+        options = self.tier, self.shared_bytes, self.tf32, self.deterministic
+        return choose_grid(kernel, *options, engine)
 
     def _check(self, grid: Grid) -> None:
         """Check that a chip has what a schedule for a GPU needs.
