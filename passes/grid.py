@@ -248,6 +248,8 @@ def _check(found: dict[str, int], rows: str) -> None:
             "schedule: behind: expected wgmma and tma as well, neither ahead nor a "
             "block of folded indices"
         )
+    if "behind" in found and found["stages"] < 2:
+        raise CompileError("schedule: behind: expected stages of at least 2, got 1")
     if "turns" in found and (
         not found.keys() >= {"wgmma", "tma"} or found["warps"] < 8
     ):
