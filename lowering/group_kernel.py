@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,10 +24,16 @@ from xdsl.rewriter import InsertPoint
 
 from moa_dialect.lowering.chips import LARGEST
 from moa_dialect.lowering.emitter import INDEX, NotLifted, neutral
-from moa_dialect.lowering.gpu_ops import FenceInitOp, SetRegistersOp, TensorMapOp
+from moa_dialect.lowering.gpu_ops import (
+    FenceInitOp,
+    SetRegistersOp,
+    TensorMapOp,
+    VoteOp,
+)
 from moa_dialect.lowering.group_products import Products
 from moa_dialect.lowering.group_ring import Boxed, Ring
 from moa_dialect.lowering.group_tiles import Extent, SharedMemory, Tile
+from moa_dialect.lowering.group_turns import Turns
 from moa_dialect.lowering.groups import (
     Across,
     Columns,
@@ -68,6 +75,7 @@ from moa_dialect.passes.products import (
 )
 from moa_dialect.passes.terms import (
     ChunkFold,
+    Combination,
     Folded,
     Held,
     Term,
@@ -236,6 +244,8 @@ class GroupKernel:
         code.has_others = False
         if not self.loading:
             raise NotLifted("nothing is loaded chunk by chunk")
+        if self.grid.is_behind and not any(pass_.behind for pass_ in self.loading):
+            raise NotLifted("behind: expected a computed factor of a sum")
         with code.scope(making := Block()):
             for pass_ in self.loading:
                 pass_.ring.init()
@@ -418,6 +428,26 @@ class GroupKernel:
         return Extent(self.number(0), self.extent(axis))
 
 
+SKIPS = True
+
+
+@dataclass(frozen=True)
+class Behind:
+    """A sum to which products of matrices are added one chunk late.
+
+    Attributes:
+        name: the accumulator.
+        product: what is added to it.
+        start: what it is added to.
+        tile: the number of the tile of the second factor.
+    """
+
+    name: str
+    product: Product
+    start: Term
+    tile: int
+
+
 class GroupPass:
     """One pass of a kernel: its states, and the loop over chunks."""
 
@@ -442,6 +472,8 @@ class GroupPass:
         self.known: dict[Hashable, SSAValue] = {}
         self.under_way: list[Pending] = []
         self.pending: dict[int, int] = {}
+        self.behind: list[Behind] = []
+        self.turns: Turns | None = None
 
     @property
     def ring(self) -> Ring:
@@ -663,6 +695,37 @@ class GroupPass:
                 for fold, product in self.products.items()
                 if product is not None and self._is_early(product)
             ]
+        if grid.is_behind:
+            self._find_behind()
+        if grid.has_turns:
+            self.turns = Turns(self.code, grid.warps // 4)
+
+    def _find_behind(self) -> None:
+        """Find what is added to accumulators, and read by nothing else."""
+        given = self.code.given
+        for a in self.pass_.accumulators:
+            value = given[a.name]
+            if not isinstance(value.kind, Combination) or len(a.axes) != 1:
+                continue
+            fold, start = value.args
+            product = self.products.get(fold)
+            if product is None or product.axis != self.pass_.index:
+                continue
+            numbers = self._numbers(product)
+            others = [term for name, term in given.items() if name != a.name]
+            is_read = any(
+                isinstance(t.kind, Held) and t.kind.name == a.name
+                for t in walk(*others, product.left)
+            )
+            if (
+                product.is_narrow
+                and product.left not in self.tiles
+                and product.sum_type == a.type
+                and len(numbers) == 1
+                and self._readers(self.ring.boxed[numbers[0]].tile) == [product]
+                and not is_read
+            ):
+                self.behind.append(Behind(a.name, product, start, numbers[0]))
 
     def _is_early(self, product: Product) -> bool:
         """Whether a product may be computed before a chunk is begun.
@@ -790,6 +853,7 @@ class GroupPass:
                 number: blocks * len(self._readers(boxed.tile))
                 for number, boxed in enumerate(self.ring.boxed)
                 if self._is_read_early(number) == is_early
+                and not any(each.tile == number for each in self.behind)
             }
             self.place = self.code.builder.insertion_point.block
 
@@ -809,7 +873,9 @@ class GroupPass:
             code.scopes[-1][key] = True
 
     def _before_reading(self, product: Product) -> None:
-        """Wait until the tiles of a product are filled."""
+        """Wait until the tiles of a product are filled, and for the turn."""
+        if self.turns is not None:
+            self.turns.take()
         for number in self._numbers(product):
             if self.unread.get(number, 0) < 1:
                 raise NotLifted("a tile that is read again when it was let go")
@@ -886,12 +952,11 @@ class GroupPass:
         code.barrier()
         return tile
 
-    def _contraction(self, fold: Term, start: Term | None) -> Values | Pending:
-        code, grid = self.code, self.kernel.grid
-        product = self.products.get(fold)
-        emitter = Products(
-            code,
-            grid.tier,
+    def _emitter(self) -> Products:
+        """What emits the products of the block of a chunk."""
+        return Products(
+            self.code,
+            self.kernel.grid.tier,
             self.tiles,
             self._spill,
             self.pass_.index,
@@ -901,6 +966,11 @@ class GroupPass:
             self._after_reading,
             grid.tall,
         )
+
+    def _contraction(self, fold: Term, start: Term | None) -> Values | Pending:
+        code = self.code
+        product = self.products.get(fold)
+        emitter = self._emitter()
         if product is not None and fold in self.streamed:
             return self._streamed(product, start)
         if product is not None:
@@ -1050,16 +1120,31 @@ class GroupPass:
         Products that are computed one chunk ahead begin before all else that is done
         with a chunk, and are waited for after it.
         """
-        code, ring = self.code, self.ring
+        if self.turns is not None:
+            self.turns.begin()
+        loop = self._behind_loop if self.behind else self._ahead_loop
+        found = loop(states)
+        if self.turns is not None:
+            self.turns.end()
+        return found
 
-        def body(index: SSAValue, carried: list[SSAValue]) -> list[SSAValue]:
+    def _ahead_loop(self, states: list[SSAValue]) -> list[SSAValue]:
+        code, ring, turns = self.code, self.ring, self.turns
+
+        def body(
+            index: SSAValue, carried: list[SSAValue], is_masked: bool
+        ) -> list[SSAValue]:
             count, *old = carried
             after = code.add(count, 1)
             early, old = old[: len(keys)], old[len(keys) :]
+            if turns is not None:
+                turns.has_turn = True
             begun = self._begin_ahead(code.add(index, self.size), after)
             self.known = dict(zip(keys, early, strict=True))
             ring.turn(count)
-            new = self._chunk(index, old)
+            new = self._read(index, old, is_masked)
+            if turns is not None:
+                turns.take()
             return [after, *self._finish_ahead(begun, after), *new]
 
         zero = self.number(0)
@@ -1069,9 +1154,234 @@ class GroupPass:
             for place in self._places_of(fold)
         ]
         first = self._first_ahead(zero) if self.early else []
-        bounds = self.first, self.last, self.size
-        found = code.loop(*bounds, [zero, *first, *states], body)
+        if turns is not None:
+            turns.take()
+        found = self._loops(self.first, [zero, *first, *states], body)
+        if turns is not None:
+            turns.give()
         return found[1 + len(first) :]
+
+    def _loops(
+        self,
+        first: SSAValue,
+        states: list[SSAValue],
+        body: Callable[[SSAValue, list[SSAValue], bool], list[SSAValue]],
+    ) -> list[SSAValue]:
+        """Loops over the chunks from one on: those that all rows have without masks."""
+        for lower, upper, is_masked in self._parts(first):
+            states = self.code.loop(
+                lower,
+                upper,
+                self.size,
+                states,
+                lambda index, carried, m=is_masked: body(index, carried, m),
+            )
+        return states
+
+    def _parts(self, first: SSAValue) -> list[tuple[SSAValue, SSAValue, bool]]:
+        """Which chunks from one on are computed with masks."""
+        code, size, last = self.code, self.size, self.last
+        if self._is_whole():
+            return [(first, last, False)]
+        found: list[tuple[SSAValue, SSAValue, bool]] = []
+        start = first
+        if self.differs[0]:
+            before = code.max(code.sub(self.full_first, first), 0)
+            chunks = code.div(code.add(before, size - 1), size)
+            start = code.min(code.add(first, code.mul(chunks, size)), last)
+            found.append((first, start, True))
+        inside = code.max(code.sub(self.full_last, start), 0)
+        end = code.add(start, code.mul(code.div(inside, size), size))
+        return [*found, (start, end, False), (end, last, True)]
+
+    # Products that are added to sums one chunk late.
+
+    def _behind_loop(self, states: list[SSAValue]) -> list[SSAValue]:
+        """The loop over chunks, in which sums are one chunk late.
+
+        The products of the chunk before are begun after those that need no state, and
+        computed in the background of all else. First comes a chunk for which there is
+        none, at the end a product alone.
+        """
+        code = self.code
+
+        def body(
+            index: SSAValue, carried: list[SSAValue], is_masked: bool
+        ) -> list[SSAValue]:
+            count, *rest = carried
+            old, factors = rest[: len(states)], rest[len(states) :]
+            new = self._behind_chunk(index, count, old, factors, is_masked)
+            return [code.add(count, 1), *new]
+
+        with code.scope(some := Block()):
+            found = self._when_full(
+                self.first,
+                lambda is_masked: self._behind_chunk(
+                    self.first, self.number(0), states, [], is_masked
+                ),
+            )
+            start = code.add(self.first, self.size)
+            found = self._loops(start, [self.number(1), *found], body)
+            count, *rest = found
+            old, factors = rest[: len(states)], rest[len(states) :]
+            self._hold("old", old)
+            code.in_flight = []
+            with self._at_turn(code.sub(count, 1)):
+                self._begin_behind(factors)
+                code.builder.insert(scf.YieldOp(*self._held_old()))
+        with code.scope(none := Block()):
+            code.builder.insert(scf.YieldOp(*states))
+        exists = code.compare("slt", self.first, self.last)
+        types = [value.type for value in states]
+        op = scf.IfOp(exists, types, Region(some), Region(none))
+        code.builder.insert(op)
+        return list(op.results)
+
+    def _started(self, behind: Behind) -> Values:
+        """What the products of a chunk are added to.
+
+        Where it is what there was times a factor for each row, and that is 1 for all
+        rows of a warp, as it is while a maximum stays, nothing is multiplied.
+        """
+        code, term = self.code, behind.start
+        places = code.every(behind.product.fold)
+        factor = self._factor(term, behind.name)
+        if factor is None:
+            return {place: code.value(term, *place) for place in places}
+        one = code.constant(1.0, factor.type)
+        stays: SSAValue | None = None
+        for row in range(len(code.rows)):
+            value = code.value(factor, row)
+            is_one = code.emit(arith.CmpfOp(value, one, "oeq"))
+            stays = is_one if stays is None else code.emit(arith.AndIOp(stays, is_one))
+        assert stays is not None
+        stays = code.emit(VoteOp(code.constant(-1, i32), stays))
+        old = code.states[Held(behind.name, "old")]
+        values = code.finished(old) if isinstance(old, Pending) else old
+        with code.scope(then := Block()):
+            code.builder.insert(scf.YieldOp(*(values[place] for place in places)))
+        with code.scope(other := Block()):
+            found = [code.value(term, *place) for place in places]
+            code.builder.insert(scf.YieldOp(*found))
+        types = [values[place].type for place in places]
+        op = scf.IfOp(stays, types, Region(then), Region(other))
+        code.builder.insert(op)
+        return dict(zip(places, op.results, strict=True))
+
+    def _factor(self, term: Term, name: str) -> Term | None:
+        """What a state is multiplied by in each row, if a term is that."""
+        if not SKIPS or not term.computes("arith.mulf"):
+            return None
+        for state, factor in (term.args, term.args[::-1]):
+            if (
+                isinstance(state.kind, Held)
+                and state.kind == Held(name, "old")
+                and not self.code.column_axis(factor)
+            ):
+                return factor
+        return None
+
+    def _held_old(self) -> list[SSAValue]:
+        """The values of all states, when what is computed of them is there."""
+        code = self.code
+        found: list[SSAValue] = []
+        for name, _, axis in self._states():
+            values = code.states[Held(name, "old")]
+            if isinstance(values, Pending):
+                values = code.finished(values)
+            found += [values[place] for place in self._places(axis)]
+        return found
+
+    @contextmanager
+    def _at_turn(self, count: SSAValue) -> Generator[None]:
+        """Within, tiles are those of the chunk of a number."""
+        before = self.ring.stage, self.ring.phase
+        self.ring.turn(count)
+        yield
+        self.ring.set(*before)
+
+    def _begin_behind(self, factors: Sequence[SSAValue]) -> None:
+        """Begin the products of the chunk before; the tiles are those of it."""
+        code, ring = self.code, self.ring
+        stage, phase = ring.stage, ring.phase
+        rest = list(factors)
+        for each in self.behind:
+
+            def release(product: Product, number: int = each.tile) -> None:
+                before = ring.stage, ring.phase
+                ring.set(stage, phase)
+                ring.release(number)
+                ring.set(*before)
+
+            emitter = self._emitter()
+            emitter.before = _ready
+            emitter.after = release
+            held = Held(each.name, "old")
+            start = code.states[held]
+            assert not isinstance(start, Pending)
+            count = emitter.fragments(each.product)
+            code.states[held] = emitter.later(each.product, start, rest[:count])
+            rest = rest[count:]
+
+    def _behind_chunk(
+        self,
+        index: SSAValue,
+        count: SSAValue,
+        states: list[SSAValue],
+        factors: Sequence[SSAValue],
+        is_masked: bool,
+    ) -> list[SSAValue]:
+        """The states after a chunk, but for its products; and their first factors.
+
+        Args:
+            index: the first index of the chunk.
+            count: its number.
+            states: the states before, but for the products of the chunk before.
+            factors: the first factors of those; nothing for the first chunk.
+            is_masked: whether some rows do not have all of its indices.
+        """
+        code, pass_ = self.code, self.pass_
+        self.ring.turn(count)
+        self._begin_reading()
+        code.in_flight = []
+        self.chunk = index
+        self._hold("old", states)
+        code.scopes.append({})
+        code.columns[pass_.index] = self._chunk_columns(index, is_masked)
+        if self.turns is not None:
+            self.turns.take()
+        self._begin_early()
+        if factors:
+            with self._at_turn(code.sub(count, 1)):
+                self._begin_behind(factors)
+        if self.turns is not None:
+            self.turns.give()
+        self._counts(index, is_masked)
+        late = {each.name: each for each in self.behind}
+        new: dict[str, Values] = {}
+        for name, _, axis in self._states():
+            if name not in late:
+                value = code.given[name]
+                places = self._places(axis)
+                new[name] = {place: code.value(value, *place) for place in places}
+        # The wait for the tile keeps the one for the products before where it is: an
+        # assembler does not move it over a loop.
+        for each in self.behind:
+            self._emitter().prepare(each.product)
+            self.ring.await_chunk(each.tile)
+        for name, each in late.items():
+            new[name] = self._started(each)
+        found: list[SSAValue] = []
+        for name, _, axis in self._states():
+            values = new[name]
+            for row, column in self._places(axis):
+                place = (row, column) if (row, column) in values else (0, column)
+                found.append(values[place])
+        for each in self.behind:
+            found += self._emitter().words(each.product)
+        code.scopes.pop()
+        self._end_reading()
+        return found
 
     def _first_ahead(self, count: SSAValue) -> list[SSAValue]:
         """The products that are computed ahead of the first chunk, if there is one."""
@@ -1143,21 +1453,28 @@ class GroupPass:
 
     def _chunk(self, index: SSAValue, states: Sequence[SSAValue]) -> list[SSAValue]:
         """What one chunk does to the states."""
+        return self._when_full(index, lambda m: self._read(index, states, m))
+
+    def _when_full(
+        self, index: SSAValue, emit: Callable[[bool], list[SSAValue]]
+    ) -> list[SSAValue]:
+        """Emit a chunk, with masks unless all rows have all of its indices."""
         code = self.code
         if self._is_whole():
-            return self._read(index, states, is_masked=False)
+            return emit(False)
         end = code.add(index, self.size)
         is_full = code.compare("sle", end, self.full_last)
         if self.differs[0]:
             starts = code.compare("sge", index, self.full_first)
             is_full = code.emit(arith.AndIOp(is_full, starts))
         regions: list[Region] = []
+        types: list[Attribute] = []
         for is_masked in (False, True):
             with code.scope(block := Block()):
-                new = self._read(index, states, is_masked)
+                new = emit(is_masked)
                 code.builder.insert(scf.YieldOp(*new))
+            types = [value.type for value in new]
             regions.append(Region(block))
-        types = [value.type for value in states]
         op = scf.IfOp(is_full, types, regions[0], regions[1])
         code.builder.insert(op)
         return list(op.results)
@@ -1194,9 +1511,11 @@ class GroupPass:
             start = code.add(index, self.offset)
             columns.append(self._chunk_columns(start, is_masked))
             code.columns[pass_.index] = columns[-1]
-            if len(blocks) > 1:
+            if len(blocks) > 1 or self.turns is not None:
                 self._begin_early()
             code.scopes.pop()
+        if self.turns is not None:
+            self.turns.give()
         new: list[Values | Pending] = []
         for number, (self.offset, scope) in enumerate(zip(blocks, scopes, strict=True)):
             if number:
@@ -1250,10 +1569,8 @@ class GroupPass:
     def _chunk_columns(self, index: SSAValue, is_masked: bool) -> Columns:
         code, layout, pass_ = self.code, self.code.layout, self.pass_
         found: list[SSAValue] = []
-        plain: list[SSAValue] = []
         for number in range(layout.count(self.block)):
             column = code.add(index, layout.column(code, number))
-            plain.append(column)
             if is_masked:
                 column = code.min(column, code.sub(self.last, 1))
             found.append(column)
@@ -1265,16 +1582,30 @@ class GroupPass:
             key = ("valid", row, column)
             return code.once(key, lambda: emit_valid(row, column))
 
+        def within(bound: Term, row: int) -> SSAValue:
+            """Where a bound is, from a thread's first column: in 32 bits."""
+            first = code.add(index, layout.column(code, 0))
+            distance = code.sub(code.value(bound, row), first)
+            distance = code.min(code.max(distance, 0), self.block)
+            return code.emit(arith.IndexCastOp(distance, i32))
+
         def emit_valid(row: int, column: int) -> SSAValue:
-            upper = code.value(pass_.upper, row)
-            inside = code.compare("slt", plain[column], upper)
+            offset = code.constant(layout.offset(column), i32)
+            key = ("within", row)
+            end = code.once(key, lambda: within(pass_.upper, row))
+            inside = code.emit(arith.CmpiOp(offset, end, "slt"))
             if self.differs[0]:
-                lower = code.value(pass_.lower, row)
-                above = code.compare("sge", plain[column], lower)
+                key = ("from", row)
+                start = code.once(key, lambda: within(pass_.lower, row))
+                above = code.emit(arith.CmpiOp(offset, start, "sge"))
                 inside = code.emit(arith.AndIOp(inside, above))
             return inside
 
         return Columns(found, valid)
+
+
+def _ready(product: Product) -> None:
+    """The tiles of a product are there."""
 
 
 class GroupOutputs:
@@ -1554,7 +1885,7 @@ def registers_of(grid: Grid) -> tuple[int, int] | None:
     groups, computing = max(grid.groups, 1), grid.warps // 4
     threads = 32 * (grid.warps + ENGINE_WARPS)
     each = min(REGISTERS // (groups * threads), 255) // 8 * 8
-    few = 40 if computing <= 2 else 32
+    few = 40 if computing < 2 else 24 if computing == 2 else 32
     spare = each * (computing + 1) - few
     many = min(spare // computing // 8 * 8, 240)
     return (few, many) if each > few and many > each else None

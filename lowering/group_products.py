@@ -259,7 +259,8 @@ class Products:
         for number in (column, column + 1):
             value = code.value(wide, row, number)
             if mask is not None:
-                zero = code.constant(0.0, value.type)
+                # As in a sum of the same values, so that it is one choice.
+                zero = code.constant(-0.0, value.type)
                 value = code.select(mask(row, number), value, zero)
             values.append(value)
         if is_rounded:
@@ -271,6 +272,34 @@ class Products:
         return self._operand(code.emit(FromElementsOp(values)))
 
     # 64xNx16 of four warps, f16 and bf16.
+
+    def fragments(self, product: Product) -> int:
+        """How many words a computed first factor takes."""
+        return 4 * (self._size(product) // 16)
+
+    def prepare(self, product: Product) -> None:
+        """Compute the elements of a first factor, before they are rounded."""
+        code, term = self.code, product.left
+        is_rounded = term.computes("arith.truncf") and term.args[0].type == f32
+        wide = term.args[0] if is_rounded else term
+        for place in code.every(wide):
+            code.value(wide, *place)
+
+    def words(self, product: Product) -> list[SSAValue]:
+        """A computed first factor as words, in pairs of elements."""
+        found = [word for step in self._fragments(product) for word in step]
+        if isinstance(product.element, Float16Type):
+            return list(map(self._as_word, found))
+        return found
+
+    def later(
+        self, product: Product, start: Values, words: Sequence[SSAValue]
+    ) -> Pending:
+        """Begin a product whose first factor was computed before, as words."""
+        every = list(start)
+        steps = range(0, len(words), 4)
+        factors = [tuple(words[step : step + 4]) for step in steps]
+        return self._of_group(product, every, list(start.values()), factors)
 
     def _fragments(self, product: Product) -> list[tuple[SSAValue, ...]]:
         """The first factor in registers, if it is computed."""
@@ -321,7 +350,7 @@ class Products:
                 text = f"{head}, {{{a}}}, ${count + 4}, {keeps}, 1, 1, {b_turned};"
                 operands = [*factors[step], b]
                 kinds = ["r"] * 4
-                if isinstance(product.element, Float16Type):
+                if factors[step][0].type != i32:
                     operands = [*map(self._as_word, factors[step]), b]
             else:
                 a_turned = int(left.axes[1] != product.axis)

@@ -95,6 +95,10 @@ class Layout(ABC):
         """The column of a number, from 0 in the tile."""
 
     @abstractmethod
+    def offset(self, number: int) -> int:
+        """How far the column of a number is from the first one that a thread has."""
+
+    @abstractmethod
     def reduce(self, code: GroupCode, function: str, value: SSAValue) -> SSAValue:
         """Combine the values that the threads have of a row; all get the result."""
 
@@ -126,7 +130,10 @@ class Fragments(Layout):
 
     def column(self, code: GroupCode, number: int) -> SSAValue:
         pair = code.mul(code.rem(code.lane, 4), 2)
-        return code.add(pair, number // 2 * 8 + number % 2)
+        return code.add(pair, self.offset(number))
+
+    def offset(self, number: int) -> int:
+        return number // 2 * 8 + number % 2
 
     def reduce(self, code: GroupCode, function: str, value: SSAValue) -> SSAValue:
         for distance in (1, 2):
@@ -154,9 +161,12 @@ class Across(Layout):
         return self.vector * -(-size // (self.threads * self.vector))
 
     def column(self, code: GroupCode, number: int) -> SSAValue:
-        around, within = divmod(number, self.vector)
         first = code.mul(code.thread, self.vector)
-        return code.add(first, around * self.threads * self.vector + within)
+        return code.add(first, self.offset(number))
+
+    def offset(self, number: int) -> int:
+        around, within = divmod(number, self.vector)
+        return around * self.threads * self.vector + within
 
     def reduce(self, code: GroupCode, function: str, value: SSAValue) -> SSAValue:
         distance = WARP // 2
@@ -513,6 +523,18 @@ class GroupCode(Emitter):
             and isinstance(term.type, Float32Type)
         ):
             return self._fast_exp(term.args[0], row, column)
+        if (
+            self.is_fast
+            and operation is arith.DivfOp
+            and isinstance(term.type, Float32Type)
+            and self.column_axis(term.args[0])
+            and not self.column_axis(term.args[1])
+        ):
+            left, right = term.args
+            one = self.terms.number(1.0, f32)
+            once = self.terms.compute(arith.DivfOp, (one, right))
+            product = self.terms.compute(arith.MulfOp, (left, once))
+            return self.value(product, row, column)
         args = [self.value(arg, row, column) for arg in term.args]
         return self.make(operation, args, term.type, properties)
 

@@ -27,7 +27,7 @@ from moa_dialect.lowering.kernel_axes import let_extents_be_known, strides_along
 from moa_dialect.ops.normal_form import ComprehensionOp
 from moa_dialect.passes.grid import Grid, let_folds_be_passes, read_grid
 from moa_dialect.passes.kernels import (
-    INSTEAD,
+    OTHER_SCHEDULE,
     SCHEDULE,
     Kernel,
     read_kernel,
@@ -45,38 +45,23 @@ def to_groups(
     Returns:
         Whether it is emitted: not if there is no such code for it.
     """
-    text, instead = op.attributes.get(SCHEDULE), op.attributes.get(INSTEAD)
+    text = op.attributes.get(SCHEDULE)
     if not isinstance(text, StringAttr):
         return False
-    if isinstance(instead, StringAttr):  # It was not given by hand.
-        try:
-            if _to_group(lowering, op, text, shared_bytes, has_engine=False):
-                return True
-        except CompileError:
-            pass
-        text = instead
-    return _to_group(lowering, op, text, shared_bytes, "tma" in text.data)
-
-
-def _to_group(
-    lowering: Lowering,
-    op: ComprehensionOp,
-    text: StringAttr,
-    shared_bytes: int,
-    has_engine: bool,
-) -> bool:
-    """Emit a comprehension by a schedule; with `tma` by hand, or say why not.
-
-    Raises:
-        CompileError: for a schedule with `tma` that there is no code for.
-    """
+    other = op.attributes.pop(OTHER_SCHEDULE, None)
+    is_by_hand = "tma" in text.data and other is None
     try:
         kernel = read_kernel(op, lowering.function)
         axes = list(kernel.axes)
         grid = read_grid(text.data, kernel)
         _emit(lowering, kernel, grid, axes, shared_bytes)
-    except (NotATerm, NotLifted) as error:
-        if has_engine:
+    except (NotATerm, NotLifted, CompileError) as error:
+        if other is not None:
+            op.attributes[SCHEDULE] = other
+            return to_groups(lowering, op, shared_bytes)
+        if isinstance(error, CompileError):
+            raise
+        if is_by_hand:
             raise CompileError(f"schedule: tma: there is no code for {error}") from None
         return False
     return True

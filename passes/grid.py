@@ -24,8 +24,18 @@ from moa_dialect.passes.kernels import (
     split_folds,
     static_extent,
 )
-from moa_dialect.passes.lift_rows import find_long_row, find_output_row, lift_named, lift_row
-from moa_dialect.passes.products import ENGINE_WARPS, check_boxes, shared_bytes
+from moa_dialect.passes.lift_rows import (
+    find_long_row,
+    find_output_row,
+    lift_named,
+    lift_row,
+)
+from moa_dialect.passes.products import (
+    ENGINE_WARPS,
+    check_boxes,
+    late_widths,
+    shared_bytes,
+)
 from moa_dialect.passes.share_rows import find_shared, share_rows
 from moa_dialect.passes.terms import Term, walk
 from moa_dialect.passes.work import NOMINAL_EXTENT
@@ -64,6 +74,10 @@ class Grid:
             them, and never for each other.
         is_ahead: whether products that need nothing of a chunk before are computed one
             chunk ahead, in the background of what is done with the chunk (`ahead`).
+        is_behind: whether products that only go into sums are computed one chunk
+            behind, in the background of what is done with the next one (`behind`).
+        has_turns: whether the warp groups of a group begin the products of a chunk in
+            turn, so that one's are computed while the others do all else (`turns`).
         span: how many indices of the other axes take their rows in turn, longest first,
             where the bounds of a fold depend on the rows; 1 for one after the other.
         split: how many parts the folded axis is cut into before, by moa-split-cascades,
@@ -91,6 +105,8 @@ class Grid:
     is_ahead: bool = False
     span: int = 1
     split: int = 0
+    is_behind: bool = False
+    has_turns: bool = False
     tall: int = 0
 
     def __str__(self) -> str:
@@ -98,6 +114,8 @@ class Grid:
         tier += f",{self.tier}" if self.tier else ""
         tier += ",tma" if self.has_engine else ""
         tier += ",ahead" if self.is_ahead else ""
+        tier += ",behind" if self.is_behind else ""
+        tier += ",turns" if self.has_turns else ""
         tier += f",tall:{self.tall}" if self.tall else ""
         tier += ",tf32" if self.tf32 else ""
         tier += ",aligned" if self.aligned else ""
@@ -133,6 +151,8 @@ _RESOURCES = (
     *TIERS,
     "tma",
     "ahead",
+    "behind",
+    "turns",
     "tall",
     "tf32",
     "aligned",
@@ -209,6 +229,8 @@ def parse_grid(text: str, axes: Sequence[str]) -> Grid:
         is_ahead="ahead" in found,
         span=found.get("span", 1),
         split=found.get("split", 0),
+        is_behind="behind" in found,
+        has_turns="turns" in found,
         tall=found.get("tall", 0),
     )
 
@@ -241,6 +263,21 @@ def _check(found: dict[str, int], rows: str) -> None:
             "schedule: ahead: expected wgmma and tma as well, and no block of folded "
             "indices"
         )
+    if "behind" in found and (
+        found.keys() & {"part", "ahead"} or not found.keys() >= {"wgmma", "tma"}
+    ):
+        raise CompileError(
+            "schedule: behind: expected wgmma and tma as well, neither ahead nor a "
+            "block of folded indices"
+        )
+    if "behind" in found and found["stages"] < 2:
+        raise CompileError("schedule: behind: expected stages of at least 2, got 1")
+    if "turns" in found and (
+        not found.keys() >= {"wgmma", "tma"} or found["warps"] < 8
+    ):
+        raise CompileError(
+            "schedule: turns: expected wgmma and tma as well, and at least 8 warps"
+        )
     part = found.get("part", found["chunk"])
     multiples = {"chunk": (found["chunk"], 16), "block of folded indices": (part, 16)}
     if "mma" in found or "wgmma" in found:
@@ -270,7 +307,7 @@ def choose_grid(
     shared: int = LARGEST,
     has_tf32: bool = False,
     deterministic: bool = False,
-    has_engine: bool = False,
+    engine: bool = False,
 ) -> Grid | None:
     """The schedule of a kernel in closed form, None if one thread an element is best.
 
@@ -287,10 +324,11 @@ def choose_grid(
         has_tf32: whether factors of f32 may be rounded to tf32.
         deterministic: whether the order of every sum, and what it is made of, is the
             same whatever the extents of results.
-        has_engine: whether there is a copy engine; it is used where it can load the
-            chunks and that is faster.
+        engine: whether the copy engine may be used, where it can and is faster.
     """
-    grid = _chosen(kernel, tier, shared, has_tf32, deterministic, has_engine)
+    grid = _chosen(kernel, tier, shared, has_tf32, deterministic, engine)
+    if engine and not deterministic and grid is not None:
+        grid = overlapped(kernel, grid, shared) or grid
     return None if grid is None else replace(grid, aligned=deterministic)
 
 
@@ -300,7 +338,7 @@ def _chosen(
     shared: int,
     has_tf32: bool,
     deterministic: bool,
-    has_engine: bool,
+    engine: bool,
 ) -> Grid | None:
     rows = rows_of(kernel)
     same = None if deterministic else find_shared(kernel, rows)
@@ -327,7 +365,7 @@ def _chosen(
                     kernel, rows, types, tier, has_tf32, deterministic, columns
                 )
                 is_narrow = types <= {"f16", "bf16"}
-                if has_engine and is_narrow and grid.tier:
+                if engine and is_narrow and grid.tier:
                     most = _STAGES if grid.tier == "wgmma" else MOST_STAGES
                     boxed = replace(grid, stages=most, has_engine=True)
                     if found := _boxed(kernel, boxed, shared):
@@ -458,6 +496,53 @@ def _smaller(grid: Grid) -> Iterator[Grid]:
         else:
             return
 
+
+# Chained products: those of a chunk in the background of what is done with the next.
+
+
+def overlapped(kernel: Kernel, grid: Grid, shared: int) -> Grid | None:
+    """A schedule with sums one chunk late, and warp groups that take turns.
+
+    For products of matrices by warp groups whose first factor is computed from other
+    such products, as weights are from scores; None if there are none, or if the copy
+    engine cannot load the chunks of both.
+
+    Args:
+        kernel: the kernel, whose folds are passes as the schedule wants them.
+        grid: the schedule without.
+        shared: how many bytes of shared memory a group may have.
+    """
+    is_chained = grid.tier == "wgmma" and not grid.columns and grid.warps == 8
+    widths = late_widths(kernel, grid) if is_chained else []
+    if not widths or sum(widths) > _LATE:
+        return None
+    rows = kernel.named(grid.rows)
+    is_ragged = any(
+        rows in bound.free for pass_ in kernel.passes for bound in pass_.bounds
+    )
+    found = replace(
+        grid,
+        groups=0,
+        chunk=128,
+        block=0,
+        stages=2,
+        has_engine=True,
+        is_behind=True,
+        has_turns=True,
+        span=_SPAN if is_ragged else 1,
+    )
+    try:
+        check_boxes(kernel, found)
+    except CompileError:
+        return None
+    return found if shared_bytes(kernel, found) <= shared else None
+
+
+_LATE = 128
+"""How many accumulators a row may have beside a chunk's products of 128 columns."""
+
+_SPAN = 16
+"""How many indices of other axes take rows of different lengths in turn."""
 
 _LIFTED = 128
 """How many elements a group has of a row that is too long for it, if narrow."""

@@ -35,7 +35,7 @@ from moa_dialect.passes.grid import (
 )
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.kernels import (
-    INSTEAD,
+    OTHER_SCHEDULE,
     SCHEDULE,
     Kernel,
     Output,
@@ -702,9 +702,9 @@ class LiftPass(ModulePass):
                     comprehension.attributes[SCHEDULE] = StringAttr(str(schedule))
                 is_chosen = self.schedule == AUTO or is_merge
                 if isinstance(schedule, Grid) and schedule.has_engine and is_chosen:
-                    kernel = read_kernel(comprehension, function)
-                    if instead := replace(self, engine=False)._chosen_grid(kernel):
-                        comprehension.attributes[INSTEAD] = StringAttr(str(instead))
+                    if other := self._grid(read_kernel(comprehension, function), False):
+                        text = StringAttr(str(other))
+                        comprehension.attributes[OTHER_SCHEDULE] = text
 
     def _schedule(
         self, kernel: Kernel, machine: Machine, is_merge: bool
@@ -716,7 +716,7 @@ class LiftPass(ModulePass):
                 self._check(grid)
                 check_fits(kernel, grid, self.shared_bytes)
                 return grid
-            return self._chosen_grid(kernel)
+            return self._grid(kernel, self.engine)
         if self.schedule != AUTO:
             share_named(kernel, self.schedule)
             axes = [kernel.hints[axis] for axis in kernel.axes]
@@ -726,15 +726,9 @@ class LiftPass(ModulePass):
             return found
         return narrowed(kernel, found)
 
-    def _chosen_grid(self, kernel: Kernel) -> Grid | None:
-        return choose_grid(
-            kernel,
-            self.tier,
-            self.shared_bytes,
-            self.tf32,
-            self.deterministic,
-            self.engine,
-        )
+    def _grid(self, kernel: Kernel, engine: bool) -> Grid | None:
+        options = self.tier, self.shared_bytes, self.tf32, self.deterministic
+        return choose_grid(kernel, *options, engine)
 
     def _check(self, grid: Grid) -> None:
         """Check that a chip has what a schedule for a GPU needs.

@@ -488,6 +488,42 @@ class _Memory:
             self.take((height, grid.chunk), product.element, 1, False)
 
 
+def late_widths(kernel: Kernel, grid: Grid) -> list[int]:
+    """How wide the sums are to which products may be added one chunk late.
+
+    The first factor of such a product is computed, and nothing but the sum itself reads
+    it while it is made. None is of an extent that nobody knows.
+    """
+    found: list[int] = []
+    terms, rows = kernel.terms, kernel.named(grid.rows)
+    for pass_ in kernel.passes:
+        index = pass_.index
+        differs = any(rows in bound.free for bound in (pass_.lower, pass_.upper))
+        for a in pass_.accumulators:
+            if len(a.axes) != 1:
+                continue
+            others = [other.part for other in pass_.accumulators if other is not a]
+            others += [a.part, *(pivot.value for pivot in pass_.pivots)]
+            if any(
+                isinstance(t.kind, Held) and t.kind.name == a.name
+                for t in walk(*others)
+            ):
+                continue
+            fold = terms.chunk_fold(a.function, index, a.part)
+            product = read_product(terms, fold, rows, [*a.axes, index], "k")
+            width = static_extent(kernel.extents[a.axes[0]])
+            if (
+                product is not None
+                and width is not None
+                and product.is_narrow
+                and product.axis == index
+                and product.sum_type == a.type
+                and not has_left_tile(product, index, differs)
+            ):
+                found.append(width)
+    return found
+
+
 def _is_last(term: Term, axis: str) -> bool:
     """Whether a term reads an array in which an axis is the last one."""
     if not term.computes(AtOp.name) or len(term.args) < 2:

@@ -377,6 +377,7 @@ def test_a_schedule_reads_as_it_prints():
         "i=grid,warps:4,regs:2;p=chunk:64,stages:2,mma,tf32,aligned",
         "i=grid,groups:2,span:8,warps:4,regs:2;p=chunk:64,stages:3,wgmma,tma,ahead",
         "i=grid,warps:4,regs:2;p=chunk:64,stages:2,split:32,mma",
+        "i=grid,warps:8,regs:2;p=chunk:64,stages:2,wgmma,tma,behind,turns",
     ):
         assert str(parse_grid(text, ["i", "j"])) == text
     assert parse_grid("p=chunk:512,threads:64", []) == Grid(
