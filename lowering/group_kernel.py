@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xdsl.builder import Builder
-from xdsl.dialects import arith, gpu, memref, scf
+from xdsl.dialects import arith, gpu, llvm, memref, scf
 from xdsl.dialects.builtin import (
     AnyFloat,
     BFloat16Type,
     Float16Type,
     IntegerAttr,
     MemRefType,
+    VectorType,
     i1,
     i8,
     i32,
@@ -41,6 +42,7 @@ from moa_dialect.lowering.groups import (
     GroupCode,
     Layout,
     Pending,
+    Square,
     Values,
     divides,
 )
@@ -125,6 +127,7 @@ class GroupKernel:
         self.exchanges: dict[Attribute, SSAValue] = {}
         self.host = self.builder
         self.loading: list[GroupPass] = []
+        self.count = self.chunks = self.number(0)
 
     @property
     def loaders(self) -> int:
@@ -168,6 +171,10 @@ class GroupKernel:
         count = entry(1)
         for size in sizes.values():
             count = builder.insert(arith.MuliOp(count, size)).result
+        self.count = count
+        if self.grid.persistent:
+            most = entry(self.grid.persistent)
+            count = builder.insert(arith.MinSIOp(count, most)).result
         body = Block(arg_types=[INDEX] * 12)
         self.builder = Builder(InsertPoint.at_end(body))
         self._group(body.args[0], body.args[3], sizes)
@@ -194,7 +201,9 @@ class GroupKernel:
         layout: Layout
         if self.grid.tier == "wgmma" and (self.grid.blocks != 2 or self.grid.warps % 4):
             raise NotLifted("warp groups of four warps with 16 rows each")
-        if self.row_axis:
+        if self.row_axis and self.grid.is_square:
+            layout = Square(self.grid.blocks, self.grid.warps)
+        elif self.row_axis:
             layout = Fragments(self.grid.blocks, self.grid.warps)
         else:
             layout = Across(32 * self.grid.warps, self.vector())
@@ -216,10 +225,10 @@ class GroupKernel:
             has_groups=self.grid.tier == "wgmma",
             most=self.most,
         )
-        self._decode(group, sizes)
         if self.grid.has_engine:
-            self._with_engine()
+            self._with_engine(group, sizes)
         else:
+            self._decode(group, sizes)
             self._compute()
         if not self.shared.bytes:
             self.shared.base.detach()
@@ -230,16 +239,45 @@ class GroupKernel:
             GroupPass(self, pass_).emit()
         GroupOutputs(self).emit()
 
-    def _with_engine(self) -> None:
+    def _for_tiles(
+        self,
+        group: SSAValue,
+        sizes: dict[str, SSAValue],
+        body: Callable[[], None],
+    ) -> None:
+        """What is done for each tile that a group has: one, or by turns.
+
+        The ring of chunks goes on from tile to tile: how many chunks there were is
+        carried.
+        """
+        code = self.code
+        if not self.grid.persistent:
+            self._decode(group, sizes)
+            body()
+            return
+
+        def tile(number: SSAValue, carried: list[SSAValue]) -> list[SSAValue]:
+            self._decode(number, sizes)
+            self.chunks = carried[0]
+            body()
+            return [self.chunks]
+
+        start = [self.number(0)]
+        code.loop(group, self.count, self.grid.persistent, start, tile)
+        self.chunks = self.number(0)
+
+    def _with_engine(self, group: SSAValue, sizes: dict[str, SSAValue]) -> None:
         """The warps that compute, and those that have chunks loaded for them."""
         code = self.code
+        if self.grid.persistent and len(self.kernel.passes) != 1:
+            raise NotLifted("persistent: several passes")
         first = 32 * self.grid.warps
         registers = registers_of(self.grid) if self.grid.tier == "wgmma" else None
         code.has_others = True
         with code.scope(computing := Block()):
             if registers is not None:
                 code.builder.insert(SetRegistersOp(registers[1], True))
-            self._compute()
+            self._for_tiles(group, sizes, self._compute)
             code.builder.insert(scf.YieldOp())
         code.has_others = False
         if not self.loading:
@@ -260,8 +298,7 @@ class GroupKernel:
             with code.scope(one := Block()):
                 for pass_ in self.loading:
                     pass_.ring.prefetch()
-                for pass_ in self.loading:
-                    pass_.load()
+                self._for_tiles(group, sizes, self._load)
                 code.builder.insert(scf.YieldOp())
             is_loader = code.equals(code.thread, first)
             code.builder.insert(scf.IfOp(is_loader, (), Region(one)))
@@ -269,6 +306,11 @@ class GroupKernel:
         computes = code.compare("slt", code.thread, first)
         regions = Region(computing), Region(loading)
         code.builder.insert(scf.IfOp(computes, (), *regions))
+
+    def _load(self) -> None:
+        """What is loaded: the chunks of all passes."""
+        for pass_ in self.loading:
+            pass_.load()
 
     def _is_narrow(self) -> bool:
         """Whether all arrays of floats have half precision."""
@@ -371,6 +413,7 @@ class GroupKernel:
         self.row_start = code.mul(block, self.height)
         static, extent = self.static(axis), self.extent(axis)
         code.row_axis = axis
+        code.rows, self.exists = [], []
         for number in range(code.layout.rows):
             row = code.add(self.row_start, code.layout.row(code, number))
             if static is not None and static % self.height == 0:
@@ -789,7 +832,7 @@ class GroupPass:
 
     def load(self) -> None:
         """Have all chunks of the pass loaded; one thread does."""
-        code, ring = self.code, self.ring
+        code, kernel, ring = self.code, self.kernel, self.ring
         code.scopes.append({})
         self._bounds()
 
@@ -815,7 +858,7 @@ class GroupPass:
                 one(number, index)
             return [after]
 
-        zero = self.number(0)
+        zero = kernel.chunks
         if early:  # What is beyond the last chunk is loaded, too, and not used.
             with code.scope(block := Block()):
                 ring.turn(zero)
@@ -824,7 +867,9 @@ class GroupPass:
                 code.builder.insert(scf.YieldOp())
             exists = code.compare("slt", self.first, self.last)
             code.builder.insert(scf.IfOp(exists, (), Region(block)))
-        code.loop(self.first, self.last, self.size, [zero], body)
+        found = code.loop(self.first, self.last, self.size, [zero], body)
+        if kernel.grid.persistent:
+            kernel.chunks = found[0]
         code.scopes.pop()
 
     def _corner(self, tile: Tile, start: SSAValue) -> list[SSAValue]:
@@ -964,7 +1009,7 @@ class GroupPass:
             self.offset,
             self._before_reading,
             self._after_reading,
-            grid.tall,
+            self.kernel.grid.tall,
         )
 
     def _contraction(self, fold: Term, start: Term | None) -> Values | Pending:
@@ -1147,7 +1192,7 @@ class GroupPass:
                 turns.take()
             return [after, *self._finish_ahead(begun, after), *new]
 
-        zero = self.number(0)
+        zero = self.kernel.chunks
         keys = [
             code.key(fold, *place)
             for fold in self.early
@@ -1157,6 +1202,8 @@ class GroupPass:
         if turns is not None:
             turns.take()
         found = self._loops(self.first, [zero, *first, *states], body)
+        if self.kernel.grid.persistent:
+            self.kernel.chunks = found[0]
         if turns is not None:
             turns.give()
         return found[1 + len(first) :]
@@ -1760,17 +1807,31 @@ class GroupOutputs:
         static = kernel.static(axis)
         _, strides = kernel.outputs[output.number]
         number = (*kernel.kernel.axes, *output.axes).index(axis)
-        in_pairs = (
-            strides[number] is self.number(1)
-            and output.value.type != i1
+        others = [stride for k, stride in enumerate(strides) if k != number]
+        step = code.layout.vector
+        while step > 1 and (
+            strides[number] is not self.number(1)
+            or output.value.type == i1
+            or static is None
+            or static % step
+            or not all(divides(stride, step) for stride in others)
+        ):
+            step //= 2
+        is_narrow = isinstance(output.value.type, BFloat16Type | Float16Type)
+        in_quads = (
+            is_narrow
+            and step == 2
+            and isinstance(code.layout, Fragments)
+            and len(columns.indices) % 8 == 0
             and static is not None
-            and static % 2 == 0
-            and all(
-                divides(stride, 2) for k, stride in enumerate(strides) if k != number
-            )
+            and static % 8 == 0
+            and all(divides(stride, 8) for stride in others)
+            and inside(0) is None
         )
-        step = 2 if in_pairs else 1
         for row, index in enumerate(code.rows):
+            if in_quads:
+                self._store_quads(output, value, axis, row)
+                continue
 
             def store_row(row: int = row, index: SSAValue = index) -> None:
                 for column in range(0, len(columns.indices), step):
@@ -1787,6 +1848,50 @@ class GroupOutputs:
                 code.store_vector(code.joined(values), memory, [address])
 
             self._when([kernel.exists[row]], store_row)
+
+    def _store_quads(self, output: Output, value: Term, axis: str, row: int) -> None:
+        """Store a row of narrow elements, 16 bytes at a time.
+
+        The four lanes that share a row have two elements of each eight. Of four times
+        eight each gets eight that lie side by side: their words, as a matrix of 4 x 4,
+        are transposed by exchanging them with the lane beside, then with the one after.
+        """
+        kernel, code = self.kernel, self.code
+        columns = code.columns[axis]
+        memory, _ = kernel.outputs[output.number]
+        lane = code.rem(code.lane, 4)
+        odd = code.equals(code.rem(lane, 2), 1)
+        high = code.equals(code.div(lane, 2), 1)
+        for first in range(0, len(columns.indices), 8):
+            words: list[SSAValue] = []
+            for number in range(first, first + 8, 2):
+                pair = [code.value(value, row, number + k) for k in (0, 1)]
+                words.append(code.emit(llvm.BitcastOp(code.joined(pair), i32)))
+            near: list[list[SSAValue]] = []  # Of two blocks the words of two lanes.
+            for low, up in (words[:2], words[2:]):
+                own, other = code.select(odd, up, low), code.select(odd, low, up)
+                found = code.shuffled(other, 1)
+                near.append(
+                    [code.select(odd, found, own), code.select(odd, own, found)]
+                )
+            mine: list[SSAValue] = []
+            theirs: list[SSAValue] = []
+            for low, up in zip(*near, strict=True):
+                own, other = code.select(high, up, low), code.select(high, low, up)
+                found = code.shuffled(other, 2)
+                mine.append(code.select(high, found, own))
+                theirs.append(code.select(high, own, found))
+            joined = code.joined([*mine, *theirs])
+            type_ = VectorType(output.value.type, [8])
+            narrow = code.emit(llvm.BitcastOp(joined, type_))
+            start = code.add(columns.indices[first], code.mul(lane, 6))
+
+            def store(start: SSAValue = start, narrow: SSAValue = narrow) -> None:
+                place = {kernel.row_axis: code.rows[row], axis: start}
+                address = self._address(output, place)
+                code.store_vector(narrow, memory, [address])
+
+            self._when([kernel.exists[row]], store)
 
     def _is_inside(self, extent: Extent, column: int, axis: str) -> SSAValue:
         code = self.code

@@ -36,7 +36,7 @@ from moa_dialect.lowering.gpu_ops import (
     static_position,
 )
 from moa_dialect.lowering.group_tiles import Tile
-from moa_dialect.lowering.groups import GroupCode, Pending, Values, vector_bytes
+from moa_dialect.lowering.groups import Fragments, GroupCode, Pending, Values, vector_bytes
 from moa_dialect.passes.products import PANEL_BYTES, SWIZZLE_BYTES, Product
 from moa_dialect.passes.terms import Folded, Term
 
@@ -116,6 +116,8 @@ class Products:
     def _added(self, product: Product, start: Values) -> Values:
         if not product.has_matrices(self.tier):
             return self._multiply_add(product, start)
+        if not isinstance(self.code.layout, Fragments):
+            raise NotLifted("square: products by matrix instructions")
         if product.is_narrow:
             return self._narrow(product, start)
         if product.is_tf32:
@@ -602,10 +604,11 @@ class Products:
                 for row in rows
             ]
             others: list[list[SSAValue]] = []
-            for column in range(0, columns, 2):
+            side = code.layout.vector
+            for column in range(0, columns, side):
                 at = code.layout.column(code, column)
-                found = self._run(right, product.axis, term, product.columns, at, 2)
-                others += [found[::2], found[1::2]]
+                found = self._run(right, product.axis, term, product.columns, at, side)
+                others += [found[k::side] for k in range(side)]
             sums = dict(zip(every, carried, strict=True))
             for number in range(STEP):
                 for row, column in every:

@@ -145,6 +145,50 @@ class Fragments(Layout):
 
 
 @dataclass
+class Square(Layout):
+    """Rows and columns of which a thread has about as many.
+
+    A warp has `blocks` times 8 rows; the four rows of lanes have every fourth of them,
+    and of each 32 columns eight columns of lanes have four each. Lanes that lie side by
+    side share rows or columns in turn, so that what they read from shared memory is
+    read once for several.
+    """
+
+    blocks: int
+    warps: int
+
+    def __post_init__(self) -> None:
+        self.rows, self.threads, self.vector = 2 * self.blocks, self.warps * WARP, 4
+
+    def row(self, code: GroupCode, number: int) -> SSAValue:
+        first = code.mul(code.warp, 8 * self.blocks)
+        lane = code.rem(code.div(code.lane, 2), 4)
+        return code.add(code.add(first, lane), 4 * number)
+
+    def count(self, size: int) -> int:
+        if size % 32:
+            raise NotLifted("square: columns that are no multiple of 32")
+        return size // 8
+
+    def column(self, code: GroupCode, number: int) -> SSAValue:
+        return code.add(code.mul(self._place(code), 4), self.offset(number))
+
+    def offset(self, number: int) -> int:
+        return number // 4 * 32 + number % 4
+
+    def _place(self, code: GroupCode) -> SSAValue:
+        return code.add(code.rem(code.lane, 2), code.mul(code.div(code.lane, 8), 2))
+
+    def reduce(self, code: GroupCode, function: str, value: SSAValue) -> SSAValue:
+        for distance in (1, 8, 16):
+            value = code.apply(function, value, code.shuffled(value, distance))
+        return value
+
+    def is_first(self, code: GroupCode) -> SSAValue:
+        return code.equals(self._place(code), 0)
+
+
+@dataclass
 class Across(Layout):
     """One row over all threads: each has `vector` columns, then again further on."""
 

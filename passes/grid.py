@@ -84,6 +84,11 @@ class Grid:
             side by side; 0 for none.
         tall: how many terms the instructions of 16 rows add up that products of f64
             are made of (`tall:8`), 4, 8 or 16; 0 for those of 8 rows and 4 terms.
+        persistent: how many groups there are at most, which take the tiles in turn; the
+            copy engine loads of the next one meanwhile; 0 for a group for each.
+        is_square: whether a thread has about as many rows as columns, of products by
+            multiply-adds (`square`): what is read of the factors then serves most. With
+            `mma` besides, copies run in the background.
         aligned: whether the value of an element does not depend on which others its
             group has: chunks begin at multiples of their length, whatever the bounds,
             and nothing is rounded otherwise where some are masked.
@@ -108,6 +113,8 @@ class Grid:
     is_behind: bool = False
     has_turns: bool = False
     tall: int = 0
+    is_square: bool = False
+    persistent: int = 0
 
     def __str__(self) -> str:
         tier = f",split:{self.split}" if self.split else ""
@@ -117,6 +124,7 @@ class Grid:
         tier += ",behind" if self.is_behind else ""
         tier += ",turns" if self.has_turns else ""
         tier += f",tall:{self.tall}" if self.tall else ""
+        tier += ",square" if self.is_square else ""
         tier += ",tf32" if self.tf32 else ""
         tier += ",aligned" if self.aligned else ""
         columns = f"{self.columns}=grid,block:{self.width};" if self.columns else ""
@@ -125,6 +133,7 @@ class Grid:
         block = f",block:{self.block}" if self.block else ""
         groups = f",groups:{self.groups}" if self.groups else ""
         groups += f",span:{self.span}" if self.span > 1 else ""
+        groups += f",persistent:{self.persistent}" if self.persistent else ""
         return (
             f"{columns}{self.rows}=grid{groups},warps:{self.warps},"
             f"regs:{self.blocks};"
@@ -154,6 +163,8 @@ _RESOURCES = (
     "behind",
     "turns",
     "tall",
+    "square",
+    "persistent",
     "tf32",
     "aligned",
 )
@@ -232,6 +243,8 @@ def parse_grid(text: str, axes: Sequence[str]) -> Grid:
         is_behind="behind" in found,
         has_turns="turns" in found,
         tall=found.get("tall", 0),
+        is_square="square" in found,
+        persistent=found.get("persistent", 0),
     )
 
 
@@ -249,6 +262,16 @@ def _check(found: dict[str, int], rows: str) -> None:
     """
     if "tf32" in found and not found.keys() & set(TIERS):
         raise CompileError("schedule: tf32: expected mma or wgmma as well")
+    if "square" in found and (not rows or found.keys() & {"wgmma", "tf32", "tma"}):
+        raise CompileError(
+            "schedule: square: expected rows, and neither wgmma nor tma nor tf32"
+        )
+    if "persistent" in found and (
+        "tma" not in found or found.keys() & {"ahead", "behind", "turns"}
+    ):
+        raise CompileError(
+            "schedule: persistent: expected tma, and neither ahead, behind nor turns"
+        )
     if "tall" in found:
         if "mma" not in found:
             raise CompileError("schedule: tall: expected mma as well")
@@ -279,7 +302,11 @@ def _check(found: dict[str, int], rows: str) -> None:
             "schedule: turns: expected wgmma and tma as well, and at least 8 warps"
         )
     part = found.get("part", found["chunk"])
-    multiples = {"chunk": (found["chunk"], 16), "block of folded indices": (part, 16)}
+    unit = 16 if found.keys() & set(TIERS) else 8
+    multiples = {
+        "chunk": (found["chunk"], unit),
+        "block of folded indices": (part, unit),
+    }
     if "mma" in found or "wgmma" in found:
         multiples["regs"] = (found["regs"], 2)
     if found["block"] != 1:
@@ -355,6 +382,13 @@ def _chosen(
                 # Of two groups one would have too few registers.
                 hint = kernel.hints[row]
                 grid = replace(grid, columns=hint, width=width, groups=0)
+            grid = _tall(grid, types, engine)
+            is_reading = grid.tier == "mma" and grid.warps == 1 and not row
+            if engine and is_reading and types <= {"f16", "bf16"}:
+                # Two groups on a multiprocessor have all that they read under way.
+                boxed = replace(grid, stages=3, has_engine=True)
+                if found := _boxed(kernel, boxed, shared // 2):
+                    return found
             return _fitted(kernel, grid, shared)
     if not kernel.passes:
         for rows in reversed(kernel.axes[:-1]):
@@ -364,6 +398,9 @@ def _chosen(
                 grid = _for_rows(
                     kernel, rows, types, tier, has_tf32, deterministic, columns
                 )
+                grid = _tall(grid, types, engine)
+                if grid.tall and _are_many(kernel, rows, columns, grid):
+                    grid = replace(grid, blocks=4)
                 is_narrow = types <= {"f16", "bf16"}
                 if engine and is_narrow and grid.tier:
                     most = _STAGES if grid.tier == "wgmma" else MOST_STAGES
@@ -379,6 +416,8 @@ def _chosen(
     if not deterministic and (grid := _for_few(kernel, longest)):
         return grid
     if grid := _for_long_output(kernel, longest):
+        return grid
+    if not deterministic and (grid := _for_short_rows(kernel, longest)):
         return grid
     if (
         longest < (_SHORT if kernel.axes else _FEW)
@@ -424,6 +463,49 @@ _FEW, _MANY = 4, 256
 
 _ELEMENTS = MULTIPROCESSORS * 512
 """Of so many elements each is a thread's: there are threads enough."""
+
+
+def _for_short_rows(kernel: Kernel, longest: int) -> Grid | None:
+    """The schedule of short rows: four threads have one, and eight rows a warp.
+
+    What a warp reads then lies side by side.
+    """
+    accumulators = [a for pass_ in kernel.passes for a in pass_.accumulators]
+    sizes = [
+        static_extent(kernel.extents[axis])
+        for output in kernel.outputs
+        for axis in output.axes
+    ]
+    if (
+        not 4 <= longest < _SHORT
+        or not kernel.axes
+        or any(a.axes for a in accumulators)
+        or any(len(output.axes) > 1 for output in kernel.outputs)
+        or any(size is None or size > 2 * _SHORT for size in sizes)
+        or any(length_of(pass_) is None for pass_ in kernel.passes)
+        or any(_is_across(kernel, pass_) for pass_ in kernel.passes)
+    ):
+        return None
+    chunk = -(-longest // 8) * 8
+    return Grid(kernel.hints[kernel.axes[-1]], 4, 1, chunk, 1, tier="")
+
+
+def _tall(grid: Grid, types: set[str], engine: bool) -> Grid:
+    """A schedule with the instructions of 16 rows for f64, if there are any."""
+    is_tall = engine and "f64" in types and grid.tier and grid.blocks % 2 == 0
+    return replace(grid, tall=4) if is_tall else grid
+
+
+def _are_many(kernel: Kernel, rows: str, columns: str, grid: Grid) -> bool:
+    """Whether tiles of twice as many rows are enough for all multiprocessors."""
+    count = prod(
+        -(-(static_extent(kernel.extents[axis]) or NOMINAL_EXTENT) // size)
+        for axis in kernel.axes
+        for size in (
+            {rows: 16 * grid.blocks * grid.warps, columns: grid.width}.get(axis, 1),
+        )
+    )
+    return count >= 2 * MULTIPROCESSORS
 
 
 def _for_long_output(kernel: Kernel, longest: int) -> Grid | None:
