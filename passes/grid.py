@@ -303,6 +303,7 @@ def _check(found: dict[str, int], rows: str) -> None:
         )
     part = found.get("part", found["chunk"])
     unit = 16 if found.keys() & set(TIERS) else 8
+    unit = 32 if "square" in found else unit
     multiples = {
         "chunk": (found["chunk"], unit),
         "block of folded indices": (part, unit),
@@ -399,12 +400,15 @@ def _chosen(
                     kernel, rows, types, tier, has_tf32, deterministic, columns
                 )
                 grid = _tall(grid, types, engine)
-                if grid.tall and _are_many(kernel, rows, columns, grid):
-                    grid = replace(grid, blocks=4)
+                larger = replace(grid, blocks=4)
+                if grid.tall and tiles_of(kernel, larger) >= MULTIPROCESSORS:
+                    grid = larger
                 is_narrow = types <= {"f16", "bf16"}
                 if engine and is_narrow and grid.tier:
                     most = _STAGES if grid.tier == "wgmma" else MOST_STAGES
                     boxed = replace(grid, stages=most, has_engine=True)
+                    if tiles_of(kernel, boxed) > MULTIPROCESSORS:
+                        boxed = replace(boxed, persistent=MULTIPROCESSORS)
                     if found := _boxed(kernel, boxed, shared):
                         return found
                 return _fitted(kernel, grid, shared)
@@ -496,16 +500,16 @@ def _tall(grid: Grid, types: set[str], engine: bool) -> Grid:
     return replace(grid, tall=4) if is_tall else grid
 
 
-def _are_many(kernel: Kernel, rows: str, columns: str, grid: Grid) -> bool:
-    """Whether tiles of twice as many rows are enough for all multiprocessors."""
-    count = prod(
-        -(-(static_extent(kernel.extents[axis]) or NOMINAL_EXTENT) // size)
+def tiles_of(kernel: Kernel, grid: Grid) -> int:
+    """How many groups a schedule has, about."""
+    sizes = {
+        kernel.named(grid.rows): 8 * grid.blocks * grid.warps,
+        kernel.named(grid.columns): grid.width,
+    }
+    return prod(
+        -(-(static_extent(kernel.extents[axis]) or NOMINAL_EXTENT) // sizes.get(axis, 1))
         for axis in kernel.axes
-        for size in (
-            {rows: 16 * grid.blocks * grid.warps, columns: grid.width}.get(axis, 1),
-        )
     )
-    return count >= 2 * MULTIPROCESSORS
 
 
 def _for_long_output(kernel: Kernel, longest: int) -> Grid | None:
@@ -566,7 +570,8 @@ def _smaller(grid: Grid) -> Iterator[Grid]:
     while True:
         for stages in range(grid.stages, 0, -1):
             chunk = grid.chunk
-            while chunk >= (32 if stages > 1 else 16) and chunk % 16 == 0:
+            least = 32 if stages > 1 or grid.is_square else 16
+            while chunk >= least and chunk % least == 0:
                 yield replace(
                     grid, warps=warps, blocks=blocks, chunk=chunk, stages=stages
                 )
@@ -681,7 +686,7 @@ def _for_rows(
     number = static_extent(kernel.extents[columns]) or NOMINAL_EXTENT
     # Few rows have all that is loaded to themselves: many groups load it.
     width = min(128 if is_narrow and has_many else 64, -(-number // 8) * 8)
-    return Grid(
+    grid = Grid(
         kernel.hints[rows],
         warps,
         blocks,
@@ -692,6 +697,13 @@ def _for_rows(
         uses,
         tf32=is_rounded,
     )
+    is_square = types == {"f32"} and not is_rounded and width % 32 == 0 and has_many
+    if not is_square:
+        return grid
+    if not deterministic:
+        while grid.blocks > 1 and tiles_of(kernel, grid) < MULTIPROCESSORS:
+            grid = replace(grid, blocks=grid.blocks // 2)
+    return replace(grid, is_square=True, tier="mma" if tier != "portable" else "")
 
 
 def _for_tiles(kernel: Kernel, rows: str, columns: str) -> Grid:

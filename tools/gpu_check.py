@@ -251,75 +251,46 @@ def _of_products() -> list[Case]:
         _fast_product(4096),
         tiles(
             {
-                "b256w8c128s2": (256, 8, 128, 2, "", engine),
-                "b128w16s4": (128, 16, 64, 4, "", engine),
-                "b128w4s3g2": (128, 4, 64, 3, "groups:2,", engine),
-                "b256w4s4": (256, 4, 64, 4, "", engine),
+                "once": (256, 8, 64, 4, "", engine),
+                "b128": (128, 8, 64, 4, "persistent:132,", engine),
+                "s3": (256, 8, 64, 3, "persistent:132,", engine),
             }
         ),
     )
-    tried(
-        _fast_product(2048),
-        tiles(
-            {
-                "b128w8s4": (128, 8, 64, 4, "", engine),
-                "b128w4s3g2": (128, 4, 64, 3, "groups:2,", engine),
-            }
-        ),
-    )
-    tried(
-        _fast_product(1024),
-        tiles(
-            {
-                "b128w4s4": (128, 4, 64, 4, "", engine),
-                "b64w4s4": (64, 4, 64, 4, "", engine),
-                "b128w8s4": (128, 8, 64, 4, "", engine),
-            }
-        ),
-    )
+    tried(_fast_product(8192), tiles({"once": (256, 8, 64, 4, "", engine)}))
+    tried(_fast_product(2048), {})
     tried(_fast_product(4096, rows=16), {})
-    double = "j=grid,block:{0};i=grid,warps:{1},regs:{2};p=chunk:{3},stages:2,mma,{4}"
+    single = "j=grid,block:{0};i=grid,warps:{1},regs:{2};p=chunk:32,stages:2,{3}square"
     tried(
-        replace(_fast_product(4096), dtype="float64", program=_product),
+        _fast_product(4096, "float32"),
         {
-            "t8w4r4": double.format(64, 4, 4, 32, "tall:8"),
-            "t16w4r4": double.format(64, 4, 4, 32, "tall:16"),
-            "t4w4r4": double.format(64, 4, 4, 32, "tall:4"),
-            "t16w8r2": double.format(64, 8, 2, 32, "tall:16"),
-            "t16w8r2b128": double.format(128, 8, 2, 16, "tall:16"),
+            "sync": single.format(64, 4, 4, ""),
+            "b128w8r2": single.format(128, 8, 2, "mma,"),
+            "b128w8r4": single.format(128, 8, 4, "mma,"),
+            "w8r4": single.format(64, 8, 4, "mma,"),
         },
     )
-    few = "{0}=grid,warps:1,regs:2;p=chunk:{1},stages:{2},split:{3},mma,tma"
+    rows = "j=grid,warps:4,regs:4;p=chunk:32,stages:2,{0}square"
     tried(
-        _fast_attention(32, 1, 128, "bfloat16", 131072, 8),
+        _fast_attention(32, 2048, 64, "float32"),
+        {"sq": rows.format(""), "sqmma": rows.format("mma,")},
+    )
+    double = "j=grid,block:{0};i=grid,warps:{1},regs:{2};p=chunk:{3},stages:{4},mma,{5}"
+    tried(
+        _fast_product(4096, "float64"),
         {
-            "c64s3x33": few.format("i_g", 64, 3, 33),
-            "c64s2x49": few.format("i_g", 64, 2, 49),
-            "c64s2x33": few.format("i_g", 64, 2, 33),
+            "c16": double.format(64, 4, 4, 16, 2, "tall:4"),
+            "w8r4c16": double.format(64, 8, 4, 16, 2, "tall:4"),
+            "b128r2c16": double.format(128, 4, 2, 16, 2, "tall:4"),
+            "tma": double.format(64, 4, 4, 16, 3, "tma,tall:4"),
+            "b32w8r4c16": double.format(32, 8, 4, 16, 2, "tall:4"),
         },
     )
-    tried(
-        _fast_attention(32, 1, 128, "bfloat16", 8192, 8),
-        {
-            "c64s3x32": few.format("i_g", 64, 3, 32),
-            "c64s5x16": few.format("i_g", 64, 5, 16),
-        },
-    )
-    tried(
-        _fast_attention(4, 8, 128, "bfloat16", 131072),
-        {
-            "c64s3x66": few.format("j", 64, 3, 66),
-            "c64s2x99": few.format("j", 64, 2, 99),
-        },
-    )
-    tried(
-        _fast_rows("logsumexp", lambda moa: moa.library.logsumexp, _logsumexp, 1),
-        {
-            "t512": "p=chunk:4096,threads:512",
-            "t128": "p=chunk:4096,threads:128",
-            "t1024": "p=chunk:4096,threads:1024",
-        },
-    )
+    tried(_fast_attention(2, 8192, 64, "float64"), {})
+    for keys in (8192, 131072):
+        tried(_fast_attention(32, 1, 128, "bfloat16", keys, 8), {})
+    tried(_fast_attention(4, 8, 128, "bfloat16", 131072), {})
+    tried(_fast_attention(32, 1, 128, "float32", 8192, 8), {})
     for case in _of_folds():
         tried(case, {})
     return found
@@ -333,18 +304,18 @@ def _softmax(torch: Any, x: Any) -> Any:
     return torch.softmax(x, -1)
 
 
-def _fast_product(size: int, rows: int = 0) -> Case:
-    """A product of matrices of bf16; few rows are set their pace by memory."""
+def _fast_product(size: int, dtype: str = "bfloat16", rows: int = 0) -> Case:
+    """A product of matrices; with few rows memory sets the pace."""
     shapes = [(rows or size, size), (size, size)]
-    name = f"fast_matmul_bfloat16_{rows}x{size}" if rows else ""
+    name = f"fast_matmul_{dtype}_" + (f"{rows}x{size}" if rows else f"{size}")
     return Case(
-        name or f"fast_matmul_bfloat16_{size}",
-        _wide_product,
+        name,
+        _wide_product if dtype == "bfloat16" else _product,
         shapes,
-        "bfloat16",
+        dtype,
         _times,
         0 if rows else 2.0 * size**3,
-        2.0 * size * size if rows else 0,
+        float(BYTES[dtype]) * size * size if rows else 0,
     )
 
 
@@ -384,7 +355,14 @@ def _of_folds() -> list[Case]:
             "float32",
             lambda torch, x: x.mT.contiguous(),
             bytes=8.0 * size,
-            checked=None,
+        ),
+        Case(
+            "fast_elements",
+            lambda moa: lambda x: x * x + x,
+            [(16384, 4096)],
+            "bfloat16",
+            lambda torch, x: x * x + x,
+            bytes=4.0 * size,
         ),
     ]
     for rows, columns in ((1, 100000), (3, 5000), (4096, 8000), (1 << 20, 8)):
@@ -860,7 +838,7 @@ def check(
     torch.cuda.synchronize()
     part = slice(case.checked)
     wanted = case.reference(torch, *(tensor[part].double() for tensor in inputs))
-    found = outputs[0][part].double()
+    found = (outputs[0][part] if outputs[0].dim() else outputs[0]).double()
     error = float((found - wanted).abs().max() / wanted.abs().max())
     limit = case.tolerance
     times = {"moa": seconds(torch, launch, count)}
