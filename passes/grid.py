@@ -456,7 +456,7 @@ def _for_few(kernel: Kernel, longest: int) -> Grid | None:
         or any(output.axes for output in kernel.outputs)
     ):
         return None
-    chunk = min(64, -(-longest // 16) * 16)
+    chunk = min(64, -(-longest // 8) * 8)
     rows = kernel.axes[-1]
     warps = 4 if known[-1] > 16 else 2 if known[-1] > 8 else 1
     return Grid(kernel.hints[rows], warps, 1, chunk, 1, tier="")
