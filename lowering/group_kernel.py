@@ -269,8 +269,6 @@ class GroupKernel:
     def _with_engine(self, group: SSAValue, sizes: dict[str, SSAValue]) -> None:
         """The warps that compute, and those that have chunks loaded for them."""
         code = self.code
-        if self.grid.persistent and len(self.kernel.passes) != 1:
-            raise NotLifted("persistent: several passes")
         first = 32 * self.grid.warps
         registers = registers_of(self.grid) if self.grid.tier == "wgmma" else None
         code.has_others = True
@@ -282,6 +280,8 @@ class GroupKernel:
         code.has_others = False
         if not self.loading:
             raise NotLifted("nothing is loaded chunk by chunk")
+        if self.grid.persistent and len(self.loading) > 1:
+            raise NotLifted("persistent: several passes")  # Each has a ring.
         if self.grid.is_behind and not any(pass_.behind for pass_ in self.loading):
             raise NotLifted("behind: expected a computed factor of a sum")
         with code.scope(making := Block()):

@@ -44,6 +44,9 @@ STEP = 4
 """How many terms of a sum are read at a time for fused multiply-adds."""
 
 
+UNROLL = 1
+
+
 def _nothing(product: Product) -> None:
     """Nothing has to be done."""
 
@@ -598,6 +601,11 @@ class Products:
         columns = 1 + max(column for _, column in start)
         rows = [code.layout.row(code, row) for row in range(len(code.rows))]
 
+        def several(term: SSAValue, carried: list[SSAValue]) -> Sequence[SSAValue]:
+            for number in range(0, steps, STEP):
+                carried = list(step(code.add(term, number), carried))
+            return carried
+
         def step(term: SSAValue, carried: list[SSAValue]) -> Sequence[SSAValue]:
             factors = [
                 self._run(left, product.axis, term, code.row_axis, row, 1)
@@ -622,8 +630,9 @@ class Products:
             return [sums[place] for place in every]
 
         size = self._size(product)
+        steps = STEP if size % (UNROLL * STEP) else UNROLL * STEP
         found = code.loop(
-            code.number(0), code.number(size), STEP, list(start.values()), step
+            code.number(0), code.number(size), steps, list(start.values()), several
         )
         return dict(zip(every, found, strict=True))
 

@@ -543,6 +543,13 @@ def many(loop: scf.ParallelOp) -> list[int] | None:
     return counts if is_short and prod(counts) >= MANY else None
 
 
+def _at_once(ops: Sequence[Operation]) -> int:
+    """How many iterations a thread has: of narrow elements twice as many."""
+    loads = [op for op in ops if isinstance(op, memref.LoadOp)]
+    sizes = [dtype_of(op.results[0].type).itemsize for op in loads]
+    return 2 * AT_ONCE if max(sizes, default=4) <= 2 else AT_ONCE
+
+
 def turned_axis(loop: scf.ParallelOp, counts: Sequence[int]) -> int:
     """The axis along which some loads run that lie apart along the last one; else -1."""
     args = list(loop.body.block.args)
@@ -673,6 +680,7 @@ class _Kernel:
         self._capture(ops, body=body)
         self._rename(ops)
         build = self.entry
+        at_once = AT_ONCE if turned >= 0 else _at_once(ops)
         threads = 2 * WARP * AT_ONCE if turned >= 0 else self.outlining.block_size
         block_id = build.insert(gpu.BlockIdOp(_dimension(0))).result
         thread = build.insert(gpu.ThreadIdOp(_dimension(0))).result
@@ -692,11 +700,11 @@ class _Kernel:
             return [rest, *found]
 
         if turned < 0:
-            blocks = -(-prod(counts) // (threads * AT_ONCE))
-            start = apply(arith.MuliOp, block_id, threads * AT_ONCE)
+            blocks = -(-prod(counts) // (threads * at_once))
+            start = apply(arith.MuliOp, block_id, threads * at_once)
             first = apply(arith.AddiOp, start, thread)
             places = [
-                [apply(arith.AddiOp, first, threads * turn)] for turn in range(AT_ONCE)
+                [apply(arith.AddiOp, first, threads * turn)] for turn in range(at_once)
             ]
             limits = [prod(counts)]
         else:

@@ -308,7 +308,7 @@ def _check(found: dict[str, int], rows: str) -> None:
         "chunk": (found["chunk"], unit),
         "block of folded indices": (part, unit),
     }
-    if "mma" in found or "wgmma" in found:
+    if found.keys() & set(TIERS) and "square" not in found:
         multiples["regs"] = (found["regs"], 2)
     if found["block"] != 1:
         multiples["block of columns"] = (found["block"], 8)

@@ -249,48 +249,47 @@ def _of_products() -> list[Case]:
     engine = "wgmma,tma"
     tried(
         _fast_product(4096),
-        tiles(
-            {
-                "once": (256, 8, 64, 4, "", engine),
-                "b128": (128, 8, 64, 4, "persistent:132,", engine),
-                "s3": (256, 8, 64, 3, "persistent:132,", engine),
-            }
-        ),
+        tiles({"once": (256, 8, 64, 4, "", engine)}),
     )
-    tried(_fast_product(8192), tiles({"once": (256, 8, 64, 4, "", engine)}))
-    tried(_fast_product(2048), {})
-    tried(_fast_product(4096, rows=16), {})
-    single = "j=grid,block:{0};i=grid,warps:{1},regs:{2};p=chunk:32,stages:2,{3}square"
+    single = "j=grid,block:64;i=grid,{0}warps:4,regs:4;p=chunk:32,stages:2,mma,square"
     tried(
         _fast_product(4096, "float32"),
         {
-            "sync": single.format(64, 4, 4, ""),
-            "b128w8r2": single.format(128, 8, 2, "mma,"),
-            "b128w8r4": single.format(128, 8, 4, "mma,"),
-            "w8r4": single.format(64, 8, 4, "mma,"),
+            "u1": single.format(""),
+            "u4": single.format(""),
+            "u8": single.format(""),
+            "u1g4": single.format("groups:4,"),
+            "u2g4": single.format("groups:4,"),
         },
-    )
-    rows = "j=grid,warps:4,regs:4;p=chunk:32,stages:2,{0}square"
-    tried(
-        _fast_attention(32, 2048, 64, "float32"),
-        {"sq": rows.format(""), "sqmma": rows.format("mma,")},
     )
     double = "j=grid,block:{0};i=grid,warps:{1},regs:{2};p=chunk:{3},stages:{4},mma,{5}"
     tried(
         _fast_product(4096, "float64"),
         {
-            "c16": double.format(64, 4, 4, 16, 2, "tall:4"),
-            "w8r4c16": double.format(64, 8, 4, 16, 2, "tall:4"),
-            "b128r2c16": double.format(128, 4, 2, 16, 2, "tall:4"),
-            "tma": double.format(64, 4, 4, 16, 3, "tma,tall:4"),
-            "b32w8r4c16": double.format(32, 8, 4, 16, 2, "tall:4"),
+            "w4r2": double.format(64, 4, 2, 32, 2, "tall:4"),
+            "w8r2c16": double.format(64, 8, 2, 16, 2, "tall:4"),
+            "w4r2c16": double.format(64, 4, 2, 16, 2, "tall:4"),
+            "t8c16": double.format(64, 4, 4, 16, 2, "tall:8"),
         },
     )
-    tried(_fast_attention(2, 8192, 64, "float64"), {})
-    for keys in (8192, 131072):
-        tried(_fast_attention(32, 1, 128, "bfloat16", keys, 8), {})
-    tried(_fast_attention(4, 8, 128, "bfloat16", 131072), {})
-    tried(_fast_attention(32, 1, 128, "float32", 8192, 8), {})
+    few = "i_g=grid,warps:1,regs:2;p=chunk:{0},stages:2,split:{1},mma"
+    tried(
+        _fast_attention(32, 1, 128, "float32", 8192, 8),
+        {
+            "c32x49": few.format(32, 49),
+            "c16x66": few.format(16, 66),
+            "c16x98": few.format(16, 98),
+        },
+    )
+    wide = "j=grid,block:{0};i=grid,warps:1,regs:2;p=chunk:{1},stages:{2},mma{3}"
+    tried(
+        _fast_product(4096, rows=16),
+        {
+            "b64c128s6": wide.format(64, 128, 6, ",tma"),
+            "b32c128": wide.format(32, 128, 2, ""),
+            "b32c64": wide.format(32, 64, 2, ""),
+        },
+    )
     for case in _of_folds():
         tried(case, {})
     return found
@@ -349,6 +348,24 @@ def _of_folds() -> list[Case]:
             bytes=4.0 * size,
         ),
         Case(
+            "fast_column",
+            lambda moa: lambda x: moa.reduce("add", x),
+            [(1 << 23, 8)],
+            "float32",
+            lambda torch, x: x.sum(0),
+            bytes=4.0 * size,
+        ),
+        Case(
+            "fast_variance",
+            lambda moa: lambda x: moa.reduce(
+                "add", (x - moa.reduce("add", x) / size) ** 2.0
+            ),
+            [(size,)],
+            "float32",
+            lambda torch, x: x.var(correction=0) * size,
+            bytes=4.0 * size,
+        ),
+        Case(
             "fast_transposed",
             lambda moa: lambda x: moa.transpose(x),
             [(8192, 8192)],
@@ -365,7 +382,14 @@ def _of_folds() -> list[Case]:
             bytes=4.0 * size,
         ),
     ]
-    for rows, columns in ((1, 100000), (3, 5000), (4096, 8000), (1 << 20, 8)):
+    for rows, columns in (
+        (1, 100000),
+        (3, 5000),
+        (64, 100000),
+        (300, 20000),
+        (20000, 100),
+        (1 << 20, 8),
+    ):
         case = Case(
             f"fast_softmax_{rows}x{columns}",
             softmax,
