@@ -25,8 +25,8 @@ from moa_dialect.lowering.nvvm_operations import (
     OF_F32,
     OPERATIONS,
     WAITS,
-    wait_mbarrier,
     tall_product,
+    wait_mbarrier,
     warp_group_assembly,
 )
 from moa_dialect.lowering.unregistered import (

@@ -36,7 +36,13 @@ from moa_dialect.lowering.gpu_ops import (
     static_position,
 )
 from moa_dialect.lowering.group_tiles import Tile
-from moa_dialect.lowering.groups import Fragments, GroupCode, Pending, Values, vector_bytes
+from moa_dialect.lowering.groups import (
+    Fragments,
+    GroupCode,
+    Pending,
+    Values,
+    vector_bytes,
+)
 from moa_dialect.passes.products import PANEL_BYTES, SWIZZLE_BYTES, Product
 from moa_dialect.passes.terms import Folded, Term
 

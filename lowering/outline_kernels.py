@@ -535,9 +535,11 @@ def many(loop: scf.ParallelOp) -> list[int] | None:
     for op in ops:
         if isinstance(op, memref.StoreOp):
             stored = True
-        elif op.regions or (stored and isinstance(op, memref.LoadOp)):
-            return None
-        elif not isinstance(op, memref.LoadOp) and not _is_pure(op):
+        elif (
+            op.regions
+            or (stored and isinstance(op, memref.LoadOp))
+            or (not isinstance(op, memref.LoadOp) and not _is_pure(op))
+        ):
             return None
     is_short = stored and len(ops) <= _LONGEST
     return counts if is_short and prod(counts) >= MANY else None
@@ -551,7 +553,7 @@ def _at_once(ops: Sequence[Operation]) -> int:
 
 
 def turned_axis(loop: scf.ParallelOp, counts: Sequence[int]) -> int:
-    """The axis along which some loads run that lie apart along the last one; else -1."""
+    """The axis that some loads run along which lie apart along the last one, or -1."""
     args = list(loop.body.block.args)
     if len(args) < 2 or counts[-1] < WARP:
         return -1

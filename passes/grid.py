@@ -507,7 +507,10 @@ def tiles_of(kernel: Kernel, grid: Grid) -> int:
         kernel.named(grid.columns): grid.width,
     }
     return prod(
-        -(-(static_extent(kernel.extents[axis]) or NOMINAL_EXTENT) // sizes.get(axis, 1))
+        -(
+            -(static_extent(kernel.extents[axis]) or NOMINAL_EXTENT)
+            // sizes.get(axis, 1)
+        )
         for axis in kernel.axes
     )
 

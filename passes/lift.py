@@ -702,7 +702,8 @@ class LiftPass(ModulePass):
                     comprehension.attributes[SCHEDULE] = StringAttr(str(schedule))
                 is_chosen = self.schedule == AUTO or is_merge
                 if isinstance(schedule, Grid) and schedule.has_engine and is_chosen:
-                    if other := self._grid(read_kernel(comprehension, function), False):
+                    other = self._grid(read_kernel(comprehension, function), False)
+                    if other is not None:
                         text = StringAttr(str(other))
                         comprehension.attributes[OTHER_SCHEDULE] = text
 

@@ -955,7 +955,7 @@ def split(
 def _split(
     host: ComprehensionOp, parts: Callable[[ComprehensionOp, CascadeOp], int]
 ) -> ComprehensionOp | None:
-    """Split the cascade of a comprehension; gives what merges, None if none is split."""
+    """Split the cascade of a comprehension; gives what merges, None if it stays."""
     cascade = _only_cascade(host)
     if cascade is None:
         return None

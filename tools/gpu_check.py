@@ -357,8 +357,8 @@ def _of_folds() -> list[Case]:
         ),
         Case(
             "fast_variance",
-            lambda moa: lambda x: moa.reduce(
-                "add", (x - moa.reduce("add", x) / size) ** 2.0
+            lambda moa: (
+                lambda x: moa.reduce("add", (x - moa.reduce("add", x) / size) ** 2.0)
             ),
             [(size,)],
             "float32",
