@@ -214,7 +214,8 @@ class NvvmPipelinePass(ModulePass):
     """The pipeline from the algebra to the NVVM dialect, for a GPU.
 
     moa-infer-shapes, moa-to-dnf, moa-share, moa-restrict-domains, moa-fuse-reductions,
-    moa-sink, moa-split-cascades{places=264}, moa-lift{target=nvptx}, moa-to-gpu,
+    moa-sink, moa-enclose-folds, moa-split-cascades{places=264 threads=1024},
+    moa-lift{target=nvptx}, moa-to-gpu,
     moa-split-loops, moa-fold-addresses, moa-check-storage, moa-to-scf,
     moa-outline-kernels, then upstream's conversions of the kernels. Modules at a later
     stage may enter too. Without `fuse`, moa-restrict-domains and moa-fuse-reductions
