@@ -233,68 +233,6 @@ def _experiments() -> list[Case]:
     return found
 
 
-def _of_products() -> list[Case]:
-    """Experiments with products of matrices, decoding, and functions over rows."""
-    found: list[Case] = []
-
-    def tried(case: Case, schedules: dict[str, str]) -> None:
-        found.append(_tried(case, "auto", "auto"))
-        found.extend(_tried(case, tag, text) for tag, text in schedules.items())
-
-    tile = "j=grid,block:{0};i=grid,{4}warps:{1},regs:2;p=chunk:{2},stages:{3},{5}"
-
-    def tiles(forms: dict[str, tuple[Any, ...]]) -> dict[str, str]:
-        return {tag: tile.format(*form) for tag, form in forms.items()}
-
-    engine = "wgmma,tma"
-    tried(
-        _fast_product(4096),
-        tiles({"once": (256, 8, 64, 4, "", engine)}),
-    )
-    single = "j=grid,block:64;i=grid,{0}warps:4,regs:4;p=chunk:32,stages:2,mma,square"
-    tried(
-        _fast_product(4096, "float32"),
-        {
-            "u1": single.format(""),
-            "u4": single.format(""),
-            "u8": single.format(""),
-            "u1g4": single.format("groups:4,"),
-            "u2g4": single.format("groups:4,"),
-        },
-    )
-    double = "j=grid,block:{0};i=grid,warps:{1},regs:{2};p=chunk:{3},stages:{4},mma,{5}"
-    tried(
-        _fast_product(4096, "float64"),
-        {
-            "w4r2": double.format(64, 4, 2, 32, 2, "tall:4"),
-            "w8r2c16": double.format(64, 8, 2, 16, 2, "tall:4"),
-            "w4r2c16": double.format(64, 4, 2, 16, 2, "tall:4"),
-            "t8c16": double.format(64, 4, 4, 16, 2, "tall:8"),
-        },
-    )
-    few = "i_g=grid,warps:1,regs:2;p=chunk:{0},stages:2,split:{1},mma"
-    tried(
-        _fast_attention(32, 1, 128, "float32", 8192, 8),
-        {
-            "c32x49": few.format(32, 49),
-            "c16x66": few.format(16, 66),
-            "c16x98": few.format(16, 98),
-        },
-    )
-    wide = "j=grid,block:{0};i=grid,warps:1,regs:2;p=chunk:{1},stages:{2},mma{3}"
-    tried(
-        _fast_product(4096, rows=16),
-        {
-            "b64c128s6": wide.format(64, 128, 6, ",tma"),
-            "b32c128": wide.format(32, 128, 2, ""),
-            "b32c64": wide.format(32, 64, 2, ""),
-        },
-    )
-    for case in _of_folds():
-        tried(case, {})
-    return found
-
-
 def _logsumexp(torch: Any, x: Any) -> Any:
     return torch.logsumexp(x, -1)
 
@@ -305,12 +243,13 @@ def _softmax(torch: Any, x: Any) -> Any:
 
 def _fast_product(size: int, dtype: str = "bfloat16", rows: int = 0) -> Case:
     """A product of matrices; with few rows memory sets the pace."""
-    shapes = [(rows or size, size), (size, size)]
-    name = f"fast_matmul_{dtype}_" + (f"{rows}x{size}" if rows else f"{size}")
+    name = f"fast_matmul_{dtype}"
+    if dtype == "bfloat16":
+        name += f"_{rows}x{size}" if rows else f"_{size}"
     return Case(
         name,
         _wide_product if dtype == "bfloat16" else _product,
-        shapes,
+        [(rows or size, size), (size, size)],
         dtype,
         _times,
         0 if rows else 2.0 * size**3,
@@ -321,7 +260,6 @@ def _fast_product(size: int, dtype: str = "bfloat16", rows: int = 0) -> Case:
 def _of_folds() -> list[Case]:
     """Folds of whole arrays, along columns, and over rows that are long or few."""
     size = 1 << 26
-    softmax = lambda moa: moa.library.softmax  # noqa: E731
     found = [
         Case(
             "fast_total",
@@ -392,7 +330,7 @@ def _of_folds() -> list[Case]:
     ):
         case = Case(
             f"fast_softmax_{rows}x{columns}",
-            softmax,
+            lambda moa: moa.library.softmax,
             [(rows, columns)],
             "float32",
             _softmax,
@@ -606,21 +544,13 @@ CASES: list[Case] = [
         )
     ),
     *(_fast_attention(4, rows, 128, "bfloat16", 131072) for rows in (8, 16)),
-    *(
-        Case(
-            f"fast_matmul_{dtype}",
-            _product,
-            [(4096, 4096)] * 2,
-            dtype,
-            lambda torch, a, b: a @ b,
-            2.0 * 4096**3,
-        )
-        for dtype in ("float32", "float64")
-    ),
+    *(_fast_product(4096, dtype) for dtype in ("bfloat16", "float32", "float64")),
+    *(_fast_product(size) for size in (1024, 2048, 8192)),
+    _fast_product(4096, rows=16),
     _fast_rows(
         "softmax",
         lambda moa: moa.library.softmax,
-        lambda torch, x: torch.softmax(x, -1),
+        _softmax,
         2,
     ),
     _fast_rows(
@@ -632,11 +562,11 @@ CASES: list[Case] = [
     _fast_rows(
         "logsumexp",
         lambda moa: moa.library.logsumexp,
-        lambda torch, x: torch.logsumexp(x, -1),
+        _logsumexp,
         1,
     ),
+    *_of_folds(),
     *_experiments(),
-    *_of_products(),
 ]
 
 

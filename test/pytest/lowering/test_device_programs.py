@@ -1,4 +1,5 @@
 """Products and folds on a GPU as they are chosen: in the emulator, against NumPy."""
+# pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false
 
 from collections.abc import Callable
 from typing import Any
