@@ -467,6 +467,7 @@ class GroupPass:
         self.under_way: list[Pending] = []
         self.pending: dict[int, int] = {}
         self.behind: list[Behind] = []
+        self.partial: dict[str, str] = {}
         self.turns: Turns | None = None
 
     @property
@@ -691,6 +692,8 @@ class GroupPass:
             ]
         if grid.is_behind:
             self._find_behind()
+        if self.behind:
+            self._find_partial()
         if grid.has_turns:
             self.turns = Turns(self.code, grid.warps // 4)
 
@@ -720,6 +723,29 @@ class GroupPass:
                 and not is_read
             ):
                 self.behind.append(Behind(a.name, product, start, numbers[0]))
+
+    def _find_partial(self) -> None:
+        """Find sums of which each thread may keep a part until the end of the pass.
+
+        They become themselves times a factor, in each row, and the terms of a chunk.
+        """
+        given = self.code.given
+        for a in self.pass_.accumulators:
+            value = given[a.name]
+            if not isinstance(value.kind, Combination) or a.axes or a.function != "add":
+                continue
+            fold, start = value.args
+            others = [term for name, term in given.items() if name != a.name]
+            is_read = any(
+                t is fold or (isinstance(t.kind, Held) and t.kind.name == a.name)
+                for t in walk(*others)
+            )
+            is_old = start.kind == Held(a.name, "old")
+            is_scaled = self._factor(start, a.name) is not None
+            if isinstance(fold.kind, ChunkFold) and not is_read:
+                if is_old or is_scaled:
+                    self.partial[a.name] = a.function
+                    self.code.partial.add(fold)
 
     def _is_early(self, product: Product) -> bool:
         """Whether a product may be computed before a chunk is begun.
@@ -1230,7 +1256,7 @@ class GroupPass:
         """
         code, term = self.code, behind.start
         places = code.every(behind.product.fold)
-        factor = self._factor(term, behind.name)
+        factor = self._factor(term, behind.name) if SKIPS else None
         if factor is None:
             return {place: code.value(term, *place) for place in places}
         one = code.constant(1.0, factor.type)
@@ -1255,7 +1281,7 @@ class GroupPass:
 
     def _factor(self, term: Term, name: str) -> Term | None:
         """What a state is multiplied by in each row, if a term is that."""
-        if not SKIPS or not term.computes("arith.mulf"):
+        if not term.computes("arith.mulf"):
             return None
         for state, factor in (term.args, term.args[::-1]):
             if (
@@ -1274,7 +1300,10 @@ class GroupPass:
             values = code.states[Held(name, "old")]
             if isinstance(values, Pending):
                 values = code.finished(values)
-            found += [values[place] for place in self._places(axis)]
+            parts = [values[place] for place in self._places(axis)]
+            if function := self.partial.get(name):
+                parts = [code.layout.reduce(code, function, part) for part in parts]
+            found += parts
         return found
 
     @contextmanager
