@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Hashable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ from xdsl.dialects.builtin import (
 from xdsl.ir import Attribute, Block, Region, SSAValue
 from xdsl.rewriter import InsertPoint
 
+from moa_dialect.errors import CompileError
 from moa_dialect.lowering.chips import LARGEST
 from moa_dialect.lowering.emitter import INDEX, NotLifted, neutral
 from moa_dialect.lowering.gpu_ops import (
@@ -124,6 +125,7 @@ class GroupKernel:
         self.column_axis = self.kernel.named(self.grid.columns)
         self.exchanges: dict[Attribute, SSAValue] = {}
         self.host = self.builder
+        self.count = self.round = self.number(0)
         self.loading: list[GroupPass] = []
 
     @property
@@ -170,9 +172,11 @@ class GroupKernel:
             count = builder.insert(arith.MuliOp(count, size)).result
         body = Block(arg_types=[INDEX] * 12)
         self.builder = Builder(InsertPoint.at_end(body))
-        self._group(body.args[0], body.args[3], sizes)
+        self._group(body.args[0], body.args[3], sizes, count, body.args[6])
         self.builder.insert(gpu.TerminatorOp())
         self.builder = builder
+        if most := self.grid.persistent:
+            count = builder.insert(arith.MinSIOp(count, entry(most))).result
         one, threads = entry(1), entry(32 * (self.grid.warps + self.loaders))
         bytes_ = builder.insert(constant(self.shared.bytes, i32)).result
         launch = gpu.LaunchOp(
@@ -188,7 +192,12 @@ class GroupKernel:
         builder.insert(launch)
 
     def _group(
-        self, group: SSAValue, thread: SSAValue, sizes: dict[str, SSAValue]
+        self,
+        group: SSAValue,
+        thread: SSAValue,
+        sizes: dict[str, SSAValue],
+        total: SSAValue,
+        groups: SSAValue,
     ) -> None:
         """What one group of threads does."""
         layout: Layout
@@ -216,9 +225,17 @@ class GroupKernel:
             has_groups=self.grid.tier == "wgmma",
             most=self.most,
         )
-        self._decode(group, sizes)
+
+        def each(action: Callable[[], None]) -> None:
+            if self.grid.persistent:
+                self._one_after_the_other(group, sizes, total, groups, action)
+            else:
+                action()
+
+        if not self.grid.persistent:
+            self._decode(group, sizes)
         if self.grid.has_engine:
-            self._with_engine()
+            self._with_engine(each)
         else:
             self._compute()
         if not self.shared.bytes:
@@ -230,7 +247,43 @@ class GroupKernel:
             GroupPass(self, pass_).emit()
         GroupOutputs(self).emit()
 
-    def _with_engine(self) -> None:
+    def _one_after_the_other(
+        self,
+        group: SSAValue,
+        sizes: dict[str, SSAValue],
+        total: SSAValue,
+        groups: SSAValue,
+        action: Callable[[], None],
+    ) -> None:
+        """Do something for one block of rows after the other.
+
+        There are `groups` of which each takes one in each round; which of them is the
+        first turns around from round to round, so that groups get equal shares of
+        longer and shorter rows. The chunks of all rounds are counted.
+        """
+        code = self.code
+        body = Block(arg_types=[INDEX] * 3)
+        with code.scope(body):
+            first, self.round, self.count = body.args
+            is_odd = code.equals(code.rem(self.round, 2), 1)
+            other = code.sub(code.sub(groups, 1), group)
+            number = code.add(first, code.select(is_odd, other, group))
+            after, before = code.add(self.round, 1), self.count
+            with code.scope(block := Block()):
+                self._decode(number, sizes)
+                action()
+                code.builder.insert(scf.YieldOp(self.count))
+            with code.scope(none := Block()):
+                code.builder.insert(scf.YieldOp(before))
+            exists = code.compare("slt", number, total)
+            op = scf.IfOp(exists, [INDEX], Region(block), Region(none))
+            code.builder.insert(op)
+            code.builder.insert(scf.YieldOp(after, op.results[0]))
+        zero = self.number(0)
+        loop = scf.ForOp(zero, total, groups, [zero, zero], Region(body))
+        code.builder.insert(loop)
+
+    def _with_engine(self, each: Callable[[Callable[[], None]], None]) -> None:
         """The warps that compute, and those that have chunks loaded for them."""
         code = self.code
         first = 32 * self.grid.warps
@@ -239,16 +292,19 @@ class GroupKernel:
         with code.scope(computing := Block()):
             if registers is not None:
                 code.builder.insert(SetRegistersOp(registers[1], True))
-            self._compute()
+            each(self._compute)
             code.builder.insert(scf.YieldOp())
         code.has_others = False
         if not self.loading:
             raise NotLifted("nothing is loaded chunk by chunk")
+        if self.grid.persistent and len(self.loading) > 1:
+            raise NotLifted("persistent: expected one pass over what is loaded")
         if self.grid.is_behind and not any(pass_.behind for pass_ in self.loading):
             raise NotLifted("behind: expected a computed factor of a sum")
         with code.scope(making := Block()):
             for pass_ in self.loading:
-                pass_.ring.init()
+                for ring in pass_.rings:
+                    ring.init()
             code.builder.insert(FenceInitOp())
             code.builder.insert(scf.YieldOp())
         is_first = code.equals(code.thread, 0)
@@ -259,9 +315,10 @@ class GroupKernel:
                 code.builder.insert(SetRegistersOp(registers[0], False))
             with code.scope(one := Block()):
                 for pass_ in self.loading:
-                    pass_.ring.prefetch()
-                for pass_ in self.loading:
-                    pass_.load()
+                    for ring in pass_.rings:
+                        ring.prefetch()
+                self.round = self.count = self.number(0)
+                each(self._load)
                 code.builder.insert(scf.YieldOp())
             is_loader = code.equals(code.thread, first)
             code.builder.insert(scf.IfOp(is_loader, (), Region(one)))
@@ -269,6 +326,11 @@ class GroupKernel:
         computes = code.compare("slt", code.thread, first)
         regions = Region(computing), Region(loading)
         code.builder.insert(scf.IfOp(computes, (), *regions))
+
+    def _load(self) -> None:
+        """Have all that passes need loaded."""
+        for pass_ in self.loading:
+            pass_.load()
 
     def _is_narrow(self) -> bool:
         """Whether all arrays of floats have half precision."""
@@ -309,6 +371,7 @@ class GroupKernel:
     def _decode(self, group: SSAValue, sizes: dict[str, SSAValue]) -> None:
         """Decode which indices a group has: those of rows differ first."""
         code, rest = self.code, group
+        code.rows, self.exists = [], []
         axes = [axis for axis in reversed(self.kernel.axes) if axis != self.row_axis]
         number: dict[str, SSAValue] = {}
         if self.row_axis and self.grid.span > 1 and self._is_ragged():
@@ -475,6 +538,14 @@ class GroupPass:
         """The ring that its chunks are loaded into by other warps."""
         return self.rings[0]
 
+    @property
+    def once(self) -> Ring | None:
+        """The tiles that other warps load once for all chunks; None if there are none.
+
+        It is a ring of one stage, in which such tiles follow each other.
+        """
+        return self.rings[1] if len(self.rings) > 1 else None
+
     def emit(self) -> None:
         """Emit the pass; the accumulators and pivots are known afterwards."""
         kernel, code, pass_ = self.kernel, self.code, self.pass_
@@ -504,8 +575,15 @@ class GroupPass:
         code.given = {}
         code.scopes.pop()
         self._hold("final", states)
-        if self.tiles or self.spilled or self.streamed:
+        if self._has_shared():
             code.barrier()
+
+    def _has_shared(self) -> bool:
+        """Whether threads have filled tiles for each other."""
+        loaded = [each.tile for ring in self.rings for each in ring.boxed]
+        return bool(self.spilled or self.streamed) or any(
+            tile not in loaded for tile in self.tiles.values()
+        )
 
     def statements(self, chunk: Chunk) -> list[Term]:
         """What is computed of a chunk: the new states, and what they need."""
@@ -684,6 +762,15 @@ class GroupPass:
         kernel.loading.append(self)
         for tile in self.ahead:
             ring.boxed.append(self._boxed(tile))
+        still: list[Boxed] = []
+        for tile in self.tiles.values():
+            if tile not in self.ahead and tile.is_swizzled:
+                with suppress(CompileError):
+                    still.append(self._boxed(tile))
+        if still:
+            once = Ring.of(kernel.shared, len(still), 1, grid.warps)
+            once.boxed = still
+            self.rings.append(once)
         if grid.is_ahead:
             self.early = [
                 fold
@@ -809,19 +896,20 @@ class GroupPass:
 
     def load(self) -> None:
         """Have all chunks of the pass loaded; one thread does."""
-        code, ring = self.code, self.ring
+        code, ring, kernel = self.code, self.ring, self.kernel
         code.scopes.append({})
         self._bounds()
+        if (once := self.once) is not None:
+            once.turn(kernel.round)
+            for number, boxed in enumerate(once.boxed):
+                self._load_tile(once, number, boxed.tile, self.first)
 
         numbers = range(len(ring.boxed))
         early = [number for number in numbers if self._is_read_early(number)]
         others = [number for number in numbers if number not in early]
 
         def one(number: int, index: SSAValue) -> None:
-            tile = ring.boxed[number].tile
-            assert isinstance(tile.memory.type, MemRefType)
-            panels = tile.memory.type.get_shape()[-3]
-            ring.load(number, self._corner(tile, index), panels)
+            self._load_tile(ring, number, ring.boxed[number].tile, index)
 
         def body(index: SSAValue, carried: list[SSAValue]) -> list[SSAValue]:
             (count,) = carried
@@ -844,8 +932,14 @@ class GroupPass:
                 code.builder.insert(scf.YieldOp())
             exists = code.compare("slt", self.first, self.last)
             code.builder.insert(scf.IfOp(exists, (), Region(block)))
-        code.loop(self.first, self.last, self.size, [zero], body)
+        count = [kernel.count]
+        (kernel.count,) = code.loop(self.first, self.last, self.size, count, body)
         code.scopes.pop()
+
+    def _load_tile(self, ring: Ring, number: int, tile: Tile, index: SSAValue) -> None:
+        assert isinstance(tile.memory.type, MemRefType)
+        panels = tile.memory.type.get_shape()[-3]
+        ring.load(number, self._corner(tile, index), panels)
 
     def _corner(self, tile: Tile, start: SSAValue) -> list[SSAValue]:
         """The indices of the first element of a tile in its array."""
@@ -1086,7 +1180,12 @@ class GroupPass:
     def _loop(self, states: list[SSAValue]) -> list[SSAValue]:
         """The loop over chunks; what they need is loaded one chunk ahead."""
         kernel, code = self.kernel, self.code
-        still = [tile for tile in self.tiles.values() if tile not in self.ahead]
+        boxed = [] if self.once is None else [each.tile for each in self.once.boxed]
+        still = [
+            tile
+            for tile in self.tiles.values()
+            if tile not in self.ahead and tile not in boxed
+        ]
         for tile in still:
             kernel.shared.fill(tile, self._extents(tile, self.first))
         if not self.ahead:
@@ -1131,12 +1230,19 @@ class GroupPass:
         Products that are computed one chunk ahead begin before all else that is done
         with a chunk, and are waited for after it.
         """
+        if (once := self.once) is not None:
+            once.turn(self.kernel.round)
+            for number in range(len(once.boxed)):
+                once.await_chunk(number)
         if self.turns is not None:
             self.turns.begin()
         loop = self._behind_loop if self.behind else self._ahead_loop
         found = loop(states)
         if self.turns is not None:
             self.turns.end()
+        if once is not None and self.kernel.grid.persistent:
+            for number in range(len(once.boxed)):
+                once.release(number)
         return found
 
     def _ahead_loop(self, states: list[SSAValue]) -> list[SSAValue]:
@@ -1167,10 +1273,12 @@ class GroupPass:
         first = self._first_ahead(zero) if self.early else []
         if turns is not None:
             turns.take()
-        found = self._loops(self.first, [zero, *first, *states], body)
+        count = self.kernel.count
+        count, *found = self._loops(self.first, [count, *first, *states], body)
+        self.kernel.count = count
         if turns is not None:
             turns.give()
-        return found[1 + len(first) :]
+        return found[len(first) :]
 
     def _loops(
         self,
@@ -1214,7 +1322,7 @@ class GroupPass:
         computed in the background of all else. First comes a chunk for which there is
         none, at the end a product alone.
         """
-        code = self.code
+        code, before = self.code, self.kernel.count
 
         def body(
             index: SSAValue, carried: list[SSAValue], is_masked: bool
@@ -1228,25 +1336,26 @@ class GroupPass:
             found = self._when_full(
                 self.first,
                 lambda is_masked: self._behind_chunk(
-                    self.first, self.number(0), states, [], is_masked
+                    self.first, before, states, [], is_masked
                 ),
             )
             start = code.add(self.first, self.size)
-            found = self._loops(start, [self.number(1), *found], body)
+            found = self._loops(start, [code.add(before, 1), *found], body)
             count, *rest = found
             old, factors = rest[: len(states)], rest[len(states) :]
             self._hold("old", old)
             code.in_flight = []
             with self._at_turn(code.sub(count, 1)):
                 self._begin_behind(factors)
-                code.builder.insert(scf.YieldOp(*self._held_old()))
+                code.builder.insert(scf.YieldOp(count, *self._held_old()))
         with code.scope(none := Block()):
-            code.builder.insert(scf.YieldOp(*states))
+            code.builder.insert(scf.YieldOp(before, *states))
         exists = code.compare("slt", self.first, self.last)
-        types = [value.type for value in states]
+        types = [INDEX, *(value.type for value in states)]
         op = scf.IfOp(exists, types, Region(some), Region(none))
         code.builder.insert(op)
-        return list(op.results)
+        self.kernel.count, *found = op.results
+        return found
 
     def _started(self, behind: Behind) -> Values:
         """What the products of a chunk are added to.
