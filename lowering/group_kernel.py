@@ -125,7 +125,6 @@ class GroupKernel:
         self.column_axis = self.kernel.named(self.grid.columns)
         self.exchanges: dict[Attribute, SSAValue] = {}
         self.host = self.builder
-        self.count = self.round = self.number(0)
         self.loading: list[GroupPass] = []
 
     @property
@@ -172,11 +171,9 @@ class GroupKernel:
             count = builder.insert(arith.MuliOp(count, size)).result
         body = Block(arg_types=[INDEX] * 12)
         self.builder = Builder(InsertPoint.at_end(body))
-        self._group(body.args[0], body.args[3], sizes, count, body.args[6])
+        self._group(body.args[0], body.args[3], sizes)
         self.builder.insert(gpu.TerminatorOp())
         self.builder = builder
-        if most := self.grid.persistent:
-            count = builder.insert(arith.MinSIOp(count, entry(most))).result
         one, threads = entry(1), entry(32 * (self.grid.warps + self.loaders))
         bytes_ = builder.insert(constant(self.shared.bytes, i32)).result
         launch = gpu.LaunchOp(
@@ -192,12 +189,7 @@ class GroupKernel:
         builder.insert(launch)
 
     def _group(
-        self,
-        group: SSAValue,
-        thread: SSAValue,
-        sizes: dict[str, SSAValue],
-        total: SSAValue,
-        groups: SSAValue,
+        self, group: SSAValue, thread: SSAValue, sizes: dict[str, SSAValue]
     ) -> None:
         """What one group of threads does."""
         layout: Layout
@@ -225,17 +217,9 @@ class GroupKernel:
             has_groups=self.grid.tier == "wgmma",
             most=self.most,
         )
-
-        def each(action: Callable[[], None]) -> None:
-            if self.grid.persistent:
-                self._one_after_the_other(group, sizes, total, groups, action)
-            else:
-                action()
-
-        if not self.grid.persistent:
-            self._decode(group, sizes)
+        self._decode(group, sizes)
         if self.grid.has_engine:
-            self._with_engine(each)
+            self._with_engine()
         else:
             self._compute()
         if not self.shared.bytes:
@@ -247,43 +231,7 @@ class GroupKernel:
             GroupPass(self, pass_).emit()
         GroupOutputs(self).emit()
 
-    def _one_after_the_other(
-        self,
-        group: SSAValue,
-        sizes: dict[str, SSAValue],
-        total: SSAValue,
-        groups: SSAValue,
-        action: Callable[[], None],
-    ) -> None:
-        """Do something for one block of rows after the other.
-
-        There are `groups` of which each takes one in each round; which of them is the
-        first turns around from round to round, so that groups get equal shares of
-        longer and shorter rows. The chunks of all rounds are counted.
-        """
-        code = self.code
-        body = Block(arg_types=[INDEX] * 3)
-        with code.scope(body):
-            first, self.round, self.count = body.args
-            is_odd = code.equals(code.rem(self.round, 2), 1)
-            other = code.sub(code.sub(groups, 1), group)
-            number = code.add(first, code.select(is_odd, other, group))
-            after, before = code.add(self.round, 1), self.count
-            with code.scope(block := Block()):
-                self._decode(number, sizes)
-                action()
-                code.builder.insert(scf.YieldOp(self.count))
-            with code.scope(none := Block()):
-                code.builder.insert(scf.YieldOp(before))
-            exists = code.compare("slt", number, total)
-            op = scf.IfOp(exists, [INDEX], Region(block), Region(none))
-            code.builder.insert(op)
-            code.builder.insert(scf.YieldOp(after, op.results[0]))
-        zero = self.number(0)
-        loop = scf.ForOp(zero, total, groups, [zero, zero], Region(body))
-        code.builder.insert(loop)
-
-    def _with_engine(self, each: Callable[[Callable[[], None]], None]) -> None:
+    def _with_engine(self) -> None:
         """The warps that compute, and those that have chunks loaded for them."""
         code = self.code
         first = 32 * self.grid.warps
@@ -292,13 +240,11 @@ class GroupKernel:
         with code.scope(computing := Block()):
             if registers is not None:
                 code.builder.insert(SetRegistersOp(registers[1], True))
-            each(self._compute)
+            self._compute()
             code.builder.insert(scf.YieldOp())
         code.has_others = False
         if not self.loading:
             raise NotLifted("nothing is loaded chunk by chunk")
-        if self.grid.persistent and len(self.loading) > 1:
-            raise NotLifted("persistent: expected one pass over what is loaded")
         if self.grid.is_behind and not any(pass_.behind for pass_ in self.loading):
             raise NotLifted("behind: expected a computed factor of a sum")
         with code.scope(making := Block()):
@@ -317,8 +263,8 @@ class GroupKernel:
                 for pass_ in self.loading:
                     for ring in pass_.rings:
                         ring.prefetch()
-                self.round = self.count = self.number(0)
-                each(self._load)
+                for pass_ in self.loading:
+                    pass_.load()
                 code.builder.insert(scf.YieldOp())
             is_loader = code.equals(code.thread, first)
             code.builder.insert(scf.IfOp(is_loader, (), Region(one)))
@@ -326,11 +272,6 @@ class GroupKernel:
         computes = code.compare("slt", code.thread, first)
         regions = Region(computing), Region(loading)
         code.builder.insert(scf.IfOp(computes, (), *regions))
-
-    def _load(self) -> None:
-        """Have all that passes need loaded."""
-        for pass_ in self.loading:
-            pass_.load()
 
     def _is_narrow(self) -> bool:
         """Whether all arrays of floats have half precision."""
@@ -371,7 +312,6 @@ class GroupKernel:
     def _decode(self, group: SSAValue, sizes: dict[str, SSAValue]) -> None:
         """Decode which indices a group has: those of rows differ first."""
         code, rest = self.code, group
-        code.rows, self.exists = [], []
         axes = [axis for axis in reversed(self.kernel.axes) if axis != self.row_axis]
         number: dict[str, SSAValue] = {}
         if self.row_axis and self.grid.span > 1 and self._is_ragged():
@@ -485,9 +425,6 @@ class GroupKernel:
         return Extent(self.number(0), self.extent(axis))
 
 
-SKIPS = True
-
-
 @dataclass(frozen=True)
 class Behind:
     """A sum to which products of matrices are added one chunk late.
@@ -542,7 +479,7 @@ class GroupPass:
     def once(self) -> Ring | None:
         """The tiles that other warps load once for all chunks; None if there are none.
 
-        It is a ring of one stage, in which such tiles follow each other.
+        It is a ring of one stage, which is not filled again.
         """
         return self.rings[1] if len(self.rings) > 1 else None
 
@@ -829,10 +766,10 @@ class GroupPass:
             )
             is_old = start.kind == Held(a.name, "old")
             is_scaled = self._factor(start, a.name) is not None
-            if isinstance(fold.kind, ChunkFold) and not is_read:
-                if is_old or is_scaled:
-                    self.partial[a.name] = a.function
-                    self.code.partial.add(fold)
+            is_kept = (is_old or is_scaled) and not is_read
+            if isinstance(fold.kind, ChunkFold) and is_kept:
+                self.partial[a.name] = a.function
+                self.code.partial.add(fold)
 
     def _is_early(self, product: Product) -> bool:
         """Whether a product may be computed before a chunk is begun.
@@ -896,11 +833,11 @@ class GroupPass:
 
     def load(self) -> None:
         """Have all chunks of the pass loaded; one thread does."""
-        code, ring, kernel = self.code, self.ring, self.kernel
+        code, ring = self.code, self.ring
         code.scopes.append({})
         self._bounds()
         if (once := self.once) is not None:
-            once.turn(kernel.round)
+            once.turn(self.number(0))
             for number, boxed in enumerate(once.boxed):
                 self._load_tile(once, number, boxed.tile, self.first)
 
@@ -932,8 +869,7 @@ class GroupPass:
                 code.builder.insert(scf.YieldOp())
             exists = code.compare("slt", self.first, self.last)
             code.builder.insert(scf.IfOp(exists, (), Region(block)))
-        count = [kernel.count]
-        (kernel.count,) = code.loop(self.first, self.last, self.size, count, body)
+        code.loop(self.first, self.last, self.size, [zero], body)
         code.scopes.pop()
 
     def _load_tile(self, ring: Ring, number: int, tile: Tile, index: SSAValue) -> None:
@@ -1231,7 +1167,7 @@ class GroupPass:
         with a chunk, and are waited for after it.
         """
         if (once := self.once) is not None:
-            once.turn(self.kernel.round)
+            once.turn(self.number(0))
             for number in range(len(once.boxed)):
                 once.await_chunk(number)
         if self.turns is not None:
@@ -1240,9 +1176,6 @@ class GroupPass:
         found = loop(states)
         if self.turns is not None:
             self.turns.end()
-        if once is not None and self.kernel.grid.persistent:
-            for number in range(len(once.boxed)):
-                once.release(number)
         return found
 
     def _ahead_loop(self, states: list[SSAValue]) -> list[SSAValue]:
@@ -1273,12 +1206,10 @@ class GroupPass:
         first = self._first_ahead(zero) if self.early else []
         if turns is not None:
             turns.take()
-        count = self.kernel.count
-        count, *found = self._loops(self.first, [count, *first, *states], body)
-        self.kernel.count = count
+        found = self._loops(self.first, [zero, *first, *states], body)
         if turns is not None:
             turns.give()
-        return found[len(first) :]
+        return found[1 + len(first) :]
 
     def _loops(
         self,
@@ -1322,7 +1253,7 @@ class GroupPass:
         computed in the background of all else. First comes a chunk for which there is
         none, at the end a product alone.
         """
-        code, before = self.code, self.kernel.count
+        code = self.code
 
         def body(
             index: SSAValue, carried: list[SSAValue], is_masked: bool
@@ -1336,26 +1267,25 @@ class GroupPass:
             found = self._when_full(
                 self.first,
                 lambda is_masked: self._behind_chunk(
-                    self.first, before, states, [], is_masked
+                    self.first, self.number(0), states, [], is_masked
                 ),
             )
             start = code.add(self.first, self.size)
-            found = self._loops(start, [code.add(before, 1), *found], body)
+            found = self._loops(start, [self.number(1), *found], body)
             count, *rest = found
             old, factors = rest[: len(states)], rest[len(states) :]
             self._hold("old", old)
             code.in_flight = []
             with self._at_turn(code.sub(count, 1)):
                 self._begin_behind(factors)
-                code.builder.insert(scf.YieldOp(count, *self._held_old()))
+                code.builder.insert(scf.YieldOp(*self._held_old()))
         with code.scope(none := Block()):
-            code.builder.insert(scf.YieldOp(before, *states))
+            code.builder.insert(scf.YieldOp(*states))
         exists = code.compare("slt", self.first, self.last)
-        types = [INDEX, *(value.type for value in states)]
+        types = [value.type for value in states]
         op = scf.IfOp(exists, types, Region(some), Region(none))
         code.builder.insert(op)
-        self.kernel.count, *found = op.results
-        return found
+        return list(op.results)
 
     def _started(self, behind: Behind) -> Values:
         """What the products of a chunk are added to.
@@ -1365,7 +1295,7 @@ class GroupPass:
         """
         code, term = self.code, behind.start
         places = code.every(behind.product.fold)
-        factor = self._factor(term, behind.name) if SKIPS else None
+        factor = self._factor(term, behind.name)
         if factor is None:
             return {place: code.value(term, *place) for place in places}
         one = code.constant(1.0, factor.type)

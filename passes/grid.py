@@ -70,8 +70,6 @@ class Grid:
             chunk ahead, in the background of what is done with the chunk (`ahead`).
         is_behind: whether products that only go into sums are computed one chunk
             behind, in the background of what is done with the next one (`behind`).
-        persistent: how many groups there are at most, each of which takes one block of
-            rows after the other; 0 for a group for each block.
         has_turns: whether the warp groups of a group begin the products of a chunk in
             turn, so that one's are computed while the others do all else (`turns`).
         span: how many indices of the other axes take their rows in turn, longest first,
@@ -101,7 +99,6 @@ class Grid:
     split: int = 0
     is_behind: bool = False
     has_turns: bool = False
-    persistent: int = 0
 
     def __str__(self) -> str:
         tier = f",split:{self.split}" if self.split else ""
@@ -118,7 +115,6 @@ class Grid:
         block = f",block:{self.block}" if self.block else ""
         groups = f",groups:{self.groups}" if self.groups else ""
         groups += f",span:{self.span}" if self.span > 1 else ""
-        groups += f",persistent:{self.persistent}" if self.persistent else ""
         return (
             f"{columns}{self.rows}=grid{groups},warps:{self.warps},"
             f"regs:{self.blocks};"
@@ -147,7 +143,6 @@ _RESOURCES = (
     "ahead",
     "behind",
     "turns",
-    "persistent",
     "tf32",
     "aligned",
 )
@@ -222,7 +217,6 @@ def parse_grid(text: str, axes: Sequence[str]) -> Grid:
         split=found.get("split", 0),
         is_behind="behind" in found,
         has_turns="turns" in found,
-        persistent=found.get("persistent", 0),
     )
 
 
@@ -262,8 +256,6 @@ def _check(found: dict[str, int], rows: str) -> None:
         raise CompileError(
             "schedule: turns: expected wgmma and tma as well, and at least 8 warps"
         )
-    if "persistent" in found and ("ahead" in found or "tma" not in found):
-        raise CompileError("schedule: persistent: expected tma as well, and no ahead")
     part = found.get("part", found["chunk"])
     multiples = {"chunk": (found["chunk"], 16), "block of folded indices": (part, 16)}
     if "mma" in found or "wgmma" in found:
