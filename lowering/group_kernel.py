@@ -1197,12 +1197,7 @@ class GroupPass:
                 turns.take()
             return [after, *self._finish_ahead(begun, after), *new]
 
-        zero = self.number(0)
-        keys = [
-            code.key(fold, *place)
-            for fold in self.early
-            for place in self._places_of(fold)
-        ]
+        zero, keys = self.number(0), self._early_keys()
         first = self._first_ahead(zero) if self.early else []
         if turns is not None:
             turns.take()
@@ -1259,20 +1254,23 @@ class GroupPass:
             index: SSAValue, carried: list[SSAValue], is_masked: bool
         ) -> list[SSAValue]:
             count, *rest = carried
-            old, factors = rest[: len(states)], rest[len(states) :]
-            new = self._behind_chunk(index, count, old, factors, is_masked)
+            new = self._behind_chunk(index, count, rest, len(states), is_masked)
             return [code.add(count, 1), *new]
 
         with code.scope(some := Block()):
+            zero = self.number(0)
+            begun = self._begin_ahead(self.first, zero)
+            carried = [*self._finish_ahead(begun, zero), *states]
             found = self._when_full(
                 self.first,
                 lambda is_masked: self._behind_chunk(
-                    self.first, self.number(0), states, [], is_masked
+                    self.first, zero, carried, len(states), is_masked
                 ),
             )
             start = code.add(self.first, self.size)
             found = self._loops(start, [self.number(1), *found], body)
             count, *rest = found
+            rest = rest[len(self._early_keys()) :]
             old, factors = rest[: len(states)], rest[len(states) :]
             self._hold("old", old)
             code.in_flight = []
@@ -1380,29 +1378,38 @@ class GroupPass:
         self,
         index: SSAValue,
         count: SSAValue,
-        states: list[SSAValue],
-        factors: Sequence[SSAValue],
+        carried: list[SSAValue],
+        states: int,
         is_masked: bool,
     ) -> list[SSAValue]:
         """The states after a chunk, but for its products; and their first factors.
 
+        Before them come the products that are computed one chunk ahead.
+
         Args:
             index: the first index of the chunk.
             count: its number.
-            states: the states before, but for the products of the chunk before.
-            factors: the first factors of those; nothing for the first chunk.
+            carried: the products that were computed ahead for it; the states before,
+                but for the products of the chunk before; the first factors of those,
+                or nothing for the first chunk.
+            states: how many values the states are.
             is_masked: whether some rows do not have all of its indices.
         """
         code, pass_ = self.code, self.pass_
-        self.ring.turn(count)
-        self._begin_reading()
-        code.in_flight = []
-        self.chunk = index
-        self._hold("old", states)
-        code.scopes.append({})
-        code.columns[pass_.index] = self._chunk_columns(index, is_masked)
+        keys, after = self._early_keys(), code.add(count, 1)
+        known = dict(zip(keys, carried, strict=False))
+        rest = carried[len(keys) :]
+        factors = rest[states:]
         if self.turns is not None:
             self.turns.take()
+        begun = self._begin_ahead(code.add(index, self.size), after)
+        self.ring.turn(count)
+        self._begin_reading()
+        code.in_flight = list(begun)
+        self.chunk = index
+        self._hold("old", rest[:states])
+        code.scopes.append(dict(known))
+        code.columns[pass_.index] = self._chunk_columns(index, is_masked)
         self._begin_early()
         if factors:
             with self._at_turn(code.sub(count, 1)):
@@ -1434,7 +1441,7 @@ class GroupPass:
             found += self._emitter().words(each.product)
         code.scopes.pop()
         self._end_reading()
-        return found
+        return [*self._finish_ahead(begun, after), *found]
 
     def _first_ahead(self, count: SSAValue) -> list[SSAValue]:
         """The products that are computed ahead of the first chunk, if there is one."""
@@ -1451,6 +1458,14 @@ class GroupPass:
         op = scf.IfOp(exists, types, Region(some), Region(none))
         code.builder.insert(op)
         return list(op.results)
+
+    def _early_keys(self) -> list[Hashable]:
+        """What the values of the products that are computed ahead are known under."""
+        return [
+            self.code.key(fold, *place)
+            for fold in self.early
+            for place in self._places_of(fold)
+        ]
 
     def _places_of(self, fold: Term) -> list[tuple[int, int]]:
         """The rows and columns of a product over a chunk."""
