@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Hashable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from xdsl.dialects.builtin import (
 from xdsl.ir import Attribute, Block, Region, SSAValue
 from xdsl.rewriter import InsertPoint
 
+from moa_dialect.errors import CompileError
 from moa_dialect.lowering.chips import LARGEST
 from moa_dialect.lowering.emitter import INDEX, NotLifted, neutral
 from moa_dialect.lowering.gpu_ops import (
@@ -280,13 +281,14 @@ class GroupKernel:
         code.has_others = False
         if not self.loading:
             raise NotLifted("nothing is loaded chunk by chunk")
-        if self.grid.persistent and len(self.loading) > 1:
+        if self.grid.persistent and sum(len(p.rings) for p in self.loading) > 1:
             raise NotLifted("persistent: several passes")  # Each has a ring.
         if self.grid.is_behind and not any(pass_.behind for pass_ in self.loading):
             raise NotLifted("behind: expected a computed factor of a sum")
         with code.scope(making := Block()):
             for pass_ in self.loading:
-                pass_.ring.init()
+                for ring in pass_.rings:
+                    ring.init()
             code.builder.insert(FenceInitOp())
             code.builder.insert(scf.YieldOp())
         is_first = code.equals(code.thread, 0)
@@ -297,7 +299,8 @@ class GroupKernel:
                 code.builder.insert(SetRegistersOp(registers[0], False))
             with code.scope(one := Block()):
                 for pass_ in self.loading:
-                    pass_.ring.prefetch()
+                    for ring in pass_.rings:
+                        ring.prefetch()
                 self._for_tiles(group, sizes, self._load)
                 code.builder.insert(scf.YieldOp())
             is_loader = code.equals(code.thread, first)
@@ -471,9 +474,6 @@ class GroupKernel:
         return Extent(self.number(0), self.extent(axis))
 
 
-SKIPS = True
-
-
 @dataclass(frozen=True)
 class Behind:
     """A sum to which products of matrices are added one chunk late.
@@ -516,12 +516,21 @@ class GroupPass:
         self.under_way: list[Pending] = []
         self.pending: dict[int, int] = {}
         self.behind: list[Behind] = []
+        self.partial: dict[str, str] = {}
         self.turns: Turns | None = None
 
     @property
     def ring(self) -> Ring:
         """The ring that its chunks are loaded into by other warps."""
         return self.rings[0]
+
+    @property
+    def once(self) -> Ring | None:
+        """The tiles that other warps load once for all chunks; None if there are none.
+
+        It is a ring of one stage, which is not filled again.
+        """
+        return self.rings[1] if len(self.rings) > 1 else None
 
     def emit(self) -> None:
         """Emit the pass; the accumulators and pivots are known afterwards."""
@@ -552,8 +561,15 @@ class GroupPass:
         code.given = {}
         code.scopes.pop()
         self._hold("final", states)
-        if self.tiles or self.spilled or self.streamed:
+        if self._has_shared():
             code.barrier()
+
+    def _has_shared(self) -> bool:
+        """Whether threads have filled tiles for each other."""
+        loaded = [each.tile for ring in self.rings for each in ring.boxed]
+        return bool(self.spilled or self.streamed) or any(
+            tile not in loaded for tile in self.tiles.values()
+        )
 
     def statements(self, chunk: Chunk) -> list[Term]:
         """What is computed of a chunk: the new states, and what they need."""
@@ -732,6 +748,15 @@ class GroupPass:
         kernel.loading.append(self)
         for tile in self.ahead:
             ring.boxed.append(self._boxed(tile))
+        still: list[Boxed] = []
+        for tile in self.tiles.values():
+            if tile not in self.ahead and tile.is_swizzled:
+                with suppress(CompileError):
+                    still.append(self._boxed(tile))
+        if still:
+            once = Ring.of(kernel.shared, len(still), 1, grid.warps)
+            once.boxed = still
+            self.rings.append(once)
         if grid.is_ahead:
             self.early = [
                 fold
@@ -740,6 +765,8 @@ class GroupPass:
             ]
         if grid.is_behind:
             self._find_behind()
+        if self.behind:
+            self._find_partial()
         if grid.has_turns:
             self.turns = Turns(self.code, grid.warps // 4)
 
@@ -769,6 +796,29 @@ class GroupPass:
                 and not is_read
             ):
                 self.behind.append(Behind(a.name, product, start, numbers[0]))
+
+    def _find_partial(self) -> None:
+        """Find sums of which each thread may keep a part until the end of the pass.
+
+        They become themselves times a factor, in each row, and the terms of a chunk.
+        """
+        given = self.code.given
+        for a in self.pass_.accumulators:
+            value = given[a.name]
+            if not isinstance(value.kind, Combination) or a.axes or a.function != "add":
+                continue
+            fold, start = value.args
+            others = [term for name, term in given.items() if name != a.name]
+            is_read = any(
+                t is fold or (isinstance(t.kind, Held) and t.kind.name == a.name)
+                for t in walk(*others)
+            )
+            is_old = start.kind == Held(a.name, "old")
+            is_scaled = self._factor(start, a.name) is not None
+            is_kept = (is_old or is_scaled) and not is_read
+            if isinstance(fold.kind, ChunkFold) and is_kept:
+                self.partial[a.name] = a.function
+                self.code.partial.add(fold)
 
     def _is_early(self, product: Product) -> bool:
         """Whether a product may be computed before a chunk is begun.
@@ -835,16 +885,17 @@ class GroupPass:
         code, kernel, ring = self.code, self.kernel, self.ring
         code.scopes.append({})
         self._bounds()
+        if (once := self.once) is not None:
+            once.turn(self.number(0))
+            for number, boxed in enumerate(once.boxed):
+                self._load_tile(once, number, boxed.tile, self.first)
 
         numbers = range(len(ring.boxed))
         early = [number for number in numbers if self._is_read_early(number)]
         others = [number for number in numbers if number not in early]
 
         def one(number: int, index: SSAValue) -> None:
-            tile = ring.boxed[number].tile
-            assert isinstance(tile.memory.type, MemRefType)
-            panels = tile.memory.type.get_shape()[-3]
-            ring.load(number, self._corner(tile, index), panels)
+            self._load_tile(ring, number, ring.boxed[number].tile, index)
 
         def body(index: SSAValue, carried: list[SSAValue]) -> list[SSAValue]:
             (count,) = carried
@@ -871,6 +922,11 @@ class GroupPass:
         if kernel.grid.persistent:
             kernel.chunks = found[0]
         code.scopes.pop()
+
+    def _load_tile(self, ring: Ring, number: int, tile: Tile, index: SSAValue) -> None:
+        assert isinstance(tile.memory.type, MemRefType)
+        panels = tile.memory.type.get_shape()[-3]
+        ring.load(number, self._corner(tile, index), panels)
 
     def _corner(self, tile: Tile, start: SSAValue) -> list[SSAValue]:
         """The indices of the first element of a tile in its array."""
@@ -1120,7 +1176,12 @@ class GroupPass:
     def _loop(self, states: list[SSAValue]) -> list[SSAValue]:
         """The loop over chunks; what they need is loaded one chunk ahead."""
         kernel, code = self.kernel, self.code
-        still = [tile for tile in self.tiles.values() if tile not in self.ahead]
+        boxed = [] if self.once is None else [each.tile for each in self.once.boxed]
+        still = [
+            tile
+            for tile in self.tiles.values()
+            if tile not in self.ahead and tile not in boxed
+        ]
         for tile in still:
             kernel.shared.fill(tile, self._extents(tile, self.first))
         if not self.ahead:
@@ -1165,6 +1226,10 @@ class GroupPass:
         Products that are computed one chunk ahead begin before all else that is done
         with a chunk, and are waited for after it.
         """
+        if (once := self.once) is not None:
+            once.turn(self.number(0))
+            for number in range(len(once.boxed)):
+                once.await_chunk(number)
         if self.turns is not None:
             self.turns.begin()
         loop = self._behind_loop if self.behind else self._ahead_loop
@@ -1192,12 +1257,7 @@ class GroupPass:
                 turns.take()
             return [after, *self._finish_ahead(begun, after), *new]
 
-        zero = self.kernel.chunks
-        keys = [
-            code.key(fold, *place)
-            for fold in self.early
-            for place in self._places_of(fold)
-        ]
+        zero, keys = self.kernel.chunks, self._early_keys()
         first = self._first_ahead(zero) if self.early else []
         if turns is not None:
             turns.take()
@@ -1256,20 +1316,23 @@ class GroupPass:
             index: SSAValue, carried: list[SSAValue], is_masked: bool
         ) -> list[SSAValue]:
             count, *rest = carried
-            old, factors = rest[: len(states)], rest[len(states) :]
-            new = self._behind_chunk(index, count, old, factors, is_masked)
+            new = self._behind_chunk(index, count, rest, len(states), is_masked)
             return [code.add(count, 1), *new]
 
         with code.scope(some := Block()):
+            zero = self.number(0)
+            begun = self._begin_ahead(self.first, zero)
+            carried = [*self._finish_ahead(begun, zero), *states]
             found = self._when_full(
                 self.first,
                 lambda is_masked: self._behind_chunk(
-                    self.first, self.number(0), states, [], is_masked
+                    self.first, zero, carried, len(states), is_masked
                 ),
             )
             start = code.add(self.first, self.size)
             found = self._loops(start, [self.number(1), *found], body)
             count, *rest = found
+            rest = rest[len(self._early_keys()) :]
             old, factors = rest[: len(states)], rest[len(states) :]
             self._hold("old", old)
             code.in_flight = []
@@ -1317,7 +1380,7 @@ class GroupPass:
 
     def _factor(self, term: Term, name: str) -> Term | None:
         """What a state is multiplied by in each row, if a term is that."""
-        if not SKIPS or not term.computes("arith.mulf"):
+        if not term.computes("arith.mulf"):
             return None
         for state, factor in (term.args, term.args[::-1]):
             if (
@@ -1336,7 +1399,10 @@ class GroupPass:
             values = code.states[Held(name, "old")]
             if isinstance(values, Pending):
                 values = code.finished(values)
-            found += [values[place] for place in self._places(axis)]
+            parts = [values[place] for place in self._places(axis)]
+            if function := self.partial.get(name):
+                parts = [code.layout.reduce(code, function, part) for part in parts]
+            found += parts
         return found
 
     @contextmanager
@@ -1374,29 +1440,38 @@ class GroupPass:
         self,
         index: SSAValue,
         count: SSAValue,
-        states: list[SSAValue],
-        factors: Sequence[SSAValue],
+        carried: list[SSAValue],
+        states: int,
         is_masked: bool,
     ) -> list[SSAValue]:
         """The states after a chunk, but for its products; and their first factors.
 
+        Before them come the products that are computed one chunk ahead.
+
         Args:
             index: the first index of the chunk.
             count: its number.
-            states: the states before, but for the products of the chunk before.
-            factors: the first factors of those; nothing for the first chunk.
+            carried: the products that were computed ahead for it; the states before,
+                but for the products of the chunk before; the first factors of those,
+                or nothing for the first chunk.
+            states: how many values the states are.
             is_masked: whether some rows do not have all of its indices.
         """
         code, pass_ = self.code, self.pass_
-        self.ring.turn(count)
-        self._begin_reading()
-        code.in_flight = []
-        self.chunk = index
-        self._hold("old", states)
-        code.scopes.append({})
-        code.columns[pass_.index] = self._chunk_columns(index, is_masked)
+        keys, after = self._early_keys(), code.add(count, 1)
+        known = dict(zip(keys, carried, strict=False))
+        rest = carried[len(keys) :]
+        factors = rest[states:]
         if self.turns is not None:
             self.turns.take()
+        begun = self._begin_ahead(code.add(index, self.size), after)
+        self.ring.turn(count)
+        self._begin_reading()
+        code.in_flight = list(begun)
+        self.chunk = index
+        self._hold("old", rest[:states])
+        code.scopes.append(dict(known))
+        code.columns[pass_.index] = self._chunk_columns(index, is_masked)
         self._begin_early()
         if factors:
             with self._at_turn(code.sub(count, 1)):
@@ -1428,7 +1503,7 @@ class GroupPass:
             found += self._emitter().words(each.product)
         code.scopes.pop()
         self._end_reading()
-        return found
+        return [*self._finish_ahead(begun, after), *found]
 
     def _first_ahead(self, count: SSAValue) -> list[SSAValue]:
         """The products that are computed ahead of the first chunk, if there is one."""
@@ -1445,6 +1520,14 @@ class GroupPass:
         op = scf.IfOp(exists, types, Region(some), Region(none))
         code.builder.insert(op)
         return list(op.results)
+
+    def _early_keys(self) -> list[Hashable]:
+        """What the values of the products that are computed ahead are known under."""
+        return [
+            self.code.key(fold, *place)
+            for fold in self.early
+            for place in self._places_of(fold)
+        ]
 
     def _places_of(self, fold: Term) -> list[tuple[int, int]]:
         """The rows and columns of a product over a chunk."""

@@ -300,6 +300,7 @@ class GroupCode(Emitter):
         contraction: emits the folds that the layout does not reduce.
         in_flight: what is computed in the background, in order.
         has_others: whether a group has threads beside those of the layout.
+        partial: the folds over a chunk of which each thread keeps its own part.
     """
 
     terms: Terms
@@ -325,6 +326,7 @@ class GroupCode(Emitter):
     contraction: Callable[[Term, Term | None], Values | Pending] = _no_fold
     in_flight: list[Pending] = field(default_factory=list[Pending])
     has_others: bool = False
+    partial: set[Term] = field(default_factory=set[Term])
     scopes: list[dict[Hashable, Any]] = field(
         default_factory=lambda: list[dict[Hashable, Any]]([{}])
     )
@@ -747,13 +749,30 @@ class GroupCode(Emitter):
             return self.value(self.terms.compute(arith.MulfOp, (number, inner)), row)
         columns = self.columns[kind.index]
         unit = self.constant(neutral(function, term.type), term.type)
-        total: SSAValue | None = None
+        # Of what has no order as many are combined at a time as need not wait.
+        chains = _CHAINS if function in ("max", "min") else 1
+        totals: list[SSAValue] = []
         for column in range(len(columns.indices)):
             value = self.value(body, row, column)
             if columns.valid is not None:
                 value = self.select(columns.valid(row, column), value, unit)
-            total = value if total is None else self.apply(function, total, value)
-        assert total is not None
+            if column < chains:
+                totals.append(value)
+            else:
+                before = totals[column % chains]
+                totals[column % chains] = self.apply(function, before, value)
+        while len(totals) > 1:
+            half = -(-len(totals) // 2)
+            rest = totals[half:]
+            totals = [
+                self.apply(function, total, rest[number])
+                if number < len(rest)
+                else total
+                for number, total in enumerate(totals[:half])
+            ]
+        (total,) = totals
+        if term in self.partial:
+            return total
         return self.layout.reduce(self, function, total)
 
     def _choice(self, term: Term, row: int, column: int) -> SSAValue:
@@ -775,6 +794,9 @@ def _positive_factor(term: Term) -> tuple[Term, Term] | None:
                 return factor, other
     return None
 
+
+_CHAINS = 4
+"""How many values without an order are combined side by side."""
 
 _LARGEST = 3.4028234663852886e38
 """The largest f32."""

@@ -286,12 +286,10 @@ def _check(found: dict[str, int], rows: str) -> None:
             "schedule: ahead: expected wgmma and tma as well, and no block of folded "
             "indices"
         )
-    if "behind" in found and (
-        found.keys() & {"part", "ahead"} or not found.keys() >= {"wgmma", "tma"}
-    ):
+    if "behind" in found and ("part" in found or not found.keys() >= {"wgmma", "tma"}):
         raise CompileError(
-            "schedule: behind: expected wgmma and tma as well, neither ahead nor a "
-            "block of folded indices"
+            "schedule: behind: expected wgmma and tma as well, and no block of folded "
+            "indices"
         )
     if "behind" in found and found["stages"] < 2:
         raise CompileError("schedule: behind: expected stages of at least 2, got 1")

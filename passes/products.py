@@ -375,6 +375,15 @@ def check_box(ahead: Ahead, grid: Grid) -> tuple[int, int]:
     return found
 
 
+def has_box(ahead: Ahead, grid: Grid) -> bool:
+    """Whether the copy engine can load a tile."""
+    try:
+        check_box(ahead, grid)
+    except CompileError:
+        return False
+    return True
+
+
 @dataclass
 class _Memory:
     """Counts the shared memory of a kernel, in the order in which it is taken.
@@ -384,11 +393,13 @@ class _Memory:
         grid: how it runs.
         bytes: how much is taken.
         ahead: the factors that are loaded chunk by chunk.
+        still: how many factors of a pass the copy engine loads once.
     """
 
     kernel: Kernel
     grid: Grid
     bytes: int = 0
+    still: int = 0
     ahead: list[Ahead] = field(default_factory=list[Ahead])
 
     @property
@@ -419,6 +430,7 @@ class _Memory:
     def of_folds(self, folds: Iterable[Term], pass_: Pass, axes: Sequence[str]) -> None:
         """Count the tiles of the products among some terms, in chunks of a pass."""
         index, before = pass_.index, len(self.ahead)
+        self.still = 0
         tiles = set[Term]()
         for number, fold in enumerate(folds):
             product = read_product(
@@ -433,6 +445,8 @@ class _Memory:
                 self._of_product(product, pass_, tiles)
         if self.grid.has_engine and (count := len(self.ahead) - before):
             self._reserve(2 * count * self.grid.stages * BARRIER_BYTES)
+            if self.still:
+                self._reserve(2 * self.still * BARRIER_BYTES)
 
     def _of_product(self, product: Product, pass_: Pass, tiles: set[Term]) -> None:
         grid, kernel, index = self.grid, self.kernel, pass_.index
@@ -476,10 +490,13 @@ class _Memory:
             is_ahead = index in term.free and not is_streamed
             stages = grid.stages if is_ahead else 1
             padded = padded_sizes(product, axes, sizes)
+            of_pass = product.axis == index
+            upper = pass_.upper if of_pass else product.fold.args[1]
+            box = Ahead(product, term, axes, padded, must_end, upper)
             if is_ahead:
-                of_pass = product.axis == index
-                upper = pass_.upper if of_pass else product.fold.args[1]
-                self.ahead.append(Ahead(product, term, axes, padded, must_end, upper))
+                self.ahead.append(box)
+            elif swizzled and grid.has_engine and has_box(box, grid):
+                self.still += 1
             is_boxed = is_ahead and grid.has_engine
             self.take(padded, product.element, stages, swizzled or is_boxed)
         is_spilled = not (has_left or product.has_matrices(grid.tier))
