@@ -405,8 +405,6 @@ def _chosen(
                 if engine and is_narrow and grid.tier:
                     most = _STAGES if grid.tier == "wgmma" else MOST_STAGES
                     boxed = replace(grid, stages=most, has_engine=True)
-                    if tiles_of(kernel, boxed) > MULTIPROCESSORS:
-                        boxed = replace(boxed, persistent=MULTIPROCESSORS)
                     if found := _boxed(kernel, boxed, shared):
                         return found
                 return _fitted(kernel, grid, shared)
@@ -417,7 +415,7 @@ def _chosen(
     longest = max(map(_length, kernel.passes), default=0)
     if not deterministic and (grid := _for_few(kernel, longest)):
         return grid
-    if grid := _for_long_output(kernel, longest):
+    if not deterministic and (grid := _for_long_output(kernel, longest)):
         return grid
     if not deterministic and (grid := _for_short_rows(kernel, longest)):
         return grid
@@ -430,7 +428,8 @@ def _chosen(
     warps = 8 if longest >= 4096 else 4 if longest >= 1024 else 1
     extents = [static_extent(kernel.extents[axis]) for axis in kernel.axes]
     count = prod(extent or NOMINAL_EXTENT for extent in extents)
-    if longest >= 4096 and count <= MULTIPROCESSORS and not deterministic:
+    has_few = count <= MULTIPROCESSORS and not deterministic
+    if longest >= 4096 and has_few and tier != "portable":
         warps = 32  # A row has a multiprocessor to itself.
     most = 32 * warps * 16
     chunk = min(most, -(-longest // (128 * warps)) * 128 * warps)

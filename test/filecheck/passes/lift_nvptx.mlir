@@ -63,10 +63,10 @@ func.func @single(%a: tensor<2048x32xf32>, %b: tensor<32x2048xf32>) -> tensor<20
 
 // -----
 
-// A product of bf16: large tiles by turns where there are many, loaded by the engine;
-// without it where rows are no multiple of 16 bytes.
+// A product of bf16: large tiles where there are many, loaded by the engine; without it
+// where rows are no multiple of 16 bytes.
 // CHECK-LABEL: @large
-// CHECK:       moa.schedule = "j=grid,block:256;i=grid,persistent:132,warps:8,regs:2;p=chunk:64,stages:4,wgmma,tma"
+// CHECK:       moa.schedule = "j=grid,block:256;i=grid,warps:8,regs:2;p=chunk:64,stages:4,wgmma,tma"
 // CHECK-SAME:  moa.other_schedule = "j=grid,block:256;i=grid,warps:8,regs:2;p=chunk:64,stages:2,wgmma"
 func.func @large(%a: tensor<4096x64xbf16>, %b: tensor<64x4096xbf16>) -> tensor<4096x4096xbf16> {
   %r = moa.inner add mul %a, %b : tensor<4096x64xbf16>, tensor<64x4096xbf16> -> tensor<4096x4096xbf16>

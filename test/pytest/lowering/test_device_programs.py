@@ -72,8 +72,8 @@ def test_tiles_of_a_product_suit_its_shape() -> None:
         (schedule,) = moa.jit(wide_product, target="cuda").lower(*specs).schedules
         return schedule
 
-    assert tile(4096).startswith("j=grid,block:256;i=grid,persistent:132,warps:8")
-    assert tile(2048).startswith("j=grid,block:256;i=grid,warps:8")
+    assert tile(4096).startswith("j=grid,block:256;i=grid,warps:8")
+    assert tile(1024).startswith("j=grid,block:64;i=grid,warps:8")
     assert tile(512).startswith("j=grid,block:64;i=grid,warps:4")
 
 
