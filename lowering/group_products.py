@@ -50,7 +50,8 @@ STEP = 4
 """How many terms of a sum are read at a time for fused multiply-adds."""
 
 
-UNROLL = 1
+UNROLL = 2
+"""How many times that much before the next branch."""
 
 
 def _nothing(product: Product) -> None:

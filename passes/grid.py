@@ -403,8 +403,10 @@ def _chosen(
                     grid = larger
                 is_narrow = types <= {"f16", "bf16"}
                 if engine and is_narrow and grid.tier:
-                    most = _STAGES if grid.tier == "wgmma" else MOST_STAGES
-                    boxed = replace(grid, stages=most, has_engine=True)
+                    boxed = replace(grid, stages=_STAGES, has_engine=True)
+                    if grid.tier == "mma" and grid.warps <= 2:
+                        # Few rows: what counts is how much is under way.
+                        boxed = replace(boxed, chunk=128, stages=6)
                     if found := _boxed(kernel, boxed, shared):
                         return found
                 return _fitted(kernel, grid, shared)
