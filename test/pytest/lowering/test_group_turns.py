@@ -78,6 +78,8 @@ TRIANGLE = np.tri(100, dtype=bool)
             TRIANGLE & ~np.tri(100, k=-40, dtype=bool),
         ),
         (",ahead,turns", {"is_causal": True}, TRIANGLE),
+        (",ahead,behind", {"is_causal": True}, TRIANGLE),
+        (",ahead,behind", {}, True),
     ],
 )
 def test_attention(tail: str, options: dict[str, Any], mask: Any) -> None:
