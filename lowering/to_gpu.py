@@ -132,8 +132,9 @@ class ToGpuPass(ModulePass):
     A comprehension that has a schedule (moa-lift{target=nvptx}) becomes a `gpu.launch`
     of groups of threads; one that has none, or for which there is no such code, becomes
     a nest of loops over flat addresses, parallel over its elements. So does one whose
-    tiles take more than `shared_bytes` of shared memory. A schedule with `tma`, which
-    is given by hand, is refused where there is no such code.
+    tiles take more than `shared_bytes` of shared memory. A schedule with `tma` that is
+    given by hand is refused where there is no such code; for one that was chosen there
+    is another one beside it (`moa.other_schedule`), which is taken then.
     """
 
     name = "moa-to-gpu"

@@ -640,7 +640,8 @@ class LiftPass(ModulePass):
     `portable`, and whose tiles take at most `shared_bytes` of shared memory. With
     `tf32` factors of f32 are rounded to tf32 where the tier has instructions for that.
     A schedule by hand is refused if it needs more than the tier has, or a copy engine
-    (`tma`) where there is none by `engine`.
+    (`tma`) where there is none by `engine`. Beside one with `tma` that is chosen goes
+    the one without, as `moa.other_schedule`, should there be no code for the first.
 
     A schedule by hand is refused where lanes do not lie next to each other and cannot
     be turned, unless `strided` allows such lanes.

@@ -134,10 +134,10 @@ def _tried(case: Case, tag: str, schedule: str) -> Case:
 
 
 def _experiments() -> list[Case]:
-    """Schedules that nobody has measured.
+    """Schedules beside those that are chosen.
 
-    The copy engine, the longest rows of many heads first, and decoding with more bytes
-    under way; small ones of them first, to be compared only.
+    The copy engine in other forms, the longest rows of many heads first, and decoding
+    with more bytes under way; small ones of them first, to be compared only.
     """
     found: list[Case] = [
         Case(
@@ -181,27 +181,23 @@ def _experiments() -> list[Case]:
     ]
     rows = "j=grid,{0}warps:{1},regs:2;p=chunk:{2},{3}stages:{4},wgmma,tma{5}"
     forms = {
-        "tma2x128": ("", 8, 128, "", 2, ""),
-        "tma2x128b": ("", 8, 128, "block:64,", 2, ""),
-        "tma2x64": ("", 8, 64, "", 3, ""),
-        "tma2x64a": ("", 8, 64, "", 3, ",ahead"),
-        "tma2x96a": ("", 8, 96, "", 2, ",ahead"),
-        "tma1x64": ("groups:2,", 4, 64, "", 2, ""),
-        "tma1x64a": ("groups:2,", 4, 64, "", 2, ",ahead"),
+        "plain": ("", 8, 128, "", 2, ""),
+        "ahead": ("", 8, 64, "", 3, ",ahead"),
+        "behind": ("", 8, 128, "", 2, ",behind"),
+        "turns": ("", 8, 128, "", 2, ",behind,turns"),
+        "both": ("", 8, 96, "", 2, ",ahead,behind"),
+        "three": ("", 12, 128, "", 2, ",behind"),
+        "groups": ("groups:2,", 4, 128, "", 2, ",behind"),
     }
     for depth in (64, 128):
         for is_causal in (False, True):
             case = _fast_attention(64, 4096, depth, "bfloat16", is_causal=is_causal)
             for tag, form in forms.items():
-                found.append(_tried(case, tag, rows.format(*form)))
-            if is_causal:
-                chunk = 128 if depth == 64 else 64
-                for span in (8, 64):
-                    text = (
-                        f"j=grid,groups:2,span:{span},warps:8,regs:2;"
-                        f"p=chunk:{chunk},stages:2,wgmma"
-                    )
-                    found.append(_tried(case, f"span{span}", text))
+                if depth == 64 or tag not in ("three", "groups"):
+                    found.append(_tried(case, tag, rows.format(*form)))
+            for span in (1, 8, 64) if is_causal else ():
+                form = (f"span:{span},", *forms["behind"][1:])
+                found.append(_tried(case, f"span{span}", rows.format(*form)))
     for keys in (8192, 131072):
         case = _fast_attention(32, 1, 128, "bfloat16", keys, 8)
         for tag, (chunk, stages, split, tail) in {

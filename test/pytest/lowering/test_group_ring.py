@@ -171,7 +171,9 @@ def test_attention(
 ) -> None:
     arrays = [random(n, *shape) for n, shape in enumerate(shapes)]
     wanted = attention(*arrays, mask=True if mask is None else mask)
-    check(library.attention, arrays, wanted, schedule, **options)
+    # Queries are loaded as boxes, too, if rows are those of an array.
+    maps = 3 if ",wgmma" in schedule and "ij_g" not in schedule else 2
+    check(library.attention, arrays, wanted, schedule, maps, **options)
 
 
 def test_factors_that_are_loaded_by_all_threads_beside() -> None:
@@ -402,10 +404,9 @@ def test_a_wrong_tensor_map(
         ("i=grid,warps:4;p=chunk:32,block:16,wgmma,tma,ahead", "no block of folded"),
         ("i=grid,warps:4;p=chunk:16,wgmma,behind", "behind: expected wgmma and tma as"),
         (
-            "i=grid,warps:4;p=chunk:16,stages:2,wgmma,tma,ahead,behind",
-            "behind: expected wgmma and tma as well, neither ahead nor a block of",
+            "i=grid,warps:4;p=chunk:32,block:16,stages:2,wgmma,tma,behind",
+            "behind: expected wgmma and tma as well, and no block of folded indices",
         ),
-        ("i=grid,warps:4;p=chunk:32,block:16,wgmma,tma,behind", "neither ahead nor a"),
         ("i=grid,warps:4;p=chunk:16,wgmma,tma,behind", "stages of at least 2, got 1"),
         ("i=grid,warps:4;p=chunk:16,wgmma,tma,turns", "turns: expected wgmma and tma"),
         ("i=grid,warps:8;p=chunk:16,mma,tma,turns", "as well, and at least 8 warps"),
@@ -591,7 +592,6 @@ def test_the_instructions() -> None:
         r"cp\.async\.bulk\.tensor\.3d\.shared::cluster\.global\.tile\.mbarrier",
         r"mbarrier\.try_wait\.parity\.shared::cta\.b64 P, \[%r\d+\], %r\d+",
         r"wgmma\.mma_async\.sync\.aligned\.m64n64k16\.f32\.bf16\.bf16",
-        r"bar\.sync\s+1, 256",
         r"mbarrier\.arrive\.shared\.b64",
     ):
         assert re.search(pattern, text), pattern

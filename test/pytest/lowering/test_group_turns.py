@@ -78,6 +78,8 @@ TRIANGLE = np.tri(100, dtype=bool)
             TRIANGLE & ~np.tri(100, k=-40, dtype=bool),
         ),
         (",ahead,turns", {"is_causal": True}, TRIANGLE),
+        (",ahead,behind", {"is_causal": True}, TRIANGLE),
+        (",ahead,behind", {}, True),
     ],
 )
 def test_attention(tail: str, options: dict[str, Any], mask: Any) -> None:
@@ -222,21 +224,35 @@ def test_products_that_are_not_chained() -> None:
 # What is chosen.
 
 
-def chosen(*shapes: Any, dtype: str = "bfloat16", **options: Any) -> str:
+def chosen(*shapes: Any, **options: Any) -> str:
     names = ("chip", "tier", "deterministic")
     taken = {name: options.pop(name) for name in names if name in options}
+    dtype = options.pop("dtype", "bfloat16")
     specs = [moa.ArraySpec(shape, dtype) for shape in shapes]
     jit = moa.jit(library.attention, target="cuda", **taken)
     (schedule,) = jit.lower(*specs, **options).schedules
     return schedule
 
 
-def test_chained_products_are_one_chunk_late_and_take_turns() -> None:
-    for options in ({}, {"is_causal": True}):
-        for width in (64, 128):
-            assert chosen(*[(64, 4096, width)] * 3, **options).endswith(
-                ",stages:2,wgmma,tma,behind,turns"
-            )
+TAIL = "p=chunk:128,stages:2,wgmma,tma,behind"
+
+
+@pytest.mark.parametrize(
+    ("rows", "width", "options", "groups"),
+    [
+        (4096, 128, {}, "warps:8"),
+        (4096, 128, {"is_causal": True}, "span:16,warps:8"),
+        (4096, 64, {}, "warps:12"),
+        (256, 64, {}, "warps:8"),  # a third of 384 rows would be none
+        ("n", 64, {}, "warps:12"),
+        (4096, 64, {"is_causal": True}, "groups:2,span:16,warps:4"),
+    ],
+)
+def test_chained_products_are_one_chunk_late(
+    rows: Any, width: int, options: dict[str, Any], groups: str
+) -> None:
+    text = chosen(*[(64, rows, width)] * 3, **options)
+    assert text == f"j=grid,{groups},regs:2;{TAIL}"
 
 
 @pytest.mark.parametrize(
