@@ -422,7 +422,7 @@ def _chosen(
     if not deterministic and (grid := _for_short_rows(kernel, longest)):
         return grid
     if (
-        longest < (_SHORT if kernel.axes else _FEW)
+        longest < (_SHORT if kernel.axes else _SHORTEST)
         or any(a.axes for pass_ in kernel.passes for a in pass_.accumulators)
         or any(_is_across(kernel, pass_) for pass_ in kernel.passes)
     ):
@@ -447,7 +447,7 @@ def _for_few(kernel: Kernel, longest: int) -> Grid | None:
     extents = [static_extent(kernel.extents[axis]) for axis in kernel.axes]
     known = [extent for extent in extents if extent is not None]
     if (
-        not _FEW <= longest <= _MANY
+        not _SHORTEST <= longest <= _LONGEST
         or len(known) != len(extents)
         or not 0 < prod(known) <= _ELEMENTS
         or not kernel.axes
@@ -461,7 +461,7 @@ def _for_few(kernel: Kernel, longest: int) -> Grid | None:
     return Grid(kernel.hints[rows], warps, 1, chunk, 1, tier="")
 
 
-_FEW, _MANY = 4, 256
+_SHORTEST, _LONGEST = 4, 256
 """How long folds are that four threads share."""
 
 _ELEMENTS = MULTIPROCESSORS * 512
@@ -527,7 +527,7 @@ def _for_long_output(kernel: Kernel, longest: int) -> Grid | None:
         size is None
         or size < 4 * _BLOCK
         or len(known) != len(extents)
-        or not 0 < longest <= _MANY
+        or not 0 < longest <= _LONGEST
         or prod(known) >= 4 * MULTIPROCESSORS
         or any(_is_across(kernel, pass_) for pass_ in kernel.passes)
     ):
