@@ -25,6 +25,7 @@ from moa_dialect.lowering.nvvm_operations import (
     OF_F32,
     OPERATIONS,
     WAITS,
+    tall_product,
     wait_mbarrier,
     warp_group_assembly,
 )
@@ -206,9 +207,10 @@ class Rewriter:
                     name_of(owner) != "llvm.mlir.constant"
                 ):
                     raise CompileError("emulator: an allocation of unknown size")
-                owner.detach()
+                number = owner.clone()  # Others may have the same size.
+                op.operands[0] = number.results[0]
                 op.detach()
-                entry.insert_op_before(owner, jump)
+                entry.insert_op_before(number, jump)
                 entry.insert_op_before(op, jump)
         loads: list[SSAValue] = []
         for place, argument in enumerate(body.args):
@@ -433,6 +435,9 @@ class Rewriter:
             return
         if WAITS.fullmatch(text):
             wait_mbarrier(self, op)
+            return
+        if name.startswith("mma.sync."):
+            tall_product(self, op, text)
             return
         if name == "cvt.rna.tf32.f32":
             self._rounded_to_tf32(op)

@@ -107,6 +107,25 @@ class ShuffleOp(IRDLOperation):
 
 
 @irdl_op_definition
+class VoteOp(IRDLOperation):
+    """Whether something holds in all lanes of a warp."""
+
+    name = "nvvm.vote.sync"
+
+    mask = operand_def(i32)
+    value = operand_def(i1)
+    kind = prop_def(AnyAttr())
+    result = result_def(i1)
+
+    def __init__(self, mask: SSAValue, value: SSAValue):
+        super().__init__(
+            operands=[mask, value],
+            properties={"kind": _opaque("nvvm.vote_sync_kind", " all", False)},
+            result_types=[i1],
+        )
+
+
+@irdl_op_definition
 class DynamicSharedMemoryOp(IRDLOperation):
     """The memory of a block whose size the launch gives."""
 
@@ -586,6 +605,19 @@ class NamedBarrierOp(IRDLOperation):
                 "operandSegmentSizes": DenseArrayBase.from_list(i32, [1, 1, 0])
             },
         )
+
+
+@irdl_op_definition
+class NamedArriveOp(IRDLOperation):
+    """Counts a thread at the barrier of a number, which it does not wait at."""
+
+    name = "nvvm.barrier.arrive"
+
+    id = operand_def(i32)
+    count = operand_def(i32)
+
+    def __init__(self, id_: SSAValue, count: SSAValue):
+        super().__init__(operands=[id_, count])
 
 
 @irdl_op_definition

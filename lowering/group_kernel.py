@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from xdsl.builder import Builder
-from xdsl.dialects import arith, gpu, scf
+from xdsl.dialects import arith, gpu, llvm, scf
 from xdsl.dialects.builtin import (
     AnyFloat,
     BFloat16Type,
     Float16Type,
     IntegerAttr,
     MemRefType,
+    VectorType,
     i1,
     i32,
 )
 from xdsl.ir import Attribute, Block, Region, SSAValue
 from xdsl.rewriter import InsertPoint
 
+from moa_dialect.errors import CompileError
 from moa_dialect.lowering.chips import LARGEST
 from moa_dialect.lowering.emitter import INDEX, NotLifted, neutral
-from moa_dialect.lowering.gpu_ops import FenceInitOp, SetRegistersOp, TensorMapOp
+from moa_dialect.lowering.gpu_ops import (
+    FenceInitOp,
+    SetRegistersOp,
+    TensorMapOp,
+    VoteOp,
+)
 from moa_dialect.lowering.group_products import Products
 from moa_dialect.lowering.group_ring import Boxed, Ring
 from moa_dialect.lowering.group_tiles import Extent, SharedMemory, Tile
+from moa_dialect.lowering.group_turns import Turns
 from moa_dialect.lowering.groups import (
     Across,
     Columns,
@@ -33,6 +42,7 @@ from moa_dialect.lowering.groups import (
     GroupCode,
     Layout,
     Pending,
+    Square,
     Values,
     divides,
 )
@@ -67,6 +77,7 @@ from moa_dialect.passes.products import (
 )
 from moa_dialect.passes.terms import (
     ChunkFold,
+    Combination,
     Folded,
     Held,
     Term,
@@ -116,6 +127,7 @@ class GroupKernel:
         self.exchanges: dict[Attribute, SSAValue] = {}
         self.host = self.builder
         self.loading: list[GroupPass] = []
+        self.count = self.chunks = self.number(0)
 
     @property
     def loaders(self) -> int:
@@ -159,6 +171,10 @@ class GroupKernel:
         count = entry(1)
         for size in sizes.values():
             count = builder.insert(arith.MuliOp(count, size)).result
+        self.count = count
+        if self.grid.persistent:
+            most = entry(self.grid.persistent)
+            count = builder.insert(arith.MinSIOp(count, most)).result
         body = Block(arg_types=[INDEX] * 12)
         self.builder = Builder(InsertPoint.at_end(body))
         self._group(body.args[0], body.args[3], sizes)
@@ -185,10 +201,12 @@ class GroupKernel:
         layout: Layout
         if self.grid.tier == "wgmma" and (self.grid.blocks != 2 or self.grid.warps % 4):
             raise NotLifted("warp groups of four warps with 16 rows each")
-        if self.row_axis:
+        if self.row_axis and self.grid.is_square:
+            layout = Square(self.grid.blocks, self.grid.warps)
+        elif self.row_axis:
             layout = Fragments(self.grid.blocks, self.grid.warps)
         else:
-            layout = Across(32 * self.grid.warps, self._vector())
+            layout = Across(32 * self.grid.warps, self.vector())
         self.code = code = GroupCode(
             self.kernel.terms,
             self.builder,
@@ -207,10 +225,10 @@ class GroupKernel:
             has_groups=self.grid.tier == "wgmma",
             most=self.most,
         )
-        self._decode(group, sizes)
         if self.grid.has_engine:
-            self._with_engine()
+            self._with_engine(group, sizes)
         else:
+            self._decode(group, sizes)
             self._compute()
         if not self.shared.bytes:
             self.shared.base.detach()
@@ -221,7 +239,34 @@ class GroupKernel:
             GroupPass(self, pass_).emit()
         GroupOutputs(self).emit()
 
-    def _with_engine(self) -> None:
+    def _for_tiles(
+        self,
+        group: SSAValue,
+        sizes: dict[str, SSAValue],
+        body: Callable[[], None],
+    ) -> None:
+        """What is done for each tile that a group has: one, or by turns.
+
+        The ring of chunks goes on from tile to tile: how many chunks there were is
+        carried.
+        """
+        code = self.code
+        if not self.grid.persistent:
+            self._decode(group, sizes)
+            body()
+            return
+
+        def tile(number: SSAValue, carried: list[SSAValue]) -> list[SSAValue]:
+            self._decode(number, sizes)
+            self.chunks = carried[0]
+            body()
+            return [self.chunks]
+
+        start = [self.number(0)]
+        code.loop(group, self.count, self.grid.persistent, start, tile)
+        self.chunks = self.number(0)
+
+    def _with_engine(self, group: SSAValue, sizes: dict[str, SSAValue]) -> None:
         """The warps that compute, and those that have chunks loaded for them."""
         code = self.code
         first = 32 * self.grid.warps
@@ -230,14 +275,19 @@ class GroupKernel:
         with code.scope(computing := Block()):
             if registers is not None:
                 code.builder.insert(SetRegistersOp(registers[1], True))
-            self._compute()
+            self._for_tiles(group, sizes, self._compute)
             code.builder.insert(scf.YieldOp())
         code.has_others = False
         if not self.loading:
             raise NotLifted("nothing is loaded chunk by chunk")
+        if self.grid.persistent and sum(len(p.rings) for p in self.loading) > 1:
+            raise NotLifted("persistent: several passes")  # Each has a ring.
+        if self.grid.is_behind and not any(pass_.behind for pass_ in self.loading):
+            raise NotLifted("behind: expected a computed factor of a sum")
         with code.scope(making := Block()):
             for pass_ in self.loading:
-                pass_.ring.init()
+                for ring in pass_.rings:
+                    ring.init()
             code.builder.insert(FenceInitOp())
             code.builder.insert(scf.YieldOp())
         is_first = code.equals(code.thread, 0)
@@ -248,9 +298,9 @@ class GroupKernel:
                 code.builder.insert(SetRegistersOp(registers[0], False))
             with code.scope(one := Block()):
                 for pass_ in self.loading:
-                    pass_.ring.prefetch()
-                for pass_ in self.loading:
-                    pass_.load()
+                    for ring in pass_.rings:
+                        ring.prefetch()
+                self._for_tiles(group, sizes, self._load)
                 code.builder.insert(scf.YieldOp())
             is_loader = code.equals(code.thread, first)
             code.builder.insert(scf.IfOp(is_loader, (), Region(one)))
@@ -258,6 +308,11 @@ class GroupKernel:
         computes = code.compare("slt", code.thread, first)
         regions = Region(computing), Region(loading)
         code.builder.insert(scf.IfOp(computes, (), *regions))
+
+    def _load(self) -> None:
+        """What is loaded: the chunks of all passes."""
+        for pass_ in self.loading:
+            pass_.load()
 
     def _is_narrow(self) -> bool:
         """Whether all arrays of floats have half precision."""
@@ -270,21 +325,27 @@ class GroupKernel:
             isinstance(type_, BFloat16Type | Float16Type) for type_ in types
         )
 
-    def _vector(self) -> int:
+    def vector(self) -> int:
         """How many columns that lie next to each other are loaded at a time."""
+        rows = [self.static(axis) for o in self.kernel.outputs for axis in o.axes[-1:]]
+        bounds = [b for pass_ in self.kernel.passes for b in (pass_.lower, pass_.upper)]
+        found = self.vector_of(self.grid.chunk, rows)
+        while found > 1 and not all(is_multiple(b, found) for b in bounds):
+            found //= 2
+        return found
+
+    def vector_of(self, chunk: int, rows: Sequence[int | None]) -> int:
+        """The same of chunks of rows that have so many elements."""
         sizes = [
             dtype_of(memory_element(term.type)).itemsize
             for term in all_terms(self.kernel)
             if term.computes(AtOp.name)
         ]
         count = 16 // max(sizes, default=4)
-        rows = [self.static(axis) for o in self.kernel.outputs for axis in o.axes[-1:]]
-        bounds = [b for pass_ in self.kernel.passes for b in (pass_.lower, pass_.upper)]
         threads = 32 * self.grid.warps
         while count > 1 and (
-            self.grid.chunk % (threads * count)
+            chunk % (threads * count)
             or any(size is None or size % count for size in rows)
-            or not all(is_multiple(bound, count) for bound in bounds)
         ):
             count //= 2
         return count
@@ -354,6 +415,7 @@ class GroupKernel:
         self.row_start = code.mul(block, self.height)
         static, extent = self.static(axis), self.extent(axis)
         code.row_axis = axis
+        code.rows, self.exists = [], []
         for number in range(code.layout.rows):
             row = code.add(self.row_start, code.layout.row(code, number))
             if static is not None and static % self.height == 0:
@@ -411,6 +473,23 @@ class GroupKernel:
         return Extent(self.number(0), self.extent(axis))
 
 
+@dataclass(frozen=True)
+class Behind:
+    """A sum to which products of matrices are added one chunk late.
+
+    Attributes:
+        name: the accumulator.
+        product: what is added to it.
+        start: what it is added to.
+        tile: the number of the tile of the second factor.
+    """
+
+    name: str
+    product: Product
+    start: Term
+    tile: int
+
+
 class GroupPass:
     """One pass of a kernel: its states, and the loop over chunks."""
 
@@ -435,11 +514,22 @@ class GroupPass:
         self.known: dict[Hashable, SSAValue] = {}
         self.under_way: list[Pending] = []
         self.pending: dict[int, int] = {}
+        self.behind: list[Behind] = []
+        self.partial: dict[str, str] = {}
+        self.turns: Turns | None = None
 
     @property
     def ring(self) -> Ring:
         """The ring that its chunks are loaded into by other warps."""
         return self.rings[0]
+
+    @property
+    def once(self) -> Ring | None:
+        """The tiles that other warps load once for all chunks; None if there are none.
+
+        It is a ring of one stage, which is not filled again.
+        """
+        return self.rings[1] if len(self.rings) > 1 else None
 
     def emit(self) -> None:
         """Emit the pass; the accumulators and pivots are known afterwards."""
@@ -470,8 +560,15 @@ class GroupPass:
         code.given = {}
         code.scopes.pop()
         self._hold("final", states)
-        if self.tiles or self.spilled or self.streamed:
+        if self._has_shared():
             code.barrier()
+
+    def _has_shared(self) -> bool:
+        """Whether threads have filled tiles for each other."""
+        loaded = [each.tile for ring in self.rings for each in ring.boxed]
+        return bool(self.spilled or self.streamed) or any(
+            tile not in loaded for tile in self.tiles.values()
+        )
 
     def statements(self, chunk: Chunk) -> list[Term]:
         """What is computed of a chunk: the new states, and what they need."""
@@ -650,12 +747,77 @@ class GroupPass:
         kernel.loading.append(self)
         for tile in self.ahead:
             ring.boxed.append(self._boxed(tile))
+        still: list[Boxed] = []
+        for tile in self.tiles.values():
+            if tile not in self.ahead and tile.is_swizzled:
+                with suppress(CompileError):
+                    still.append(self._boxed(tile))
+        if still:
+            once = Ring.of(kernel.shared, len(still), 1, grid.warps)
+            once.boxed = still
+            self.rings.append(once)
         if grid.is_ahead:
             self.early = [
                 fold
                 for fold, product in self.products.items()
                 if product is not None and self._is_early(product)
             ]
+        if grid.is_behind:
+            self._find_behind()
+        if self.behind:
+            self._find_partial()
+        if grid.has_turns:
+            self.turns = Turns(self.code, grid.warps // 4)
+
+    def _find_behind(self) -> None:
+        """Find what is added to accumulators, and read by nothing else."""
+        given = self.code.given
+        for a in self.pass_.accumulators:
+            value = given[a.name]
+            if not isinstance(value.kind, Combination) or len(a.axes) != 1:
+                continue
+            fold, start = value.args
+            product = self.products.get(fold)
+            if product is None or product.axis != self.pass_.index:
+                continue
+            numbers = self._numbers(product)
+            others = [term for name, term in given.items() if name != a.name]
+            is_read = any(
+                isinstance(t.kind, Held) and t.kind.name == a.name
+                for t in walk(*others, product.left)
+            )
+            if (
+                product.is_narrow
+                and product.left not in self.tiles
+                and product.sum_type == a.type
+                and len(numbers) == 1
+                and self._readers(self.ring.boxed[numbers[0]].tile) == [product]
+                and not is_read
+            ):
+                self.behind.append(Behind(a.name, product, start, numbers[0]))
+
+    def _find_partial(self) -> None:
+        """Find sums of which each thread may keep a part until the end of the pass.
+
+        They become themselves times a factor, in each row, and the terms of a chunk.
+        """
+        given = self.code.given
+        for a in self.pass_.accumulators:
+            value = given[a.name]
+            if not isinstance(value.kind, Combination) or a.axes or a.function != "add":
+                continue
+            fold, start = value.args
+            others = [term for name, term in given.items() if name != a.name]
+            is_read = any(
+                t is fold or (isinstance(t.kind, Held) and t.kind.name == a.name)
+                for t in walk(*others)
+            )
+            is_old = start.kind == Held(a.name, "old")
+            is_scaled = self._factor(start, a.name) is not None
+            is_kept = (is_old or is_scaled) and not is_read
+            if isinstance(fold.kind, ChunkFold) and is_kept:
+                self.partial[a.name] = a.function
+                self.code.partial.add(fold)
 
     def _is_early(self, product: Product) -> bool:
         """Whether a product may be computed before a chunk is begun.
@@ -719,19 +881,20 @@ class GroupPass:
 
     def load(self) -> None:
         """Have all chunks of the pass loaded; one thread does."""
-        code, ring = self.code, self.ring
+        code, kernel, ring = self.code, self.kernel, self.ring
         code.scopes.append({})
         self._bounds()
+        if (once := self.once) is not None:
+            once.turn(self.number(0))
+            for number, boxed in enumerate(once.boxed):
+                self._load_tile(once, number, boxed.tile, self.first)
 
         numbers = range(len(ring.boxed))
         early = [number for number in numbers if self._is_read_early(number)]
         others = [number for number in numbers if number not in early]
 
         def one(number: int, index: SSAValue) -> None:
-            tile = ring.boxed[number].tile
-            assert isinstance(tile.memory.type, MemRefType)
-            panels = tile.memory.type.get_shape()[-3]
-            ring.load(number, self._corner(tile, index), panels)
+            self._load_tile(ring, number, ring.boxed[number].tile, index)
 
         def body(index: SSAValue, carried: list[SSAValue]) -> list[SSAValue]:
             (count,) = carried
@@ -745,7 +908,7 @@ class GroupPass:
                 one(number, index)
             return [after]
 
-        zero = self.number(0)
+        zero = kernel.chunks
         if early:  # What is beyond the last chunk is loaded, too, and not used.
             with code.scope(block := Block()):
                 ring.turn(zero)
@@ -754,8 +917,15 @@ class GroupPass:
                 code.builder.insert(scf.YieldOp())
             exists = code.compare("slt", self.first, self.last)
             code.builder.insert(scf.IfOp(exists, (), Region(block)))
-        code.loop(self.first, self.last, self.size, [zero], body)
+        found = code.loop(self.first, self.last, self.size, [zero], body)
+        if kernel.grid.persistent:
+            kernel.chunks = found[0]
         code.scopes.pop()
+
+    def _load_tile(self, ring: Ring, number: int, tile: Tile, index: SSAValue) -> None:
+        assert isinstance(tile.memory.type, MemRefType)
+        panels = tile.memory.type.get_shape()[-3]
+        ring.load(number, self._corner(tile, index), panels)
 
     def _corner(self, tile: Tile, start: SSAValue) -> list[SSAValue]:
         """The indices of the first element of a tile in its array."""
@@ -783,6 +953,7 @@ class GroupPass:
                 number: blocks * len(self._readers(boxed.tile))
                 for number, boxed in enumerate(self.ring.boxed)
                 if self._is_read_early(number) == is_early
+                and not any(each.tile == number for each in self.behind)
             }
             self.place = self.code.builder.insertion_point.block
 
@@ -802,7 +973,9 @@ class GroupPass:
             code.scopes[-1][key] = True
 
     def _before_reading(self, product: Product) -> None:
-        """Wait until the tiles of a product are filled."""
+        """Wait until the tiles of a product are filled, and for the turn."""
+        if self.turns is not None:
+            self.turns.take()
         for number in self._numbers(product):
             if self.unread.get(number, 0) < 1:
                 raise NotLifted("a tile that is read again when it was let go")
@@ -877,12 +1050,11 @@ class GroupPass:
         code.barrier()
         return tile
 
-    def _contraction(self, fold: Term, start: Term | None) -> Values | Pending:
-        code, grid = self.code, self.kernel.grid
-        product = self.products.get(fold)
-        emitter = Products(
-            code,
-            grid.tier,
+    def _emitter(self) -> Products:
+        """What emits the products of the block of a chunk."""
+        return Products(
+            self.code,
+            self.kernel.grid.tier,
             self.tiles,
             self._spill,
             self.pass_.index,
@@ -890,7 +1062,13 @@ class GroupPass:
             self.offset,
             self._before_reading,
             self._after_reading,
+            self.kernel.grid.tall,
         )
+
+    def _contraction(self, fold: Term, start: Term | None) -> Values | Pending:
+        code = self.code
+        product = self.products.get(fold)
+        emitter = self._emitter()
         if product is not None and fold in self.streamed:
             return self._streamed(product, start)
         if product is not None:
@@ -905,7 +1083,15 @@ class GroupPass:
         kernel, code = self.kernel, self.code
         tiles = self.streamed[product.fold]
         tier = "mma" if kernel.grid.tier else ""
-        emitter = Products(code, tier, tiles, self._spill, self.pass_.index, self.block)
+        emitter = Products(
+            code,
+            tier,
+            tiles,
+            self._spill,
+            self.pass_.index,
+            self.block,
+            tall=kernel.grid.tall,
+        )
         every = code.every(product.fold)
         values = emitter.start(product, start)
         upper = product.fold.args[1]
@@ -987,7 +1173,12 @@ class GroupPass:
     def _loop(self, states: list[SSAValue]) -> list[SSAValue]:
         """The loop over chunks; what they need is loaded one chunk ahead."""
         kernel, code = self.kernel, self.code
-        still = [tile for tile in self.tiles.values() if tile not in self.ahead]
+        boxed = [] if self.once is None else [each.tile for each in self.once.boxed]
+        still = [
+            tile
+            for tile in self.tiles.values()
+            if tile not in self.ahead and tile not in boxed
+        ]
         for tile in still:
             kernel.shared.fill(tile, self._extents(tile, self.first))
         if not self.ahead:
@@ -1032,28 +1223,284 @@ class GroupPass:
         Products that are computed one chunk ahead begin before all else that is done
         with a chunk, and are waited for after it.
         """
-        code, ring = self.code, self.ring
+        if (once := self.once) is not None:
+            once.turn(self.number(0))
+            for number in range(len(once.boxed)):
+                once.await_chunk(number)
+        if self.turns is not None:
+            self.turns.begin()
+        loop = self._behind_loop if self.behind else self._ahead_loop
+        found = loop(states)
+        if self.turns is not None:
+            self.turns.end()
+        return found
 
-        def body(index: SSAValue, carried: list[SSAValue]) -> list[SSAValue]:
+    def _ahead_loop(self, states: list[SSAValue]) -> list[SSAValue]:
+        code, ring, turns = self.code, self.ring, self.turns
+
+        def body(
+            index: SSAValue, carried: list[SSAValue], is_masked: bool
+        ) -> list[SSAValue]:
             count, *old = carried
             after = code.add(count, 1)
             early, old = old[: len(keys)], old[len(keys) :]
+            if turns is not None:
+                turns.has_turn = True
             begun = self._begin_ahead(code.add(index, self.size), after)
             self.known = dict(zip(keys, early, strict=True))
             ring.turn(count)
-            new = self._chunk(index, old)
+            new = self._read(index, old, is_masked)
+            if turns is not None:
+                turns.take()
             return [after, *self._finish_ahead(begun, after), *new]
 
-        zero = self.number(0)
-        keys = [
-            code.key(fold, *place)
-            for fold in self.early
-            for place in self._places_of(fold)
-        ]
+        zero, keys = self.kernel.chunks, self._early_keys()
         first = self._first_ahead(zero) if self.early else []
-        bounds = self.first, self.last, self.size
-        found = code.loop(*bounds, [zero, *first, *states], body)
+        if turns is not None:
+            turns.take()
+        found = self._loops(self.first, [zero, *first, *states], body)
+        if self.kernel.grid.persistent:
+            self.kernel.chunks = found[0]
+        if turns is not None:
+            turns.give()
         return found[1 + len(first) :]
+
+    def _loops(
+        self,
+        first: SSAValue,
+        states: list[SSAValue],
+        body: Callable[[SSAValue, list[SSAValue], bool], list[SSAValue]],
+    ) -> list[SSAValue]:
+        """Loops over the chunks from one on: those that all rows have without masks."""
+        for lower, upper, is_masked in self._parts(first):
+            states = self.code.loop(
+                lower,
+                upper,
+                self.size,
+                states,
+                lambda index, carried, m=is_masked: body(index, carried, m),
+            )
+        return states
+
+    def _parts(self, first: SSAValue) -> list[tuple[SSAValue, SSAValue, bool]]:
+        """Which chunks from one on are computed with masks."""
+        code, size, last = self.code, self.size, self.last
+        if self._is_whole():
+            return [(first, last, False)]
+        found: list[tuple[SSAValue, SSAValue, bool]] = []
+        start = first
+        if self.differs[0]:
+            before = code.max(code.sub(self.full_first, first), 0)
+            chunks = code.div(code.add(before, size - 1), size)
+            start = code.min(code.add(first, code.mul(chunks, size)), last)
+            found.append((first, start, True))
+        inside = code.max(code.sub(self.full_last, start), 0)
+        end = code.add(start, code.mul(code.div(inside, size), size))
+        return [*found, (start, end, False), (end, last, True)]
+
+    # Products that are added to sums one chunk late.
+
+    def _behind_loop(self, states: list[SSAValue]) -> list[SSAValue]:
+        """The loop over chunks, in which sums are one chunk late.
+
+        The products of the chunk before are begun after those that need no state, and
+        computed in the background of all else. First comes a chunk for which there is
+        none, at the end a product alone.
+        """
+        code = self.code
+
+        def body(
+            index: SSAValue, carried: list[SSAValue], is_masked: bool
+        ) -> list[SSAValue]:
+            count, *rest = carried
+            new = self._behind_chunk(index, count, rest, len(states), is_masked)
+            return [code.add(count, 1), *new]
+
+        with code.scope(some := Block()):
+            zero = self.number(0)
+            begun = self._begin_ahead(self.first, zero)
+            carried = [*self._finish_ahead(begun, zero), *states]
+            found = self._when_full(
+                self.first,
+                lambda is_masked: self._behind_chunk(
+                    self.first, zero, carried, len(states), is_masked
+                ),
+            )
+            start = code.add(self.first, self.size)
+            found = self._loops(start, [self.number(1), *found], body)
+            count, *rest = found
+            rest = rest[len(self._early_keys()) :]
+            old, factors = rest[: len(states)], rest[len(states) :]
+            self._hold("old", old)
+            code.in_flight = []
+            with self._at_turn(code.sub(count, 1)):
+                self._begin_behind(factors)
+                code.builder.insert(scf.YieldOp(*self._held_old()))
+        with code.scope(none := Block()):
+            code.builder.insert(scf.YieldOp(*states))
+        exists = code.compare("slt", self.first, self.last)
+        types = [value.type for value in states]
+        op = scf.IfOp(exists, types, Region(some), Region(none))
+        code.builder.insert(op)
+        return list(op.results)
+
+    def _started(self, behind: Behind) -> Values:
+        """What the products of a chunk are added to.
+
+        Where it is what there was times a factor for each row, and that is 1 for all
+        rows of a warp, as it is while a maximum stays, nothing is multiplied.
+        """
+        code, term = self.code, behind.start
+        places = code.every(behind.product.fold)
+        factor = self._factor(term, behind.name)
+        if factor is None:
+            return {place: code.value(term, *place) for place in places}
+        one = code.constant(1.0, factor.type)
+        stays: SSAValue | None = None
+        for row in range(len(code.rows)):
+            value = code.value(factor, row)
+            is_one = code.emit(arith.CmpfOp(value, one, "oeq"))
+            stays = is_one if stays is None else code.emit(arith.AndIOp(stays, is_one))
+        assert stays is not None
+        stays = code.emit(VoteOp(code.constant(-1, i32), stays))
+        old = code.states[Held(behind.name, "old")]
+        values = code.finished(old) if isinstance(old, Pending) else old
+        with code.scope(then := Block()):
+            code.builder.insert(scf.YieldOp(*(values[place] for place in places)))
+        with code.scope(other := Block()):
+            found = [code.value(term, *place) for place in places]
+            code.builder.insert(scf.YieldOp(*found))
+        types = [values[place].type for place in places]
+        op = scf.IfOp(stays, types, Region(then), Region(other))
+        code.builder.insert(op)
+        return dict(zip(places, op.results, strict=True))
+
+    def _factor(self, term: Term, name: str) -> Term | None:
+        """What a state is multiplied by in each row, if a term is that."""
+        if not term.computes("arith.mulf"):
+            return None
+        for state, factor in (term.args, term.args[::-1]):
+            if (
+                isinstance(state.kind, Held)
+                and state.kind == Held(name, "old")
+                and not self.code.column_axis(factor)
+            ):
+                return factor
+        return None
+
+    def _held_old(self) -> list[SSAValue]:
+        """The values of all states, when what is computed of them is there."""
+        code = self.code
+        found: list[SSAValue] = []
+        for name, _, axis in self._states():
+            values = code.states[Held(name, "old")]
+            if isinstance(values, Pending):
+                values = code.finished(values)
+            parts = [values[place] for place in self._places(axis)]
+            if function := self.partial.get(name):
+                parts = [code.layout.reduce(code, function, part) for part in parts]
+            found += parts
+        return found
+
+    @contextmanager
+    def _at_turn(self, count: SSAValue) -> Generator[None]:
+        """Within, tiles are those of the chunk of a number."""
+        before = self.ring.stage, self.ring.phase
+        self.ring.turn(count)
+        yield
+        self.ring.set(*before)
+
+    def _begin_behind(self, factors: Sequence[SSAValue]) -> None:
+        """Begin the products of the chunk before; the tiles are those of it."""
+        code, ring = self.code, self.ring
+        stage, phase = ring.stage, ring.phase
+        rest = list(factors)
+        for each in self.behind:
+
+            def release(product: Product, number: int = each.tile) -> None:
+                before = ring.stage, ring.phase
+                ring.set(stage, phase)
+                ring.release(number)
+                ring.set(*before)
+
+            emitter = self._emitter()
+            emitter.before = _ready
+            emitter.after = release
+            held = Held(each.name, "old")
+            start = code.states[held]
+            assert not isinstance(start, Pending)
+            count = emitter.fragments(each.product)
+            code.states[held] = emitter.later(each.product, start, rest[:count])
+            rest = rest[count:]
+
+    def _behind_chunk(
+        self,
+        index: SSAValue,
+        count: SSAValue,
+        carried: list[SSAValue],
+        states: int,
+        is_masked: bool,
+    ) -> list[SSAValue]:
+        """The states after a chunk, but for its products; and their first factors.
+
+        Before them come the products that are computed one chunk ahead.
+
+        Args:
+            index: the first index of the chunk.
+            count: its number.
+            carried: the products that were computed ahead for it; the states before,
+                but for the products of the chunk before; the first factors of those,
+                or nothing for the first chunk.
+            states: how many values the states are.
+            is_masked: whether some rows do not have all of its indices.
+        """
+        code, pass_ = self.code, self.pass_
+        keys, after = self._early_keys(), code.add(count, 1)
+        known = dict(zip(keys, carried, strict=False))
+        rest = carried[len(keys) :]
+        factors = rest[states:]
+        if self.turns is not None:
+            self.turns.take()
+        begun = self._begin_ahead(code.add(index, self.size), after)
+        self.ring.turn(count)
+        self._begin_reading()
+        code.in_flight = list(begun)
+        self.chunk = index
+        self._hold("old", rest[:states])
+        code.scopes.append(dict(known))
+        code.columns[pass_.index] = self._chunk_columns(index, is_masked)
+        self._begin_early()
+        if factors:
+            with self._at_turn(code.sub(count, 1)):
+                self._begin_behind(factors)
+        if self.turns is not None:
+            self.turns.give()
+        self._counts(index, is_masked)
+        late = {each.name: each for each in self.behind}
+        new: dict[str, Values] = {}
+        for name, _, axis in self._states():
+            if name not in late:
+                value = code.given[name]
+                places = self._places(axis)
+                new[name] = {place: code.value(value, *place) for place in places}
+        # The wait for the tile keeps the one for the products before where it is: an
+        # assembler does not move it over a loop.
+        for each in self.behind:
+            self._emitter().prepare(each.product)
+            self.ring.await_chunk(each.tile)
+        for name, each in late.items():
+            new[name] = self._started(each)
+        found: list[SSAValue] = []
+        for name, _, axis in self._states():
+            values = new[name]
+            for row, column in self._places(axis):
+                place = (row, column) if (row, column) in values else (0, column)
+                found.append(values[place])
+        for each in self.behind:
+            found += self._emitter().words(each.product)
+        code.scopes.pop()
+        self._end_reading()
+        return [*self._finish_ahead(begun, after), *found]
 
     def _first_ahead(self, count: SSAValue) -> list[SSAValue]:
         """The products that are computed ahead of the first chunk, if there is one."""
@@ -1070,6 +1517,14 @@ class GroupPass:
         op = scf.IfOp(exists, types, Region(some), Region(none))
         code.builder.insert(op)
         return list(op.results)
+
+    def _early_keys(self) -> list[Hashable]:
+        """What the values of the products that are computed ahead are known under."""
+        return [
+            self.code.key(fold, *place)
+            for fold in self.early
+            for place in self._places_of(fold)
+        ]
 
     def _places_of(self, fold: Term) -> list[tuple[int, int]]:
         """The rows and columns of a product over a chunk."""
@@ -1125,21 +1580,28 @@ class GroupPass:
 
     def _chunk(self, index: SSAValue, states: Sequence[SSAValue]) -> list[SSAValue]:
         """What one chunk does to the states."""
+        return self._when_full(index, lambda m: self._read(index, states, m))
+
+    def _when_full(
+        self, index: SSAValue, emit: Callable[[bool], list[SSAValue]]
+    ) -> list[SSAValue]:
+        """Emit a chunk, with masks unless all rows have all of its indices."""
         code = self.code
         if self._is_whole():
-            return self._read(index, states, is_masked=False)
+            return emit(False)
         end = code.add(index, self.size)
         is_full = code.compare("sle", end, self.full_last)
         if self.differs[0]:
             starts = code.compare("sge", index, self.full_first)
             is_full = code.emit(arith.AndIOp(is_full, starts))
         regions: list[Region] = []
+        types: list[Attribute] = []
         for is_masked in (False, True):
             with code.scope(block := Block()):
-                new = self._read(index, states, is_masked)
+                new = emit(is_masked)
                 code.builder.insert(scf.YieldOp(*new))
+            types = [value.type for value in new]
             regions.append(Region(block))
-        types = [value.type for value in states]
         op = scf.IfOp(is_full, types, regions[0], regions[1])
         code.builder.insert(op)
         return list(op.results)
@@ -1176,9 +1638,11 @@ class GroupPass:
             start = code.add(index, self.offset)
             columns.append(self._chunk_columns(start, is_masked))
             code.columns[pass_.index] = columns[-1]
-            if len(blocks) > 1:
+            if len(blocks) > 1 or self.turns is not None:
                 self._begin_early()
             code.scopes.pop()
+        if self.turns is not None:
+            self.turns.give()
         new: list[Values | Pending] = []
         for number, (self.offset, scope) in enumerate(zip(blocks, scopes, strict=True)):
             if number:
@@ -1232,10 +1696,8 @@ class GroupPass:
     def _chunk_columns(self, index: SSAValue, is_masked: bool) -> Columns:
         code, layout, pass_ = self.code, self.code.layout, self.pass_
         found: list[SSAValue] = []
-        plain: list[SSAValue] = []
         for number in range(layout.count(self.block)):
             column = code.add(index, layout.column(code, number))
-            plain.append(column)
             if is_masked:
                 column = code.min(column, code.sub(self.last, 1))
             found.append(column)
@@ -1247,16 +1709,30 @@ class GroupPass:
             key = ("valid", row, column)
             return code.once(key, lambda: emit_valid(row, column))
 
+        def within(bound: Term, row: int) -> SSAValue:
+            """Where a bound is, from a thread's first column: in 32 bits."""
+            first = code.add(index, layout.column(code, 0))
+            distance = code.sub(code.value(bound, row), first)
+            distance = code.min(code.max(distance, 0), self.block)
+            return code.emit(arith.IndexCastOp(distance, i32))
+
         def emit_valid(row: int, column: int) -> SSAValue:
-            upper = code.value(pass_.upper, row)
-            inside = code.compare("slt", plain[column], upper)
+            offset = code.constant(layout.offset(column), i32)
+            key = ("within", row)
+            end = code.once(key, lambda: within(pass_.upper, row))
+            inside = code.emit(arith.CmpiOp(offset, end, "slt"))
             if self.differs[0]:
-                lower = code.value(pass_.lower, row)
-                above = code.compare("sge", plain[column], lower)
+                key = ("from", row)
+                start = code.once(key, lambda: within(pass_.lower, row))
+                above = code.emit(arith.CmpiOp(offset, start, "sge"))
                 inside = code.emit(arith.AndIOp(inside, above))
             return inside
 
         return Columns(found, valid)
+
+
+def _ready(product: Product) -> None:
+    """The tiles of a product are there."""
 
 
 class GroupOutputs:
@@ -1409,17 +1885,31 @@ class GroupOutputs:
         static = kernel.static(axis)
         _, strides = kernel.outputs[output.number]
         number = (*kernel.kernel.axes, *output.axes).index(axis)
-        in_pairs = (
-            strides[number] is self.number(1)
-            and output.value.type != i1
+        others = [stride for k, stride in enumerate(strides) if k != number]
+        step = code.layout.vector
+        while step > 1 and (
+            strides[number] is not self.number(1)
+            or output.value.type == i1
+            or static is None
+            or static % step
+            or not all(divides(stride, step) for stride in others)
+        ):
+            step //= 2
+        is_narrow = isinstance(output.value.type, BFloat16Type | Float16Type)
+        in_quads = (
+            is_narrow
+            and step == 2
+            and isinstance(code.layout, Fragments)
+            and len(columns.indices) % 8 == 0
             and static is not None
-            and static % 2 == 0
-            and all(
-                divides(stride, 2) for k, stride in enumerate(strides) if k != number
-            )
+            and static % 8 == 0
+            and all(divides(stride, 8) for stride in others)
+            and inside(0) is None
         )
-        step = 2 if in_pairs else 1
         for row, index in enumerate(code.rows):
+            if in_quads:
+                self._store_quads(output, value, axis, row)
+                continue
 
             def store_row(row: int = row, index: SSAValue = index) -> None:
                 for column in range(0, len(columns.indices), step):
@@ -1437,6 +1927,50 @@ class GroupOutputs:
 
             self._when([kernel.exists[row]], store_row)
 
+    def _store_quads(self, output: Output, value: Term, axis: str, row: int) -> None:
+        """Store a row of narrow elements, 16 bytes at a time.
+
+        The four lanes that share a row have two elements of each eight. Of four times
+        eight each gets eight that lie side by side: their words, as a matrix of 4 x 4,
+        are transposed by exchanging them with the lane beside, then with the one after.
+        """
+        kernel, code = self.kernel, self.code
+        columns = code.columns[axis]
+        memory, _ = kernel.outputs[output.number]
+        lane = code.rem(code.lane, 4)
+        odd = code.equals(code.rem(lane, 2), 1)
+        high = code.equals(code.div(lane, 2), 1)
+        for first in range(0, len(columns.indices), 8):
+            words: list[SSAValue] = []
+            for number in range(first, first + 8, 2):
+                pair = [code.value(value, row, number + k) for k in (0, 1)]
+                words.append(code.emit(llvm.BitcastOp(code.joined(pair), i32)))
+            near: list[list[SSAValue]] = []  # Of two blocks the words of two lanes.
+            for low, up in (words[:2], words[2:]):
+                own, other = code.select(odd, up, low), code.select(odd, low, up)
+                found = code.shuffled(other, 1)
+                near.append(
+                    [code.select(odd, found, own), code.select(odd, own, found)]
+                )
+            mine: list[SSAValue] = []
+            theirs: list[SSAValue] = []
+            for low, up in zip(*near, strict=True):
+                own, other = code.select(high, up, low), code.select(high, low, up)
+                found = code.shuffled(other, 2)
+                mine.append(code.select(high, found, own))
+                theirs.append(code.select(high, own, found))
+            joined = code.joined([*mine, *theirs])
+            type_ = VectorType(output.value.type, [8])
+            narrow = code.emit(llvm.BitcastOp(joined, type_))
+            start = code.add(columns.indices[first], code.mul(lane, 6))
+
+            def store(start: SSAValue = start, narrow: SSAValue = narrow) -> None:
+                place = {kernel.row_axis: code.rows[row], axis: start}
+                address = self._address(output, place)
+                code.store_vector(narrow, memory, [address])
+
+            self._when([kernel.exists[row]], store)
+
     def _is_inside(self, extent: Extent, column: int, axis: str) -> SSAValue:
         code = self.code
         index = code.add(extent.start, code.layout.column(code, column))
@@ -1446,11 +1980,18 @@ class GroupOutputs:
     def _long_row(self, output: Output, value: Term, axis: str) -> None:
         """An output over a row that all threads share, some columns at a time."""
         kernel, code = self.kernel, self.code
-        layout, limit = code.layout, kernel.extent(axis)
+        layout, start, limit = code.layout, self.number(0), kernel.extent(axis)
         _, strides = kernel.outputs[output.number]
         if strides[-1] is not self.number(1):
             raise NotLifted("rows whose elements do not lie next to each other")
         static, size = kernel.static(axis), kernel.grid.chunk
+        end, before = limit, layout
+        if axis == kernel.column_axis:
+            assert kernel.column_start is not None
+            start, size = kernel.column_start, kernel.grid.width
+            end = code.add(start, 1)
+            layout = Across(layout.threads, kernel.vector_of(size, [static]))
+            code.layout = layout
         count = layout.vector
         has_all = static is not None and static % size == 0
         memory, _ = kernel.outputs[output.number]
@@ -1481,7 +2022,8 @@ class GroupOutputs:
             del code.columns[axis]
             code.vectors = code.vectors - {axis}
 
-        code.loop(self.number(0), limit, size, [], body)
+        code.loop(start, end, size, [], body)
+        code.layout = before
 
 
 class OutputPass(GroupPass):
@@ -1526,7 +2068,7 @@ def registers_of(grid: Grid) -> tuple[int, int] | None:
     groups, computing = max(grid.groups, 1), grid.warps // 4
     threads = 32 * (grid.warps + ENGINE_WARPS)
     each = min(REGISTERS // (groups * threads), 255) // 8 * 8
-    few = 40 if computing <= 2 else 32
+    few = 40 if computing < 2 else 24 if computing == 2 else 32
     spare = each * (computing + 1) - few
     many = min(spare // computing // 8 * 8, 240)
     return (few, many) if each > few and many > each else None

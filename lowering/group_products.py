@@ -36,12 +36,22 @@ from moa_dialect.lowering.gpu_ops import (
     static_position,
 )
 from moa_dialect.lowering.group_tiles import Tile
-from moa_dialect.lowering.groups import GroupCode, Pending, Values, vector_bytes
+from moa_dialect.lowering.groups import (
+    Fragments,
+    GroupCode,
+    Pending,
+    Values,
+    vector_bytes,
+)
 from moa_dialect.passes.products import PANEL_BYTES, SWIZZLE_BYTES, Product
 from moa_dialect.passes.terms import Folded, Term
 
 STEP = 4
 """How many terms of a sum are read at a time for fused multiply-adds."""
+
+
+UNROLL = 2
+"""How many times that much before the next branch."""
 
 
 def _nothing(product: Product) -> None:
@@ -62,6 +72,7 @@ class Products:
         spill: puts the values of a term that is computed into a tile.
         before: is told before a product reads its tiles.
         after: is told after a product has read its tiles.
+        tall: how many terms instructions of 16 rows add up for f64; 0 without those.
     """
 
     code: GroupCode
@@ -73,6 +84,7 @@ class Products:
     offset: int = 0
     before: Callable[[Product], None] = _nothing
     after: Callable[[Product], None] = _nothing
+    tall: int = 0
 
     def emit(self, product: Product, first: Term | None) -> Values | Pending:
         """Emit a product, added to the values of a term if there is one."""
@@ -114,6 +126,8 @@ class Products:
     def _added(self, product: Product, start: Values) -> Values:
         if not product.has_matrices(self.tier):
             return self._multiply_add(product, start)
+        if not isinstance(self.code.layout, Fragments):
+            raise NotLifted("square: products by matrix instructions")
         if product.is_narrow:
             return self._narrow(product, start)
         if product.is_tf32:
@@ -257,7 +271,8 @@ class Products:
         for number in (column, column + 1):
             value = code.value(wide, row, number)
             if mask is not None:
-                zero = code.constant(0.0, value.type)
+                # As in a sum of the same values, so that it is one choice.
+                zero = code.constant(-0.0, value.type)
                 value = code.select(mask(row, number), value, zero)
             values.append(value)
         if is_rounded:
@@ -269,6 +284,34 @@ class Products:
         return self._operand(code.emit(FromElementsOp(values)))
 
     # 64xNx16 of four warps, f16 and bf16.
+
+    def fragments(self, product: Product) -> int:
+        """How many words a computed first factor takes."""
+        return 4 * (self._size(product) // 16)
+
+    def prepare(self, product: Product) -> None:
+        """Compute the elements of a first factor, before they are rounded."""
+        code, term = self.code, product.left
+        is_rounded = term.computes("arith.truncf") and term.args[0].type == f32
+        wide = term.args[0] if is_rounded else term
+        for place in code.every(wide):
+            code.value(wide, *place)
+
+    def words(self, product: Product) -> list[SSAValue]:
+        """A computed first factor as words, in pairs of elements."""
+        found = [word for step in self._fragments(product) for word in step]
+        if isinstance(product.element, Float16Type):
+            return list(map(self._as_word, found))
+        return found
+
+    def later(
+        self, product: Product, start: Values, words: Sequence[SSAValue]
+    ) -> Pending:
+        """Begin a product whose first factor was computed before, as words."""
+        every = list(start)
+        steps = range(0, len(words), 4)
+        factors = [tuple(words[step : step + 4]) for step in steps]
+        return self._of_group(product, every, list(start.values()), factors)
 
     def _fragments(self, product: Product) -> list[tuple[SSAValue, ...]]:
         """The first factor in registers, if it is computed."""
@@ -319,7 +362,7 @@ class Products:
                 text = f"{head}, {{{a}}}, ${count + 4}, {keeps}, 1, 1, {b_turned};"
                 operands = [*factors[step], b]
                 kinds = ["r"] * 4
-                if isinstance(product.element, Float16Type):
+                if factors[step][0].type != i32:
                     operands = [*map(self._as_word, factors[step]), b]
             else:
                 a_turned = int(left.axes[1] != product.axis)
@@ -397,42 +440,95 @@ class Products:
         word = code.emit(arith.ShRUIOp(word, code.constant(4, i64)))
         return code.emit(arith.OrIOp(word, code.constant(fields, i64)))
 
-    # 8x8x4, f64.
+    # 8x8x4, or 16x8x4, 16x8x8 and 16x8x16, f64.
 
     def _double(self, product: Product, start: Values) -> Values:
-        code = self.code
-        values = dict(start)
+        values, rows = dict(start), len(self.code.rows)
         blocks = (1 + max(column for _, column in start)) // 2
-        left, right = self.tiles.get(product.left), self.tiles[product.right]
-        turn, group = code.rem(code.lane, 4), code.div(code.lane, 4)
-        first = code.mul(code.warp, 8 * len(code.rows))
-        for step in range(self._size(product) // 4):
-            # The terms of a sum have no order: those of a computed factor are taken
-            # as they are spread over the lanes.
-            if left is None:
-                base = 8 * (step // 2) + step % 2
-                term = code.add(code.mul(turn, 2), base)
-            else:
-                term = code.add(turn, 4 * step)
-            for row in range(len(code.rows)):
-                if left is None:
-                    column = 2 * (step // 2) + step % 2
-                    factor = self._masked(product, row, column)
-                else:
-                    at = code.add(code.add(group, first), 8 * row)
-                    places = {product.axis: term, code.row_axis: at}
-                    factor = self._element(left, places)
+        is_tall = self.tall and rows % 2 == 0
+        most = self.tall // 4 if is_tall else 1
+        first, count = 0, self._size(product) // 4
+        while first < count:
+            while most > count - first:
+                most //= 2
+            steps = range(first, first + most)
+            for pair in range(0, rows, 2 if is_tall else 1):
+                pairs = (pair, pair + 1) if is_tall else (pair,)
+                left = [
+                    self._left_double(product, step, row)
+                    for step in steps
+                    for row in pairs
+                ]
                 for block in range(blocks):
-                    at = code.add(group, 8 * block)
-                    places = {product.axis: term, product.columns: at}
-                    key = ("element", right.term, left is None, step, block)
-                    other = code.once(key, lambda p=places: self._element(right, p))
-                    pair = [(row, 2 * block), (row, 2 * block + 1)]
-                    sums = [values[place] for place in pair]
-                    found = code.emit(MmaOp([factor], [other], sums, f64))
-                    for number, place in enumerate(pair):
+                    right = [self._right_double(product, step, block) for step in steps]
+                    places = [(row, 2 * block + odd) for row in pairs for odd in (0, 1)]
+                    sums = [values[place] for place in places]
+                    found = self._double_sums(left, right, sums)
+                    for number, place in enumerate(places):
                         values[place] = self._member(found, number, f64)
+            first += most
         return values
+
+    def _double_sums(
+        self,
+        left: Sequence[SSAValue],
+        right: Sequence[SSAValue],
+        sums: Sequence[SSAValue],
+    ) -> SSAValue:
+        """Sums with a product of fragments added, by one instruction."""
+        if len(sums) == 2:
+            return self.code.emit(MmaOp(left, right, sums, f64))
+        count, each = len(sums), len(left)
+
+        def names(first: int, number: int) -> str:
+            return "{" + ", ".join(f"${first + k}" for k in range(number)) + "}"
+
+        text = (
+            f"mma.sync.aligned.m16n8k{4 * len(right)}.row.col.f64.f64.f64.f64 "
+            f"{names(0, count)}, {names(count, each)}, "
+            f"{names(count + each, len(right))}, {names(0, count)};"
+        )
+        tied = [str(number) for number in range(count)]
+        kinds = ["=d"] * count + ["d"] * (each + len(right)) + tied
+        type_ = llvm.LLVMStructType.from_type_list([f64] * count)
+        # It is said to have effects so that it stays where all threads come by.
+        operands = [*left, *right, *sums]
+        found = self.code.assembly(text, ",".join(kinds), operands, type_)
+        assert found is not None
+        return found
+
+    def _double_term(self, product: Product, step: int) -> SSAValue:
+        """Which of four terms a lane has.
+
+        The terms of a sum have no order: those of a computed factor are taken as they
+        are spread over the lanes.
+        """
+        code = self.code
+        turn = code.rem(code.lane, 4)
+        if product.left in self.tiles:
+            return code.add(turn, 4 * step)
+        return code.add(code.mul(turn, 2), 8 * (step // 2) + step % 2)
+
+    def _left_double(self, product: Product, step: int, row: int) -> SSAValue:
+        code = self.code
+        left = self.tiles.get(product.left)
+        if left is None:
+            return self._masked(product, row, 2 * (step // 2) + step % 2)
+        at = code.add(code.div(code.lane, 4), code.mul(code.warp, 8 * len(code.rows)))
+        places = {
+            product.axis: self._double_term(product, step),
+            code.row_axis: code.add(at, 8 * row),
+        }
+        return self._element(left, places)
+
+    def _right_double(self, product: Product, step: int, block: int) -> SSAValue:
+        code, right = self.code, self.tiles[product.right]
+        places = {
+            product.axis: self._double_term(product, step),
+            product.columns: code.add(code.div(code.lane, 4), 8 * block),
+        }
+        key = ("element", right.term, product.left in self.tiles, step, block)
+        return code.once(key, lambda: self._element(right, places))
 
     # 16x8x8, f32 rounded to tf32.
 
@@ -512,16 +608,22 @@ class Products:
         columns = 1 + max(column for _, column in start)
         rows = [code.layout.row(code, row) for row in range(len(code.rows))]
 
+        def several(term: SSAValue, carried: list[SSAValue]) -> Sequence[SSAValue]:
+            for number in range(0, steps, STEP):
+                carried = list(step(code.add(term, number), carried))
+            return carried
+
         def step(term: SSAValue, carried: list[SSAValue]) -> Sequence[SSAValue]:
             factors = [
                 self._run(left, product.axis, term, code.row_axis, row, 1)
                 for row in rows
             ]
             others: list[list[SSAValue]] = []
-            for column in range(0, columns, 2):
+            side = code.layout.vector
+            for column in range(0, columns, side):
                 at = code.layout.column(code, column)
-                found = self._run(right, product.axis, term, product.columns, at, 2)
-                others += [found[::2], found[1::2]]
+                found = self._run(right, product.axis, term, product.columns, at, side)
+                others += [found[k::side] for k in range(side)]
             sums = dict(zip(every, carried, strict=True))
             for number in range(STEP):
                 for row, column in every:
@@ -535,8 +637,9 @@ class Products:
             return [sums[place] for place in every]
 
         size = self._size(product)
+        steps = STEP if size % (UNROLL * STEP) else UNROLL * STEP
         found = code.loop(
-            code.number(0), code.number(size), STEP, list(start.values()), step
+            code.number(0), code.number(size), steps, list(start.values()), several
         )
         return dict(zip(every, found, strict=True))
 

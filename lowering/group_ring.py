@@ -93,8 +93,13 @@ class Ring:
         self.stage = code.rem(count, self.stages)
         around = code.rem(code.div(count, self.stages), 2)
         self.phase = code.emit(arith.IndexCastOp(around, i32))
+        self.set(self.stage, self.phase)
+
+    def set(self, stage: SSAValue | None, phase: SSAValue | None) -> None:
+        """Go to a stage, and a parity of its phase."""
+        self.stage, self.phase = stage, phase
         for each in self.boxed:
-            each.tile.stage = self.stage
+            each.tile.stage = stage
 
     def number(self, tile: Tile) -> int | None:
         """The number of a tile, None if the ring does not have it."""

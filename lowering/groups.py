@@ -96,6 +96,10 @@ class Layout(ABC):
         """The column of a number, from 0 in the tile."""
 
     @abstractmethod
+    def offset(self, number: int) -> int:
+        """How far the column of a number is from the first one that a thread has."""
+
+    @abstractmethod
     def reduce(self, code: GroupCode, function: str, value: SSAValue) -> SSAValue:
         """Combine the values that the threads have of a row; all get the result."""
 
@@ -127,7 +131,10 @@ class Fragments(Layout):
 
     def column(self, code: GroupCode, number: int) -> SSAValue:
         pair = code.mul(code.rem(code.lane, 4), 2)
-        return code.add(pair, number // 2 * 8 + number % 2)
+        return code.add(pair, self.offset(number))
+
+    def offset(self, number: int) -> int:
+        return number // 2 * 8 + number % 2
 
     def reduce(self, code: GroupCode, function: str, value: SSAValue) -> SSAValue:
         for distance in (1, 2):
@@ -136,6 +143,50 @@ class Fragments(Layout):
 
     def is_first(self, code: GroupCode) -> SSAValue:
         return code.equals(code.rem(code.lane, 4), 0)
+
+
+@dataclass
+class Square(Layout):
+    """Rows and columns of which a thread has about as many.
+
+    A warp has `blocks` times 8 rows; the four rows of lanes have every fourth of them,
+    and of each 32 columns eight columns of lanes have four each. Lanes that lie side by
+    side share rows or columns in turn, so that what they read from shared memory is
+    read once for several.
+    """
+
+    blocks: int
+    warps: int
+
+    def __post_init__(self) -> None:
+        self.rows, self.threads, self.vector = 2 * self.blocks, self.warps * WARP, 4
+
+    def row(self, code: GroupCode, number: int) -> SSAValue:
+        first = code.mul(code.warp, 8 * self.blocks)
+        lane = code.rem(code.div(code.lane, 2), 4)
+        return code.add(code.add(first, lane), 4 * number)
+
+    def count(self, size: int) -> int:
+        if size % 32:
+            raise NotLifted("square: columns that are no multiple of 32")
+        return size // 8
+
+    def column(self, code: GroupCode, number: int) -> SSAValue:
+        return code.add(code.mul(self._place(code), 4), self.offset(number))
+
+    def offset(self, number: int) -> int:
+        return number // 4 * 32 + number % 4
+
+    def _place(self, code: GroupCode) -> SSAValue:
+        return code.add(code.rem(code.lane, 2), code.mul(code.div(code.lane, 8), 2))
+
+    def reduce(self, code: GroupCode, function: str, value: SSAValue) -> SSAValue:
+        for distance in (1, 8, 16):
+            value = code.apply(function, value, code.shuffled(value, distance))
+        return value
+
+    def is_first(self, code: GroupCode) -> SSAValue:
+        return code.equals(self._place(code), 0)
 
 
 @dataclass
@@ -155,9 +206,12 @@ class Across(Layout):
         return self.vector * -(-size // (self.threads * self.vector))
 
     def column(self, code: GroupCode, number: int) -> SSAValue:
-        around, within = divmod(number, self.vector)
         first = code.mul(code.thread, self.vector)
-        return code.add(first, around * self.threads * self.vector + within)
+        return code.add(first, self.offset(number))
+
+    def offset(self, number: int) -> int:
+        around, within = divmod(number, self.vector)
+        return around * self.threads * self.vector + within
 
     def reduce(self, code: GroupCode, function: str, value: SSAValue) -> SSAValue:
         distance = WARP // 2
@@ -247,6 +301,7 @@ class GroupCode(Emitter):
         contraction: emits the folds that the layout does not reduce.
         in_flight: what is computed in the background, in order.
         has_others: whether a group has threads beside those of the layout.
+        partial: the folds over a chunk of which each thread keeps its own part.
     """
 
     terms: Terms
@@ -272,6 +327,7 @@ class GroupCode(Emitter):
     contraction: Callable[[Term, Term | None], Values | Pending] = _no_fold
     in_flight: list[Pending] = field(default_factory=list[Pending])
     has_others: bool = False
+    partial: set[Term] = field(default_factory=set[Term])
     scopes: list[dict[Hashable, Any]] = field(
         default_factory=lambda: list[dict[Hashable, Any]]([{}])
     )
@@ -514,6 +570,18 @@ class GroupCode(Emitter):
             and isinstance(term.type, Float32Type)
         ):
             return self._fast_exp(term.args[0], row, column)
+        if (
+            self.is_fast
+            and operation is arith.DivfOp
+            and isinstance(term.type, Float32Type)
+            and self.column_axis(term.args[0])
+            and not self.column_axis(term.args[1])
+        ):
+            left, right = term.args
+            one = self.terms.number(1.0, f32)
+            once = self.terms.compute(arith.DivfOp, (one, right))
+            product = self.terms.compute(arith.MulfOp, (left, once))
+            return self.value(product, row, column)
         args = [self.value(arg, row, column) for arg in term.args]
         return self.make(operation, args, term.type, properties)
 
@@ -698,13 +766,30 @@ class GroupCode(Emitter):
             return self.value(self.terms.compute(arith.MulfOp, (number, inner)), row)
         columns = self.columns[kind.index]
         unit = self.constant(neutral(function, term.type), term.type)
-        total: SSAValue | None = None
+        # Of what has no order as many are combined at a time as need not wait.
+        chains = _CHAINS if function in ("max", "min") else 1
+        totals: list[SSAValue] = []
         for column in range(len(columns.indices)):
             value = self.value(body, row, column)
             if columns.valid is not None:
                 value = self.select(columns.valid(row, column), value, unit)
-            total = value if total is None else self.apply(function, total, value)
-        assert total is not None
+            if column < chains:
+                totals.append(value)
+            else:
+                before = totals[column % chains]
+                totals[column % chains] = self.apply(function, before, value)
+        while len(totals) > 1:
+            half = -(-len(totals) // 2)
+            rest = totals[half:]
+            totals = [
+                self.apply(function, total, rest[number])
+                if number < len(rest)
+                else total
+                for number, total in enumerate(totals[:half])
+            ]
+        (total,) = totals
+        if term in self.partial:
+            return total
         return self.layout.reduce(self, function, total)
 
     def _choice(self, term: Term, row: int, column: int) -> SSAValue:
@@ -726,6 +811,9 @@ def _positive_factor(term: Term) -> tuple[Term, Term] | None:
                 return factor, other
     return None
 
+
+_CHAINS = 4
+"""How many values without an order are combined side by side."""
 
 _LARGEST = 3.4028234663852886e38
 """The largest f32."""

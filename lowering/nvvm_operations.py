@@ -163,6 +163,38 @@ def _mma(rewriter: Rewriter, op: Operation) -> None:
     rewriter.replace(op, *rewriter.results(build, op))
 
 
+_TALL = re.compile(
+    r"mma\.sync\.aligned\.m16n8k(4|8|16)\.row\.col\.f64\.f64\.f64\.f64\s.*"
+)
+
+
+def tall_product(rewriter: Rewriter, op: Operation, text: str) -> None:
+    """Handle a product of f64 of 16 rows, as several of 8 rows and 4 terms.
+
+    Raises:
+        CompileError: for any other `mma.sync` in inline assembly.
+    """
+    found = _TALL.fullmatch(text)
+    steps = int(found[1]) // 4 if found else 0
+    if len(op.operands) != 3 * steps + 4:
+        raise CompileError(
+            f"kernel '{rewriter.code.name}': the emulator does not know the "
+            f"instruction {text}"
+        )
+    operands = list(op.operands)
+    left, right = operands[: 2 * steps], operands[2 * steps : 3 * steps]
+    sums = operands[3 * steps :]
+    for half in (0, 1):
+        part = sums[2 * half : 2 * half + 2]
+        for step in range(steps):
+            inputs = [left[2 * step + half], right[step], *part]
+            argument = runtime.MMA_SHAPES["f64", 4]
+            build = rewriter.wait(op, runtime.MMA, inputs, argument=argument)
+            part = rewriter.results(build, op)[:2]
+        sums[2 * half : 2 * half + 2] = part
+    rewriter.replace(op, *sums)
+
+
 def _ldmatrix(rewriter: Rewriter, op: Operation) -> None:
     (pointer,) = op.operands
     _check_matrix(rewriter, op)

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import prod
+from typing import Any
 
 from xdsl.builder import Builder
 from xdsl.context import Context
@@ -503,6 +504,102 @@ def report_once(status: SSAValue, ops: Sequence[Operation]) -> list[Operation]:
     return kept
 
 
+WARP = 32
+
+AT_ONCE = 4
+"""How many iterations a thread has where there are many."""
+
+MANY = 1 << 19
+"""So many iterations occupy a device even if a thread has several."""
+
+_LONGEST = 100
+"""Bodies of more operations have one iteration for a thread."""
+
+
+def many(loop: scf.ParallelOp) -> list[int] | None:
+    """The extents of a loop of which a thread may have several iterations.
+
+    None if there are few or nobody knows how many, or if its body is more than scalar
+    operations, loads and then stores.
+    """
+    counts: list[int] = []
+    for lower, upper, step in zip(
+        loop.lowerBound, loop.upperBound, loop.step, strict=True
+    ):
+        extent = number_of(upper)
+        if number_of(lower) != 0 or number_of(step) != 1 or extent is None:
+            return None
+        counts.append(extent)
+    ops = [op for op in loop.body.block.ops if not isinstance(op, scf.ReduceOp)]
+    stored = False
+    for op in ops:
+        if isinstance(op, memref.StoreOp):
+            stored = True
+        elif (
+            op.regions
+            or (stored and isinstance(op, memref.LoadOp))
+            or (not isinstance(op, memref.LoadOp) and not _is_pure(op))
+        ):
+            return None
+    is_short = stored and len(ops) <= _LONGEST
+    return counts if is_short and prod(counts) >= MANY else None
+
+
+def _at_once(ops: Sequence[Operation]) -> int:
+    """How many iterations a thread has: of narrow elements twice as many."""
+    loads = [op for op in ops if isinstance(op, memref.LoadOp)]
+    sizes = [dtype_of(op.results[0].type).itemsize for op in loads]
+    return 2 * AT_ONCE if max(sizes, default=4) <= 2 else AT_ONCE
+
+
+def turned_axis(loop: scf.ParallelOp, counts: Sequence[int]) -> int:
+    """The axis that some loads run along which lie apart along the last one, or -1."""
+    args = list(loop.body.block.args)
+    if len(args) < 2 or counts[-1] < WARP:
+        return -1
+    for op in loop.body.block.ops:
+        if not isinstance(op, memref.LoadOp) or len(op.indices) != 1:
+            continue
+        (address,) = op.indices
+        last = _coefficient(address, args[-1])
+        if last is None or last in (0, 1):
+            continue
+        for axis, arg in enumerate(args[:-1]):
+            if _coefficient(address, arg) == 1 and counts[axis] >= WARP:
+                return axis
+    return -1
+
+
+def _coefficient(address: SSAValue, index: SSAValue) -> int | None:
+    """What an index is multiplied by in an address; None if nobody knows."""
+    if address is index:
+        return 1
+    op = address.owner
+    if number_of(address) is not None or not isinstance(op, Operation):
+        return 0
+    if isinstance(op, arith.AddiOp):
+        parts = [_coefficient(operand, index) for operand in op.operands]
+        known = [part for part in parts if part is not None]
+        return sum(known) if len(known) == len(parts) else None
+    if isinstance(op, arith.MuliOp):
+        for factor, other in ((op.lhs, op.rhs), (op.rhs, op.lhs)):
+            if (number := number_of(factor)) is not None:
+                inner = _coefficient(other, index)
+                return None if inner is None else number * inner
+    return 0 if index not in _used(address) else None
+
+
+def _used(value: SSAValue) -> set[SSAValue]:
+    """A value, and what it is computed from."""
+    found, pending = set[SSAValue](), [value]
+    while pending:
+        if (value := pending.pop()) not in found:
+            found.add(value)
+            if isinstance(value.owner, Operation):
+                pending += value.owner.operands
+    return found
+
+
 @dataclass
 class _Kernel:
     """One kernel in the making."""
@@ -571,8 +668,126 @@ class _Kernel:
         self._launch(symbol, grid, block, launch.dynamicSharedMemorySize, clusters)
         _erase(launch)
 
+    # Many iterations: several for a thread, whose loads are under way together.
+
+    def _of_many(self, loop: scf.ParallelOp, counts: Sequence[int], turned: int):
+        """A thread for `AT_ONCE` iterations.
+
+        All loads of a thread come before its first store: iterations do not depend on
+        each other. A block has iterations that follow each other; or, if some load runs
+        along another axis (`turned`), a square of that axis and the last one.
+        """
+        body = loop.body.block
+        ops = [op for op in body.ops if not isinstance(op, scf.ReduceOp)]
+        self._capture(ops, body=body)
+        self._rename(ops)
+        build = self.entry
+        at_once = AT_ONCE if turned >= 0 else _at_once(ops)
+        threads = 2 * WARP * AT_ONCE if turned >= 0 else self.outlining.block_size
+        block_id = build.insert(gpu.BlockIdOp(_dimension(0))).result
+        thread = build.insert(gpu.ThreadIdOp(_dimension(0))).result
+
+        def number(value: int) -> SSAValue:
+            return self.entry.insert(constant(value, _INDEX)).result
+
+        def apply(op: type[Any], left: SSAValue, right: int | SSAValue) -> SSAValue:
+            other = number(right) if isinstance(right, int) else right
+            return self.entry.insert(op(left, other)).result
+
+        def decoded(rest: SSAValue, extents: Sequence[int]) -> list[SSAValue]:
+            found: list[SSAValue] = []
+            for extent in reversed(extents[1:]):
+                found.insert(0, apply(arith.RemUIOp, rest, extent))
+                rest = apply(arith.DivUIOp, rest, extent)
+            return [rest, *found]
+
+        if turned < 0:
+            blocks = -(-prod(counts) // (threads * at_once))
+            start = apply(arith.MuliOp, block_id, threads * at_once)
+            first = apply(arith.AddiOp, start, thread)
+            places = [
+                [apply(arith.AddiOp, first, threads * turn)] for turn in range(at_once)
+            ]
+            limits = [prod(counts)]
+        else:
+            tiles = [
+                -(-count // WARP) if axis in (turned, len(counts) - 1) else count
+                for axis, count in enumerate(counts)
+            ]
+            blocks = prod(tiles)
+            corner = decoded(block_id, tiles)
+            lane = apply(arith.RemUIOp, thread, WARP)
+            warp = apply(arith.DivUIOp, thread, WARP)
+            # A warp has 4 x 8 of the square: what it writes are whole sectors.
+            across = apply(arith.MuliOp, apply(arith.RemUIOp, warp, 4), 8)
+            across = apply(arith.AddiOp, across, apply(arith.RemUIOp, lane, 8))
+            down = apply(arith.MuliOp, apply(arith.DivUIOp, warp, 4), 4)
+            down = apply(arith.AddiOp, down, apply(arith.DivUIOp, lane, 8))
+            for axis, within in ((turned, down), (len(counts) - 1, across)):
+                start = apply(arith.MuliOp, corner[axis], WARP)
+                corner[axis] = apply(arith.AddiOp, start, within)
+            step = WARP // AT_ONCE
+            places = [
+                [
+                    apply(arith.AddiOp, index, step * turn) if axis == turned else index
+                    for axis, index in enumerate(corner)
+                ]
+                for turn in range(AT_ONCE)
+            ]
+            limits = list(counts)
+
+        def exists(place: Sequence[SSAValue]) -> SSAValue:
+            found: SSAValue | None = None
+            for index, limit in zip(place, limits, strict=True):
+                inside = self.entry.insert(arith.CmpiOp(index, number(limit), "slt"))
+                if found is None:
+                    found = inside.result
+                else:
+                    both = arith.AndIOp(found, inside.result)
+                    found = self.entry.insert(both).result
+            assert found is not None
+            return found
+
+        def emit(chosen: Sequence[Sequence[SSAValue]]) -> None:
+            maps: list[dict[SSAValue, SSAValue]] = []
+            for place in chosen:
+                indices = place if turned >= 0 else decoded(place[0], counts)
+                maps.append(dict(zip(body.args, indices, strict=True)))
+            for op in ops:
+                for known in maps:
+                    self.entry.insert(op.clone(known))
+
+        def when(condition: SSAValue, chosen: Sequence[Sequence[SSAValue]]) -> Block:
+            outer, inside = self.entry, Block()
+            self.entry = Builder(InsertPoint.at_end(inside))
+            emit(chosen)
+            self.entry.insert(scf.YieldOp())
+            self.entry = outer
+            return inside
+
+        has_last = exists(places[-1])
+        full = when(has_last, places)
+        outer, some = self.entry, Block()
+        self.entry = Builder(InsertPoint.at_end(some))
+        for place in places[:-1]:
+            is_there = exists(place)
+            single = Region(when(is_there, [place]))
+            self.entry.insert(scf.IfOp(is_there, (), single))
+        self.entry.insert(scf.YieldOp())
+        self.entry = outer
+        build.insert(scf.IfOp(has_last, (), Region(full), Region(some)))
+        one = self.host.insert(constant(1, _INDEX)).result
+        width = self.host.insert(constant(threads, _INDEX)).result
+        grid = self.host.insert(constant(blocks, _INDEX)).result
+        block = (width, one, one)
+        self._launch(self._function(block), (grid, one, one), block)
+        _erase(loop)
+
     def _of_loop(self, loop: scf.ParallelOp) -> None:
         """A thread for each iteration, the last index fastest."""
+        if (extents := many(loop)) is not None:
+            self._of_many(loop, extents, turned_axis(loop, extents))
+            return
         counts = [
             self._count(*bounds)
             for bounds in zip(loop.lowerBound, loop.upperBound, loop.step, strict=True)

@@ -17,6 +17,7 @@ from moa_dialect.lowering.to_scf import ToScfPass
 from moa_dialect.lowering.to_vector import ToVectorPass
 from moa_dialect.options import AUTO, DEFAULTS, Options
 from moa_dialect.passes.check_storage import CheckStoragePass
+from moa_dialect.passes.enclose_folds import EncloseFoldsPass
 from moa_dialect.passes.fold_addresses import FoldAddressesPass
 from moa_dialect.passes.fuse import FuseReductionsPass
 from moa_dialect.passes.grid import split_of
@@ -108,8 +109,9 @@ def cuda_target(options: Options) -> tuple[ModulePass, ...]:
     if not options.deterministic and (parts := split_of(options.schedule)):
         return SplitCascadesPass(parts), *grouped
     if options.schedule != AUTO or options.deterministic:
-        return grouped
-    return SplitCascadesPass(places=PLACES), *grouped
+        return EncloseFoldsPass(), *grouped
+    split = SplitCascadesPass(places=PLACES, threads=1024)
+    return EncloseFoldsPass(), split, *grouped
 
 
 TO_LLVM = (
@@ -212,7 +214,8 @@ class NvvmPipelinePass(ModulePass):
     """The pipeline from the algebra to the NVVM dialect, for a GPU.
 
     moa-infer-shapes, moa-to-dnf, moa-share, moa-restrict-domains, moa-fuse-reductions,
-    moa-sink, moa-split-cascades{places=264}, moa-lift{target=nvptx}, moa-to-gpu,
+    moa-sink, moa-enclose-folds, moa-split-cascades{places=264 threads=1024},
+    moa-lift{target=nvptx}, moa-to-gpu,
     moa-split-loops, moa-fold-addresses, moa-check-storage, moa-to-scf,
     moa-outline-kernels, then upstream's conversions of the kernels. Modules at a later
     stage may enter too. Without `fuse`, moa-restrict-domains and moa-fuse-reductions

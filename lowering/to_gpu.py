@@ -27,6 +27,7 @@ from moa_dialect.lowering.kernel_axes import let_extents_be_known, strides_along
 from moa_dialect.ops.normal_form import ComprehensionOp
 from moa_dialect.passes.grid import Grid, let_folds_be_passes, read_grid
 from moa_dialect.passes.kernels import (
+    OTHER_SCHEDULE,
     SCHEDULE,
     Kernel,
     read_kernel,
@@ -47,14 +48,20 @@ def to_groups(
     text = op.attributes.get(SCHEDULE)
     if not isinstance(text, StringAttr):
         return False
-    has_engine = "tma" in text.data  # Nobody chooses it but by hand.
+    other = op.attributes.pop(OTHER_SCHEDULE, None)
+    is_by_hand = "tma" in text.data and other is None
     try:
         kernel = read_kernel(op, lowering.function)
         axes = list(kernel.axes)
         grid = read_grid(text.data, kernel)
         _emit(lowering, kernel, grid, axes, shared_bytes)
-    except (NotATerm, NotLifted) as error:
-        if has_engine:
+    except (NotATerm, NotLifted, CompileError) as error:
+        if other is not None:
+            op.attributes[SCHEDULE] = other
+            return to_groups(lowering, op, shared_bytes)
+        if isinstance(error, CompileError):
+            raise
+        if is_by_hand:
             raise CompileError(f"schedule: tma: there is no code for {error}") from None
         return False
     return True
@@ -125,8 +132,9 @@ class ToGpuPass(ModulePass):
     A comprehension that has a schedule (moa-lift{target=nvptx}) becomes a `gpu.launch`
     of groups of threads; one that has none, or for which there is no such code, becomes
     a nest of loops over flat addresses, parallel over its elements. So does one whose
-    tiles take more than `shared_bytes` of shared memory. A schedule with `tma`, which
-    is given by hand, is refused where there is no such code.
+    tiles take more than `shared_bytes` of shared memory. A schedule with `tma` that is
+    given by hand is refused where there is no such code; for one that was chosen there
+    is another one beside it (`moa.other_schedule`), which is taken then.
     """
 
     name = "moa-to-gpu"

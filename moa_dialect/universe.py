@@ -77,6 +77,12 @@ def _fuse_reductions() -> type[ModulePass]:
     return FuseReductionsPass
 
 
+def _enclose_folds() -> type[ModulePass]:
+    from moa_dialect.passes.enclose_folds import EncloseFoldsPass
+
+    return EncloseFoldsPass
+
+
 def _split_cascades() -> type[ModulePass]:
     from moa_dialect.passes.split_cascades import SplitCascadesPass
 
@@ -222,6 +228,7 @@ MOA_UNIVERSE = Universe(
         "moa-restrict-domains": _restrict_domains,
         "moa-fuse-reductions": _fuse_reductions,
         "moa-sink": _sink,
+        "moa-enclose-folds": _enclose_folds,
         "moa-split-cascades": _split_cascades,
         "moa-to-onf": _to_onf,
         "moa-split-loops": _split_loops,

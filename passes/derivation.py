@@ -359,6 +359,7 @@ REPLAYED: dict[str, Check] = {
     "moa-restrict-domains": check_equal,
     "moa-fuse-reductions": check_equal,
     "moa-sink": check_equal,
+    "moa-enclose-folds": check_equal,
     "moa-split-cascades": check_equal,
     "moa-to-onf": check_equal,
     "moa-split-loops": check_equal,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 from xdsl.dialects.builtin import (
     BFloat16Type,
@@ -23,8 +24,18 @@ from moa_dialect.passes.kernels import (
     split_folds,
     static_extent,
 )
-from moa_dialect.passes.lift_rows import find_long_row, lift_named, lift_row
-from moa_dialect.passes.products import ENGINE_WARPS, check_boxes, shared_bytes
+from moa_dialect.passes.lift_rows import (
+    find_long_row,
+    find_output_row,
+    lift_named,
+    lift_row,
+)
+from moa_dialect.passes.products import (
+    ENGINE_WARPS,
+    check_boxes,
+    late_widths,
+    shared_bytes,
+)
 from moa_dialect.passes.share_rows import find_shared, share_rows
 from moa_dialect.passes.terms import Term, walk
 from moa_dialect.passes.work import NOMINAL_EXTENT
@@ -63,10 +74,21 @@ class Grid:
             them, and never for each other.
         is_ahead: whether products that need nothing of a chunk before are computed one
             chunk ahead, in the background of what is done with the chunk (`ahead`).
+        is_behind: whether products that only go into sums are computed one chunk
+            behind, in the background of what is done with the next one (`behind`).
+        has_turns: whether the warp groups of a group begin the products of a chunk in
+            turn, so that one's are computed while the others do all else (`turns`).
         span: how many indices of the other axes take their rows in turn, longest first,
             where the bounds of a fold depend on the rows; 1 for one after the other.
         split: how many parts the folded axis is cut into before, by moa-split-cascades,
             side by side; 0 for none.
+        tall: how many terms the instructions of 16 rows add up that products of f64
+            are made of (`tall:8`), 4, 8 or 16; 0 for those of 8 rows and 4 terms.
+        persistent: how many groups there are at most, which take the tiles in turn; the
+            copy engine loads of the next one meanwhile; 0 for a group for each.
+        is_square: whether a thread has about as many rows as columns, of products by
+            multiply-adds (`square`): what is read of the factors then serves most. With
+            `mma` besides, copies run in the background.
         aligned: whether the value of an element does not depend on which others its
             group has: chunks begin at multiples of their length, whatever the bounds,
             and nothing is rounded otherwise where some are masked.
@@ -88,20 +110,30 @@ class Grid:
     is_ahead: bool = False
     span: int = 1
     split: int = 0
+    is_behind: bool = False
+    has_turns: bool = False
+    tall: int = 0
+    is_square: bool = False
+    persistent: int = 0
 
     def __str__(self) -> str:
         tier = f",split:{self.split}" if self.split else ""
         tier += f",{self.tier}" if self.tier else ""
         tier += ",tma" if self.has_engine else ""
         tier += ",ahead" if self.is_ahead else ""
+        tier += ",behind" if self.is_behind else ""
+        tier += ",turns" if self.has_turns else ""
+        tier += f",tall:{self.tall}" if self.tall else ""
+        tier += ",square" if self.is_square else ""
         tier += ",tf32" if self.tf32 else ""
         tier += ",aligned" if self.aligned else ""
-        if not self.rows:
-            return f"p=chunk:{self.chunk},threads:{32 * self.warps}{tier}"
         columns = f"{self.columns}=grid,block:{self.width};" if self.columns else ""
+        if not self.rows:
+            return f"{columns}p=chunk:{self.chunk},threads:{32 * self.warps}{tier}"
         block = f",block:{self.block}" if self.block else ""
         groups = f",groups:{self.groups}" if self.groups else ""
         groups += f",span:{self.span}" if self.span > 1 else ""
+        groups += f",persistent:{self.persistent}" if self.persistent else ""
         return (
             f"{columns}{self.rows}=grid{groups},warps:{self.warps},"
             f"regs:{self.blocks};"
@@ -128,9 +160,17 @@ _RESOURCES = (
     *TIERS,
     "tma",
     "ahead",
+    "behind",
+    "turns",
+    "tall",
+    "square",
+    "persistent",
     "tf32",
     "aligned",
 )
+
+MULTIPROCESSORS = 132
+"""How many multiprocessors a large GPU has."""
 
 MOST_STAGES = 8
 """The most chunks that the copy engine has under way."""
@@ -200,6 +240,11 @@ def parse_grid(text: str, axes: Sequence[str]) -> Grid:
         is_ahead="ahead" in found,
         span=found.get("span", 1),
         split=found.get("split", 0),
+        is_behind="behind" in found,
+        has_turns="turns" in found,
+        tall=found.get("tall", 0),
+        is_square="square" in found,
+        persistent=found.get("persistent", 0),
     )
 
 
@@ -217,6 +262,23 @@ def _check(found: dict[str, int], rows: str) -> None:
     """
     if "tf32" in found and not found.keys() & set(TIERS):
         raise CompileError("schedule: tf32: expected mma or wgmma as well")
+    if "square" in found and (not rows or found.keys() & {"wgmma", "tf32", "tma"}):
+        raise CompileError(
+            "schedule: square: expected rows, and neither wgmma nor tma nor tf32"
+        )
+    if "persistent" in found and (
+        "tma" not in found or found.keys() & {"ahead", "behind", "turns"}
+    ):
+        raise CompileError(
+            "schedule: persistent: expected tma, and neither ahead, behind nor turns"
+        )
+    if "tall" in found:
+        if "mma" not in found:
+            raise CompileError("schedule: tall: expected mma as well")
+        if found["tall"] not in (4, 8, 16):
+            raise CompileError(
+                f"schedule: tall: expected 4, 8 or 16 terms, got {found['tall']}"
+            )
     if "tma" in found and (not rows or not found.keys() & set(TIERS)):
         raise CompileError("schedule: tma: expected rows, and mma or wgmma as well")
     if "ahead" in found and ("part" in found or not found.keys() >= {"wgmma", "tma"}):
@@ -224,9 +286,27 @@ def _check(found: dict[str, int], rows: str) -> None:
             "schedule: ahead: expected wgmma and tma as well, and no block of folded "
             "indices"
         )
+    if "behind" in found and ("part" in found or not found.keys() >= {"wgmma", "tma"}):
+        raise CompileError(
+            "schedule: behind: expected wgmma and tma as well, and no block of folded "
+            "indices"
+        )
+    if "behind" in found and found["stages"] < 2:
+        raise CompileError("schedule: behind: expected stages of at least 2, got 1")
+    if "turns" in found and (
+        not found.keys() >= {"wgmma", "tma"} or found["warps"] < 8
+    ):
+        raise CompileError(
+            "schedule: turns: expected wgmma and tma as well, and at least 8 warps"
+        )
     part = found.get("part", found["chunk"])
-    multiples = {"chunk": (found["chunk"], 16), "block of folded indices": (part, 16)}
-    if "mma" in found or "wgmma" in found:
+    unit = 16 if found.keys() & set(TIERS) else 8
+    unit = 32 if "square" in found else unit
+    multiples = {
+        "chunk": (found["chunk"], unit),
+        "block of folded indices": (part, unit),
+    }
+    if found.keys() & set(TIERS) and "square" not in found:
         multiples["regs"] = (found["regs"], 2)
     if found["block"] != 1:
         multiples["block of columns"] = (found["block"], 8)
@@ -253,6 +333,7 @@ def choose_grid(
     shared: int = LARGEST,
     has_tf32: bool = False,
     deterministic: bool = False,
+    engine: bool = False,
 ) -> Grid | None:
     """The schedule of a kernel in closed form, None if one thread an element is best.
 
@@ -269,13 +350,21 @@ def choose_grid(
         has_tf32: whether factors of f32 may be rounded to tf32.
         deterministic: whether the order of every sum, and what it is made of, is the
             same whatever the extents of results.
+        engine: whether the copy engine may be used, where it can and is faster.
     """
-    grid = _chosen(kernel, tier, shared, has_tf32, deterministic)
+    grid = _chosen(kernel, tier, shared, has_tf32, deterministic, engine)
+    if engine and not deterministic and grid is not None:
+        grid = overlapped(kernel, grid, shared) or grid
     return None if grid is None else replace(grid, aligned=deterministic)
 
 
 def _chosen(
-    kernel: Kernel, tier: str, shared: int, has_tf32: bool, deterministic: bool
+    kernel: Kernel,
+    tier: str,
+    shared: int,
+    has_tf32: bool,
+    deterministic: bool,
+    engine: bool,
 ) -> Grid | None:
     rows = rows_of(kernel)
     same = None if deterministic else find_shared(kernel, rows)
@@ -292,6 +381,13 @@ def _chosen(
                 # Of two groups one would have too few registers.
                 hint = kernel.hints[row]
                 grid = replace(grid, columns=hint, width=width, groups=0)
+            grid = _tall(grid, types, engine)
+            is_reading = grid.tier == "mma" and grid.warps == 1 and not row
+            if engine and is_reading and types <= {"f16", "bf16"}:
+                # Two groups on a multiprocessor have all that they read under way.
+                boxed = replace(grid, stages=3, has_engine=True)
+                if found := _boxed(kernel, boxed, shared // 2):
+                    return found
             return _fitted(kernel, grid, shared)
     if not kernel.passes:
         for rows in reversed(kernel.axes[:-1]):
@@ -301,28 +397,168 @@ def _chosen(
                 grid = _for_rows(
                     kernel, rows, types, tier, has_tf32, deterministic, columns
                 )
+                grid = _tall(grid, types, engine)
+                larger = replace(grid, blocks=4)
+                if grid.tall and tiles_of(kernel, larger) >= MULTIPROCESSORS:
+                    grid = larger
+                is_narrow = types <= {"f16", "bf16"}
+                if engine and is_narrow and grid.tier:
+                    boxed = replace(grid, stages=_STAGES, has_engine=True)
+                    if grid.tier == "mma" and grid.warps <= 2:
+                        # Few rows: what counts is how much is under way.
+                        boxed = replace(boxed, chunk=128, stages=6)
+                    if found := _boxed(kernel, boxed, shared):
+                        return found
                 return _fitted(kernel, grid, shared)
         split_folds(kernel)
         if (rows := rows_of(kernel)) and (types := _products(kernel, rows)):
             grid = _for_rows(kernel, rows, types, tier, has_tf32, deterministic)
             return _fitted(kernel, grid, shared)
     longest = max(map(_length, kernel.passes), default=0)
+    if not deterministic and (grid := _for_few(kernel, longest)):
+        return grid
+    if not deterministic and (grid := _for_long_output(kernel, longest)):
+        return grid
+    if not deterministic and (grid := _for_short_rows(kernel, longest)):
+        return grid
     if (
-        longest < _SHORT
+        longest < (_SHORT if kernel.axes else _SHORTEST)
         or any(a.axes for pass_ in kernel.passes for a in pass_.accumulators)
         or any(_is_across(kernel, pass_) for pass_ in kernel.passes)
     ):
         return None
     warps = 8 if longest >= 4096 else 4 if longest >= 1024 else 1
+    extents = [static_extent(kernel.extents[axis]) for axis in kernel.axes]
+    count = prod(extent or NOMINAL_EXTENT for extent in extents)
+    has_few = count <= MULTIPROCESSORS and not deterministic
+    if longest >= 4096 and has_few and tier != "portable":
+        warps = 32  # A row has a multiprocessor to itself.
     most = 32 * warps * 16
     chunk = min(most, -(-longest // (128 * warps)) * 128 * warps)
     return Grid("", warps, chunk=chunk, stages=1, tier="")
+
+
+def _for_few(kernel: Kernel, longest: int) -> Grid | None:
+    """The schedule of short folds for each of few elements, as of parts merged.
+
+    With one thread an element the device would wait for one load after the other. So
+    four threads have a row, as of a product of matrices, and load all of it at once.
+    """
+    extents = [static_extent(kernel.extents[axis]) for axis in kernel.axes]
+    known = [extent for extent in extents if extent is not None]
+    if (
+        not _SHORTEST <= longest <= _LONGEST
+        or len(known) != len(extents)
+        or not 0 < prod(known) <= _ELEMENTS
+        or not kernel.axes
+        or any(a.axes for pass_ in kernel.passes for a in pass_.accumulators)
+        or any(output.axes for output in kernel.outputs)
+    ):
+        return None
+    chunk = min(64, -(-longest // 8) * 8)
+    rows = kernel.axes[-1]
+    warps = 4 if known[-1] > 16 else 2 if known[-1] > 8 else 1
+    return Grid(kernel.hints[rows], warps, 1, chunk, 1, tier="")
+
+
+_SHORTEST, _LONGEST = 4, 256
+"""How long folds are that four threads share."""
+
+_ELEMENTS = MULTIPROCESSORS * 512
+"""Of so many elements each is a thread's: there are threads enough."""
+
+
+def _for_short_rows(kernel: Kernel, longest: int) -> Grid | None:
+    """The schedule of short rows: four threads have one, and eight rows a warp.
+
+    What a warp reads then lies side by side.
+    """
+    accumulators = [a for pass_ in kernel.passes for a in pass_.accumulators]
+    sizes = [
+        static_extent(kernel.extents[axis])
+        for output in kernel.outputs
+        for axis in output.axes
+    ]
+    if (
+        not 4 <= longest < _SHORT
+        or not kernel.axes
+        or any(a.axes for a in accumulators)
+        or any(len(output.axes) > 1 for output in kernel.outputs)
+        or any(size is None or size > 2 * _SHORT for size in sizes)
+        or any(length_of(pass_) is None for pass_ in kernel.passes)
+        or any(_is_across(kernel, pass_) for pass_ in kernel.passes)
+    ):
+        return None
+    chunk = -(-longest // 8) * 8
+    return Grid(kernel.hints[kernel.axes[-1]], 4, 1, chunk, 1, tier="")
+
+
+def _tall(grid: Grid, types: set[str], engine: bool) -> Grid:
+    """A schedule with the instructions of 16 rows for f64, if there are any."""
+    is_tall = engine and "f64" in types and grid.tier and grid.blocks % 2 == 0
+    return replace(grid, tall=4) if is_tall else grid
+
+
+def tiles_of(kernel: Kernel, grid: Grid) -> int:
+    """How many groups a schedule has, about."""
+    sizes = {
+        kernel.named(grid.rows): 8 * grid.blocks * grid.warps,
+        kernel.named(grid.columns): grid.width,
+    }
+    return prod(
+        -(
+            -(static_extent(kernel.extents[axis]) or NOMINAL_EXTENT)
+            // sizes.get(axis, 1)
+        )
+        for axis in kernel.axes
+    )
+
+
+def _for_long_output(kernel: Kernel, longest: int) -> Grid | None:
+    """The schedule of few rows that take short folds each: several groups have a row.
+
+    Each computes the folds again, as of parts merged, and has a block of the row.
+    """
+    row = find_output_row(kernel)
+    extents = [static_extent(kernel.extents[axis]) for axis in kernel.axes]
+    known = [extent for extent in extents if extent is not None]
+    size = static_extent(kernel.extents[row]) if row else None
+    if (
+        size is None
+        or size < 4 * _BLOCK
+        or len(known) != len(extents)
+        or not 0 < longest <= _LONGEST
+        or prod(known) >= 4 * MULTIPROCESSORS
+        or any(_is_across(kernel, pass_) for pass_ in kernel.passes)
+    ):
+        return None
+    lift_row(kernel, row)
+    count = -(-longest // 128) * 128
+    return Grid(
+        "", 4, chunk=count, stages=1, columns=kernel.hints[row], width=_BLOCK, tier=""
+    )
+
+
+_BLOCK = 1024
+"""How many elements of a row a group has where several have one."""
 
 
 def _fitted(kernel: Kernel, grid: Grid, shared: int) -> Grid | None:
     """A schedule with tiles as small as they have to be; None if none fits."""
     let_folds_be_passes(kernel, grid)
     return next((g for g in _smaller(grid) if shared_bytes(kernel, g) <= shared), None)
+
+
+def _boxed(kernel: Kernel, grid: Grid, shared: int) -> Grid | None:
+    """A schedule by which the copy engine loads; None if it cannot, or none fits."""
+    found = _fitted(kernel, grid, shared)
+    if found is None or found.stages < 2:
+        return None
+    try:
+        check_boxes(kernel, found)
+    except CompileError:
+        return None
+    return found
 
 
 def _smaller(grid: Grid) -> Iterator[Grid]:
@@ -336,7 +572,8 @@ def _smaller(grid: Grid) -> Iterator[Grid]:
     while True:
         for stages in range(grid.stages, 0, -1):
             chunk = grid.chunk
-            while chunk >= (32 if stages > 1 else 16) and chunk % 16 == 0:
+            least = 32 if stages > 1 or grid.is_square else 16
+            while chunk >= least and chunk % least == 0:
                 yield replace(
                     grid, warps=warps, blocks=blocks, chunk=chunk, stages=stages
                 )
@@ -348,6 +585,73 @@ def _smaller(grid: Grid) -> Iterator[Grid]:
         else:
             return
 
+
+# Chained products: sums are computed in the background of the next chunk.
+
+
+def overlapped(kernel: Kernel, grid: Grid, shared: int) -> Grid | None:
+    """A schedule with sums one chunk late, whose chunks the copy engine loads.
+
+    For products of matrices by warp groups whose first factor is computed from other
+    such products, as weights are from scores; None if there are none, or if the copy
+    engine cannot load the chunks of both.
+
+    What is best was measured of attention on an H200. With sums over rows of up to 64
+    elements three warp groups have registers enough, and share what is loaded; where
+    rows take different terms two small groups of one each leave less to masks.
+
+    Args:
+        kernel: the kernel, whose folds are passes as the schedule wants them.
+        grid: the schedule without.
+        shared: how many bytes of shared memory a group may have.
+    """
+    is_chained = grid.tier == "wgmma" and not grid.columns and grid.warps == 8
+    widths = late_widths(kernel, grid) if is_chained else []
+    if not widths or sum(widths) > _LATE:
+        return None
+    rows = kernel.named(grid.rows)
+    is_ragged = any(
+        rows in bound.free for pass_ in kernel.passes for bound in pass_.bounds
+    )
+    warps, groups = 8, 0
+    if sum(widths) <= _FEW and is_ragged:
+        warps, groups = 4, 2
+    elif sum(widths) <= _FEW and _fills(static_extent(kernel.extents[rows]), 12, 8):
+        warps = 12
+    found = replace(
+        grid,
+        warps=warps,
+        groups=groups,
+        chunk=128,
+        block=0,
+        stages=2,
+        has_engine=True,
+        is_behind=True,
+        span=_SPAN if is_ragged else 1,
+    )
+    try:
+        check_boxes(kernel, found)
+    except CompileError:
+        return None
+    return found if shared_bytes(kernel, found) <= shared // max(groups, 1) else None
+
+
+def _fills(extent: int | None, warps: int, others: int) -> bool:
+    """Whether groups of so many warps have few rows more than with so many others."""
+    if extent is None:
+        return True
+    taken, least = (-(-extent // (16 * n)) * n for n in (warps, others))
+    return 8 * taken <= 9 * least
+
+
+_FEW = 64
+"""How many of them leave registers to three warp groups."""
+
+_LATE = 128
+"""How many accumulators a row may have beside a chunk's products of 128 columns."""
+
+_SPAN = 16
+"""How many indices of other axes take rows of different lengths in turn."""
 
 _LIFTED = 128
 """How many elements a group has of a row that is too long for it, if narrow."""
@@ -395,23 +699,79 @@ def _for_rows(
     if is_narrow and tier == "wgmma" and not columns and has_many:
         grid = _for_warp_groups(kernel.hints[rows], extent, widest)
         return replace(grid, chunk=64) if deterministic else grid
+    if is_narrow and tier == "wgmma" and columns and has_many:
+        return _for_tiles(kernel, rows, columns)
     if not columns:
         return Grid(
             kernel.hints[rows], warps, blocks, chunk, 2, tier=uses, tf32=is_rounded
         )
     number = static_extent(kernel.extents[columns]) or NOMINAL_EXTENT
-    width = min(128 if is_narrow else 64, -(-number // 8) * 8)
-    return Grid(
+    # Few rows have all that is loaded to themselves: many groups load it.
+    width = min(128 if is_narrow and has_many else 64, -(-number // 8) * 8)
+    grid = Grid(
         kernel.hints[rows],
         warps,
         blocks,
-        32,
+        32 if has_many else chunk,
         2,
         kernel.hints[columns],
         width,
         uses,
         tf32=is_rounded,
     )
+    is_square = types == {"f32"} and not is_rounded and width % 32 == 0 and has_many
+    if not is_square:
+        return grid
+    if not deterministic:
+        while grid.blocks > 1 and tiles_of(kernel, grid) < MULTIPROCESSORS:
+            grid = replace(grid, blocks=grid.blocks // 2)
+    return replace(grid, is_square=True, tier="mma" if tier != "portable" else "")
+
+
+def _for_tiles(kernel: Kernel, rows: str, columns: str) -> Grid:
+    """The schedule of a product of matrices with instructions of four warps.
+
+    Of the tiles that a group may have the one that takes least: all multiprocessors
+    take so many turns, and a turn is as long as the tile is large. Large tiles read
+    each element of a factor less often. An extent that types do not give is taken to
+    be long.
+    """
+
+    def extent(axis: str) -> int:
+        return static_extent(kernel.extents[axis]) or NOMINAL_EXTENT
+
+    others = prod(extent(axis) for axis in kernel.axes if axis not in (rows, columns))
+
+    def taken(tile: tuple[int, int, float]) -> float:
+        height, width, rate = tile
+        count = -(-extent(rows) // height) * -(-extent(columns) // width) * others
+        return -(-count // MULTIPROCESSORS) * height * width / rate
+
+    height, width, _ = min(_TILES, key=taken)
+    return Grid(
+        kernel.hints[rows],
+        height // 16,
+        2,
+        64,
+        2,
+        kernel.hints[columns],
+        width,
+        "wgmma",
+    )
+
+
+_STAGES = 4
+"""How many chunks of a product of matrices are under way."""
+
+_TILES = (
+    (128, 256, 1.0),
+    (128, 128, 0.9),
+    (64, 256, 0.8),
+    (128, 64, 0.7),
+    (64, 128, 0.7),
+    (64, 64, 0.5),
+)
+"""Tiles of a product: rows, columns, and how fast one is beside the first one."""
 
 
 def _for_warp_groups(rows: str, extent: int, widest: int) -> Grid:

@@ -47,6 +47,9 @@ from moa_dialect.types import element_of
 SCHEDULE = "moa.schedule"
 """The attribute of a comprehension that says how it runs."""
 
+OTHER_SCHEDULE = "moa.other_schedule"
+"""The attribute that says how it runs if there is no code for its schedule."""
+
 AFTER = Held("count", "after")
 """How many indices are accounted for, those that are being added included."""
 
@@ -102,6 +105,11 @@ class Pass:
     lower: Term
     upper: Term
     groups: list[Group]
+
+    @property
+    def bounds(self) -> tuple[Term, Term]:
+        """The first index, and one more than the last."""
+        return self.lower, self.upper
 
     @property
     def accumulators(self) -> list[Accumulator]:

@@ -35,6 +35,7 @@ from moa_dialect.passes.grid import (
 )
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.kernels import (
+    OTHER_SCHEDULE,
     SCHEDULE,
     Kernel,
     Output,
@@ -679,7 +680,8 @@ class LiftPass(ModulePass):
     `portable`, and whose tiles take at most `shared_bytes` of shared memory. With
     `tf32` factors of f32 are rounded to tf32 where the tier has instructions for that.
     A schedule by hand is refused if it needs more than the tier has, or a copy engine
-    (`tma`) where there is none by `engine`.
+    (`tma`) where there is none by `engine`. Beside one with `tma` that is chosen goes
+    the one without, as `moa.other_schedule`, should there be no code for the first.
 
     A schedule by hand is refused where lanes do not lie next to each other and cannot
     be turned, unless `strided` allows such lanes.
@@ -739,6 +741,12 @@ class LiftPass(ModulePass):
                     refuse_strided(comprehension, function, self.schedule, machine)
                 if schedule is not None:
                     comprehension.attributes[SCHEDULE] = StringAttr(str(schedule))
+                is_chosen = self.schedule == AUTO or is_merge
+                if isinstance(schedule, Grid) and schedule.has_engine and is_chosen:
+                    other = self._grid(read_kernel(comprehension, function), False)
+                    if other is not None:
+                        text = StringAttr(str(other))
+                        comprehension.attributes[OTHER_SCHEDULE] = text
 
     def _schedule(
         self, kernel: Kernel, machine: Machine, is_merge: bool
@@ -750,9 +758,7 @@ class LiftPass(ModulePass):
                 self._check(grid)
                 check_fits(kernel, grid, self.shared_bytes)
                 return grid
-            return choose_grid(
-                kernel, self.tier, self.shared_bytes, self.tf32, self.deterministic
-            )
+            return self._grid(kernel, self.engine)
         if self.schedule != AUTO:
             share_named(kernel, self.schedule)
             axes = [kernel.hints[axis] for axis in kernel.axes]
@@ -761,6 +767,10 @@ class LiftPass(ModulePass):
         if found is None or not self.deterministic:
             return found
         return narrowed(kernel, found)
+
+    def _grid(self, kernel: Kernel, engine: bool) -> Grid | None:
+        options = self.tier, self.shared_bytes, self.tf32, self.deterministic
+        return choose_grid(kernel, *options, engine)
 
     def _check(self, grid: Grid) -> None:
         """Check that a chip has what a schedule for a GPU needs.
@@ -776,3 +786,5 @@ class LiftPass(ModulePass):
             )
         if grid.has_engine and not self.engine:
             raise CompileError("schedule: tma: expected a chip from sm_90 on")
+        if grid.tall and not self.engine:
+            raise CompileError("schedule: tall: expected a chip from sm_90 on")

@@ -36,6 +36,18 @@ def find_long_row(kernel: Kernel) -> str:
     return axis
 
 
+def find_output_row(kernel: Kernel) -> str:
+    """The row axis of all results with one, if nothing is accumulated over any.
+
+    Empty if there is none, or several.
+    """
+    accumulators = [a for pass_ in kernel.passes for a in pass_.accumulators]
+    axes = {output.axes for output in kernel.outputs if output.axes}
+    if any(a.axes for a in accumulators) or len(axes) != 1:
+        return ""
+    return next(iter(axes))[0] if len(next(iter(axes))) == 1 else ""
+
+
 def lift_row(kernel: Kernel, axis: str) -> None:
     """Let a row axis be an axis of the comprehension, the last one, in a kernel."""
     kernel.hints[axis] = _name(kernel, axis)
@@ -57,6 +69,8 @@ def _name(kernel: Kernel, axis: str) -> str:
 def lift_named(kernel: Kernel, text: str) -> None:
     """Lift a long row, if a schedule has a block of its indices."""
     axis = find_long_row(kernel)
+    if not axis and "threads" in text:
+        axis = find_output_row(kernel)
     parts = [part.partition("=") for part in text.replace(" ", "").split(";")]
     blocked = {name for name, _, found in parts if "block" in found}
     if axis and _name(kernel, axis) in blocked:

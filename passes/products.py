@@ -208,7 +208,9 @@ def tile_dims(
         panel = PANEL_BYTES // size
         dims = [-(-sizes[1] // panel), sizes[0], panel]
     else:
-        dims = [sizes[0], sizes[1] + COPY_BYTES // size]
+        # Elements of 8 bytes are read four side by side, of four rows at a time.
+        padding = 2 * COPY_BYTES if size == 8 else COPY_BYTES
+        dims = [sizes[0], sizes[1] + padding // size]
     return [stages, *dims] if stages > 1 else dims
 
 
@@ -373,6 +375,15 @@ def check_box(ahead: Ahead, grid: Grid) -> tuple[int, int]:
     return found
 
 
+def has_box(ahead: Ahead, grid: Grid) -> bool:
+    """Whether the copy engine can load a tile."""
+    try:
+        check_box(ahead, grid)
+    except CompileError:
+        return False
+    return True
+
+
 @dataclass
 class _Memory:
     """Counts the shared memory of a kernel, in the order in which it is taken.
@@ -382,11 +393,13 @@ class _Memory:
         grid: how it runs.
         bytes: how much is taken.
         ahead: the factors that are loaded chunk by chunk.
+        still: how many factors of a pass the copy engine loads once.
     """
 
     kernel: Kernel
     grid: Grid
     bytes: int = 0
+    still: int = 0
     ahead: list[Ahead] = field(default_factory=list[Ahead])
 
     @property
@@ -417,6 +430,7 @@ class _Memory:
     def of_folds(self, folds: Iterable[Term], pass_: Pass, axes: Sequence[str]) -> None:
         """Count the tiles of the products among some terms, in chunks of a pass."""
         index, before = pass_.index, len(self.ahead)
+        self.still = 0
         tiles = set[Term]()
         for number, fold in enumerate(folds):
             product = read_product(
@@ -431,6 +445,8 @@ class _Memory:
                 self._of_product(product, pass_, tiles)
         if self.grid.has_engine and (count := len(self.ahead) - before):
             self._reserve(2 * count * self.grid.stages * BARRIER_BYTES)
+            if self.still:
+                self._reserve(2 * self.still * BARRIER_BYTES)
 
     def _of_product(self, product: Product, pass_: Pass, tiles: set[Term]) -> None:
         grid, kernel, index = self.grid, self.kernel, pass_.index
@@ -474,16 +490,55 @@ class _Memory:
             is_ahead = index in term.free and not is_streamed
             stages = grid.stages if is_ahead else 1
             padded = padded_sizes(product, axes, sizes)
+            of_pass = product.axis == index
+            upper = pass_.upper if of_pass else product.fold.args[1]
+            box = Ahead(product, term, axes, padded, must_end, upper)
             if is_ahead:
-                of_pass = product.axis == index
-                upper = pass_.upper if of_pass else product.fold.args[1]
-                self.ahead.append(Ahead(product, term, axes, padded, must_end, upper))
+                self.ahead.append(box)
+            elif swizzled and grid.has_engine and has_box(box, grid):
+                self.still += 1
             is_boxed = is_ahead and grid.has_engine
             self.take(padded, product.element, stages, swizzled or is_boxed)
         is_spilled = not (has_left or product.has_matrices(grid.tier))
         if is_spilled and product.left not in tiles:
             tiles.add(product.left)
             self.take((height, grid.chunk), product.element, 1, False)
+
+
+def late_widths(kernel: Kernel, grid: Grid) -> list[int]:
+    """How wide the sums are to which products may be added one chunk late.
+
+    The first factor of such a product is computed, and nothing but the sum itself reads
+    it while it is made. None is of an extent that nobody knows.
+    """
+    found: list[int] = []
+    terms, rows = kernel.terms, kernel.named(grid.rows)
+    for pass_ in kernel.passes:
+        index = pass_.index
+        differs = any(rows in bound.free for bound in (pass_.lower, pass_.upper))
+        for a in pass_.accumulators:
+            if len(a.axes) != 1:
+                continue
+            others = [other.part for other in pass_.accumulators if other is not a]
+            others += [a.part, *(pivot.value for pivot in pass_.pivots)]
+            if any(
+                isinstance(t.kind, Held) and t.kind.name == a.name
+                for t in walk(*others)
+            ):
+                continue
+            fold = terms.chunk_fold(a.function, index, a.part)
+            product = read_product(terms, fold, rows, [*a.axes, index], "k")
+            width = static_extent(kernel.extents[a.axes[0]])
+            if (
+                product is not None
+                and width is not None
+                and product.is_narrow
+                and product.axis == index
+                and product.sum_type == a.type
+                and not has_left_tile(product, index, differs)
+            ):
+                found.append(width)
+    return found
 
 
 def _is_last(term: Term, axis: str) -> bool:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from math import prod
 
 from xdsl.builder import Builder
@@ -25,6 +26,7 @@ from xdsl.dialects.builtin import (
     AnyFloat,
     IntegerAttr,
     ModuleOp,
+    StringAttr,
     TensorType,
     UnitAttr,
     f32,
@@ -39,7 +41,7 @@ from xdsl.utils.hints import isa
 
 from moa_dialect.errors import CompileError
 from moa_dialect.ops.base import as_tensor
-from moa_dialect.ops.function import FunctionAttr
+from moa_dialect.ops.function import FunctionAttr, has_identity
 from moa_dialect.ops.normal_form import (
     AtOp,
     CascadeGroup,
@@ -47,6 +49,7 @@ from moa_dialect.ops.normal_form import (
     CascadeView,
     ComprehensionOp,
     FixedExtentOp,
+    FoldOp,
     YieldOp,
     body_of,
     cell_element,
@@ -59,6 +62,7 @@ from moa_dialect.passes.parts import Copier, static
 from moa_dialect.passes.rebuild import comprehensions, tidy
 from moa_dialect.passes.share import captured
 from moa_dialect.passes.terms import INDEX
+from moa_dialect.passes.to_dnf import erase_dead
 from moa_dialect.passes.to_onf import PARTS, result_extents
 from moa_dialect.passes.work import extent_of, weight
 from moa_dialect.scalar_code import constant
@@ -82,11 +86,14 @@ class _NotSplit(Exception):
     """What a cascade counts cannot be an accumulator."""
 
 
-def _number(value: SSAValue) -> int | None:
+def number_of(value: SSAValue) -> int | None:
     """A value as a number, None if types and constants do not give it."""
     owner = value.owner
     if isinstance(owner, arith.ConstantOp) and isinstance(owner.value, IntegerAttr):
         return owner.value.value.data
+    if isinstance(owner, arith.MuliOp):  # The number of elements of an array.
+        left, right = map(number_of, owner.operands)
+        return None if left is None or right is None else left * right
     return static(value)
 
 
@@ -124,7 +131,7 @@ class _Range:
         """How long the range is at most, if it is known."""
         if self.base is None or self.end is None:
             return None
-        low, high = _number(self.base), _number(self.end)
+        low, high = number_of(self.base), number_of(self.end)
         return None if low is None or high is None else max(high - low, 0)
 
     @property
@@ -146,7 +153,7 @@ class _Range:
             return scope.insert(constant(self.block, INDEX))
         unit = self.parts * self.align
         span = high
-        if _number(low) != 0:
+        if number_of(low) != 0:
             span = scope.insert(arith.SubiOp(high, low))
         span = scope.insert(arith.MaxSIOp(span, _constant(scope, 1)))
         span = scope.insert(arith.AddiOp(span, _constant(scope, unit - 1)))
@@ -167,7 +174,7 @@ class _Range:
         """The bounds of a part."""
         lower, upper, base, length = self._frame(scope)
         start = scope.insert(arith.MuliOp(part, length))
-        if _number(base) != 0:
+        if number_of(base) != 0:
             start = scope.insert(arith.AddiOp(base, start))
         stop = scope.insert(arith.AddiOp(start, length))
         if lower is not base:
@@ -178,22 +185,22 @@ class _Range:
 
     def _is_even(self, upper: SSAValue) -> bool:
         """Whether the blocks end where the range does."""
-        span, block, high = self.span, self.block, _number(upper)
+        span, block, high = self.span, self.block, number_of(upper)
         return (
             high is not None
             and self.base is not None
             and span == self.parts * (block or 0)
-            and high - (_number(self.base) or 0) == span
+            and high - (number_of(self.base) or 0) == span
         )
 
     def some(self, scope: Copier) -> tuple[SSAValue, SSAValue]:
         """The bounds of the parts that have some index."""
         lower, upper, base, length = self._frame(scope)
         zero = _constant(scope, 0)
-        if lower is base and _number(upper) is not None and self.span:
+        if lower is base and number_of(upper) is not None and self.span:
             return zero, _constant(scope, self.parts)
         more = scope.insert(arith.SubiOp(length, _constant(scope, 1)))
-        if _number(base) != 0:
+        if number_of(base) != 0:
             upper_ = scope.insert(arith.SubiOp(upper, base))
         else:
             upper_ = upper
@@ -220,7 +227,7 @@ def _range(host: ComprehensionOp, cascade: CascadeOp, parts: int) -> _Range:
         (cascade.upper, arith.MinSIOp),
     ):
         same = [v for v in _operands(bound, operation) if not _is_inside(v, host)]
-        same.sort(key=lambda v: _number(v) is None)
+        same.sort(key=lambda v: number_of(v) is None)
         ends.append(same[0] if same else None)
     return _Range(cascade, parts, ends[0], ends[1], cascade.chunk_length)
 
@@ -256,12 +263,15 @@ class _Split:
         host: the comprehension.
         cascade: the cascade in it.
         range: the parts.
+        leads: whether the parts are the outermost axis, not the innermost one: where
+            elements along the range lie apart, and those along the last axis do not.
         raised: the cells of the results, whose axes become axes of the merge.
     """
 
     host: ComprehensionOp
     cascade: CascadeOp
     range: _Range
+    leads: bool = False
     raised: list[ComprehensionOp] = field(init=False)
     cells: dict[SSAValue, SSAValue] = field(default_factory=dict[SSAValue, SSAValue])
 
@@ -279,13 +289,14 @@ class _Split:
         copier.known[op.result] = self.cells[op.array]
         return True
 
-    def run(self) -> None:
-        """Put the two comprehensions in the place of the one."""
+    def run(self) -> ComprehensionOp:
+        """Put the two comprehensions in the place of the one; gives the second one."""
         arrays = self._partial()
         merged = self._merged(arrays)
         for old, new in zip(self.host.arrays, merged.arrays, strict=True):
             new.name_hint = old.name_hint
         Rewriter.replace_op(self.host, [], merged.arrays)
+        return merged
 
     def _enter(
         self, hints: Sequence[tuple[str | None, SSAValue | None]]
@@ -304,23 +315,27 @@ class _Split:
     def _partial(self) -> dict[OpResult, SSAValue]:
         """The states of the parts: for each result of the cascade an array."""
         cascade, host = self.cascade, self.host
-        old = host.body.block.args
-        hints = [*((arg.name_hint, arg) for arg in old), ("s", None)]
-        block, scope = self._enter(hints)
-        lower, upper = self.range.bounds(scope, block.args[-1])
+        old = [(arg.name_hint, arg) for arg in host.body.block.args]
+        block, scope = self._enter(
+            [("s", None), *old] if self.leads else [*old, ("s", None)]
+        )
+        part = block.args[0 if self.leads else -1]
+        lower, upper = self.range.bounds(scope, part)
         inside = {v for r in cascade.regions for op in r.walk() for v in op.operands}
         inside |= set(cascade.starts)
         copy = cascade.clone({v: scope.get(v) for v in captured(cascade) & inside})
         copy.operands[0], copy.operands[1] = lower, upper
         scope.builder.insert(copy)
         scope.builder.insert(YieldOp(*copy.outputs))
-        extents = [*host.extents, self.root.insert(FixedExtentOp(self.range.parts))]
-        outer = [static(extent) for extent in extents]
+        count = self.root.insert(FixedExtentOp(self.range.parts))
+        outer = [static(extent) for extent in (*host.extents, count)]
+        extents = [count, *host.extents] if self.leads else [*host.extents, count]
+        order = [len(old), *range(len(old))] if self.leads else None
         types = [
             as_tensor([*outer, *_shape(v.type)], cell_element(v.type))
             for v in copy.outputs
         ]
-        op = ComprehensionOp(extents, Region(block), types)
+        op = ComprehensionOp(extents, Region(block), types, order)
         op.attributes[PARTS] = UnitAttr()
         self.root.builder.insert(op)
         return dict(zip(cascade.outputs, op.arrays, strict=True))
@@ -748,7 +763,7 @@ def _shared(indices: Sequence[SSAValue], axis: SSAValue, extent: int) -> int:
         if index is axis:
             return 1
         if isinstance(owner, arith.DivUIOp) and owner.lhs is axis:
-            counts.append(_number(owner.rhs) or 1)
+            counts.append(number_of(owner.rhs) or 1)
         elif not isinstance(owner, Block) and axis in owner.operands:
             return 1
     return min(counts, default=extent)
@@ -779,27 +794,181 @@ def chosen_parts(
     return max(min(parts, span // shortest), 1)
 
 
-def split(function: FuncOp, parts: Callable[[ComprehensionOp, CascadeOp], int]) -> bool:
-    """Split the cascades of a function; returns whether any was."""
+ALONG, ACROSS = "along", "across"
+"""How tasks of one thread after the other read: along the range, or across it."""
+
+
+def how_it_reads(host: ComprehensionOp, cascade: CascadeOp) -> str:
+    """How the elements of a cascade of scalars lie that is no product of matrices.
+
+    Returns:
+        `across` if elements that lie side by side are those of the last axis around,
+        else `along`; empty for any other cascade.
+    """
+    inner = [op for op in cascade.walk() if isinstance(op, FoldOp | ComprehensionOp)]
+    if inner or any(isa(value.type, TensorType) for value in cascade.outputs):
+        return ""
+    if host.extents and shared_rows(host, cascade) > 1:
+        return ""
+    last = host.body.block.args[-1] if host.extents else None
+    range_ = [cascade.data.block.args[0]]
+    range_ += [view.part.block.args[0] for view in cascade.views()]
+    reads = [op for op in cascade.walk() if isinstance(op, AtOp)]
+    is_across = any(
+        len(op.indices) > 1 and op.indices[-1] is last and set(op.indices) & set(range_)
+        for op in reads
+    )
+    return ACROSS if is_across else ALONG
+
+
+def device_parts(
+    host: ComprehensionOp, cascade: CascadeOp, places: int, threads: int, work: int
+) -> int:
+    """How many parts occupy a device of so many places, of so many threads each.
+
+    Where groups of threads go along the range, a part is as long as one has under way
+    at a time (`SPAN`). Where each thread goes along it by itself, since the elements
+    that lie side by side are others, there are threads enough.
+    """
+    how = how_it_reads(host, cascade)
+    if not how:
+        is_fold = not cascade.pivots and not any(
+            isa(value.type, TensorType) for value in cascade.outputs
+        )
+        return 1 if is_fold else chosen_parts(host, cascade, places, work)
+    if any(static(extent) is None for extent in host.extents):
+        return 1
+    count = prod(map(extent_of, host.extents))
+    if how == ALONG:
+        wanted, shortest = (4 * places // max(count, 1), SPAN)
+        wanted = wanted if count < places else 1
+    else:
+        wanted, shortest = min(places * threads // max(count, 1), WIDEST), FEW
+    span = _range(host, cascade, 1).span
+    parts = min(wanted, MOST if span is None else -(-span // shortest))
+    # A second kernel takes as long as it takes to make a row a few times longer.
+    return parts if parts >= 4 else 1
+
+
+SPAN = 4096
+"""How many indices a group of threads has under way at a time."""
+
+FEW = 32
+"""How many indices a thread goes along by itself at least."""
+
+WIDEST = 8192
+"""The most parts that one merge has."""
+
+
+def _with_cascade(host: ComprehensionOp) -> ComprehensionOp | None:
+    """A copy of a comprehension whose folds over one range are a cascade.
+
+    It is before the comprehension; None if its folds are no such.
+    """
+    folds = [op for op in host.body.block.ops if isinstance(op, FoldOp)]
+    every = [op for op in host.body.walk() if isinstance(op, FoldOp | CascadeOp)]
+    if not folds or len(folds) != len(every):
+        return None
+    known = set(takewhile(lambda op: op is not folds[0], host.body.block.ops))
+    if any(
+        value.owner not in known and _is_inside(value, host)
+        for fold in folds
+        for value in captured(fold)
+        if value not in host.body.block.args
+    ):
+        return None  # One that is computed from another one.
+    bounds = folds[0].lower, folds[0].upper
+    if any(
+        (op.lower, op.upper) != bounds
+        or op.initial is not None
+        or op.domain is not None
+        or isa(op.result.type, TensorType)
+        or not isinstance(op.function, StringAttr)
+        or not has_identity(op.function)
+        for op in folds
+    ):
+        return None
+    copies: dict[SSAValue, SSAValue] = {}
+    copy = host.clone(copies)
+    Rewriter.insert_op(copy, InsertPoint.before(host))
+    found = [op for op in copy.body.block.ops if isinstance(op, FoldOp)]
+    block = Block(arg_types=[INDEX])
+    block.args[0].name_hint = found[0].body.block.args[0].name_hint
+    values: list[SSAValue] = []
+    for fold in found:
+        inner, terminator = body_of(fold.body)
+        inner.args[0].replace_all_uses_with(block.args[0])
+        values += terminator.values
+        for op in list(inner.ops):
+            op.detach()
+            if op is not terminator:
+                block.add_op(op)
+    block.add_op(YieldOp(*values))
+    groups: list[CascadeGroup] = []
+    for number, fold in enumerate(found):
+        part = Block(arg_types=[INDEX, *(value.type for value in values)])
+        part.add_op(YieldOp(part.args[1 + number]))
+        function, type_ = fold.function, fold.result.type
+        groups.append(CascadeGroup((function,), (type_,), (), (Region(part),)))
+    cascade = CascadeOp(found[0].lower, found[0].upper, Region(block), groups)
+    Rewriter.insert_op(cascade, InsertPoint.before(found[0]))
+    for fold, value in zip(found, cascade.accumulators, strict=True):
+        fold.result.replace_all_uses_with(value)
+        fold.detach()
+    return copy
+
+
+def split(
+    function: FuncOp,
+    parts: Callable[[ComprehensionOp, CascadeOp], int],
+    folds: bool = False,
+) -> bool:
+    """Split the cascades of a function; returns whether any was.
+
+    Args:
+        function: the function.
+        parts: how many parts a cascade should have.
+        folds: whether folds are split as cascades are.
+    """
     changed = False
     for host in comprehensions(function):
-        cascade = _only_cascade(host)
-        if cascade is None or PARTS in host.attributes:
+        if PARTS in host.attributes:
             continue
-        number = parts(host, cascade)
-        range_ = _range(host, cascade, number)
-        range_.settle()
-        if number < 2 or range_.parts < 2:
+        copy = _with_cascade(host) if folds else None
+        merge = _split(copy or host, parts)
+        changed |= merge is not None
+        if copy is None:
             continue
-        try:
-            splitting = _Split(host, cascade, range_)
-        except _NotSplit:
-            continue  # What it counts cannot be an accumulator.
-        splitting.run()
-        changed = True
-    if changed:
+        if merge is None:
+            Rewriter.erase_op(copy)
+        else:
+            for old, new in zip(host.arrays, merge.arrays, strict=True):
+                new.name_hint = old.name_hint
+            Rewriter.replace_op(host, [], merge.arrays)
+    if changed and not folds:
         tidy(function)
+    elif changed:  # Folds that are the element of an array stay there.
+        erase_dead(function.body.block)
     return changed
+
+
+def _split(
+    host: ComprehensionOp, parts: Callable[[ComprehensionOp, CascadeOp], int]
+) -> ComprehensionOp | None:
+    """Split the cascade of a comprehension; gives what merges, None if it stays."""
+    cascade = _only_cascade(host)
+    if cascade is None:
+        return None
+    number = parts(host, cascade)
+    range_ = _range(host, cascade, number)
+    range_.settle()
+    if number < 2 or range_.parts < 2:
+        return None
+    try:
+        splitting = _Split(host, cascade, range_, how_it_reads(host, cascade) == ACROSS)
+    except _NotSplit:
+        return None  # What it counts cannot be an accumulator.
+    return splitting.run()
 
 
 @dataclass(frozen=True)
@@ -812,6 +981,10 @@ class SplitCascadesPass(ModulePass):
     many tasks, or the range is short. A part is as much `work` as so many additions at
     least. The state of a part lies in an array over the axes and the parts; that is
     memory for so many results.
+
+    With `threads`, how many of them a place of a device has, folds of scalars are split
+    as well, where few elements have one each and it is no product of matrices; and what
+    counts for such folds and cascades is how many threads there are.
     """
 
     name = "moa-split-cascades"
@@ -819,6 +992,7 @@ class SplitCascadesPass(ModulePass):
     parts: str | int = AUTO
     places: int = 1
     work: int = WORK
+    threads: int = 0
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         """Split the cascades of all functions.
@@ -835,13 +1009,19 @@ class SplitCascadesPass(ModulePass):
                 "moa-split-cascades: places is at least 0 and work at least 1, "
                 f"got {self.places} and {self.work}"
             )
+        if self.threads < 0:
+            raise CompileError(
+                f"moa-split-cascades: threads is at least 0, got {self.threads}"
+            )
         places = self.places or host_machine().cores
 
         def parts(host: ComprehensionOp, cascade: CascadeOp) -> int:
             if isinstance(self.parts, int):
                 return self.parts
+            if self.threads:
+                return device_parts(host, cascade, places, self.threads, self.work)
             return chosen_parts(host, cascade, places, self.work)
 
         for function in functions_of(op):
-            split(function, parts)
+            split(function, parts, folds=self.threads > 0)
             record(function, self)

@@ -134,10 +134,10 @@ def _tried(case: Case, tag: str, schedule: str) -> Case:
 
 
 def _experiments() -> list[Case]:
-    """Schedules that nobody has measured.
+    """Schedules beside those that are chosen.
 
-    The copy engine, the longest rows of many heads first, and decoding with more bytes
-    under way; small ones of them first, to be compared only.
+    The copy engine in other forms, the longest rows of many heads first, and decoding
+    with more bytes under way; small ones of them first, to be compared only.
     """
     found: list[Case] = [
         Case(
@@ -181,27 +181,23 @@ def _experiments() -> list[Case]:
     ]
     rows = "j=grid,{0}warps:{1},regs:2;p=chunk:{2},{3}stages:{4},wgmma,tma{5}"
     forms = {
-        "tma2x128": ("", 8, 128, "", 2, ""),
-        "tma2x128b": ("", 8, 128, "block:64,", 2, ""),
-        "tma2x64": ("", 8, 64, "", 3, ""),
-        "tma2x64a": ("", 8, 64, "", 3, ",ahead"),
-        "tma2x96a": ("", 8, 96, "", 2, ",ahead"),
-        "tma1x64": ("groups:2,", 4, 64, "", 2, ""),
-        "tma1x64a": ("groups:2,", 4, 64, "", 2, ",ahead"),
+        "plain": ("", 8, 128, "", 2, ""),
+        "ahead": ("", 8, 64, "", 3, ",ahead"),
+        "behind": ("", 8, 128, "", 2, ",behind"),
+        "turns": ("", 8, 128, "", 2, ",behind,turns"),
+        "both": ("", 8, 96, "", 2, ",ahead,behind"),
+        "three": ("", 12, 128, "", 2, ",behind"),
+        "groups": ("groups:2,", 4, 128, "", 2, ",behind"),
     }
     for depth in (64, 128):
         for is_causal in (False, True):
             case = _fast_attention(64, 4096, depth, "bfloat16", is_causal=is_causal)
             for tag, form in forms.items():
-                found.append(_tried(case, tag, rows.format(*form)))
-            if is_causal:
-                chunk = 128 if depth == 64 else 64
-                for span in (8, 64):
-                    text = (
-                        f"j=grid,groups:2,span:{span},warps:8,regs:2;"
-                        f"p=chunk:{chunk},stages:2,wgmma"
-                    )
-                    found.append(_tried(case, f"span{span}", text))
+                if depth == 64 or tag not in ("three", "groups"):
+                    found.append(_tried(case, tag, rows.format(*form)))
+            for span in (1, 8, 64) if is_causal else ():
+                form = (f"span:{span},", *forms["behind"][1:])
+                found.append(_tried(case, f"span{span}", rows.format(*form)))
     for keys in (8192, 131072):
         case = _fast_attention(32, 1, 128, "bfloat16", keys, 8)
         for tag, (chunk, stages, split, tail) in {
@@ -230,6 +226,113 @@ def _experiments() -> list[Case]:
         "tma128x256": "j=grid,block:256;i=grid,warps:8,regs:2;p=chunk:64,stages:4,",
     }.items():
         found.append(_tried(product, tag, f"{text}wgmma,tma"))
+    return found
+
+
+def _logsumexp(torch: Any, x: Any) -> Any:
+    return torch.logsumexp(x, -1)
+
+
+def _softmax(torch: Any, x: Any) -> Any:
+    return torch.softmax(x, -1)
+
+
+def _fast_product(size: int, dtype: str = "bfloat16", rows: int = 0) -> Case:
+    """A product of matrices; with few rows memory sets the pace."""
+    name = f"fast_matmul_{dtype}"
+    if dtype == "bfloat16":
+        name += f"_{rows}x{size}" if rows else f"_{size}"
+    return Case(
+        name,
+        _wide_product if dtype == "bfloat16" else _product,
+        [(rows or size, size), (size, size)],
+        dtype,
+        _times,
+        0 if rows else 2.0 * size**3,
+        float(BYTES[dtype]) * size * size if rows else 0,
+    )
+
+
+def _of_folds() -> list[Case]:
+    """Folds of whole arrays, along columns, and over rows that are long or few."""
+    size = 1 << 26
+    found = [
+        Case(
+            "fast_total",
+            lambda moa: lambda x: moa.reduce("add", x * x),
+            [(size,)],
+            "float32",
+            lambda torch, x: (x * x).sum(),
+            bytes=4.0 * size,
+        ),
+        Case(
+            "fast_normalized",
+            lambda moa: lambda x: x / moa.sqrt(moa.reduce("add", x * x)),
+            [(size,)],
+            "float32",
+            lambda torch, x: x / (x * x).sum().sqrt(),
+            bytes=12.0 * size,
+        ),
+        Case(
+            "fast_columns",
+            lambda moa: lambda x: moa.reduce("add", x * x),
+            [(16384, 4096)],
+            "float32",
+            lambda torch, x: (x * x).sum(0),
+            bytes=4.0 * size,
+        ),
+        Case(
+            "fast_column",
+            lambda moa: lambda x: moa.reduce("add", x),
+            [(1 << 23, 8)],
+            "float32",
+            lambda torch, x: x.sum(0),
+            bytes=4.0 * size,
+        ),
+        Case(
+            "fast_variance",
+            lambda moa: (
+                lambda x: moa.reduce("add", (x - moa.reduce("add", x) / size) ** 2.0)
+            ),
+            [(size,)],
+            "float32",
+            lambda torch, x: x.var(correction=0) * size,
+            bytes=4.0 * size,
+        ),
+        Case(
+            "fast_transposed",
+            lambda moa: lambda x: moa.transpose(x),
+            [(8192, 8192)],
+            "float32",
+            lambda torch, x: x.mT.contiguous(),
+            bytes=8.0 * size,
+        ),
+        Case(
+            "fast_elements",
+            lambda moa: lambda x: x * x + x,
+            [(16384, 4096)],
+            "bfloat16",
+            lambda torch, x: x * x + x,
+            bytes=4.0 * size,
+        ),
+    ]
+    for rows, columns in (
+        (1, 100000),
+        (3, 5000),
+        (64, 100000),
+        (300, 20000),
+        (20000, 100),
+        (1 << 20, 8),
+    ):
+        case = Case(
+            f"fast_softmax_{rows}x{columns}",
+            lambda moa: moa.library.softmax,
+            [(rows, columns)],
+            "float32",
+            _softmax,
+            bytes=8.0 * rows * columns,
+        )
+        found.append(case)
     return found
 
 
@@ -437,21 +540,13 @@ CASES: list[Case] = [
         )
     ),
     *(_fast_attention(4, rows, 128, "bfloat16", 131072) for rows in (8, 16)),
-    *(
-        Case(
-            f"fast_matmul_{dtype}",
-            _product,
-            [(4096, 4096)] * 2,
-            dtype,
-            lambda torch, a, b: a @ b,
-            2.0 * 4096**3,
-        )
-        for dtype in ("float32", "float64")
-    ),
+    *(_fast_product(4096, dtype) for dtype in ("bfloat16", "float32", "float64")),
+    *(_fast_product(size) for size in (1024, 2048, 8192)),
+    _fast_product(4096, rows=16),
     _fast_rows(
         "softmax",
         lambda moa: moa.library.softmax,
-        lambda torch, x: torch.softmax(x, -1),
+        _softmax,
         2,
     ),
     _fast_rows(
@@ -463,9 +558,10 @@ CASES: list[Case] = [
     _fast_rows(
         "logsumexp",
         lambda moa: moa.library.logsumexp,
-        lambda torch, x: torch.logsumexp(x, -1),
+        _logsumexp,
         1,
     ),
+    *_of_folds(),
     *_experiments(),
 ]
 
@@ -490,7 +586,8 @@ def _exported(folder: Path, case: Case, chip: str, features: str) -> dict[str, A
 
     name, shapes, dtype = case.name, case.shapes, case.dtype
     specs = [moa.ArraySpec(shape, dtype) for shape in shapes]
-    chosen = {"target": "cuda", "chip": chip, "schedule": case.schedule, **case.options}
+    chosen: dict[str, Any] = {"target": "cuda", "chip": chip}
+    chosen |= {"schedule": case.schedule, **case.options}
     compiled = moa.jit(case.program(moa), **chosen).lower(*specs)
     options = Options(features=features, **chosen)
     kernel = compile_for_cuda(compiled.module("moa"), options=options)
@@ -692,7 +789,7 @@ def check(
     torch.cuda.synchronize()
     part = slice(case.checked)
     wanted = case.reference(torch, *(tensor[part].double() for tensor in inputs))
-    found = outputs[0][part].double()
+    found = (outputs[0][part] if outputs[0].dim() else outputs[0]).double()
     error = float((found - wanted).abs().max() / wanted.abs().max())
     limit = case.tolerance
     times = {"moa": seconds(torch, launch, count)}

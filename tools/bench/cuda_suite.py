@@ -21,6 +21,17 @@ from moa_dialect.tools.bench.harness import BenchError
 from moa_dialect.tools.bench.suites import SuiteError
 from moa_dialect.tools.gpu_check import CASES, Case
 
+FOLDS = (
+    "total",
+    "normalized",
+    "columns",
+    "column",
+    "variance",
+    "transposed",
+    "elements",
+)
+"""Cases of folds of whole arrays and along columns, and of single elements."""
+
 GROUPS: dict[str, Callable[[Case], bool]] = {
     "check": lambda case: not case.name.startswith(("fast", "try")),
     "attention": lambda case: (
@@ -31,8 +42,9 @@ GROUPS: dict[str, Callable[[Case], bool]] = {
     "matmul": lambda case: _is_fast(case) and "matmul" in case.name,
     "rows": lambda case: (
         _is_fast(case)
-        and case.name.removeprefix("fast_") in ("softmax", "layernorm", "logsumexp")
+        and case.name.split("_")[1] in ("softmax", "layernorm", "logsumexp")
     ),
+    "folds": lambda case: _is_fast(case) and case.name.split("_")[1] in FOLDS,
     "experiments": lambda case: case.name.startswith("try"),
 }
 """The suites for a GPU, by name."""

@@ -7,8 +7,8 @@
 // CHECK-LABEL: func.func @product
 // CHECK:       "gpu.launch"([[GROUPS:%[0-9]+]],
 // CHECK:         [[SHARED:%[0-9]+]] = "gpu.dynamic_shared_memory"()
-// CHECK:         [[RIGHT:%[0-9]+]] = memref.view [[SHARED]]{{.*}} to memref<16x10xf64,
-// CHECK:         [[LEFT:%[0-9]+]] = memref.view [[SHARED]]{{.*}} to memref<16x18xf64,
+// CHECK:         [[RIGHT:%[0-9]+]] = memref.view [[SHARED]]{{.*}} to memref<16x12xf64,
+// CHECK:         [[LEFT:%[0-9]+]] = memref.view [[SHARED]]{{.*}} to memref<16x20xf64,
 // CHECK:         "nvgpu.device_async_copy"([[LEFT]],
 // CHECK:         "nvgpu.device_async_copy"([[RIGHT]],
 // CHECK:         scf.for {{.*}} iter_args({{%[0-9]+}} = {{%[0-9]+}}, [[S0:%[0-9]+]] = {{%[0-9]+}}, [[S1:%[0-9]+]] =

@@ -105,7 +105,7 @@ func.func @f(%a: tensor<2x3xf64>, %b: tensor<3x2xf64>) -> tensor<2x2xf64> {
 // UNRECORDED: moa-opt: @f: the function is not what its derivation gives: arg_attrs of func.func @f: expected nothing
 
 // RUN: sed 's/pass = "moa-to-dnf"/pass = "moa-to-scf"/' %t.mlir | not moa-opt -p moa-verify 2>&1 | filecheck %s --check-prefix PASS
-// PASS: moa-opt: @f: unknown pass 'moa-to-scf': expected one of moa-to-dnf, moa-share, moa-restrict-domains, moa-fuse-reductions, moa-sink, moa-split-cascades, moa-to-onf, moa-split-loops, moa-fold-addresses
+// PASS: moa-opt: @f: unknown pass 'moa-to-scf': expected one of moa-to-dnf, moa-share, moa-restrict-domains, moa-fuse-reductions, moa-sink, moa-enclose-folds, moa-split-cascades, moa-to-onf, moa-split-loops, moa-fold-addresses
 
 // RUN: sed 's/pass = "moa-to-dnf"/pass = "moa-to-dnf{speed=3}"/' %t.mlir | not moa-opt -p moa-verify 2>&1 | filecheck %s --check-prefix OPTION
 // OPTION: moa-opt: @f: unknown pass 'moa-to-dnf{speed=3}'

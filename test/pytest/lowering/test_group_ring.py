@@ -171,7 +171,9 @@ def test_attention(
 ) -> None:
     arrays = [random(n, *shape) for n, shape in enumerate(shapes)]
     wanted = attention(*arrays, mask=True if mask is None else mask)
-    check(library.attention, arrays, wanted, schedule, **options)
+    # Queries are loaded as boxes, too, if rows are those of an array.
+    maps = 3 if ",wgmma" in schedule and "ij_g" not in schedule else 2
+    check(library.attention, arrays, wanted, schedule, maps, **options)
 
 
 def test_factors_that_are_loaded_by_all_threads_beside() -> None:
@@ -318,8 +320,8 @@ def test_more_registers_than_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     schedule = PRODUCT.replace("warps:4", "warps:8")
 
     def greedy(text: str) -> str:
-        assert "regCount = 232 : i32" in text
-        return text.replace("regCount = 232 : i32", "regCount = 240 : i32")
+        assert "regCount = 240 : i32" in text
+        return text.replace("regCount = 240 : i32", "regCount = 248 : i32")
 
     check(product, [A, B], A.astype(float) @ B.astype(float), schedule)
     monkeypatch.setattr(engine, "_PLANNED", {})
@@ -400,6 +402,14 @@ def test_a_wrong_tensor_map(
         ("i=grid,warps:32;p=chunk:16,wgmma,tma", "warps of at most 28, got 32"),
         ("i=grid,warps:4;p=chunk:16,mma,tma,ahead", "ahead: expected wgmma and tma"),
         ("i=grid,warps:4;p=chunk:32,block:16,wgmma,tma,ahead", "no block of folded"),
+        ("i=grid,warps:4;p=chunk:16,wgmma,behind", "behind: expected wgmma and tma as"),
+        (
+            "i=grid,warps:4;p=chunk:32,block:16,stages:2,wgmma,tma,behind",
+            "behind: expected wgmma and tma as well, and no block of folded indices",
+        ),
+        ("i=grid,warps:4;p=chunk:16,wgmma,tma,behind", "stages of at least 2, got 1"),
+        ("i=grid,warps:4;p=chunk:16,wgmma,tma,turns", "turns: expected wgmma and tma"),
+        ("i=grid,warps:8;p=chunk:16,mma,tma,turns", "as well, and at least 8 warps"),
     ],
 )
 def test_schedules_that_are_none(text: str, message: str) -> None:
@@ -537,7 +547,7 @@ def test_tiles_and_barriers_take_what_was_counted() -> None:
 @pytest.mark.parametrize(
     ("text", "registers"),
     [
-        ("i=grid,warps:8,regs:2;p=chunk:64,wgmma,tma", (40, 232)),
+        ("i=grid,warps:8,regs:2;p=chunk:64,wgmma,tma", (24, 240)),
         ("i=grid,groups:2,warps:4,regs:2;p=chunk:64,wgmma,tma", (40, 216)),
         ("i=grid,warps:12,regs:2;p=chunk:64,wgmma,tma", (32, 160)),
         ("i=grid,warps:4,regs:2;p=chunk:64,wgmma,tma", None),
@@ -575,14 +585,13 @@ def test_the_instructions() -> None:
         r"\.reqntid 384, 1, 1\s+\.minnctapersm 1",
         r"mbarrier\.init\.shared\.b64",
         r"fence\.mbarrier_init\.release\.cluster",
-        r"setmaxnreg\.inc\.sync\.aligned\.u32\s+232",
-        r"setmaxnreg\.dec\.sync\.aligned\.u32\s+40",
+        r"setmaxnreg\.inc\.sync\.aligned\.u32\s+240",
+        r"setmaxnreg\.dec\.sync\.aligned\.u32\s+24",
         r"prefetch\.(param\.)?tensormap",
         r"mbarrier\.arrive\.expect_tx\.shared\.b64",
         r"cp\.async\.bulk\.tensor\.3d\.shared::cluster\.global\.tile\.mbarrier",
         r"mbarrier\.try_wait\.parity\.shared::cta\.b64 P, \[%r\d+\], %r\d+",
         r"wgmma\.mma_async\.sync\.aligned\.m64n64k16\.f32\.bf16\.bf16",
-        r"bar\.sync\s+1, 256",
         r"mbarrier\.arrive\.shared\.b64",
     ):
         assert re.search(pattern, text), pattern

@@ -267,6 +267,7 @@ def test_conditions_of_parts_and_merge_are_proved(program: Program) -> None:
     ("options", "message"),
     [
         ({"parts": 0}, "moa-split-cascades: parts is auto or at least 1, got 0"),
+        ({"threads": -1}, "moa-split-cascades: threads is at least 0, got -1"),
         ({"parts": "few"}, "moa-split-cascades: parts is auto or at least 1, got few"),
         ({"places": -1}, "places is at least 0 and work at least 1, got -1 and 16384"),
         ({"work": 0}, "places is at least 0 and work at least 1, got 1 and 0"),
