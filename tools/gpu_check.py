@@ -486,7 +486,8 @@ def _exported(folder: Path, case: Case, chip: str, features: str) -> dict[str, A
 
     name, shapes, dtype = case.name, case.shapes, case.dtype
     specs = [moa.ArraySpec(shape, dtype) for shape in shapes]
-    chosen = {"target": "cuda", "chip": chip, "schedule": case.schedule, **case.options}
+    chosen: dict[str, Any] = {"target": "cuda", "chip": chip}
+    chosen |= {"schedule": case.schedule, **case.options}
     compiled = moa.jit(case.program(moa), **chosen).lower(*specs)
     options = Options(features=features, **chosen)
     kernel = compile_for_cuda(compiled.module("moa"), options=options)
