@@ -557,7 +557,7 @@ class GroupPass:
         states = self._loop(self._start())
         code.contraction = before
         del code.columns[pass_.index]
-        code.given = {}
+        code.given, code.partial = {}, set()
         code.scopes.pop()
         self._hold("final", states)
         if self._has_shared():
