@@ -27,7 +27,8 @@ from moa_dialect.frontend.torch.attention import STOCK, sdpa
 from moa_dialect.frontend.torch.calls import Caller
 from moa_dialect.frontend.torch.kernels import NAMES
 from moa_dialect.frontend.torch.linear import take_linear
-from moa_dialect.frontend.torch.passes import take_passes
+from moa_dialect.frontend.torch.passes import take_cones, take_passes
+from moa_dialect.frontend.torch.recompute import partition
 from moa_dialect.frontend.torch.translation import TABLE, Node, converted, element
 from moa_dialect.frontend.torch.values import (
     Extent,
@@ -263,7 +264,8 @@ def backend(
     }
     decompositions = get_decompositions(list(DECOMPOSED))
     decompositions[aten.native_group_norm.default] = group_norm.decomposed
-    compiled = aot_autograd(**compilers, decompositions=decompositions)
+    options = {} if settings.products == "torch" else {"partition_fn": partition}
+    compiled = aot_autograd(**compilers, **options, decompositions=decompositions)
     return compiled(graph, inputs)
 
 
@@ -291,6 +293,9 @@ def _compile(
     if settings.products != "torch":
         for operators, region in take_passes(graph, "moa_pass_", Region):
             found.regions.append(RegionReport(operators, region.schedules))
+        if kind == "backward":
+            for operators, region in take_cones(graph, "moa_cone_", Region):
+                found.regions.append(RegionReport(operators, region.schedules))
     if settings.products == "auto":
         for operators in take_linear(graph, "moa_linear_"):
             found.regions.append(RegionReport(operators, ()))

@@ -82,6 +82,7 @@ _RANDOM = "random numbers are PyTorch's"
 _SCANNED = "a scan, which PyTorch does in one go"
 
 LEFT: dict[Any, str] = {
+    aten.reshape.default: "free in PyTorch",
     aten.sort.default: _SORTED,
     aten.sort.stable: _SORTED,
     aten.argsort.default: _SORTED,

@@ -99,6 +99,10 @@ class Extents:
         if of in self._known:
             array, axis = self._known[of]
             return array if axis is None else extent_of(array, axis)
+        for other in self._known:
+            times = other / of
+            if times.is_Integer and times > 1:
+                return moa.floor_divide(self.value(other), int(times))
         if isinstance(of, sympy.Add | sympy.Mul):
             first, *rest = map(self.value, of.args)
             for other in rest:
