@@ -72,9 +72,12 @@ def decomposed(
     eps: float,
 ) -> Any:
     """`aten.native_group_norm` by way of `group_norm_rows`, or left as it is."""
-    count = (channels // groups) * elements
-    if not isinstance(groups, int) or not isinstance(channels, int):
+    has_numbers = weight is not None or bias is not None
+    if not isinstance(groups, int) or not (
+        isinstance(channels, int) or not has_numbers
+    ):
         return NotImplemented
+    count = (channels // groups) * elements
     rows = planes.contiguous().view(batch, groups, count)
     out, average, scale = torch.ops.moa.group_norm_rows(rows, weight, bias, eps)
     return out.view(planes.shape), average, scale

@@ -233,9 +233,7 @@ def _large(
         else:
             spoiled.add(first)
     return [
-        (groups[k], ends[k])
-        for k in groups
-        if k not in spoiled and len(ends[k]) > 1
+        (groups[k], ends[k]) for k in groups if k not in spoiled and len(ends[k]) > 1
     ]
 
 

@@ -306,7 +306,9 @@ def _folded_axes(node: fx.Node) -> str | None:
         return "last"
     if node.target is aten.native_layer_norm.default:
         shape = node.args[1]
-        return "last" if isinstance(shape, list | tuple) and len(shape) == 1 else "other"
+        return (
+            "last" if isinstance(shape, list | tuple) and len(shape) == 1 else "other"
+        )
     operand = node.args[0]
     assert isinstance(operand, fx.Node)
     rank = operand.meta["val"].dim()

@@ -323,9 +323,9 @@ register("pointwise", aten.rsub.Scalar, aten.rsub.Tensor)(
     _pointwise(lambda a, b, alpha=1: _subtract(b, a, alpha), count=2)
 )
 register("pointwise", aten.mul.Tensor, aten.mul.Scalar)(_pointwise(_multiply))
-register(
-    "pointwise", aten.div.Tensor, aten.div.Scalar, aten.true_divide.Tensor
-)(_pointwise(lambda a, b: a / b, PROMOTION.INT_TO_FLOAT))
+register("pointwise", aten.div.Tensor, aten.div.Scalar, aten.true_divide.Tensor)(
+    _pointwise(lambda a, b: a / b, PROMOTION.INT_TO_FLOAT)
+)
 register("pointwise", aten.maximum.default)(_pointwise(_maximum))
 register("pointwise", aten.minimum.default)(_pointwise(_minimum))
 
@@ -350,17 +350,10 @@ def _rounded_quotient(a: Any, b: Any, rounding_mode: str = "floor") -> Any:
 register(
     "pointwise",
     aten.div.Tensor_mode,
-    aten.div.Scalar_mode,
     aten.floor_divide.default,
-    aten.floor_divide.Scalar,
     reason=_known_divisor,
 )(_pointwise(_rounded_quotient, count=2))
-register(
-    "pointwise",
-    aten.remainder.Tensor,
-    aten.remainder.Scalar,
-    reason=_known_divisor,
-)(_pointwise(moa.mod))
+register("pointwise", aten.remainder.Scalar, reason=_known_divisor)(_pointwise(moa.mod))
 
 
 def _small_power(node: fx.Node) -> str | None:
@@ -413,9 +406,9 @@ _RELATIONS: dict[str, Callable[[Any, Any], Any]] = {
 for _name, _function in _RELATIONS.items():
     _reason = None if _name in ("eq", "ne") else _of_numbers
     for _overload in ("Tensor", "Scalar"):
-        register(
-            "pointwise", getattr(getattr(aten, _name), _overload), reason=_reason
-        )(_pointwise(_function))
+        register("pointwise", getattr(getattr(aten, _name), _overload), reason=_reason)(
+            _pointwise(_function)
+        )
 
 
 def _of_truths(node: fx.Node) -> str | None:
@@ -483,6 +476,12 @@ def _copied(node: Node, a: Any, *types: Any, **options: Any) -> Any:
     ):
         result = moa.cast(moa.cast(result, NAMES[dtype]), element(dtype))
     return result
+
+
+@register("shape", aten.copy.default)
+def _copied_from(node: Node, a: Any, b: Any, *options: Any) -> Any:
+    source = converted(b, node.value.dtype)
+    return broadcast(source, node.shape_of(1), node.shape, node.known)
 
 
 @register("shape", aten.scalar_tensor.default, aten.full.default)
@@ -665,8 +664,8 @@ def _extreme(name: str, of_truths: str) -> Callable[..., Any]:
     return translate
 
 
-register("fold", aten.amax.default)(_extreme("max", "or"))
-register("fold", aten.amin.default)(_extreme("min", "and"))
+register("fold", aten.amax.default, aten.max.default)(_extreme("max", "or"))
+register("fold", aten.amin.default, aten.min.default)(_extreme("min", "and"))
 
 
 def _whether(name: str) -> Callable[..., Any]:
@@ -1042,6 +1041,40 @@ def _part(a: Any, axis: int, start: int, count: Any) -> Any:
     return permuted(planes, back)
 
 
+def _replaced_where(node: fx.Node) -> str | None:
+    """Whether the planes that are replaced begin where the graph says."""
+    _, _, *rest = node.args
+    start: Any = rest[1] if len(rest) > 1 else 0
+    step = rest[3] if len(rest) > 3 else 1
+    is_known = start is None or (isinstance(start, int) and start >= 0)
+    return None if is_known and step == 1 else "a place that a call says, or steps"
+
+
+@register("shape", aten.slice_scatter.default, reason=_replaced_where)
+def _slice_scatter(
+    node: Node,
+    a: Any,
+    b: Any,
+    dim: int = 0,
+    start: Any = None,
+    end: Any = None,
+    step: int = 1,
+) -> Any:
+    axis = dim % a.ndim
+    count, length = node.shape_of(1)[axis], node.shape[axis]
+    if count == length:
+        return b
+    first, back = _axis_first(axis, a.ndim)
+    planes, joined = permuted(a, first), permuted(b, first)
+    start = 0 if start is None else start
+    if start:
+        joined = moa.cat(moa.take([start], planes), joined)
+    if start + count != length:
+        rest = moa.drop(_vector(node.known.value(start + count)), planes)
+        joined = moa.cat(joined, rest)
+    return permuted(joined, back)
+
+
 def _axis_first(axis: int, rank: int) -> tuple[list[int], list[int]]:
     """The orders of axes that bring one to the front, and back."""
     first = [axis, *(k for k in range(rank) if k != axis)]
@@ -1111,15 +1144,15 @@ def _slice_gradient(
     return _between_zeros(node, a, axis, start, after)
 
 
-@register("shape", aten.select_backward.default)
-def _select_gradient(node: Node, a: Any, sizes: Any, dim: int, index: Any) -> Any:
+def _at_a_number(node: fx.Node) -> str | None:
+    return None if isinstance(node.args[3], int) else "a place that a call says"
+
+
+@register("shape", aten.select_backward.default, reason=_at_a_number)
+def _select_gradient(node: Node, a: Any, sizes: Any, dim: int, index: int) -> Any:
     axis = dim % (a.ndim + 1)
-    length = node.shape[axis]
-    if not isinstance(index, int) or (index < 0 and not isinstance(length, int)):
-        raise UntranslatableError("an index that a call gives")
-    if index < 0:
-        assert isinstance(length, int)
-        index += length
+    length: Any = node.shape[axis]
+    index = index + length if index < 0 else index
     return _between_zeros(node, with_axis(a, axis, 1), axis, index, length - index - 1)
 
 
@@ -1175,9 +1208,7 @@ def _index_select(node: Node, a: Any, dim: int, places: Any) -> Any:
     return permuted(_planes_at(permuted(a, first), places), back)
 
 
-@register(
-    "shape", aten.index.Tensor, aten._unsafe_index.Tensor, reason=_whole_places
-)
+@register("shape", aten.index.Tensor, aten._unsafe_index.Tensor, reason=_whole_places)
 def _index(node: Node, a: Any, indices: Sequence[Any]) -> Any:
     axes = [axis for axis, each in enumerate(indices) if each is not None]
     given: Any = node.node.args[1]
