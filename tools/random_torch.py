@@ -9,7 +9,7 @@ what shares memory with what are compared. Prints the functions that differ.
 """
 # PyTorch leaves much of what it gives without types.
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
-# pyright: reportUnknownMemberType=false
+# pyright: reportUnknownMemberType=false, reportPrivateUsage=false
 
 from __future__ import annotations
 
@@ -289,9 +289,9 @@ def difference(seed: int, dynamic: bool, everything: bool = False) -> str | None
         expected = _outcome(made.function(), made.arguments())
     except (RuntimeError, IndexError) as error:
         return None if "moa" not in str(error) else str(error)
-    options = {"everything": True, "products": "moa"} if everything else {}
+    options: Any = {"everything": True, "products": "moa"} if everything else {}
     try:
-        compiled = torch.compile(
+        compiled: Any = torch.compile(
             made.function(), backend=backend, dynamic=dynamic, options=options
         )
         found = _outcome(compiled, made.arguments())

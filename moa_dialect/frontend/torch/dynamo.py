@@ -27,7 +27,11 @@ from moa_dialect.frontend.torch.attention import STOCK, sdpa, use_moa_attention
 from moa_dialect.frontend.torch.calls import Caller
 from moa_dialect.frontend.torch.kernels import NAMES
 from moa_dialect.frontend.torch.linear import take_linear
-from moa_dialect.frontend.torch.passes import take_cones, take_passes
+from moa_dialect.frontend.torch.passes import (
+    take_cones,
+    take_passes,
+    take_sizes_from_arguments,
+)
 from moa_dialect.frontend.torch.recompute import partition
 from moa_dialect.frontend.torch.translation import TABLE, Node, converted, element
 from moa_dialect.frontend.torch.values import (
@@ -291,6 +295,7 @@ def _compile(
     """A graph of AOTAutograd with its regions compiled."""
     found = GraphReport(kind)
     products = settings.products == "moa"
+    take_sizes_from_arguments(graph)
     _run_attention(graph, found)
     if settings.products != "torch":
         for operators, region in take_passes(graph, "moa_pass_", Region):

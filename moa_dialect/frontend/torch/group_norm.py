@@ -65,10 +65,10 @@ def decomposed(
     planes: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
-    batch: int,
-    channels: int,
-    elements: int,
-    groups: int,
+    batch: Any,
+    channels: Any,
+    elements: Any,
+    groups: Any,
     eps: float,
 ) -> Any:
     """`aten.native_group_norm` by way of `group_norm_rows`, or left as it is."""

@@ -59,6 +59,28 @@ _FURTHEST = 64
 """How many nodes a part has at most."""
 
 
+def take_sizes_from_arguments(graph: fx.GraphModule) -> None:
+    """Read extents of arguments instead of equal ones of what is computed of them."""
+    symbols: dict[Any, fx.Node | tuple[fx.Node, int]] = {}
+    for node in list(graph.graph.nodes):
+        value = node.meta.get("val")
+        if node.op == "placeholder" and "tangents" in node.name:
+            continue  # not there in the forward pass of a joint graph
+        if node.op == "placeholder" and isinstance(value, torch.SymInt):
+            symbols[value.node.expr] = node
+        elif node.op == "placeholder" and isinstance(value, torch.Tensor):
+            for axis, each in enumerate(value.shape):
+                if isinstance(each, torch.SymInt):
+                    symbols.setdefault(each.node.expr, (node, axis))
+        elif node.target is aten.sym_size.int and isinstance(value, torch.SymInt):
+            found = symbols.get(value.node.expr)
+            if isinstance(found, fx.Node):
+                node.replace_all_uses_with(found)
+                graph.graph.erase_node(node)
+            elif found is not None:
+                node.args = found
+
+
 def take_passes(
     graph: fx.GraphModule, prefix: str, compiled: Callable[[fx.GraphModule], Any]
 ) -> list[tuple[tuple[str, ...], Any]]:
@@ -163,27 +185,11 @@ def take_cones(
     """
     found: list[tuple[tuple[str, ...], Any]] = []
     for large, ends in _large(graph):
-        parts: list[tuple[_Part, Any, fx.Node]] = []
-        for end in ends:
-            core = _cone(end, large)
-            last = end
-            user = next(iter(end.users)) if len(end.users) == 1 else None
-            if user is not None and _gives_back(user):
-                last = user
-                core.add(user)
-            try:
-                part = _Part(last, core)
-                folds = 0 if end.target in PRODUCTS else 1
-                kernel = _kernel(part, compiled, folds)
-            except Exception:
-                kernel = None
-            if kernel is None:
-                break
-            parts.append((part, kernel, last))
-        if len(parts) < len(ends):
+        parts = [_made_again(end, large, compiled) for end in ends]
+        if not all(parts):
             continue
         new = dict[fx.Node, fx.Node]()
-        for part, kernel, last in parts:
+        for part, kernel, last in filter(None, parts):
             part.arguments = [_instead(given, new) for given in part.arguments]
             made = _replace(graph, f"{prefix}{len(found)}", part, kernel, [last])
             new[last] = made
@@ -193,6 +199,23 @@ def take_cones(
         graph.graph.lint()
         graph.recompile()
     return found
+
+
+def _made_again(
+    end: fx.Node, large: set[fx.Node], compiled: Callable[[fx.GraphModule], Any]
+) -> tuple[_Part, Any, fx.Node] | None:
+    """The part that ends with a node, its kernel, and its last node."""
+    core, last = _cone(end, large), end
+    user = next(iter(end.users)) if len(end.users) == 1 else None
+    if user is not None and _gives_back(user):
+        last = user
+        core.add(user)
+    try:
+        part = _Part(last, core)
+    except Exception:
+        return None  # What is not expected stays as it is.
+    kernel = _kernel(part, compiled, 0 if end.target in PRODUCTS else 1)
+    return None if kernel is None else (part, kernel, last)
 
 
 def _large(
@@ -610,18 +633,16 @@ def _is_turned(node: fx.Node) -> bool:
     return {axis % 3 for axis in node.args[1:] if isinstance(axis, int)} == {1, 2}
 
 
-def _sizes(operand: fx.Node) -> tuple[Any, ...]:
-    """The extents of the matrices of a batch, one of them left for PyTorch to find.
+COLUMNS = "columns"
+"""Stands for the last extent of an argument."""
 
-    Raises:
-        UntranslatableError: if two of them are symbols.
-    """
+
+def _sizes(operand: fx.Node) -> tuple[Any, ...]:
+    """The extents of the matrices of a batch, one of them left for PyTorch to find."""
     rows, columns = operand.meta["val"].shape[-2:]
     if not isinstance(columns, torch.SymInt):
         return -1, columns
-    if not isinstance(rows, torch.SymInt):
-        return rows, -1
-    raise UntranslatableError("matrices of unknown extents")
+    return (-1, COLUMNS) if isinstance(rows, torch.SymInt) else (rows, -1)
 
 
 def _argument(given: Argument) -> fx.Node:
@@ -629,7 +650,12 @@ def _argument(given: Argument) -> fx.Node:
     if isinstance(given, fx.Node):
         return given
     node, shape, value = given
-    new = node.graph.call_function(aten.reshape.default, (node, list(shape)))
+    sizes = list(shape)
+    if COLUMNS in sizes:
+        columns = node.graph.call_function(aten.sym_size.int, (node, value.dim() - 2))
+        columns.meta["val"] = value.shape[-1]
+        sizes[-1] = columns
+    new = node.graph.call_function(aten.reshape.default, (node, sizes))
     new.meta["val"] = value
     return new
 

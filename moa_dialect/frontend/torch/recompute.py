@@ -24,14 +24,20 @@ from moa_dialect.frontend.torch.passes import (
     count_of,
     is_inner,
     is_made_again,
+    take_sizes_from_arguments,
 )
-from moa_dialect.frontend.torch.regions import VIEWS
+from moa_dialect.frontend.torch.regions import VIEWS, is_tensor
 from moa_dialect.frontend.torch.translation import TABLE
 
 aten = torch.ops.aten
 
 TIMES = 4
 """How many times as large as its operands a product is that is made again."""
+
+
+_RELATIONS = {
+    getattr(aten, name).Tensor for name in ("eq", "ne", "lt", "le", "gt", "ge")
+}
 
 
 def partition(
@@ -55,6 +61,10 @@ def partition(
 
 def mark(joint: fx.GraphModule, results: int) -> int:
     """Mark what is made again; the number of products from which it begins."""
+    if not any(n.target in PRODUCTS and _is_large(n) for n in _forward(joint)):
+        return 0
+    take_sizes_from_arguments(joint)
+    _without_detaching(joint)
     forward = _forward(joint)
     (output,) = (node for node in joint.graph.nodes if node.op == "output")
     kept = {node for node in output.args[0][:results] if isinstance(node, fx.Node)}
@@ -86,6 +96,16 @@ def _mark_source(node: fx.Node) -> None:
         node.meta["recompute"] = CheckpointPolicy.MUST_RECOMPUTE
         for source in node.all_input_nodes:
             _mark_source(source)
+
+
+def _without_detaching(joint: fx.GraphModule) -> None:
+    """Leave out operators that are there for autograd, which has been done."""
+    for node in list(joint.graph.nodes):
+        if node.target not in (aten.detach.default, aten.alias.default):
+            continue
+        if all(user.op != "output" for user in node.users):
+            node.replace_all_uses_with(node.args[0])
+            joint.graph.erase_node(node)
 
 
 def _forward(joint: fx.GraphModule) -> dict[fx.Node, None]:
@@ -128,6 +148,8 @@ def _core(
         ):
             continue
         is_view = node.target in VIEWS
+        if node.op == "call_function" and not is_tensor(node):
+            continue  # an extent
         if node.op != "call_function" or not (is_view or is_inner(node)):
             if any(n in core for n in node.all_input_nodes):
                 return None
@@ -140,7 +162,20 @@ def _core(
             rows.add(node)
         elif any(n in core for n in node.all_input_nodes):
             return None
-    return core if has_end and not kept & core.keys() else None
+    if not has_end or kept & core.keys() or any(map(_is_compared, core)):
+        return None
+    return core
+
+
+def _is_compared(node: fx.Node) -> bool:
+    """Whether a value is compared with another one, such as its row's maximum.
+
+    One that is computed again by another kernel may be rounded otherwise.
+    """
+    return any(
+        user.target in _RELATIONS and len(user.all_input_nodes) > 1
+        for user in node.users
+    )
 
 
 def _take_apart(
