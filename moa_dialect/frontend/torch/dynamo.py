@@ -23,7 +23,7 @@ from moa_dialect.errors import OptionError
 from moa_dialect.frontend import functions as moa
 from moa_dialect.frontend.jit import Compiled, jit
 from moa_dialect.frontend.torch import group_norm, kernels, regions
-from moa_dialect.frontend.torch.attention import STOCK, sdpa, use_moa_attention
+from moa_dialect.frontend.torch.attention import STOCK, sdpa
 from moa_dialect.frontend.torch.calls import Caller
 from moa_dialect.frontend.torch.kernels import NAMES
 from moa_dialect.frontend.torch.linear import take_linear
@@ -103,7 +103,6 @@ DECOMPOSED = (
     aten.nansum,
     aten._native_batch_norm_legit,
     aten.native_batch_norm_backward,
-    aten.native_group_norm_backward,
     aten.native_layer_norm_backward,
     aten.nll_loss2d_backward,
     aten.nll_loss2d_forward,
@@ -271,8 +270,7 @@ def backend(
     decompositions[aten.native_group_norm.default] = group_norm.decomposed
     options = {} if settings.products == "torch" else {"partition_fn": partition}
     compiled = aot_autograd(**compilers, **options, decompositions=decompositions)
-    with use_moa_attention():  # for calls within functions that Dynamo leaves whole
-        return compiled(graph, inputs)
+    return compiled(graph, inputs)
 
 
 def _take_attention(graph: fx.GraphModule) -> None:

@@ -77,8 +77,10 @@ def decomposed(
         isinstance(channels, int) or not has_numbers
     ):
         return NotImplemented
+    if not planes.is_contiguous():
+        return NotImplemented  # The result has the order of its elements.
     count = (channels // groups) * elements
-    rows = planes.contiguous().view(batch, groups, count)
+    rows = planes.view(batch, groups, count)
     out, average, scale = torch.ops.moa.group_norm_rows(rows, weight, bias, eps)
     return out.view(planes.shape), average, scale
 

@@ -312,8 +312,7 @@ def is_one_pass(module: ModuleOp, products: int, passes: int = 1) -> bool:
     Args:
         module: the program, derived.
         products: how many products and further folds it has.
-        passes: 2 where numbers of rows are results too: what they share with the pass
-            is shared by `moa-share-rows` later.
+        passes: 2 where numbers of rows are results too: they are a pass of their own.
     """
     loops = [op for op in module.walk() if isinstance(op, FoldOp | CascadeOp)]
     outer = [op for op in loops if not _is_inside(op)]

@@ -83,6 +83,7 @@ _SCANNED = "a scan, which PyTorch does in one go"
 
 LEFT: dict[Any, str] = {
     aten.reshape.default: "free in PyTorch",
+    aten.native_group_norm_backward.default: "PyTorch's kernel is faster",
     aten.sort.default: _SORTED,
     aten.sort.stable: _SORTED,
     aten.argsort.default: _SORTED,

@@ -211,15 +211,15 @@ def _subtract(a: Any, b: Any, alpha: Any = 1) -> Any:
 
 
 def _power(a: Any, exponent: Any) -> Any:
-    if exponent == 0:
-        one = as_array(1, a.element_type)
-        return moa.where(a == a, one, one)  # also of what is no number
-    if kind_of(a.element_type) == "int":
-        result = a
-        for _ in range(exponent - 1):
-            result = result * a
-        return result
     if isinstance(exponent, int | float):
+        if exponent == 0:
+            one = as_array(1, a.element_type)
+            return moa.where(a == a, one, one)  # also of what is no number
+        if kind_of(a.element_type) == "int":
+            result = a
+            for _ in range(int(exponent) - 1):
+                result = result * a
+            return result
         if exponent == 2:
             return a * a
         if exponent == 3:
@@ -335,8 +335,8 @@ def _known_divisor(node: fx.Node) -> str | None:
     divisor = node.args[1]
     if node.meta["val"].dtype.is_floating_point:
         return "a quotient of floats that is rounded"
-    is_known = isinstance(divisor, int) and divisor not in (0, False, True)
-    return None if is_known else "a divisor that may be 0"
+    is_known = isinstance(divisor, int) and not isinstance(divisor, bool)
+    return None if is_known and divisor != 0 else "a divisor that may be 0"
 
 
 def _rounded_quotient(a: Any, b: Any, rounding_mode: str = "floor") -> Any:
@@ -358,9 +358,13 @@ register("pointwise", aten.remainder.Scalar, reason=_known_divisor)(_pointwise(m
 
 def _small_power(node: fx.Node) -> str | None:
     """Powers of whole numbers are products."""
-    if node.meta["val"].dtype.is_floating_point:
+    operand, exponent = node.args[:2]
+    assert isinstance(operand, fx.Node)
+    dtype = node.meta["val"].dtype
+    if operand.meta["val"].dtype != dtype:
+        return "a power of another type"
+    if dtype.is_floating_point:
         return None
-    exponent = node.args[1]
     is_small = isinstance(exponent, int) and 0 <= exponent <= 8
     return None if is_small else "a power of whole numbers"
 

@@ -101,7 +101,9 @@ def test_group_norm(groups: int) -> None:
 def test_group_norm_of_channels_last() -> None:
     x = torch.randn(2, 6, 3, 5).to(memory_format=torch.channels_last)
     function = _compiled(lambda x: functional.group_norm(x, 3))
-    torch.testing.assert_close(function(x), functional.group_norm(x, 3))
+    found, expected = function(x), functional.group_norm(x, 3)
+    torch.testing.assert_close(found, expected)
+    assert found.stride() == expected.stride()
 
 
 def test_batch_norm_in_training() -> None:
