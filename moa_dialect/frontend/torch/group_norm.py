@@ -12,10 +12,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import fx
 
 from moa_dialect.frontend import functions as moa
 from moa_dialect.frontend.torch.translation import Node, converted, register
-from moa_dialect.frontend.torch.values import with_axis
+from moa_dialect.frontend.torch.values import extent, with_axis
 from moa_dialect.library.statistics import centred, mean, variance
 
 aten = torch.ops.aten
@@ -85,11 +86,26 @@ def decomposed(
     return out.view(planes.shape), average, scale
 
 
-@register("fold", torch.ops.moa.group_norm_rows.default, worth=True)
+def _unknown_channels(node: fx.Node) -> str | None:
+    """Whether it is said which channels are of a group."""
+    rows, *numbers = node.args[:3]
+    assert isinstance(rows, fx.Node)
+    of_channels = [each for each in numbers if isinstance(each, fx.Node)]
+    counts = [rows.meta["val"].shape[1], *(n.meta["val"].shape[0] for n in of_channels)]
+    if of_channels and not all(isinstance(extent(count), int) for count in counts):
+        return "channels that a call says"
+    return None
+
+
+@register(
+    "fold",
+    torch.ops.moa.group_norm_rows.default,
+    worth=True,
+    reason=_unknown_channels,
+)
 def _group_norm_rows(node: Node, x: Any, weight: Any, bias: Any, eps: float) -> Any:
     out, statistics, _ = node.value
     groups, count = node.shape_of(0)[1:]
-    assert isinstance(groups, int)
     x = converted(x, out.dtype)
     scale = moa.rsqrt(variance(x) + eps)
     result = moa.omega("mul", (1, 0), centred(x), scale)
@@ -97,6 +113,7 @@ def _group_norm_rows(node: Node, x: Any, weight: Any, bias: Any, eps: float) -> 
         numbers = (weight, bias)[place - 1]
         if numbers is None:
             continue
+        assert isinstance(groups, int)
         numbers = converted(numbers, out.dtype)
         of_group = node.shape_of(place)[0] // groups
         each = moa.reshape([groups, int(of_group)], numbers)

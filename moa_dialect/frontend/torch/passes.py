@@ -184,12 +184,18 @@ def take_cones(
         For each result its operators, and the kernel.
     """
     found: list[tuple[tuple[str, ...], Any]] = []
+    known = dict[tuple[Any, ...], Any]()
     for large, ends in _large(graph):
-        parts = [_made_again(end, large, compiled) for end in ends]
-        if not all(parts):
+        parts: list[tuple[_Part, Any, fx.Node]] = []
+        for end in ends:
+            part = _made_again(end, large, compiled, known)
+            if part is None:
+                break
+            parts.append(part)
+        if len(parts) < len(ends):
             continue
         new = dict[fx.Node, fx.Node]()
-        for part, kernel, last in filter(None, parts):
+        for part, kernel, last in parts:
             part.arguments = [_instead(given, new) for given in part.arguments]
             made = _replace(graph, f"{prefix}{len(found)}", part, kernel, [last])
             new[last] = made
@@ -202,9 +208,15 @@ def take_cones(
 
 
 def _made_again(
-    end: fx.Node, large: set[fx.Node], compiled: Callable[[fx.GraphModule], Any]
+    end: fx.Node,
+    large: set[fx.Node],
+    compiled: Callable[[fx.GraphModule], Any],
+    known: dict[tuple[Any, ...], Any],
 ) -> tuple[_Part, Any, fx.Node] | None:
-    """The part that ends with a node, its kernel, and its last node."""
+    """The part that ends with a node, its kernel, and its last node.
+
+    None if there is no such kernel. Those that are known are used again.
+    """
     core, last = _cone(end, large), end
     user = next(iter(end.users)) if len(end.users) == 1 else None
     if user is not None and _gives_back(user):
@@ -212,9 +224,13 @@ def _made_again(
         core.add(user)
     try:
         part = _Part(last, core)
+        outline = part.outline()
     except Exception:
         return None  # What is not expected stays as it is.
-    kernel = _kernel(part, compiled, 0 if end.target in PRODUCTS else 1)
+    if outline not in known:
+        folds = 0 if end.target in PRODUCTS else 1
+        known[outline] = _kernel(part, compiled, folds)
+    kernel = known[outline]
     return None if kernel is None else (part, kernel, last)
 
 

@@ -270,7 +270,7 @@ def test_a_report_is_text() -> None:
         "inference graph: 1 regions of moa\n"
         "  1 x aten.exp.default, aten.add.Tensor\n"
         "left to PyTorch:\n"
-        "  1 x aten.cumsum.default: no translation"
+        "  1 x aten.cumsum.default: a scan, which PyTorch does in one go"
     )
 
 

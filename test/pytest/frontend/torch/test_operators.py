@@ -469,15 +469,23 @@ CASES = {
         torch.tensor([[-torch.inf, -torch.inf], [torch.inf, 0.0], [1.0, -torch.inf]]),
     ),
     "group norm": (
-        lambda a, w, b: torch.ops.moa.group_norm_rows(a, w, b, 1e-5),
-        _numbers(2, 3, 8),
-        _positive(6),
-        _numbers(6),
+        lambda a: torch.ops.moa.group_norm_rows(
+            a.view(2, 3, -1),
+            aten.arange(6, dtype=torch.float32),
+            aten.arange.start(1, 7, dtype=torch.float32),
+            1e-5,
+        ),
+        _numbers(6, 8),
     ),
-    "group norm, channels alone": (
-        lambda a, w: torch.ops.moa.group_norm_rows(a, w, None, 1e-5)[0],
+    "group norm, a channel a group": (
+        lambda a: torch.ops.moa.group_norm_rows(
+            a.view(2, 3, -1), aten.arange(3, dtype=torch.float32), None, 1e-5
+        )[0],
+        _numbers(6, 8),
+    ),
+    "group norm, bare": (
+        lambda a: torch.ops.moa.group_norm_rows(a, None, None, 1e-5),
         _numbers(2, 3, 8),
-        _positive(3),
     ),
     "gather": (
         lambda a, i: (aten.gather(a, 1, i) * 2, aten.gather(a, 0, i[:, :5] % 4) + 1),

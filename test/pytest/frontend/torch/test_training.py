@@ -160,6 +160,22 @@ def test_weights_are_made_again_for_gradients(function, dynamic: bool) -> None:
     assert len([r for r in backward.regions if "bmm" in str(r.operators)]) >= 4
 
 
+def test_layers_share_kernels() -> None:
+    def function(q, k, v, seen):
+        return _attention(_attention(q, k, v, seen), k, v, seen)
+
+    q, k, v, seen = _operands(80)
+    compiled = _compiled(function, dynamic=False)
+    found = _gradients(compiled, q, k, v, seen)
+    torch.testing.assert_close(
+        found, _gradients(function, q, k, v, seen), rtol=1e-5, atol=1e-5
+    )
+    _, backward = report()
+    operators = [r.operators for r in backward.regions if "bmm" in str(r.operators)]
+    assert len(operators) == 8
+    assert len(set(operators)) == 3
+
+
 def test_weights_that_are_compared_are_kept() -> None:
     def function(q, k, v, seen):
         # The gradient of a maximum asks which score it is, to the last bit.
