@@ -117,8 +117,12 @@ def _group_norm_rows(node: Node, x: Any, weight: Any, bias: Any, eps: float) -> 
         numbers = converted(numbers, out.dtype)
         of_group = node.shape_of(place)[0] // groups
         each = moa.reshape([groups, int(of_group)], numbers)
-        length = count if of_group == 1 else count // of_group
-        each = with_axis(each, 2, node.known.value(length))
+        length = node.known.value(count)
+        if isinstance(length, int):
+            length = length // of_group
+        elif of_group != 1:
+            length = moa.floor_divide(length, int(of_group))
+        each = with_axis(each, 2, length)
         if of_group == 1:
             each = moa.psi([0], moa.transpose(each, [1, 0, 2]))
         else:

@@ -237,7 +237,10 @@ def _made_again(
 def _large(
     graph: fx.GraphModule,
 ) -> list[tuple[set[fx.Node], list[fx.Node]]]:
-    """Sets of large nodes that hang together, and what reads them and is smaller."""
+    """Sets of large nodes that hang together, and what reads them and is smaller.
+
+    Those of which some are marked: see `recompute`.
+    """
     owner: dict[fx.Node, int] = {}
     groups: dict[int, set[fx.Node]] = {}
     ends: dict[int, list[fx.Node]] = {}
@@ -272,7 +275,9 @@ def _large(
         else:
             spoiled.add(first)
     return [
-        (groups[k], ends[k]) for k in groups if k not in spoiled and len(ends[k]) > 1
+        (groups[k], ends[k])
+        for k in groups
+        if k not in spoiled and any("recompute" in n.meta for n in groups[k])
     ]
 
 

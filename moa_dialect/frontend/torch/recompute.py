@@ -34,7 +34,6 @@ aten = torch.ops.aten
 TIMES = 4
 """How many times as large as its operands a product is that is made again."""
 
-
 _RELATIONS = {
     getattr(aten, name).Tensor for name in ("eq", "ne", "lt", "le", "gt", "ge")
 }
@@ -72,12 +71,13 @@ def mark(joint: fx.GraphModule, results: int) -> int:
     for product in list(forward):
         if product.target not in PRODUCTS or not _is_large(product):
             continue
-        if _core(product, forward, kept) is None:
+        whole = _core(product, forward, kept)
+        if whole is None:
             continue
-        _take_apart(joint, _core(product, forward, kept) or (), forward)
+        _take_apart(joint, whole)
         forward = _forward(joint)
         core = _core(product, forward, kept)
-        if core is None:
+        if core is None or any(map(_is_fold, core)):
             continue
         for node in core:
             node.meta["recompute"] = CheckpointPolicy.MUST_RECOMPUTE
@@ -137,11 +137,13 @@ def _core(
 ) -> dict[fx.Node, None] | None:
     """What has as many elements as a product and is made of it, up to the next one.
 
-    None unless all that reads it in the forward pass is a product, or a fold.
+    None unless all that reads it in the forward pass is a product, or a fold, and there
+    is a fold: without one, as in a layer between two linear maps, PyTorch's products
+    are faster.
     """
     size = count_of(product)
     core, rows = {product: None}, set[fx.Node]()
-    has_end = False
+    has_end = has_fold = False
     for node in forward:
         if node is product or not any(
             n in core or n in rows for n in node.all_input_nodes
@@ -158,13 +160,18 @@ def _core(
             has_end = has_end or any(n in core for n in node.all_input_nodes)
         elif count_of(node) >= size:
             core[node] = None
-        elif node.target in TABLE and TABLE[node.target].kind == "fold":
+            has_fold = has_fold or _is_fold(node)
+        elif _is_fold(node):
             rows.add(node)
         elif any(n in core for n in node.all_input_nodes):
             return None
-    if not has_end or kept & core.keys() or any(map(_is_compared, core)):
+    if not has_end or not (has_fold or rows) or kept & core.keys():
         return None
-    return core
+    return None if any(map(_is_compared, core)) else core
+
+
+def _is_fold(node: fx.Node) -> bool:
+    return node.target in TABLE and TABLE[node.target].kind == "fold"
 
 
 def _is_compared(node: fx.Node) -> bool:
@@ -178,9 +185,7 @@ def _is_compared(node: fx.Node) -> bool:
     )
 
 
-def _take_apart(
-    joint: fx.GraphModule, core: Iterable[fx.Node], forward: Iterable[fx.Node]
-) -> None:
+def _take_apart(joint: fx.GraphModule, core: Iterable[fx.Node]) -> None:
     """Let softmax be its definition, with a maximum and a sum that can be kept."""
     for node in core:
         if node.target is not aten._softmax.default:

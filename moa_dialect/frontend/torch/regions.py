@@ -83,6 +83,10 @@ _SCANNED = "a scan, which PyTorch does in one go"
 
 LEFT: dict[Any, str] = {
     aten.reshape.default: "free in PyTorch",
+    aten.mv.default: "products are PyTorch's",
+    aten.dot.default: "products are PyTorch's",
+    aten.addmv.default: "products are PyTorch's",
+    aten.addbmm.default: "products are PyTorch's",
     aten.native_group_norm_backward.default: "PyTorch's kernel is faster",
     aten.sort.default: _SORTED,
     aten.sort.stable: _SORTED,

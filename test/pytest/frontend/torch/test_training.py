@@ -189,6 +189,19 @@ def test_weights_that_are_compared_are_kept() -> None:
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_hidden_layers_are_kept() -> None:
+    def function(x, up, down):
+        return functional.gelu(x @ up) @ down
+
+    arguments = torch.randn(200, 4), torch.randn(4, 64), torch.randn(64, 4)
+    expected = _gradients(function, *arguments)
+    found = _gradients(_compiled(function), *arguments)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert "aten.mm.default" in _left()
+    names = {name for g in report() for r in g.regions for name in r.operators}
+    assert "aten.mm.default" not in names
+
+
 def test_small_weights_are_kept() -> None:
     q, k, v, seen = _operands(12)
     expected = _gradients(_attention, q, k, v, seen)
