@@ -132,7 +132,10 @@ def _replace(
     graph.add_submodule(name, kernel)
     # Where the first result is: others may be read before the last one.
     order = {node: place for place, node in enumerate(graph.graph.nodes)}
-    given = [a if isinstance(a, fx.Node) else a[0] for a in part.arguments]
+    given = [node for node in order if node.op == "placeholder"]
+    for argument in part.arguments:
+        each = argument if isinstance(argument, tuple) else (argument,)
+        fx.map_arg(each[:2], given.append)
     latest = max(given, key=order.__getitem__)
     with graph.graph.inserting_after(latest):
         anchor = graph.graph.call_function(operator.getitem, ((), 0))
