@@ -49,6 +49,7 @@ aten = torch.ops.aten
 
 DECOMPOSED = (
     aten._log_softmax_backward_data,
+    aten._native_batch_norm_legit,
     aten._native_batch_norm_legit_functional,
     aten._prelu_kernel,
     aten._prelu_kernel_backward,
@@ -98,7 +99,6 @@ DECOMPOSED = (
     aten.mse_loss_backward,
     aten.nan_to_num,
     aten.nansum,
-    aten._native_batch_norm_legit,
     aten.native_batch_norm_backward,
     aten.native_layer_norm_backward,
     aten.nll_loss2d_backward,

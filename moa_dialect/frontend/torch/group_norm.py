@@ -78,6 +78,8 @@ def decomposed(
         isinstance(channels, int) or not has_numbers
     ):
         return NotImplemented
+    if any(x is not None and x.dtype != planes.dtype for x in (weight, bias)):
+        return NotImplemented
     if not planes.is_contiguous():
         return NotImplemented  # The result has the order of its elements.
     count = (channels // groups) * elements

@@ -106,6 +106,17 @@ def test_group_norm_of_channels_last() -> None:
     assert found.stride() == expected.stride()
 
 
+def test_group_norm_of_two_types() -> None:
+    def norm(x, weight):
+        return functional.group_norm(x, 2, weight, weight)
+
+    x = torch.randn(2, 6, 5, dtype=torch.bfloat16, requires_grad=True)
+    weight = torch.randn(6)
+    found = _compiled(norm, dynamic=False)(x, weight)
+    torch.testing.assert_close(found, norm(x, weight), rtol=0.02, atol=0.02)
+    found.sum().backward()
+
+
 def test_batch_norm_in_training() -> None:
     stock = torch.nn.BatchNorm2d(3)
     compiled = torch.compile(stock, backend=backend)
