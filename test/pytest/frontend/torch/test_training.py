@@ -87,7 +87,7 @@ def test_a_class_out_of_range_is_an_error() -> None:
         loss(torch.randn(5, 7), torch.full((5,), 7))
 
 
-@pytest.mark.parametrize("groups", [1, 2, 6])
+@pytest.mark.parametrize("groups", [2, 6])
 def test_group_norm(groups: int) -> None:
     def norm(x, weight, bias):
         return functional.group_norm(x, groups, weight, bias).sin()
@@ -148,8 +148,9 @@ def _operands(n):
     return q, k, v, torch.ones(n, n, dtype=torch.bool).tril()
 
 
-@pytest.mark.parametrize("function", [_attention, _written_out])
-@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize(
+    ("function", "dynamic"), [(_attention, True), (_written_out, False)]
+)
 def test_weights_are_made_again_for_gradients(function, dynamic: bool) -> None:
     n = 80
     saved: list[int] = []
@@ -266,6 +267,6 @@ def test_what_is_left_says_why() -> None:
 # Random functions.
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(5))
 def test_random_functions(seed: int) -> None:
     assert difference(seed, seed % 2 == 1, seed % 4 > 1) is None, Function(seed).text
