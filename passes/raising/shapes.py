@@ -852,6 +852,11 @@ class RefuseUnknown(Rule):
     names = ("unknown",)
 
     def apply(self, op: Operation, r: Raising) -> Sequence[SSAValue | None]:
+        if name_of(op).rsplit(".", 1)[-1] in ("sort", "topk", "top_k"):
+            raise CannotRaise(
+                "a sort is no program of folds over fixed places; it stays with the "
+                "caller"
+            )
         raise CannotRaise("there is no rule for it")
 
 

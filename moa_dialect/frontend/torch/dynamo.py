@@ -22,12 +22,17 @@ from torch.fx.passes.utils.fuser_utils import fuse_by_partitions
 from moa_dialect.errors import OptionError
 from moa_dialect.frontend import functions as moa
 from moa_dialect.frontend.jit import Compiled, jit
-from moa_dialect.frontend.torch import kernels, regions
+from moa_dialect.frontend.torch import group_norm, kernels, regions
 from moa_dialect.frontend.torch.attention import STOCK, sdpa
 from moa_dialect.frontend.torch.calls import Caller
 from moa_dialect.frontend.torch.kernels import NAMES
 from moa_dialect.frontend.torch.linear import take_linear
-from moa_dialect.frontend.torch.passes import take_passes
+from moa_dialect.frontend.torch.passes import (
+    take_cones,
+    take_passes,
+    take_sizes_from_arguments,
+)
+from moa_dialect.frontend.torch.recompute import partition
 from moa_dialect.frontend.torch.translation import TABLE, Node, converted, element
 from moa_dialect.frontend.torch.values import (
     Extent,
@@ -44,30 +49,81 @@ aten = torch.ops.aten
 
 DECOMPOSED = (
     aten._log_softmax_backward_data,
+    aten._native_batch_norm_legit,
+    aten._native_batch_norm_legit_functional,
+    aten._prelu_kernel,
+    aten._prelu_kernel_backward,
     aten._softmax_backward_data,
     aten.addcdiv,
     aten.addcmul,
+    aten.addr,
+    aten.aminmax,
+    aten.binary_cross_entropy,
+    aten.binary_cross_entropy_backward,
+    aten.binary_cross_entropy_with_logits,
+    aten.celu,
+    aten.count_nonzero,
     aten.elu,
     aten.elu_backward,
+    aten.eye,
+    aten.fill,
+    aten.frac,
     aten.gelu_backward,
     aten.glu,
     aten.glu_backward,
+    aten.hardshrink,
     aten.hardsigmoid,
+    aten.hardsigmoid_backward,
     aten.hardswish,
     aten.hardswish_backward,
     aten.hardtanh,
     aten.hardtanh_backward,
+    aten.heaviside,
+    aten.huber_loss,
+    aten.huber_loss_backward,
+    aten.index_fill,
     aten.leaky_relu,
     aten.leaky_relu_backward,
+    aten.lerp,
+    aten.linspace,
+    aten.log_sigmoid_backward,
+    aten.log_sigmoid_forward,
+    aten.logaddexp,
+    aten.logaddexp2,
+    aten.logit,
+    aten.logit_backward,
     aten.masked_fill,
+    aten.mish,
+    aten.mish_backward,
     aten.mse_loss,
     aten.mse_loss_backward,
+    aten.nan_to_num,
+    aten.nansum,
+    aten.native_batch_norm_backward,
     aten.native_layer_norm_backward,
+    aten.nll_loss2d_backward,
+    aten.nll_loss2d_forward,
+    aten.nll_loss_backward,
+    aten.nll_loss_forward,
+    aten.select_scatter,
+    aten.selu,
     aten.sigmoid_backward,
     aten.silu_backward,
+    aten.sinc,
+    aten.smooth_l1_loss,
+    aten.smooth_l1_loss_backward,
+    aten.soft_margin_loss,
+    aten.soft_margin_loss_backward,
+    aten.softplus,
+    aten.softplus_backward,
+    aten.softshrink,
+    aten.special_entr,
     aten.stack,
+    aten.std_mean,
     aten.tanh_backward,
     aten.threshold_backward,
+    aten.upsample_nearest2d,
+    aten.xlogy,
 )
 """Operators that are taken apart before regions are looked for."""
 
@@ -207,9 +263,10 @@ def backend(
             ("inference", "inference"),
         )
     }
-    compiled = aot_autograd(
-        **compilers, decompositions=get_decompositions(list(DECOMPOSED))
-    )
+    decompositions = get_decompositions(list(DECOMPOSED))
+    decompositions[aten.native_group_norm.default] = group_norm.decomposed
+    options = {} if settings.products == "torch" else {"partition_fn": partition}
+    compiled = aot_autograd(**compilers, **options, decompositions=decompositions)
     return compiled(graph, inputs)
 
 
@@ -233,10 +290,14 @@ def _compile(
     """A graph of AOTAutograd with its regions compiled."""
     found = GraphReport(kind)
     products = settings.products == "moa"
+    take_sizes_from_arguments(graph)
     _run_attention(graph, found)
     if settings.products != "torch":
         for operators, region in take_passes(graph, "moa_pass_", Region):
             found.regions.append(RegionReport(operators, region.schedules))
+        if kind == "backward":
+            for operators, region in take_cones(graph, "moa_cone_", Region):
+                found.regions.append(RegionReport(operators, region.schedules))
     if settings.products == "auto":
         for operators in take_linear(graph, "moa_linear_"):
             found.regions.append(RegionReport(operators, ()))

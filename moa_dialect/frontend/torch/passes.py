@@ -15,7 +15,8 @@ graph of its own, in which products keep their axes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from math import prod
 from typing import Any, TypeAlias
@@ -58,6 +59,28 @@ _FURTHEST = 64
 """How many nodes a part has at most."""
 
 
+def take_sizes_from_arguments(graph: fx.GraphModule) -> None:
+    """Read extents of arguments instead of equal ones of what is computed of them."""
+    symbols: dict[Any, fx.Node | tuple[fx.Node, int]] = {}
+    for node in list(graph.graph.nodes):
+        value = node.meta.get("val")
+        if node.op == "placeholder" and "tangents" in node.name:
+            continue  # not there in the forward pass of a joint graph
+        if node.op == "placeholder" and isinstance(value, torch.SymInt):
+            symbols[value.node.expr] = node
+        elif node.op == "placeholder" and isinstance(value, torch.Tensor):
+            for axis, each in enumerate(value.shape):
+                if isinstance(each, torch.SymInt):
+                    symbols.setdefault(each.node.expr, (node, axis))
+        elif node.target is aten.sym_size.int and isinstance(value, torch.SymInt):
+            found = symbols.get(value.node.expr)
+            if isinstance(found, fx.Node):
+                node.replace_all_uses_with(found)
+                graph.graph.erase_node(node)
+            elif found is not None:
+                node.args = found
+
+
 def take_passes(
     graph: fx.GraphModule, prefix: str, compiled: Callable[[fx.GraphModule], Any]
 ) -> list[tuple[tuple[str, ...], Any]]:
@@ -78,8 +101,9 @@ def take_passes(
         if product.target not in PRODUCTS:
             continue
         for last, core in _ends(product):
+            rows = _read_outside(core - {last})
             try:
-                part = _Part(last, core)
+                part = _Part(last, core, rows)
                 outline = part.outline()
             except Exception:
                 continue  # What is not expected stays as it is.
@@ -88,13 +112,7 @@ def take_passes(
             kernel = known[outline]
             if kernel is None:
                 continue
-            name = f"{prefix}{len(found)}"
-            graph.add_submodule(name, kernel)
-            with graph.graph.inserting_before(last):
-                arguments = tuple(map(_argument, part.arguments))
-                new = graph.graph.call_module(name, arguments)
-            new.meta["val"] = last.meta["val"]
-            last.replace_all_uses_with(new)
+            _replace(graph, f"{prefix}{len(found)}", part, kernel, [last, *rows])
             found.append((part.operators, kernel))
             break
     if found:
@@ -103,11 +121,207 @@ def take_passes(
     return found
 
 
-def _kernel(part: _Part, compiled: Callable[[fx.GraphModule], Any]) -> Any:
+def _replace(
+    graph: fx.GraphModule,
+    name: str,
+    part: _Part,
+    kernel: Any,
+    results: Sequence[fx.Node],
+) -> fx.Node:
+    """Let results of a part be those of its kernel; the call."""
+    graph.add_submodule(name, kernel)
+    # Where the first result is: others may be read before the last one.
+    order = {node: place for place, node in enumerate(graph.graph.nodes)}
+    given = [node for node in order if node.op == "placeholder"]
+    for argument in part.arguments:
+        each = argument if isinstance(argument, tuple) else (argument,)
+        fx.map_arg(each[:2], given.append)
+    latest = max(given, key=order.__getitem__)
+    with graph.graph.inserting_after(latest):
+        anchor = graph.graph.call_function(operator.getitem, ((), 0))
+    with graph.graph.inserting_before(anchor):
+        arguments = tuple(map(_argument, part.arguments))
+        new = graph.graph.call_module(name, arguments)
+        if len(results) == 1:
+            new.meta["val"] = results[0].meta["val"]
+            results[0].replace_all_uses_with(new)
+        else:
+            values = [node.meta["val"] for node in results]
+            values = [values[0], *(value.squeeze(-1) for value in values[1:])]
+            new.meta["val"] = tuple(values)
+            for place, node in enumerate(results):
+                each = graph.graph.call_function(operator.getitem, (new, place))
+                each.meta["val"] = values[place]
+                if place:
+                    unsqueezed = aten.unsqueeze.default
+                    each = graph.graph.call_function(unsqueezed, (each, -1))
+                    each.meta["val"] = node.meta["val"]
+                node.replace_all_uses_with(each)
+    graph.graph.erase_node(anchor)
+    return new
+
+
+def _instead(given: Argument, new: Mapping[fx.Node, fx.Node]) -> Argument:
+    """An argument with calls in place of what they have replaced."""
+    if isinstance(given, fx.Node):
+        return new.get(given, given)
+    node, shape, value = given
+    return new.get(node, node), shape, value
+
+
+def take_cones(
+    graph: fx.GraphModule, prefix: str, compiled: Callable[[fx.GraphModule], Any]
+) -> list[tuple[tuple[str, ...], Any]]:
+    """Make products that several results are made of once more for each of them.
+
+    A product that is larger than its operands, and what has as many elements and is
+    made of it, is not stored if each product or fold that reads it is one pass in which
+    it is made. All of them have to be.
+
+    Args:
+        graph: as for `take_passes`.
+        prefix: as there.
+        compiled: as there.
+
+    Returns:
+        For each result its operators, and the kernel.
+    """
+    found: list[tuple[tuple[str, ...], Any]] = []
+    known = dict[tuple[Any, ...], Any]()
+    for large, ends in _large(graph):
+        parts: list[tuple[_Part, Any, fx.Node]] = []
+        for end in ends:
+            part = _made_again(end, large, compiled, known)
+            if part is None:
+                break
+            parts.append(part)
+        if len(parts) < len(ends):
+            continue
+        new = dict[fx.Node, fx.Node]()
+        for part, kernel, last in parts:
+            part.arguments = [_instead(given, new) for given in part.arguments]
+            made = _replace(graph, f"{prefix}{len(found)}", part, kernel, [last])
+            new[last] = made
+            found.append((part.operators, kernel))
+    if found:
+        graph.graph.eliminate_dead_code()
+        graph.graph.lint()
+        graph.recompile()
+    return found
+
+
+def _made_again(
+    end: fx.Node,
+    large: set[fx.Node],
+    compiled: Callable[[fx.GraphModule], Any],
+    known: dict[tuple[Any, ...], Any],
+) -> tuple[_Part, Any, fx.Node] | None:
+    """The part that ends with a node, its kernel, and its last node.
+
+    None if there is no such kernel. Those that are known are used again.
+    """
+    core, last = _cone(end, large), end
+    user = next(iter(end.users)) if len(end.users) == 1 else None
+    if user is not None and _gives_back(user):
+        last = user
+        core.add(user)
+    try:
+        part = _Part(last, core)
+        outline = part.outline()
+    except Exception:
+        return None  # What is not expected stays as it is.
+    if outline not in known:
+        folds = 0 if end.target in PRODUCTS else 1
+        known[outline] = _kernel(part, compiled, folds)
+    kernel = known[outline]
+    return None if kernel is None else (part, kernel, last)
+
+
+def _large(
+    graph: fx.GraphModule,
+) -> list[tuple[set[fx.Node], list[fx.Node]]]:
+    """Sets of large nodes that hang together, and what reads them and is smaller.
+
+    Those of which some are marked: see `recompute`.
+    """
+    owner: dict[fx.Node, int] = {}
+    groups: dict[int, set[fx.Node]] = {}
+    ends: dict[int, list[fx.Node]] = {}
+    sizes: dict[int, int] = {}
+    spoiled = set[int]()
+    for place, node in enumerate(graph.graph.nodes):
+        sources = {owner[n] for n in node.all_input_nodes if n in owner}
+        starts = node.target in PRODUCTS and not sources and _outnumbers(node)
+        if starts:
+            owner[node], groups[place], ends[place] = place, {node}, []
+            sizes[place] = count_of(node)
+            continue
+        if not sources:
+            continue
+        first = min(sources)
+        for other in sources - {first}:  # They hang together.
+            for each in groups[other]:
+                owner[each] = first
+            groups[first] |= groups.pop(other)
+            ends[first] += ends.pop(other)
+            if other in spoiled:
+                spoiled.add(first)
+        is_known = node.op == "call_function" and is_tensor(node)
+        is_view = node.target in VIEWS
+        if not is_known or not (is_view or reason_against(node, True) is None):
+            spoiled.add(first)
+        elif node.target not in PRODUCTS and count_of(node) >= sizes[first]:
+            owner[node] = first
+            groups[first].add(node)
+        elif node.target in PRODUCTS or TABLE[node.target].kind == "fold":
+            ends[first].append(node)
+        else:
+            spoiled.add(first)
+    return [
+        (groups[k], ends[k])
+        for k in groups
+        if k not in spoiled and any("recompute" in n.meta for n in groups[k])
+    ]
+
+
+def _outnumbers(product: fx.Node) -> bool:
+    operands = [n for n in product.args[-2:] if isinstance(n, fx.Node)]
+    return count_of(product) > sum(map(count_of, operands))
+
+
+def _cone(end: fx.Node, large: set[fx.Node]) -> set[fx.Node]:
+    """What of the large nodes an end is made of, and the end."""
+    core, todo = {end}, [end]
+    while todo:
+        for source in todo.pop().all_input_nodes:
+            if source in large and source not in core:
+                core.add(source)
+                todo.append(source)
+    return core
+
+
+def _read_outside(core: set[fx.Node]) -> list[fx.Node]:
+    """What of a part is read elsewhere."""
+    return [n for n in core if not all(u in core for u in n.users) and _is_row(n)]
+
+
+def _is_row(node: fx.Node) -> bool:
+    """Whether a node is a fold that leaves a number of each row."""
+    if node.target not in (aten.amax.default, aten.sum.dim_IntList):
+        return False
+    value = node.meta["val"]
+    return value.dim() > 0 and value.shape[-1] == 1
+
+
+def _kernel(
+    part: _Part, compiled: Callable[[fx.GraphModule], Any], folds: int = 0
+) -> Any:
     """The kernel of a part, None if it is not derived as one pass."""
     try:
         kernel = compiled(part.module)
-        if not is_one_pass(kernel.module("fused"), part.products):
+        passes = 2 if part.rows else 1
+        loops = passes * part.products + folds
+        if not is_one_pass(kernel.module("fused"), loops, passes):
             return None
         kernel.compile()
     except Exception:
@@ -116,11 +330,17 @@ def _kernel(part: _Part, compiled: Callable[[fx.GraphModule], Any]) -> Any:
     return kernel
 
 
-def is_one_pass(module: ModuleOp, products: int) -> bool:
-    """Whether a program goes over its data once, and computes each product once."""
+def is_one_pass(module: ModuleOp, products: int, passes: int = 1) -> bool:
+    """Whether a program goes over its data once, and computes each product once.
+
+    Args:
+        module: the program, derived.
+        products: how many products and further folds it has.
+        passes: 2 where numbers of rows are results too: they are a pass of their own.
+    """
     loops = [op for op in module.walk() if isinstance(op, FoldOp | CascadeOp)]
     outer = [op for op in loops if not _is_inside(op)]
-    return len(outer) == 1 and len(loops) == products
+    return len(outer) == passes and len(loops) == products
 
 
 def _is_inside(op: Operation) -> bool:
@@ -143,22 +363,25 @@ def _ends(product: fx.Node) -> list[tuple[fx.Node, set[fx.Node]]]:
     size = 0
     while node.op != "output" and len(core) < _FURTHEST:
         if any(source in core for source in node.all_input_nodes):
-            if not _is_inner(node):
+            if not is_inner(node):
                 break
             is_product = node.target in PRODUCTS
             if is_product and (ends or not has_fold):
                 break
             kind = "shape" if node.target not in TABLE else TABLE[node.target].kind
             # After the second product, a fold may only make less of a row.
-            if size and kind == "fold" and _count(node) >= size:
+            if size and kind == "fold" and count_of(node) >= size:
                 break
             has_fold = has_fold or kind == "fold"
             core.add(node)
             if is_product:
-                size = _count(node)
-            is_whole = size and _count(node) == size
+                size = count_of(node)
+            is_whole = size and count_of(node) == size
             if is_whole and all(
-                user in core for each in core - {node} for user in each.users
+                user in core
+                for each in core - {node}
+                if not _is_row(each)
+                for user in each.users
             ):
                 ends.append((node, set(core)))
         node = node.next
@@ -169,7 +392,7 @@ def _ends(product: fx.Node) -> list[tuple[fx.Node, set[fx.Node]]]:
     return ends
 
 
-def _is_inner(node: fx.Node) -> bool:
+def is_inner(node: fx.Node) -> bool:
     """Whether a node can be of a part."""
     if node.op != "call_function" or not is_tensor(node):
         return False
@@ -188,7 +411,7 @@ def _gives_back(node: fx.Node) -> bool:
     )
 
 
-def _count(node: fx.Node) -> int:
+def count_of(node: fx.Node) -> int:
     """How many elements a node has, in the example that was traced."""
     value = node.meta.get("val")
     value = value[0] if isinstance(value, list | tuple) else value
@@ -212,25 +435,36 @@ class _Part:
     Args:
         last: its last node.
         core: the nodes that depend on its first product.
+        rows: further results.
 
     Attributes:
         module: the part.
         arguments: what it takes from the graph around it.
         operators: its operators, in order.
         products: how many of them are products.
+        rows: how many further results it has.
 
     Raises:
         UntranslatableError: if it is not of the form that is looked for.
     """
 
-    def __init__(self, last: fx.Node, core: set[fx.Node]) -> None:
+    def __init__(
+        self, last: fx.Node, core: set[fx.Node], rows: Sequence[fx.Node] = ()
+    ) -> None:
         self._last, self._core = last, core
         self._graph = fx.Graph()
         self._new: dict[fx.Node, fx.Node] = {}
         self.arguments: list[Argument] = []
         self.operators: tuple[str, ...] = ()
         self.products = 0
-        self._graph.output(self._inner(last))
+        self.rows = len(rows)
+        results = [self._inner(last)]
+        for row in rows:
+            # Without the axis of extent 1 they are axes of the first result too.
+            value = row.meta["val"].squeeze(-1)
+            each = self._call(aten.squeeze.dim, (self._inner(row), -1), {}, value)
+            results.append(each)
+        self._graph.output(tuple(results) if rows else results[0])
         # A module takes its arguments first.
         nodes = list(self._graph.nodes)
         for node in nodes:
@@ -279,7 +513,7 @@ class _Part:
 
     def _made(self, node: fx.Node) -> fx.Node:
         if node not in self._core:
-            return self._copy(node) if _is_made_again(node) else self._argument(node)
+            return self._copy(node) if is_made_again(node) else self._argument(node)
         if node.target in VIEWS and not keeps_order(node):
             source = node.args[0]
             assert isinstance(source, fx.Node)
@@ -395,6 +629,12 @@ class _Part:
         """
         value = operand.meta["val"]
         shape = extents(value.shape)
+        if _is_turned(operand):
+            turned = operand.args[0]
+            assert isinstance(turned, fx.Node)
+            inner = self._matrices(turned, lead, given, axes)
+            shown = inner.meta["val"].transpose(-1, -2)
+            return self._call(aten.transpose.int, (inner, -2, -1), {}, shown)
         source = _without_copies(operand)
         if operand.target in VIEWS and not keeps_order(operand):
             viewed = operand.args[0]
@@ -409,18 +649,23 @@ class _Part:
         return self._held((operand, (*given, *_sizes(operand)), reshaped), reshaped)
 
 
-def _sizes(operand: fx.Node) -> tuple[Any, ...]:
-    """The extents of the matrices of a batch, one of them left for PyTorch to find.
+def _is_turned(node: fx.Node) -> bool:
+    """Whether a node has the last two axes of another one in the other order."""
+    if node.target is not aten.transpose.int or node.meta["val"].dim() != 3:
+        return False
+    return {axis % 3 for axis in node.args[1:] if isinstance(axis, int)} == {1, 2}
 
-    Raises:
-        UntranslatableError: if two of them are symbols.
-    """
+
+COLUMNS = "columns"
+"""Stands for the last extent of an argument."""
+
+
+def _sizes(operand: fx.Node) -> tuple[Any, ...]:
+    """The extents of the matrices of a batch, one of them left for PyTorch to find."""
     rows, columns = operand.meta["val"].shape[-2:]
     if not isinstance(columns, torch.SymInt):
         return -1, columns
-    if not isinstance(rows, torch.SymInt):
-        return rows, -1
-    raise UntranslatableError("matrices of unknown extents")
+    return (-1, COLUMNS) if isinstance(rows, torch.SymInt) else (rows, -1)
 
 
 def _argument(given: Argument) -> fx.Node:
@@ -428,7 +673,12 @@ def _argument(given: Argument) -> fx.Node:
     if isinstance(given, fx.Node):
         return given
     node, shape, value = given
-    new = node.graph.call_function(aten.reshape.default, (node, list(shape)))
+    sizes = list(shape)
+    if COLUMNS in sizes:
+        columns = node.graph.call_function(aten.sym_size.int, (node, value.dim() - 2))
+        columns.meta["val"] = value.shape[-1]
+        sizes[-1] = columns
+    new = node.graph.call_function(aten.reshape.default, (node, sizes))
     new.meta["val"] = value
     return new
 
@@ -480,14 +730,14 @@ def _without_copies(node: Any) -> fx.Node:
     return node
 
 
-def _is_made_again(node: fx.Node) -> bool:
+def is_made_again(node: fx.Node) -> bool:
     """Whether a value is made from fewer elements than it has, such as a mask.
 
     One that only the part reads may be made from as many.
     """
     if node.op != "call_function" or not _is_elementwise(node):
         return False
-    read, size = _read(node), _count(node)
+    read, size = _read(node), count_of(node)
     if not node.all_input_nodes:
         return True
     return 2 * read <= size or (len(node.users) == 1 and read <= size)
@@ -511,6 +761,6 @@ def _read(node: fx.Node) -> int:
     total = 0
     for source in node.all_input_nodes:
         if is_tensor(source):
-            here = _count(source)
+            here = count_of(source)
             total += min(here, _read(source)) if _is_elementwise(source) else here
     return total

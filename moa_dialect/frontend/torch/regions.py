@@ -23,7 +23,7 @@ from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
 from torch.fx.passes.operator_support import OperatorSupportBase
 
 from moa_dialect.frontend.torch.kernels import NAMES
-from moa_dialect.frontend.torch.translation import TABLE
+from moa_dialect.frontend.torch.translation import SCATTERED, TABLE
 from moa_dialect.frontend.torch.values import extents, order_in_memory
 
 aten = torch.ops.aten
@@ -76,6 +76,48 @@ _SAME_AXES = {
 """Operators of kind "shape" that leave the order of elements as it is."""
 
 
+_SORTED = "an order of elements, for which PyTorch sorts"
+_WINDOWS = "windows of images, which are PyTorch's"
+_RANDOM = "random numbers are PyTorch's"
+_SCANNED = "a scan, which PyTorch does in one go"
+
+LEFT: dict[Any, str] = {
+    aten.reshape.default: "free in PyTorch",
+    aten.mv.default: "products are PyTorch's",
+    aten.dot.default: "products are PyTorch's",
+    aten.addmv.default: "products are PyTorch's",
+    aten.addbmm.default: "products are PyTorch's",
+    aten.native_group_norm_backward.default: "PyTorch's kernel is faster",
+    aten.sort.default: _SORTED,
+    aten.sort.stable: _SORTED,
+    aten.argsort.default: _SORTED,
+    aten.argsort.stable: _SORTED,
+    aten.topk.default: _SORTED,
+    aten.kthvalue.default: _SORTED,
+    aten.median.default: _SORTED,
+    aten.median.dim: _SORTED,
+    aten.cumprod.default: _SCANNED,
+    aten.cummax.default: _SCANNED,
+    aten.cummin.default: _SCANNED,
+    aten.logcumsumexp.default: _SCANNED,
+    aten.scatter_add.default: SCATTERED,
+    aten.scatter_reduce.two: SCATTERED,
+    aten.index_add.default: SCATTERED,
+    aten.index_put.default: SCATTERED,
+    aten._unsafe_index_put.default: SCATTERED,
+    aten.embedding_dense_backward.default: SCATTERED,
+    aten.convolution.default: _WINDOWS,
+    aten.convolution_backward.default: _WINDOWS,
+    aten.max_pool2d_with_indices.default: _WINDOWS,
+    aten.avg_pool2d.default: _WINDOWS,
+    aten.rand.default: _RANDOM,
+    aten.randn.default: _RANDOM,
+    aten.bernoulli.p: _RANDOM,
+    aten.native_dropout.default: _RANDOM,
+}
+"""Why operators that are known have no translation."""
+
+
 def is_tensor(node: fx.Node) -> bool:
     """Whether a node gives tensors."""
     value = node.meta.get("val")
@@ -96,7 +138,7 @@ def reason_against(node: fx.Node, products: bool) -> str | None:
         return reason_against(source, products)
     translation = TABLE.get(node.target)
     if translation is None:
-        return "no translation"
+        return LEFT.get(node.target, "no translation")
     if translation.kind == "product" and not products:
         return "products are PyTorch's"
     values = [node.meta.get("val"), *(a.meta.get("val") for a in node.all_input_nodes)]
@@ -215,7 +257,7 @@ def divided(nodes: list[fx.Node]) -> list[list[fx.Node]]:
             is_apart = is_apart or bool(folds) or any(computed)
             result = "other"
         else:
-            moves = kind == "shape" and node.target not in _SAME_AXES
+            moves = kind == "shape" and not _keeps_rows(node)
             grows = "other" in folds and any(
                 _size(n) != _size(node)
                 for n in node.all_input_nodes
@@ -230,6 +272,15 @@ def divided(nodes: list[fx.Node]) -> list[list[fx.Node]]:
     count = max((s.stage for s in states.values()), default=-1) + 1
     stages = [[n for n in nodes if states[n].stage == k] for k in range(count)]
     return [stage for stage in stages if stage]
+
+
+def _keeps_rows(node: fx.Node) -> bool:
+    """Whether elements of a row of the result are of one row of the operand."""
+    if node.target is aten.gather.default:
+        dim = node.args[1]
+        assert isinstance(dim, int)
+        return dim % max(_first(node).dim(), 1) == _first(node).dim() - 1
+    return node.target in _SAME_AXES
 
 
 def _kind_of(node: fx.Node) -> str | None:
@@ -256,8 +307,13 @@ def _folded_axes(node: fx.Node) -> str | None:
     """Over which axes a fold goes: the "last" one alone, or "other" ones."""
     if _kind_of(node) != "fold":
         return None
-    if node.target is aten.native_layer_norm.default:
+    if node.target is torch.ops.moa.group_norm_rows.default:
         return "last"
+    if node.target is aten.native_layer_norm.default:
+        shape = node.args[1]
+        return (
+            "last" if isinstance(shape, list | tuple) and len(shape) == 1 else "other"
+        )
     operand = node.args[0]
     assert isinstance(operand, fx.Node)
     rank = operand.meta["val"].dim()

@@ -22,6 +22,7 @@ from torch._prims_common import ELEMENTWISE_TYPE_PROMOTION_KIND as PROMOTION
 from torch._prims_common import elementwise_dtypes
 
 from moa_dialect.frontend import functions as moa
+from moa_dialect.frontend.torch import scalars
 from moa_dialect.frontend.torch.kernels import NAMES, computed_type
 from moa_dialect.frontend.torch.values import (
     Extent,
@@ -35,11 +36,12 @@ from moa_dialect.frontend.torch.values import (
     without_axis,
 )
 from moa_dialect.frontend.trace import Array, as_array
+from moa_dialect.library.broadcasting import extent as extent_of
 from moa_dialect.library.losses import log_softmax
 from moa_dialect.library.normalization import layernorm
-from moa_dialect.library.softmax import logsumexp, row_maximum, row_sum, softmax
+from moa_dialect.library.softmax import row_maximum, row_sum, softmax
 from moa_dialect.library.statistics import mean, variance
-from moa_dialect.types import element_type_of
+from moa_dialect.types import element_type_of, kind_of
 
 aten = torch.ops.aten
 
@@ -182,8 +184,26 @@ def _filled(node: Node, a: Any) -> Any:
     return a if a.ndim == node.value.dim() else broadcast(a, (), node.shape, node.known)
 
 
+def _are_truths(a: Any) -> bool:
+    return isinstance(a, Array) and a.element_type == element_type_of("i1")
+
+
 def _add(a: Any, b: Any, alpha: Any = 1) -> Any:
+    if _are_truths(a):
+        return moa.logical_or(a, b)
     return a + (b if alpha == 1 else b * alpha)
+
+
+def _multiply(a: Any, b: Any) -> Any:
+    return moa.logical_and(a, b) if _are_truths(a) else a * b
+
+
+def _maximum(a: Any, b: Any) -> Any:
+    return moa.logical_or(a, b) if _are_truths(a) else moa.maximum(a, b)
+
+
+def _minimum(a: Any, b: Any) -> Any:
+    return moa.logical_and(a, b) if _are_truths(a) else moa.minimum(a, b)
 
 
 def _subtract(a: Any, b: Any, alpha: Any = 1) -> Any:
@@ -192,6 +212,14 @@ def _subtract(a: Any, b: Any, alpha: Any = 1) -> Any:
 
 def _power(a: Any, exponent: Any) -> Any:
     if isinstance(exponent, int | float):
+        if exponent == 0:
+            one = as_array(1, a.element_type)
+            return moa.where(a == a, one, one)  # also of what is no number
+        if kind_of(a.element_type) == "int":
+            result = a
+            for _ in range(int(exponent) - 1):
+                result = result * a
+            return result
         if exponent == 2:
             return a * a
         if exponent == 3:
@@ -237,9 +265,13 @@ def _float_only(node: fx.Node) -> str | None:
     return None
 
 
-def _gives_numbers(node: fx.Node) -> str | None:
-    """Arithmetic of truth values alone is left to PyTorch."""
-    return "truth values" if node.meta["val"].dtype == torch.bool else None
+def _of_numbers(node: fx.Node) -> str | None:
+    """Truth values have no order, and few operations."""
+    for argument in node.all_input_nodes:
+        value = argument.meta.get("val")
+        if isinstance(value, torch.Tensor) and value.dtype == torch.bool:
+            return "truth values"
+    return None
 
 
 _UNARY: dict[Any, Callable[[Any], Any]] = {
@@ -254,18 +286,34 @@ _UNARY: dict[Any, Callable[[Any], Any]] = {
     aten.erf.default: moa.erf,
     aten.sin.default: moa.sin,
     aten.cos.default: moa.cos,
-    aten.floor.default: moa.floor,
-    aten.ceil.default: moa.ceil,
     aten.sigmoid.default: sigmoid,
-    aten.silu.default: lambda a: a / (1.0 + moa.exp(-a)),
-    aten.sgn.default: moa.sign,
-    aten.sign.default: moa.sign,
-    aten.trunc.default: lambda a: moa.where(a < 0.0, moa.ceil(a), moa.floor(a)),
+    aten.log10.default: lambda a: moa.log(a) * math.log10(math.e),
+    aten.log1p.default: scalars.log1p,
+    aten.expm1.default: scalars.expm1,
+    aten.tan.default: lambda a: moa.sin(a) / moa.cos(a),
+    aten.sinh.default: scalars.sinh,
+    aten.cosh.default: scalars.cosh,
+    aten.erfc.default: lambda a: 1.0 - moa.erf(a),
 }
 for _operator, _function in _UNARY.items():
+    register("pointwise", _operator)(_pointwise(_function, PROMOTION.INT_TO_FLOAT))
+
+_OF_FLOATS: dict[Any, Callable[[Any], Any]] = {
+    aten.floor.default: moa.floor,
+    aten.ceil.default: moa.ceil,
+    aten.trunc.default: scalars.trunc,
+    aten.round.default: scalars.round_even,
+    aten.silu.default: lambda a: a / (1.0 + moa.exp(-a)),
+    aten.isnan.default: lambda a: a != a,
+    aten.isinf.default: lambda a: moa.absolute(a) == math.inf,
+}
+for _operator, _function in _OF_FLOATS.items():
     register("pointwise", _operator, reason=_float_only)(_pointwise(_function))
 
 register("pointwise", aten.gelu.default, reason=_float_only)(_pointwise(gelu, count=1))
+register("pointwise", aten.sgn.default, aten.sign.default, reason=_of_numbers)(
+    _pointwise(moa.sign)
+)
 register("pointwise", aten.neg.default)(_pointwise(moa.negative))
 register("pointwise", aten.abs.default)(_pointwise(moa.absolute))
 register("pointwise", aten.relu.default)(_pointwise(lambda a: moa.maximum(a, 0)))
@@ -274,29 +322,58 @@ register("pointwise", aten.sub.Tensor, aten.sub.Scalar)(_pointwise(_subtract, co
 register("pointwise", aten.rsub.Scalar, aten.rsub.Tensor)(
     _pointwise(lambda a, b, alpha=1: _subtract(b, a, alpha), count=2)
 )
-register("pointwise", aten.mul.Tensor, aten.mul.Scalar, reason=_gives_numbers)(
-    _pointwise(lambda a, b: a * b)
+register("pointwise", aten.mul.Tensor, aten.mul.Scalar)(_pointwise(_multiply))
+register("pointwise", aten.div.Tensor, aten.div.Scalar, aten.true_divide.Tensor)(
+    _pointwise(lambda a, b: a / b, PROMOTION.INT_TO_FLOAT)
 )
+register("pointwise", aten.maximum.default)(_pointwise(_maximum))
+register("pointwise", aten.minimum.default)(_pointwise(_minimum))
+
+
+def _known_divisor(node: fx.Node) -> str | None:
+    """Whole numbers by a number other than 0: PyTorch raises an error for 0."""
+    divisor = node.args[1]
+    if node.meta["val"].dtype.is_floating_point:
+        return "a quotient of floats that is rounded"
+    is_known = isinstance(divisor, int) and not isinstance(divisor, bool)
+    return None if is_known and divisor != 0 else "a divisor that may be 0"
+
+
+def _rounded_quotient(a: Any, b: Any, rounding_mode: str = "floor") -> Any:
+    if rounding_mode == "floor":
+        return moa.floor_divide(a, b)
+    # Towards 0: that of the sizes, with the sign of a quotient.
+    size = moa.floor_divide(moa.absolute(a), moa.absolute(b))
+    return moa.sign(a) * moa.sign(b) * size
+
+
 register(
     "pointwise",
-    aten.div.Tensor,
-    aten.div.Scalar,
-    aten.true_divide.Tensor,
-    reason=_float_only,
-)(_pointwise(lambda a, b: a / b))
-register("pointwise", aten.maximum.default)(_pointwise(moa.maximum))
-register("pointwise", aten.minimum.default)(_pointwise(moa.minimum))
-register("pointwise", aten.pow.Tensor_Scalar, reason=_float_only)(
+    aten.div.Tensor_mode,
+    aten.floor_divide.default,
+    reason=_known_divisor,
+)(_pointwise(_rounded_quotient, count=2))
+register("pointwise", aten.remainder.Scalar, reason=_known_divisor)(_pointwise(moa.mod))
+
+
+def _small_power(node: fx.Node) -> str | None:
+    """Powers of whole numbers are products."""
+    operand, exponent = node.args[:2]
+    assert isinstance(operand, fx.Node)
+    dtype = node.meta["val"].dtype
+    if operand.meta["val"].dtype != dtype:
+        return "a power of another type"
+    if dtype.is_floating_point:
+        return None
+    is_small = isinstance(exponent, int) and 0 <= exponent <= 8
+    return None if is_small else "a power of whole numbers"
+
+
+register("pointwise", aten.pow.Tensor_Scalar, reason=_small_power)(
     _pointwise(_power, count=1)
 )
 register("pointwise", aten.pow.Scalar, aten.pow.Tensor_Tensor, reason=_float_only)(
     _pointwise(lambda a, b: a**b)
-)
-register("pointwise", aten.isnan.default, reason=_float_only)(
-    _pointwise(lambda a: a != a)
-)
-register("pointwise", aten.isinf.default, reason=_float_only)(
-    _pointwise(lambda a: moa.absolute(a) == math.inf)
 )
 register("pointwise", aten.lerp.Scalar, reason=_float_only)(
     _pointwise(lambda a, b, weight: a + weight * (b - a), count=2)
@@ -306,12 +383,19 @@ register("pointwise", aten.clamp.Tensor)(
 )
 register("pointwise", aten.clamp_min.Tensor)(_pointwise(moa.maximum))
 register("pointwise", aten.clamp_max.Tensor)(_pointwise(moa.minimum))
-register("pointwise", aten.clamp.default, aten.clamp_min.default)(
-    _pointwise(_clamp, count=1)
-)
-register("pointwise", aten.clamp_max.default)(
-    _pointwise(lambda a, high: moa.minimum(a, high), count=1)
-)
+
+
+@register("pointwise", aten.clamp.default, aten.clamp_min.default)
+def _clamped(node: Node, a: Any, low: Any = None, high: Any = None) -> Any:
+    dtype = node.value.dtype
+    bounds = (each if each is None else converted(each, dtype) for each in (low, high))
+    return _clamp(converted(a, dtype), *bounds)
+
+
+@register("pointwise", aten.clamp_max.default)
+def _clamped_above(node: Node, a: Any, high: Any) -> Any:
+    return _clamped(node, a, None, high)
+
 
 _RELATIONS: dict[str, Callable[[Any, Any], Any]] = {
     "eq": lambda a, b: a == b,
@@ -323,37 +407,47 @@ _RELATIONS: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
-def _of_numbers(node: fx.Node) -> str | None:
-    """Truth values have no order, and few operations."""
-    for argument in node.all_input_nodes:
-        value = argument.meta.get("val")
-        if isinstance(value, torch.Tensor) and value.dtype == torch.bool:
-            return "truth values"
-    return None
-
-
 for _name, _function in _RELATIONS.items():
+    _reason = None if _name in ("eq", "ne") else _of_numbers
     for _overload in ("Tensor", "Scalar"):
-        register(
-            "pointwise", getattr(getattr(aten, _name), _overload), reason=_of_numbers
-        )(_pointwise(_function))
+        register("pointwise", getattr(getattr(aten, _name), _overload), reason=_reason)(
+            _pointwise(_function)
+        )
 
 
 def _of_truths(node: fx.Node) -> str | None:
     for argument in node.all_input_nodes:
         value = argument.meta.get("val")
         if isinstance(value, torch.Tensor) and value.dtype != torch.bool:
-            return "whole numbers"
+            return "bits of whole numbers"
     return None
 
 
-for _operators, _function in (
-    ((aten.logical_and.default, aten.bitwise_and.Tensor), moa.logical_and),
-    ((aten.logical_or.default, aten.bitwise_or.Tensor), moa.logical_or),
-    ((aten.logical_xor.default, aten.bitwise_xor.Tensor), moa.logical_xor),
-    ((aten.logical_not.default, aten.bitwise_not.default), moa.logical_not),
+def _on_truths(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of whether elements are other than 0."""
+
+    def translate(node: Node, *arguments: Any) -> Any:
+        places = node.node.args[: len(arguments)]
+        return function(
+            *(
+                _spread(node, converted(each, torch.bool), node.value_of(place))
+                for each, place in zip(arguments, places, strict=True)
+            )
+        )
+
+    return translate
+
+
+for _names, _function in (
+    (("logical_and", "bitwise_and"), moa.logical_and),
+    (("logical_or", "bitwise_or"), moa.logical_or),
+    (("logical_xor", "bitwise_xor"), moa.logical_xor),
+    (("logical_not", "bitwise_not"), moa.logical_not),
 ):
-    register("pointwise", *_operators, reason=_of_truths)(_pointwise(_function))
+    _of_any, _of_bits = (getattr(aten, _name) for _name in _names)
+    register("pointwise", _of_any.default)(_on_truths(_function))
+    _of_bits = _of_bits.default if _function is moa.logical_not else _of_bits.Tensor
+    register("pointwise", _of_bits, reason=_of_truths)(_on_truths(_function))
 
 
 @register("pointwise", aten.where.self)
@@ -386,6 +480,12 @@ def _copied(node: Node, a: Any, *types: Any, **options: Any) -> Any:
     ):
         result = moa.cast(moa.cast(result, NAMES[dtype]), element(dtype))
     return result
+
+
+@register("shape", aten.copy.default)
+def _copied_from(node: Node, a: Any, b: Any, *options: Any) -> Any:
+    source = converted(b, node.value.dtype)
+    return broadcast(source, node.shape_of(1), node.shape, node.known)
 
 
 @register("shape", aten.scalar_tensor.default, aten.full.default)
@@ -536,7 +636,7 @@ def _count(node: Node, axes: Sequence[int]) -> Any:
     return result
 
 
-@register("fold", aten.sum.dim_IntList, aten.sum.default, reason=_float_only)
+@register("fold", aten.sum.dim_IntList, aten.sum.default)
 def _sum(
     node: Node, a: Any, dims: Any = None, keepdim: bool = False, **options: Any
 ) -> Any:
@@ -559,16 +659,112 @@ def _mean(
     return _kept(result, axes, keepdim)
 
 
-@register("fold", aten.amax.default, reason=_float_only)
-def _amax(node: Node, a: Any, dims: Any = (), keepdim: bool = False) -> Any:
-    axes = _axes(node, dims)
-    return _kept(_folded("max", a, axes), axes, keepdim)
+def _extreme(name: str, of_truths: str) -> Callable[..., Any]:
+    def translate(node: Node, a: Any, dims: Any = (), keepdim: bool = False) -> Any:
+        axes = _axes(node, dims)
+        function = of_truths if _are_truths(a) else name
+        return _kept(_folded(function, a, axes), axes, keepdim)
+
+    return translate
 
 
-@register("fold", aten.amin.default, reason=_float_only)
-def _amin(node: Node, a: Any, dims: Any = (), keepdim: bool = False) -> Any:
+register("fold", aten.amax.default, aten.max.default)(_extreme("max", "or"))
+register("fold", aten.amin.default, aten.min.default)(_extreme("min", "and"))
+
+
+def _whether(name: str) -> Callable[..., Any]:
+    """Whether elements are other than 0: some of them, or all."""
+
+    def translate(node: Node, a: Any, dims: Any = None, keepdim: bool = False) -> Any:
+        if isinstance(dims, list | tuple) and not dims:
+            return converted(a, torch.bool)
+        axes = _axes(node, dims)
+        found = _kept(_folded(name, converted(a, torch.bool), axes), axes, keepdim)
+        return converted(found, node.value.dtype)
+
+    return translate
+
+
+for _operator in (aten.any.default, aten.any.dim, aten.any.dims):
+    register("fold", _operator)(_whether("or"))
+for _operator in (aten.all.default, aten.all.dim, aten.all.dims):
+    register("fold", _operator)(_whether("and"))
+
+
+@register("fold", aten.prod.default, aten.prod.dim_int)
+def _product_of(
+    node: Node, a: Any, dims: Any = None, keepdim: bool = False, **options: Any
+) -> Any:
     axes = _axes(node, dims)
-    return _kept(_folded("min", a, axes), axes, keepdim)
+    result = _folded("mul", converted(a, node.value.dtype), axes)
+    return _kept(result, axes, keepdim)
+
+
+def _place_of(name: str, rows: Any) -> tuple[Any, Any]:
+    """The extreme of each row, and where it is first; NaN comes before numbers."""
+
+    def place(row: Any) -> Any:
+        count = extent_of(row, 0)
+        numbers = moa.iota(count)
+        is_it = (row == moa.reduce(name, row)) | (row != row)
+        return moa.reduce("min", moa.where(is_it, numbers, count))
+
+    return moa.omega(lambda row: moa.reduce(name, row), 1, rows), moa.omega(
+        place, 1, rows
+    )
+
+
+def _one_extreme(name: str, with_value: bool) -> Callable[..., Any]:
+    def translate(node: Node, a: Any, dim: Any = None, keepdim: bool = False) -> Any:
+        value = node.value[1] if with_value else node.value
+        axes = _axes(node, dim)
+        rows, _ = _rows(a, axes)
+        if len(axes) > 1:
+            rows = moa.ravel(rows)
+        found = _place_of(name, rows)
+        axes = axes if keepdim else []
+        first = _kept(found[0], axes, keepdim)
+        second = _kept(converted(found[1], value.dtype), axes, keepdim)
+        return (first, second) if with_value else second
+
+    return translate
+
+
+def _orders(node: fx.Node) -> str | None:
+    operand = node.args[0]
+    assert isinstance(operand, fx.Node)
+    value = operand.meta["val"]
+    if value.dim() == 0:
+        return "a scalar"
+    return _of_numbers(node)
+
+
+register("fold", aten.argmax.default, reason=_orders)(_one_extreme("max", False))
+register("fold", aten.argmin.default, reason=_orders)(_one_extreme("min", False))
+register("fold", aten.max.dim, reason=_orders)(_one_extreme("max", True))
+register("fold", aten.min.dim, reason=_orders)(_one_extreme("min", True))
+
+
+def _long_scan(node: fx.Node) -> str | None:
+    """Each element of a scan is a fold; PyTorch goes through an axis once."""
+    operand, dim = node.args[:2]
+    assert isinstance(operand, fx.Node)
+    assert isinstance(dim, int)
+    shape = extents(operand.meta["val"].shape)
+    length = shape[dim] if shape else None
+    is_short = isinstance(length, int) and length <= LONGEST_SCAN
+    return None if is_short else "a scan, which PyTorch does in one go"
+
+
+LONGEST_SCAN = 16
+"""The most elements of which a region computes a scan."""
+
+
+@register("fold", aten.cumsum.default, reason=_long_scan)
+def _cumulated(node: Node, a: Any, dim: int, **options: Any) -> Any:
+    first, back = _axis_first(dim % a.ndim, a.ndim)
+    planes = permuted(converted(a, node.value.dtype), first)
+    return permuted(moa.scan("add", planes), back)
 
 
 def _on_last_axis(function: Callable[[Any], Any]) -> Callable[..., Any]:
@@ -613,15 +809,7 @@ register("fold", aten._log_softmax.default, worth=True, reason=_has_rows)(
 )
 
 
-def _last_axis_only(node: fx.Node) -> str | None:
-    """A norm of one axis, in the type of its operand."""
-    shape = node.args[1]
-    if isinstance(shape, list | tuple) and len(shape) != 1:
-        return "a norm of several axes"
-    return _has_rows(node)
-
-
-@register("fold", aten.native_layer_norm.default, worth=True, reason=_last_axis_only)
+@register("fold", aten.native_layer_norm.default, worth=True, reason=_has_rows)
 def _layer_norm(
     node: Node, x: Any, shape: Any, weight: Any, bias: Any, eps: float
 ) -> Any:
@@ -629,24 +817,50 @@ def _layer_norm(
     x = converted(x, dtype)
     weight = None if weight is None else converted(weight, dtype)
     bias = None if bias is None else converted(bias, dtype)
-    last = x.ndim - 1
-    average = with_axis(mean(x), last, 1)
-    scale = with_axis(moa.rsqrt(variance(x) + eps), last, 1)
-    return layernorm(x, weight, bias, eps), average, scale
+    axes = list(range(x.ndim - len(shape), x.ndim))
+    if len(axes) == 1:
+        average, scale = mean(x), moa.rsqrt(variance(x) + eps)
+        result = layernorm(x, weight, bias, eps)
+    else:
+        average, deviations, squares = _moments(node, x, axes)
+        scale = moa.rsqrt(squares / converted(_count(node, axes), dtype) + eps)
+        frame = scale.ndim
+        result = moa.omega("mul", (len(axes), 0), deviations, scale) if frame else (
+            deviations * scale
+        )  # fmt: skip
+        if weight is not None:
+            result = moa.omega("mul", (len(axes),) * 2, result, weight)
+        if bias is not None:
+            result = moa.omega("add", (len(axes),) * 2, result, bias)
+    return result, _kept(average, axes, True), _kept(scale, axes, True)
 
 
-def _single_axis(node: fx.Node) -> str | None:
-    dims = node.args[1] if len(node.args) > 1 else None
-    if not isinstance(dims, list | tuple) or len(dims) != 1:
-        return "a fold of several axes"
-    return _has_rows(node)
+def _moments(node: Node, a: Any, axes: Sequence[int]) -> tuple[Any, Any, Any]:
+    """Means over axes, the deviations with these axes last, the sums of squares."""
+    rows, _ = _rows(a, axes)
+    count = moa.cast(converted(_count(node, axes), torch.float64), a.dtype)
+    average = _folded("add", a, axes) / count
+    spread = average
+    shape = node.shape_of(0)
+    for axis in axes:
+        spread = with_axis(spread, spread.ndim, node.known.value(shape[axis]))
+    deviations = rows - spread
+    squares = _folded("add", deviations * deviations, range(average.ndim, a.ndim))
+    return average, deviations, squares
 
 
-@register("fold", aten.logsumexp.default, worth=True, reason=_single_axis)
+@register("fold", aten.logsumexp.default, worth=True, reason=_has_rows)
 def _logsumexp(node: Node, a: Any, dims: Any, keepdim: bool = False) -> Any:
-    (axis,) = _axes(node, dims)
-    rows, _ = _rows(a, [axis])
-    return _kept(logsumexp(rows), [axis], keepdim)
+    axes = _axes(node, dims)
+    rows, kept = _rows(converted(a, node.value.dtype), axes)
+    top = _folded("max", a, axes)
+    # Rows of one infinity are that: the difference of two would be NaN.
+    top = moa.where(moa.absolute(top) == math.inf, 0.0, top)
+    spread, shape = top, node.shape_of(0)
+    for axis in axes:
+        spread = with_axis(spread, spread.ndim, node.known.value(shape[axis]))
+    sums = _folded("add", moa.exp(rows - spread), range(len(kept), a.ndim))
+    return _kept(top + moa.log(sums), axes, keepdim)
 
 
 @register(
@@ -655,21 +869,23 @@ def _logsumexp(node: Node, a: Any, dims: Any, keepdim: bool = False) -> Any:
     aten.var_mean.correction,
     aten.std.correction,
     worth=True,
-    reason=_single_axis,
+    reason=_has_rows,
 )
 def _variance(
-    node: Node, a: Any, dims: Any, correction: Any = 1, keepdim: bool = False
+    node: Node, a: Any, dims: Any = None, correction: Any = 1, keepdim: bool = False
 ) -> Any:
-    (axis,) = _axes(node, dims)
-    rows, _ = _rows(a, [axis])
-    found = _kept(
-        variance(rows, 1 if correction is None else correction), [axis], keepdim
-    )
+    axes = _axes(node, dims)
+    average, _, squares = _moments(node, a, axes)
+    count = converted(_count(node, axes), torch.float64)
+    less = count - float(1 if correction is None else correction)
+    # With as many elements as are taken off or fewer, the sum is divided by 0.
+    less = moa.cast(moa.maximum(less, 0.0), a.dtype)
+    found = _kept(squares / less, axes, keepdim)
     if node.node.target is aten.var.correction:
         return found
     if node.node.target is aten.std.correction:
         return moa.sqrt(found)
-    return found, _kept(mean(rows), [axis], keepdim)
+    return found, _kept(average, axes, keepdim)
 
 
 # Products.
@@ -829,6 +1045,40 @@ def _part(a: Any, axis: int, start: int, count: Any) -> Any:
     return permuted(planes, back)
 
 
+def _replaced_where(node: fx.Node) -> str | None:
+    """Whether the planes that are replaced begin where the graph says."""
+    _, _, *rest = node.args
+    start: Any = rest[1] if len(rest) > 1 else 0
+    step = rest[3] if len(rest) > 3 else 1
+    is_known = start is None or (isinstance(start, int) and start >= 0)
+    return None if is_known and step == 1 else "a place that a call says, or steps"
+
+
+@register("shape", aten.slice_scatter.default, reason=_replaced_where)
+def _slice_scatter(
+    node: Node,
+    a: Any,
+    b: Any,
+    dim: int = 0,
+    start: Any = None,
+    end: Any = None,
+    step: int = 1,
+) -> Any:
+    axis = dim % a.ndim
+    count, length = node.shape_of(1)[axis], node.shape[axis]
+    if count == length:
+        return b
+    first, back = _axis_first(axis, a.ndim)
+    planes, joined = permuted(a, first), permuted(b, first)
+    start = 0 if start is None else start
+    if start:
+        joined = moa.cat(moa.take([start], planes), joined)
+    if start + count != length:
+        rest = moa.drop(_vector(node.known.value(start + count)), planes)
+        joined = moa.cat(joined, rest)
+    return permuted(joined, back)
+
+
 def _axis_first(axis: int, rank: int) -> tuple[list[int], list[int]]:
     """The orders of axes that bring one to the front, and back."""
     first = [axis, *(k for k in range(rank) if k != axis)]
@@ -898,15 +1148,15 @@ def _slice_gradient(
     return _between_zeros(node, a, axis, start, after)
 
 
-@register("shape", aten.select_backward.default)
-def _select_gradient(node: Node, a: Any, sizes: Any, dim: int, index: Any) -> Any:
+def _at_a_number(node: fx.Node) -> str | None:
+    return None if isinstance(node.args[3], int) else "a place that a call says"
+
+
+@register("shape", aten.select_backward.default, reason=_at_a_number)
+def _select_gradient(node: Node, a: Any, sizes: Any, dim: int, index: int) -> Any:
     axis = dim % (a.ndim + 1)
-    length = node.shape[axis]
-    if not isinstance(index, int) or (index < 0 and not isinstance(length, int)):
-        raise UntranslatableError("an index that a call gives")
-    if index < 0:
-        assert isinstance(length, int)
-        index += length
+    length: Any = node.shape[axis]
+    index = index + length if index < 0 else index
     return _between_zeros(node, with_axis(a, axis, 1), axis, index, length - index - 1)
 
 
@@ -931,14 +1181,14 @@ def _between_zeros(node: Node, a: Any, axis: int, before: Extent, after: Extent)
 
 
 def _whole_places(node: fx.Node) -> str | None:
-    """Places are whole numbers, and on one axis."""
-    if node.target is not aten.index.Tensor:
-        return None
-    places = [each for each in node.args[1] if each is not None]  # pyright: ignore
-    if len(places) != 1:
-        return "indices of several axes"
-    if places[0].meta["val"].dtype not in (torch.int64, torch.int32):  # pyright: ignore
-        return "truth values as indices"
+    """Places are whole numbers, on axes next to each other."""
+    axes = [k for k, each in enumerate(node.args[1]) if each is not None]  # pyright: ignore
+    if axes != list(range(axes[0], axes[-1] + 1)):
+        return "indices of axes apart"
+    for axis in axes:
+        places = node.args[1][axis]  # pyright: ignore
+        if places.meta["val"].dtype not in (torch.int64, torch.int32):  # pyright: ignore
+            return "truth values as indices"
     return None
 
 
@@ -962,19 +1212,124 @@ def _index_select(node: Node, a: Any, dim: int, places: Any) -> Any:
     return permuted(_planes_at(permuted(a, first), places), back)
 
 
-@register("shape", aten.index.Tensor, reason=_whole_places)
+@register("shape", aten.index.Tensor, aten._unsafe_index.Tensor, reason=_whole_places)
 def _index(node: Node, a: Any, indices: Sequence[Any]) -> Any:
-    (axis,) = (axis for axis, each in enumerate(indices) if each is not None)
-    places = indices[axis]
-    count = node.known.value(node.shape_of(0)[axis])
-    counted = converted(count, torch.int64)
-    places = converted(places, torch.int64)
-    places = moa.where(places < 0, places + counted, places)
-    first, _ = _axis_first(axis, a.ndim)
-    found = _planes_at(permuted(a, first), places)
-    rank = places.ndim
+    axes = [axis for axis, each in enumerate(indices) if each is not None]
+    given: Any = node.node.args[1]
+    shapes = [extents(given[axis].meta["val"].shape) for axis in axes]
+    rank = max(map(len, shapes))
+    wanted = node.shape[axes[0] : axes[0] + rank]
+    entries: list[Any] = []
+    for axis, shape in zip(axes, shapes, strict=True):
+        places = converted(indices[axis], torch.int64)
+        count = converted(node.known.value(node.shape_of(0)[axis]), torch.int64)
+        places = moa.where(places < 0, places + count, places)
+        entries.append(broadcast(places, shape, wanted, node.known))
+    others = [axis for axis in range(a.ndim) if axis not in axes]
+    planes = permuted(a, [*axes, *others])
+    if len(entries) == 1:
+        found = _planes_at(planes, entries[0])
+    else:
+        found = moa.psi(_together(entries), planes)
+    axis = axes[0]
     order = [*range(rank, rank + axis), *range(rank), *range(rank + axis, found.ndim)]
     return permuted(found, order)
+
+
+def _together(entries: Sequence[Any]) -> Any:
+    """Arrays of places as one array of indices, which are its last axis."""
+    joined = with_axis(entries[0], 0, 1)
+    for entry in entries[1:]:
+        joined = moa.cat(joined, with_axis(entry, 0, 1))
+    return permuted(joined, [*range(1, joined.ndim), 0])
+
+
+def _is_row(node: fx.Node) -> str | None:
+    operand = node.args[0]
+    assert isinstance(operand, fx.Node)
+    return None if operand.meta["val"].dim() else "a scalar"
+
+
+@register("shape", aten.gather.default, reason=_is_row)
+def _gather(node: Node, a: Any, dim: int, places: Any, **options: Any) -> Any:
+    axis = dim % a.ndim
+    last, _ = _axis_last(axis, a.ndim)
+    before, after = node.shape_of(0), node.shape
+    for other in range(a.ndim):
+        if other != axis and before[other] != after[other]:
+            a = _part(a, other, 0, node.known.value(after[other]))
+
+    def row(cells: Any, places: Any) -> Any:
+        def element(place: Any, cells: Any) -> Any:
+            return moa.psi(moa.reshape([1], place), cells)
+
+        return moa.omega(element, (0, 1), places, cells)
+
+    found = moa.omega(row, (1, 1), permuted(a, last), permuted(places, last))
+    return permuted(found, _axis_last(axis, a.ndim)[1])
+
+
+def _axis_last(axis: int, rank: int) -> tuple[list[int], list[int]]:
+    """The orders of axes that bring one to the end, and back."""
+    last = [*(k for k in range(rank) if k != axis), axis]
+    return last, [*range(axis), rank - 1, *range(axis, rank - 1)]
+
+
+def _one_place(node: fx.Node) -> str | None:
+    """One update for each row."""
+    operand, dim, places = node.args[:3]
+    assert isinstance(operand, fx.Node)
+    assert isinstance(places, fx.Node)
+    before = extents(operand.meta["val"].shape)
+    here = extents(places.meta["val"].shape)
+    if not before or not isinstance(dim, int):
+        return "a scalar"
+    axis = dim % len(before)
+    wanted = (*before[:axis], 1, *before[axis + 1 :])
+    return None if here == wanted else SCATTERED
+
+
+SCATTERED = "updates where data say, which PyTorch does in one go"
+
+
+@register("pointwise", aten.scatter.value, aten.scatter.src, reason=_one_place)
+def _scatter(node: Node, a: Any, dim: int, places: Any, update: Any) -> Any:
+    axis = dim % a.ndim
+    length = node.known.value(node.shape[axis])
+    numbers = converted(moa.iota(length), torch.int64)
+    for other in range(a.ndim):
+        if other != axis:
+            count = node.known.value(node.shape[other])
+            numbers = with_axis(numbers, min(other, numbers.ndim), count)
+    spread = with_axis(without_axis(places, axis), axis, length)
+    update = converted(update, node.value.dtype)
+    if update.ndim:
+        update = with_axis(without_axis(update, axis), axis, length)
+    return moa.where(numbers == converted(spread, torch.int64), update, a)
+
+
+@register("shape", aten.constant_pad_nd.default)
+def _pad(node: Node, a: Any, widths: Sequence[Any], number: Any = 0) -> Any:
+    if not all(isinstance(width, int) for width in widths):
+        raise UntranslatableError("a width that a call gives")
+    shape = list(node.shape_of(0))
+    for place in range(len(widths) // 2):
+        axis = a.ndim - 1 - place
+        low, high = widths[2 * place : 2 * place + 2]
+        kept = shape[axis] + min(low, 0) + min(high, 0)
+        if min(low, high) < 0:
+            a = _part(a, axis, max(-low, 0), node.known.value(kept))
+        first, back = _axis_first(axis, a.ndim)
+        planes = permuted(a, first)
+        rest = [shape[k] for k in first[1:]]
+        filled = converted(number, node.value.dtype)
+        if low > 0:
+            planes = moa.cat(broadcast(filled, (), (low, *rest), node.known), planes)
+        if high > 0:
+            planes = moa.cat(planes, broadcast(filled, (), (high, *rest), node.known))
+        a = permuted(planes, back)
+        shape[axis] = kept + max(low, 0) + max(high, 0)
+    return a
 
 
 def _vector(count: Any) -> Any:

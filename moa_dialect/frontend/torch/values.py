@@ -99,6 +99,12 @@ class Extents:
         if of in self._known:
             array, axis = self._known[of]
             return array if axis is None else extent_of(array, axis)
+        for other in self._known:
+            times, more = other / of, other - of
+            if times.is_Integer and times > 1:
+                return moa.floor_divide(self.value(other), int(times))
+            if more.is_Integer:
+                return self.value(other) - int(more)
         if isinstance(of, sympy.Add | sympy.Mul):
             first, *rest = map(self.value, of.args)
             for other in rest:

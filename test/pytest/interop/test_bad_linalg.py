@@ -43,7 +43,8 @@ BAD: dict[str, tuple[str, str]] = {
             "  %e = tensor.empty() : tensor<5xf32>\n"
             "  return %r : tensor<5xf32>\n"
         ),
-        r"cannot raise bad\.mlir:4:8: tm_tensor\.sort: there is no rule for it",
+        r"cannot raise bad\.mlir:4:8: tm_tensor\.sort: a sort is no program of folds "
+        r"over fixed places; it stays with the caller",
     ),
     "types": (
         program(

@@ -16,7 +16,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def fresh() -> Iterator[None]:
-    """Nothing compiled before is known to Dynamo, or in the report."""
+    """Nothing compiled before is known to Dynamo or in the report, nor afterwards."""
     dynamo = pytest.importorskip("torch._dynamo")
     from moa_dialect.frontend.torch import report
 
@@ -25,3 +25,4 @@ def fresh() -> Iterator[None]:
     report(clear=True)
     yield
     dynamo.reset()
+    report(clear=True)

@@ -338,6 +338,198 @@ CASES = {
         _numbers(*A),
         torch.tensor([[-1, 0], [2, -4]]),
     ),
+    "further functions": (
+        lambda a: (
+            aten.log10(a),
+            aten.log1p(a - 0.05),
+            aten.expm1(a - 1),
+            aten.tan(a),
+            aten.sinh(a - 1),
+            aten.cosh(a - 1),
+            aten.erfc(a),
+            aten.round(torch.cat([3 * a, a * 0 + 2.5, a * 0 - 0.5])),
+        ),
+        _positive(*A),
+    ),
+    "functions of small numbers": (
+        lambda a: (aten.log1p(a * 1e-4), aten.expm1(a * 1e-4), aten.sinh(a * 1e-4)),
+        _numbers(*A),
+    ),
+    "functions of large numbers": (
+        lambda a: (aten.sinh(a), aten.cosh(a), aten.expm1(a), aten.round(a)),
+        torch.tensor([90.0, -89.5, torch.inf, -torch.inf, 200.0, torch.nan]),
+    ),
+    "functions of whole numbers": (
+        lambda a: (aten.exp(a), aten.sigmoid(a), aten.div(a, 3), aten.sign(a)),
+        _numbers(*A, dtype=torch.int64),
+    ),
+    "quotients of whole numbers": (
+        lambda a: (
+            aten.div(a, 4, rounding_mode="floor"),
+            aten.div(a, -4, rounding_mode="trunc"),
+            aten.floor_divide(a, -3),
+            aten.remainder(a, 4),
+            aten.remainder(a, -3),
+        ),
+        _numbers(*A, dtype=torch.int64),
+    ),
+    "powers of whole numbers": (
+        lambda a: (a**0, a**1, a**2, a**3),
+        _numbers(*A, dtype=torch.int32),
+    ),
+    "powers that are 0": (
+        lambda a: a**0 + 1,
+        torch.tensor([0.0, torch.nan, torch.inf, -2.0]),
+    ),
+    "truth values": (
+        lambda a, b: (
+            a + b,
+            a * b,
+            aten.maximum(a, b),
+            aten.minimum(a, b),
+            a == b,
+            a != b,
+        ),
+        _numbers(*A, dtype=torch.bool),
+        _numbers(*B, dtype=torch.bool),
+    ),
+    "logical, of numbers": (
+        lambda a, b: (aten.logical_and(a, b), aten.logical_xor(a, b)),
+        _numbers(*A, dtype=torch.int64),
+        _numbers(*B),
+    ),
+    "clamp of whole numbers": (
+        lambda a: (aten.clamp(a, -2, 3), aten.clamp(a, 0.5)),
+        _numbers(*A, dtype=torch.int64),
+    ),
+    "sums of whole numbers": (
+        lambda a, b: (aten.sum(a, [1]), aten.sum(b), aten.sum(b, [0], True)),
+        _numbers(*A, dtype=torch.int32),
+        _numbers(*A, dtype=torch.bool),
+    ),
+    "whether": (
+        lambda a, b: (
+            aten.any(a),
+            aten.any(b, 1),
+            aten.any.dims(a, [0, 1], True),
+            aten.all(a),
+            aten.all(b, 0, True),
+            aten.all.dims(a, [1]),
+        ),
+        _numbers(*A, dtype=torch.bool),
+        _numbers(*A),
+    ),
+    "extremes of whole numbers": (
+        lambda a, b: (aten.amax(a, [1]), aten.amin(b, [0]), aten.amax(b, [1])),
+        _numbers(*A, dtype=torch.int64),
+        _numbers(*A, dtype=torch.bool),
+    ),
+    "extremes, of all": (lambda a: (aten.max(a), aten.min(a)), _numbers(*A)),
+    "products": (
+        lambda a: (aten.prod(a), aten.prod(a, 1), aten.prod(a, 0, True)),
+        _numbers(*A),
+    ),
+    "places of extremes": (
+        lambda a: (
+            aten.argmax(a),
+            aten.argmax(a, 1),
+            aten.argmin(a, 0, True),
+            *aten.max.dim(a, 1),
+            *aten.min.dim(a, -1, True),
+        ),
+        torch.tensor([[1.0, 3.0, 3.0], [-0.0, 0.0, -1.0], [2.0, torch.nan, torch.nan]]),
+    ),
+    "places of extremes, whole": (
+        lambda a: (aten.argmax(a, 0), *aten.max.dim(a, 1)),
+        _numbers(*A, dtype=torch.int64),
+    ),
+    "norm of several axes": (
+        lambda a, w: aten.native_layer_norm(a, [4, 5], w, w, 1e-5),
+        _numbers(3, 4, 5),
+        _positive(4, 5),
+    ),
+    "variance over several axes": (
+        lambda a: (
+            aten.var.correction(a, [0, 2], correction=1),
+            aten.std.correction(a, None, correction=0),
+            *aten.var_mean.correction(a, [1, 2], correction=2, keepdim=True),
+        ),
+        _numbers(3, 4, 5),
+    ),
+    "variance of one element": (
+        lambda a: aten.var.correction(a, [1], correction=1),
+        _numbers(4, 1),
+    ),
+    "logsumexp over several axes": (
+        lambda a: aten.logsumexp(a, [0, 2], True),
+        _numbers(3, 4, 5),
+    ),
+    "logsumexp of infinities": (
+        lambda a: aten.logsumexp(a, [1]),
+        torch.tensor([[-torch.inf, -torch.inf], [torch.inf, 0.0], [1.0, -torch.inf]]),
+    ),
+    "group norm": (
+        lambda a: torch.ops.moa.group_norm_rows(
+            a * aten.full([2, 3, 1], 2.0),
+            aten.arange(6, dtype=torch.float32),
+            aten.arange.start(1, 7, dtype=torch.float32),
+            1e-5,
+        ),
+        _numbers(8),
+    ),
+    "group norm, a channel a group": (
+        lambda a: torch.ops.moa.group_norm_rows(
+            a * aten.full([2, 3, 1], 2.0),
+            aten.arange(3, dtype=torch.float32),
+            None,
+            1e-5,
+        )[0],
+        _numbers(8),
+    ),
+    "group norm, bare": (
+        lambda a: torch.ops.moa.group_norm_rows(a, None, None, 1e-5),
+        _numbers(2, 3, 8),
+    ),
+    "gather": (
+        lambda a, i: (aten.gather(a, 1, i) * 2, aten.gather(a, 0, i[:, :5] % 4) + 1),
+        _numbers(*A),
+        torch.tensor([[4, 0, 1, 1, 2, 3], [0, 0, 0, 4, 4, 2]]),
+    ),
+    "scatter": (
+        lambda a, i, b: (
+            aten.scatter(a, 1, i, 3.0),
+            aten.scatter(a, 1, i, b),
+        ),
+        _numbers(*A),
+        torch.tensor([[4], [0], [1], [1]]),
+        _numbers(4, 1),
+    ),
+    "index, two axes": (
+        lambda a, i, j: (
+            a[i, j] * 2,
+            aten._unsafe_index(a, [None, i[:, None], j]) + 1,
+        ),
+        _numbers(3, *A),
+        torch.tensor([1, -1]),
+        torch.tensor([2, -4]),
+    ),
+    "padding": (
+        lambda a: (
+            aten.constant_pad_nd(a, [1, 2, 0, 3], 5.0) * 2,
+            aten.constant_pad_nd(a, [-1, 2]) + 1,
+        ),
+        _numbers(*A),
+    ),
+    "parts written": (
+        lambda a, b: (
+            aten.slice_scatter(a, b, 0, 1, 3) * 2,
+            aten.slice_scatter(a, b, 0, 0, 2) + 1,
+            aten.copy(a, b[0]) * 2,
+        ),
+        _numbers(*A),
+        _numbers(2, 5),
+    ),
+    "short scan": (lambda a: aten.cumsum(a.view(1, -1)[:, :7], 1) * 2, _numbers(5, 7)),
     "conversion, by another name": (
         lambda a: torch.ops.prims.convert_element_type(a, torch.float64) * 2,
         _numbers(*A),
