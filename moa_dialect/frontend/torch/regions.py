@@ -22,6 +22,7 @@ from torch._ops import OpOverload
 from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
 from torch.fx.passes.operator_support import OperatorSupportBase
 
+from moa_dialect.frontend.torch.calls import target_of
 from moa_dialect.frontend.torch.kernels import NAMES
 from moa_dialect.frontend.torch.translation import TABLE
 from moa_dialect.frontend.torch.values import extents, order_in_memory
@@ -104,8 +105,8 @@ def reason_against(node: fx.Node, products: bool) -> str | None:
         for each in value if isinstance(value, list | tuple) else (value,):
             if not isinstance(each, torch.Tensor):
                 continue
-            if each.device.type != "cpu" or each.layout != torch.strided:
-                return "tensors that are not dense and on the CPU"
+            if each.layout != torch.strided or target_of(each.device) is None:
+                return "tensors that are not dense, or on a device without kernels"
             if each.dtype not in NAMES:
                 return f"elements of type {each.dtype}"
     if node.target in VIEWS and not keeps_order(node):
