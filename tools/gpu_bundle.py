@@ -6,7 +6,7 @@
 That machine has to have Linux on an x86 processor, Python of that version, PyTorch and
 NumPy. `run.sh` runs the tests in `test/pytest/gpu`, or `python` with what it is given:
 
-    sh FOLDER/run.sh -m moa_dialect.tools.bench.cli rows --target cuda
+    sh FOLDER/run.sh -m moa_dialect.tools.bench rows --target cuda
 """
 
 from __future__ import annotations
