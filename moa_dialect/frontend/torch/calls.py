@@ -39,10 +39,7 @@ def target_of(device: torch.device) -> Target | None:
     """Where kernels for tensors on a device run; None if there are none for it."""
     if device.type == "cpu":
         return ON_CPU
-    if device.type != "cuda":
-        return None
-    number = device.index
-    return _target_of_device(torch.cuda.current_device() if number is None else number)
+    return _target_of_device(device.index) if device.type == "cuda" else None
 
 
 ON_CPU = Target()

@@ -41,4 +41,4 @@ def test_code_for_a_cpu_that_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "cpu", lambda: "x86-64-v2")
     monkeypatch.setattr(host, "features", lambda: "")
     x = np.arange(7, dtype=np.float32)
-    np.testing.assert_array_equal(moa.jit(lambda a: a * 3 + a)(x), 4 * x)
+    np.testing.assert_allclose(moa.jit(moa.exp)(x), np.exp(x), rtol=1e-6)
