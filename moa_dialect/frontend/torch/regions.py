@@ -14,6 +14,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
@@ -122,6 +123,12 @@ def keeps_order(node: fx.Node) -> bool:
     return [e for e in before if e != 1] == [e for e in after if e != 1]
 
 
+_ALONE: dict[str, Any] = {}
+"""What keeps nodes apart that do not feed each other, if PyTorch has the option."""
+if "skip_horizontal_fusion" in signature(CapabilityBasedPartitioner).parameters:
+    _ALONE["skip_horizontal_fusion"] = True
+
+
 class Support(OperatorSupportBase):
     """What moa takes, for PyTorch's partitioner."""
 
@@ -151,7 +158,7 @@ def partitions(
         graph,
         Support(products),
         allows_single_node_partition=True,
-        skip_horizontal_fusion=True,
+        **_ALONE,
     ).propose_partitions()
     order = {node: place for place, node in enumerate(graph.graph.nodes)}
     result: list[list[fx.Node]] = []
