@@ -518,10 +518,10 @@ class CudaKernel(PlannedKernel):
     def _order(self, found: Driver, device: int, frame: _Plan) -> Order | None:
         """How a plan that was launched on a device is planned and launched at once.
 
-        None for kernels with tensor maps, which are made in between.
+        None if the driver's launches are not its own.
         """
         addresses = found.addresses()
-        if addresses is None or self._has_maps:
+        if addresses is None:
             return None
         push, pop, launch = addresses
         context = found.context(device).value or 0
@@ -585,6 +585,7 @@ class CudaKernel(PlannedKernel):
                 memory = torch.empty(size, dtype=torch.uint8, device=place)
                 plan[WORKSPACE] = memory.data_ptr()
             said[STREAM], said[BYTES] = stream, size
+            made = self._made_maps(found, frame) if self._has_maps else ()
             go(order.address)
             outcome = said[OUTCOME]
             if outcome == DONE:
@@ -600,10 +601,28 @@ class CudaKernel(PlannedKernel):
             elif outcome == LAUNCH:
                 found.check(f"launch of {self.launches[index].kernel}", error)
             return None
-        # The allocator hands memory on in the order of the stream.
-        del memory
+        # The allocator hands memory on in the order of the stream; the driver has read
+        # the maps.
+        del memory, made
         self._needed = plan[NEEDED]
         return results
+
+    def _made_maps(self, found: Driver, frame: _Plan) -> list[EncodedMap]:
+        """The tensor maps of a call, as arguments of its launches.
+
+        The host function is run for them; failures are left to the call that follows.
+        """
+        self._run(frame.address)
+        made: list[EncodedMap] = []
+        if frame.words[0]:
+            return made
+        plan = frame.plan
+        for at, arguments, maps in frame.launches:
+            if plan[at]:
+                for place, first, last, box in maps:
+                    made.append(self._map(found, box, tuple(plan[first:last])))
+                    arguments[place] = made[-1].address
+        return made
 
     def _makes_for(
         self, frame: _Plan, pointers: Sequence[int], extents: Sequence[int]
@@ -646,7 +665,8 @@ class CudaKernel(PlannedKernel):
         if len(tensors) != len(types) or not tensors:
             return None
         kind, strided, pointers = torch.Tensor, torch.strided, list[int]()
-        device, together = -1, 0
+        # A tensor on the CPU has the number -1.
+        device, together = -2, 0
         for tensor, (dtype, shape) in zip(tensors, types):  # noqa: B905
             if (
                 type(tensor) is not kind

@@ -215,9 +215,9 @@ def test_one_program_for_many_lengths() -> None:
 
 
 def busy(stream: Any) -> None:
-    """Keep a stream busy for some tens of milliseconds."""
+    """Keep a stream busy for half a second."""
     with torch.cuda.stream(stream):
-        torch.cuda._sleep(100_000_000)
+        torch.cuda._sleep(1_000_000_000)
 
 
 def test_kernels_run_on_the_current_stream_and_nothing_waits() -> None:
@@ -240,7 +240,7 @@ def test_kernels_run_on_the_current_stream_and_nothing_waits() -> None:
     stream.synchronize()
     assert is_running
     assert was_running
-    assert elapsed < 5e-3
+    assert elapsed < 0.1
     assert (found == 6).all()
     assert (again == 12).all()
 

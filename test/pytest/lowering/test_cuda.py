@@ -1365,6 +1365,26 @@ def test_a_context_that_the_driver_does_not_take(stub: Stub) -> None:
     assert "cuLaunchKernel" not in stub.names()
 
 
+def test_tensor_maps_of_calls_after_the_first(stub: Stub) -> None:
+    a, b = (normal(*shape).astype(ml_dtypes.bfloat16) for shape in ((70, 72), (72, 24)))
+    schedule = "j=grid,block:24;i=grid,warps:4,regs:2;p=chunk:32,stages:2,wgmma,tma"
+    kernel = kernel_of(
+        lambda a, b: a @ b, a, b, found=Driver(stub.functions), schedule=schedule
+    )
+    (launch,) = kernel.launches
+    maps = launch.parameters()[1]
+    given = on_device(a, b)
+    for left in (*given, on_device(a.copy())[0]):
+        tensors = [left, given[1]] if left.shape == (70, 72) else given
+        stub.reset(len(launch.parameters()[0]))
+        kernel.call_tensors(fake_torch(), tensors)
+        (words,) = [words for name, words in stub.calls() if "Launch" in name]
+        # The stub's maps begin with the address of the array.
+        places = [words[11 + place] for place, *_ in maps]
+        assert places == [tensor.data_ptr() for tensor in tensors]
+    assert stub.names().count("cuTensorMapEncodeTiled") == 1
+
+
 def test_extents_that_do_not_fit_after_some_that_did(stub: Stub) -> None:
     spec = moa.ArraySpec((None, None), np.float32)
     kernel = kernel_of(
@@ -1435,6 +1455,19 @@ def test_a_tensor_on_the_cpu(add: Jit) -> None:
     message = "argument 1: expected a tensor on a CUDA device, got cpu"
     with pytest.raises(LayoutError, match=message):
         add(a, b)
+
+
+def test_tensors_on_the_cpu_before_others(add: Jit, stub: Stub) -> None:
+    a, b = FakeTensor(normal(3)), FakeTensor(normal(3), "cpu")
+    message = "argument 0: expected a tensor on a CUDA device, got cpu"
+    for given in ((b, a), (b, b)):
+        with pytest.raises(LayoutError, match=message):
+            add(*given)
+    add(a, a)
+    for given in ((b, a), (b, b)):
+        with pytest.raises(LayoutError, match=message):
+            add(*given)
+    assert stub.names().count("cuLaunchKernel") == 1
 
 
 def test_a_tensor_on_another_device(add: Jit) -> None:
