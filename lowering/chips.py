@@ -33,6 +33,19 @@ def has_engine(chip: str) -> bool:
     return int("".join(filter(str.isdigit, chip))) >= 90
 
 
+def chip_of(major: int, minor: int) -> str | None:
+    """What kernels are compiled for on a device of a compute capability.
+
+    A newer device than those that are known runs the code of the newest one that is
+    not newer; one that is too old has none.
+    """
+    if (major, minor) == (9, 0):
+        return "sm_90a"  # for the instructions of warp groups
+    numbers = (int(chip[3:]) for chip in CHIPS if chip[3:].isdigit())
+    known = [number for number in numbers if number <= 10 * major + minor]
+    return f"sm_{max(known)}" if known else None
+
+
 LARGEST = 227 << 10
 """The most shared memory that a group of threads may have on any chip, in bytes."""
 

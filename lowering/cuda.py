@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from moa_dialect.arguments import check_arguments
-from moa_dialect.errors import DTypeError, LayoutError
+from moa_dialect.errors import DeviceError, DTypeError, LayoutError
 from moa_dialect.lowering.cache import Compilation
 from moa_dialect.lowering.cuda_driver import (
     UNASKED_SHARED,
@@ -29,6 +29,18 @@ from moa_dialect.lowering.cuda_driver import (
     EncodedMap,
     driver,
 )
+from moa_dialect.lowering.cuda_launcher import (
+    BYTES,
+    CONTEXT,
+    DONE,
+    FAILED,
+    LAUNCH,
+    OUTCOME,
+    SCRATCH,
+    STREAM,
+    Order,
+)
+from moa_dialect.lowering.cuda_launcher import address_of as address_of_function
 from moa_dialect.lowering.kernel import STATUS_WORDS, Kernel, address_of
 
 MAGIC = b"moa gpu kernel 2\n"
@@ -184,6 +196,8 @@ class _Plan:
             maps = [(k, first + a, first + b, box) for k, a, b, box in found]
             self.launches.append((at, pointers, maps))
             at = first + launch.words
+        # How it is planned and launched in one call, by device.
+        self.orders: dict[int, Order] = {}
 
 
 New = Callable[[int, Sequence[int]], tuple[Any, int]]
@@ -240,17 +254,35 @@ class PlannedKernel(Kernel):
             frame = self._plans.pop()
         except IndexError:
             frame = _Plan(self._size, self.launches)
+        results = self.fill(frame, pointers, extents, new, status)
+        words, plan, memory = frame.words, frame.plan, None
+        self._run(frame.address)
+        if words[0]:
+            raise self._failure(words[0], words[1], words[2])
+        if plan[NEEDED]:
+            memory, plan[WORKSPACE] = scratch(plan[NEEDED])
+            self._run(frame.address)
+        return frame, results, memory
+
+    def fill(
+        self,
+        frame: _Plan,
+        pointers: Sequence[int],
+        extents: Sequence[int],
+        new: New,
+        status: int,
+    ) -> list[Any]:
+        """Write what the host function is told of a call, as `planned` has it.
+
+        Returns:
+            The results.
+        """
         words, plan, pack = frame.words, frame.plan, self._pack_plan
         plan[WORKSPACE], plan[DEVICE_STATUS] = 0, status
         shapes: Sequence[Sequence[int]] = self._shapes
         found: list[int] = []
         if self._extents is not None:
-            blank = (0,) * len(self._result_axes)
-            unknown = (0,) * len(self._results)
-            pack(words, 0, 0, 0, 0, *pointers, *unknown, 0, *extents, *blank)
-            self._extents(frame.address)
-            # A negative extent is reported by the kernel itself.
-            found = [max(extent, 0) for extent in words[self._extents_at :]]
+            found = self._extents_of(frame, pointers, extents)
             shapes = self._shapes_with(found)
         results: list[Any] = []
         addresses: list[int] = []
@@ -260,14 +292,20 @@ class PlannedKernel(Kernel):
             addresses.append(address)
         at = frame.plan_address
         pack(words, 0, 0, 0, 0, *pointers, *addresses, at, *extents, *found)
-        self._run(frame.address)
-        memory = None
-        if words[0]:
-            raise self._failure(words[0], words[1], words[2])
-        if plan[NEEDED]:
-            memory, plan[WORKSPACE] = scratch(plan[NEEDED])
-            self._run(frame.address)
-        return frame, results, memory
+        return results
+
+    def _extents_of(
+        self, frame: _Plan, pointers: Sequence[int], extents: Sequence[int]
+    ) -> list[int]:
+        """The dynamic extents of the results of a call."""
+        words = frame.words
+        blank = (0,) * len(self._result_axes)
+        unknown = (0,) * len(self._results)
+        self._pack_plan(words, 0, 0, 0, 0, *pointers, *unknown, 0, *extents, *blank)
+        assert self._extents is not None
+        self._extents(frame.address)
+        # A negative extent is reported by the kernel itself.
+        return [max(extent, 0) for extent in words[self._extents_at :]]
 
     @property
     def _shapes(self) -> list[tuple[int, ...]]:
@@ -391,6 +429,10 @@ class CudaKernel(PlannedKernel):
         self._types: Any = None
         self._statuses: dict[int, tuple[Any, int]] = {}
         self._maps: dict[tuple[BoxMap, tuple[int, ...]], EncodedMap] = {}
+        self._has_maps = any(launch.maps for launch in self.launches)
+        self._entry_address = address_of_function(entries[0])
+        self._makes = [(shape, _strides(shape)) for shape in self._shapes]
+        self._needed = 0
 
     # Launches.
 
@@ -471,6 +513,125 @@ class CudaKernel(PlannedKernel):
             raise type(error)(f"{error} (in an earlier call)")
         return address
 
+    # Planning and launching in one call.
+
+    def _order(self, found: Driver, device: int, frame: _Plan) -> Order | None:
+        """How a plan that was launched on a device is planned and launched at once.
+
+        None if the driver's launches are not its own.
+        """
+        addresses = found.addresses()
+        if addresses is None:
+            return None
+        push, pop, launch = addresses
+        context = found.context(device).value or 0
+        words, plan = frame.address, frame.plan_address
+        return Order(
+            (push, pop, context, self._entry_address, words, plan, launch),
+            [
+                (
+                    function.value or 0,
+                    at,
+                    ctypes.addressof(pointers),
+                    max(UNASKED_SHARED, self._shared.get((device, index), 0)),
+                )
+                for index, (function, (at, pointers, _)) in enumerate(
+                    zip(self._loaded[device], frame.launches, strict=True)
+                )
+            ],
+        )
+
+    def _at_once(
+        self,
+        torch: Any,
+        found: Driver,
+        device: int,
+        place: Any,
+        frame: _Plan,
+        order: Order,
+        pointers: list[int],
+        extents: Sequence[int],
+        stream: int,
+    ) -> list[Any] | None:
+        """Plan and launch a call on tensors in one go, as those before.
+
+        Returns:
+            The results; None, with nothing launched, if a launch needs more shared
+            memory than it may have so far.
+
+        Raises:
+            ShapeError: for extents that do not fit together.
+            IndexRangeError: for an index in the data of an earlier call.
+            DeviceError: for what the driver reports.
+        """
+        words, plan, said, go = frame.words, frame.plan, order.words, order.run
+        if self._checks:
+            status = plan[DEVICE_STATUS] = self._status(found, device)
+            pointers = [p or status + _STATUS_BYTES for p in pointers]
+        makes, given = self._makes, ()
+        if self._extents is not None:
+            makes, given = self._makes_for(frame, pointers, extents)
+        empty = torch.empty_strided
+        results = [
+            empty(shape, strides, dtype=dtype, device=place)
+            for (shape, strides), dtype in zip(makes, self._types[1])  # noqa: B905
+        ]
+        addresses = [result.data_ptr() for result in results]
+        at, memory, size = frame.plan_address, None, self._needed
+        self._pack_plan(words, 0, 0, 0, 0, *pointers, *addresses, at, *extents, *given)
+        while True:
+            plan[WORKSPACE] = 0
+            if size:
+                memory = torch.empty(size, dtype=torch.uint8, device=place)
+                plan[WORKSPACE] = memory.data_ptr()
+            said[STREAM], said[BYTES] = stream, size
+            made = self._made_maps(found, frame) if self._has_maps else ()
+            go(order.address)
+            outcome = said[OUTCOME]
+            if outcome == DONE:
+                break
+            if outcome == SCRATCH:
+                size = plan[NEEDED]
+                continue
+            if outcome == FAILED:
+                raise self._failure(words[0], words[1], words[2])
+            error, index = order.error
+            if outcome == CONTEXT:
+                found.check("cuCtxPushCurrent", error)
+            elif outcome == LAUNCH:
+                found.check(f"launch of {self.launches[index].kernel}", error)
+            return None
+        # The allocator hands memory on in the order of the stream; the driver has read
+        # the maps.
+        del memory, made
+        self._needed = plan[NEEDED]
+        return results
+
+    def _made_maps(self, found: Driver, frame: _Plan) -> list[EncodedMap]:
+        """The tensor maps of a call, as arguments of its launches.
+
+        The host function is run for them; failures are left to the call that follows.
+        """
+        self._run(frame.address)
+        made: list[EncodedMap] = []
+        if frame.words[0]:
+            return made
+        plan = frame.plan
+        for at, arguments, maps in frame.launches:
+            if plan[at]:
+                for place, first, last, box in maps:
+                    made.append(self._map(found, box, tuple(plan[first:last])))
+                    arguments[place] = made[-1].address
+        return made
+
+    def _makes_for(
+        self, frame: _Plan, pointers: Sequence[int], extents: Sequence[int]
+    ) -> tuple[list[tuple[Sequence[int], Sequence[int]]], list[int]]:
+        """Shapes and strides of the results of a call, and their dynamic extents."""
+        given = self._extents_of(frame, pointers, extents)
+        shapes = self._shapes_with(given)
+        return [(shape, _strides(shape)) for shape in shapes], given
+
     # Tensors.
 
     def call_tensors(self, torch: Any, tensors: Sequence[Any]) -> Any:
@@ -504,12 +665,12 @@ class CudaKernel(PlannedKernel):
         if len(tensors) != len(types) or not tensors:
             return None
         kind, strided, pointers = torch.Tensor, torch.strided, list[int]()
-        device = -1
+        # A tensor on the CPU has the number -1.
+        device, together = -2, 0
         for tensor, (dtype, shape) in zip(tensors, types):  # noqa: B905
             if (
                 type(tensor) is not kind
                 or tensor.dtype is not dtype
-                or not tensor.is_cuda
                 or tensor.layout is not strided
                 or not tensor.is_contiguous()
                 or (tensor.requires_grad and torch.is_grad_enabled())
@@ -517,15 +678,36 @@ class CudaKernel(PlannedKernel):
                 or (tensor.shape != shape and not _matches(tensor.shape, shape))
             ):
                 return None
+            number = tensor.get_device()
+            if number != device:
+                if device >= 0 or not tensor.is_cuda:
+                    return None
+                device = number
             pointer = tensor.data_ptr()
-            if pointer % ALIGNMENT or tensor.get_device() != device >= 0:
-                return None
-            device = tensor.get_device()
+            together |= pointer
             pointers.append(pointer)
+        if together % ALIGNMENT:
+            return None
         extents: Sequence[int] = ()
         if self._dynamic:
             extents = [tensors[number].shape[axis] for number, axis in self._dynamic]
         place = tensors[0].device
+        found = self._driver or driver()
+        stream = _stream(torch, device)
+        try:
+            frame = self._plans.pop()
+        except IndexError:
+            pass
+        else:
+            order = frame.orders.get(device)
+            if order is not None:
+                results = self._at_once(
+                    torch, found, device, place, frame, order, pointers, extents, stream
+                )
+                if results is not None:
+                    self._plans.append(frame)
+                    return results[0] if len(results) == 1 else tuple(results)
+            self._plans.append(frame)
 
         def new(number: int, shape: Sequence[int]) -> tuple[Any, int]:
             result = torch.empty(shape, dtype=outputs[number], device=place)
@@ -535,7 +717,6 @@ class CudaKernel(PlannedKernel):
             result = torch.empty(size, dtype=torch.uint8, device=place)
             return result, result.data_ptr()
 
-        found = self._driver or driver()
         found.enter(found.context(device))
         try:
             status = 0
@@ -546,11 +727,14 @@ class CudaKernel(PlannedKernel):
             frame, results, memory = self.planned(
                 pointers, extents, new, scratch, status
             )
-            self._launch(found, device, frame, _stream(torch, device))
+            self._launch(found, device, frame, stream)
         finally:
             found.leave()
         # The allocator hands memory on in the order of the stream.
         del memory
+        order = self._order(found, device, frame)
+        if order is not None:
+            frame.orders[device] = order
         self.release(frame)
         return results[0] if len(results) == 1 else tuple(results)
 
@@ -680,6 +864,14 @@ class CudaKernel(PlannedKernel):
         return results
 
 
+def _strides(shape: Sequence[int]) -> tuple[int, ...]:
+    """The strides of a dense array, in elements."""
+    strides = [1] * len(shape)
+    for axis in range(len(shape) - 1, 0, -1):
+        strides[axis - 1] = strides[axis] * max(shape[axis], 1)
+    return tuple(strides)
+
+
 def _matches(given: Sequence[int], shape: Sequence[int]) -> bool:
     """Whether extents are those of a shape where it is static."""
     return len(given) == len(shape) and all(
@@ -741,5 +933,8 @@ def _module(
     key = id(found), device, hashlib.sha256(compilation.code).digest()
     with _LOCK:
         if key not in _MODULES:
-            _MODULES[key] = found.load(compilation.code)
+            try:
+                _MODULES[key] = found.load(compilation.code)
+            except DeviceError as error:
+                raise DeviceError(f"{error} (code for {compilation.chip})") from None
         return _MODULES[key]

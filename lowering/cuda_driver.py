@@ -11,7 +11,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from ctypes import POINTER, byref, c_char_p, c_int, c_size_t, c_uint, c_void_p
 from functools import cache
-from threading import Lock
 from typing import Any
 
 from moa_dialect.errors import DeviceError
@@ -107,7 +106,7 @@ class Driver:
         self._functions = {
             name: _function(library, name, types) for name, types in _ARGUMENTS.items()
         }
-        self.launch = self._functions["cuLaunchKernel"]
+        self.launch: Any = self._functions["cuLaunchKernel"]
         self._push = self._functions["cuCtxPushCurrent_v2"]
         self._pop = self._functions["cuCtxPopCurrent_v2"]
         self._contexts: dict[int, c_void_p] = {}
@@ -133,6 +132,20 @@ class Driver:
 
     def _call(self, name: str, *arguments: Any) -> None:
         self.check(name, self._functions[name](*arguments))
+
+    def addresses(self) -> tuple[int, int, int] | None:
+        """Where the functions are that push and pop a context, and that launch.
+
+        None if `launch` is another one.
+        """
+        own = self._functions["cuLaunchKernel"]
+        if self.launch is not own:
+            return None
+        push, pop, launch = (
+            ctypes.cast(function, c_void_p).value or 0
+            for function in (self._push, self._pop, own)
+        )
+        return push, pop, launch
 
     # Contexts.
 
@@ -320,9 +333,6 @@ def _function(
     return ctypes.CFUNCTYPE(c_int, *types)(library[name])
 
 
-_lock = Lock()
-
-
 @cache
 def _loaded() -> Driver:
     try:
@@ -341,5 +351,4 @@ def driver() -> Driver:
     Raises:
         DeviceError: if there is none, or it cannot be initialised.
     """
-    with _lock:
-        return _loaded()
+    return _loaded()

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Sequence
 from ctypes import POINTER, byref, c_char_p, c_int, c_size_t, c_void_p
 from dataclasses import dataclass
@@ -45,16 +46,27 @@ def _string(name: str) -> str:
     return text
 
 
+SETTING = "MOA_CPU"
+"""The variable of the environment that names another CPU than the host's."""
+
+
 @cache
 def cpu() -> str:
-    """The host CPU's name as LLVM knows it, e.g. `znver4`."""
-    return _string("LLVMGetHostCPUName")
+    """The CPU that code is made for as LLVM knows it, e.g. `znver4`.
+
+    The host's, or what `$MOA_CPU` says: with `x86-64-v3` kernels run on others, too,
+    and can be kept on disk for them.
+    """
+    return os.environ.get(SETTING) or _string("LLVMGetHostCPUName")
 
 
 @cache
 def features() -> str:
-    """The host CPU's features as LLVM knows them, e.g. `+avx512f,...`."""
-    return _string("LLVMGetHostCPUFeatures")
+    """The CPU's features as LLVM knows them, e.g. `+avx512f,...`.
+
+    None are known of a CPU that `$MOA_CPU` names, but those that its name stands for.
+    """
+    return "" if os.environ.get(SETTING) else _string("LLVMGetHostCPUFeatures")
 
 
 @dataclass(frozen=True)

@@ -381,11 +381,12 @@ def run_kernel(kernel: Any, arrays: Sequence[Any], copy: bool | None) -> Any:
 def run_on_device(kernel: Any, arrays: Sequence[Any], copy: bool | None) -> Any:
     """Run a kernel for a GPU: tensors there in and out, or NumPy arrays in and out."""
     torch = sys.modules.get("torch")
-    if torch is not None and any(map(is_torch, arrays)):
-        result = kernel.call_tensors(torch, arrays)
-        if result is None:
-            result = kernel.call_any_tensors(torch, arrays, copy)
-        return result
+    for array in arrays if torch is not None else ():
+        if is_torch(array):
+            result = kernel.call_tensors(torch, arrays)
+            if result is None:
+                result = kernel.call_any_tensors(torch, arrays, copy)
+            return result
     converted = [to_numpy(number, value) for number, value in enumerate(arrays)]
     return kernel(*converted, copy=copy)
 

@@ -12,6 +12,7 @@ from torch.autograd import forward_ad
 from torch.nn import functional
 
 from moa_dialect.frontend.torch import kernels
+from moa_dialect.frontend.torch.calls import target_of
 
 Tensor = torch.Tensor
 
@@ -96,7 +97,7 @@ def _known(
 def _are_plain(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None
 ) -> bool:
-    """Whether elements are all there is to arguments, which are dense and on the CPU.
+    """Whether elements are all there is to arguments, which are dense on one device.
 
     Fake tensors and others of their kind need the operator.
     """
@@ -104,20 +105,38 @@ def _are_plain(
         type(query) not in _PLAIN
         or type(key) not in _PLAIN
         or type(value) not in _PLAIN
-        or not (query.is_cpu and key.is_cpu and value.is_cpu)
+        or not ((query.is_cpu and key.is_cpu and value.is_cpu) or query.is_cuda)
         or key.dtype is not query.dtype
         or value.dtype is not query.dtype
         or _is_transformed()
         or torch.compiler.is_compiling()
-        or torch.is_autocast_enabled("cpu")
+        or torch.is_autocast_enabled("cpu" if query.is_cpu else "cuda")
         or query.is_neg()
         or key.is_neg()
         or value.is_neg()
     ):
         return False
+    if query.is_cuda and not _are_beside(query, key, value, attn_mask):
+        return False
     if attn_mask is None:
         return True
-    return type(attn_mask) in _PLAIN and attn_mask.is_cpu and not attn_mask.is_neg()
+    return (
+        type(attn_mask) in _PLAIN
+        and attn_mask.is_cpu == query.is_cpu
+        and not attn_mask.is_neg()
+    )
+
+
+def _are_beside(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None
+) -> bool:
+    """Whether arguments lie on the device of the query."""
+    device = query.device
+    return (
+        key.device == device
+        and value.device == device
+        and (attn_mask is None or attn_mask.device == device)
+    )
 
 
 def _need_gradients(
@@ -198,13 +217,15 @@ def reason_against(
     for tensor in tensors:
         if not isinstance(tensor, Tensor):
             return "arguments that are no tensors"
-        if tensor.device.type != "cpu" or tensor.layout != torch.strided:
-            return "tensors that are not dense and on the CPU"
+        if tensor.layout != torch.strided or target_of(tensor.device) is None:
+            return "tensors that are not dense, or on a device without kernels"
+        if tensor.device != query.device:
+            return "tensors on different devices"
     if dropout_p != 0.0:
         return "dropout"
     if is_causal and attn_mask is not None:
         return "a mask with is_causal"
-    if torch.is_autocast_enabled("cpu"):
+    if torch.is_autocast_enabled(query.device.type):
         return "autocast"
     if _is_differentiated():
         return "a transformation of torch.func, or forward-mode derivatives"
@@ -260,6 +281,7 @@ _LIBRARY.define(
 )
 
 
+@torch.library.impl(_LIBRARY, "attention", "CUDA")
 @torch.library.impl(_LIBRARY, "attention", "CPU")
 def _attention(
     query: Tensor,
@@ -274,6 +296,7 @@ def _attention(
     return out, lse
 
 
+@torch.library.impl(_LIBRARY, "attention_backward", "CUDA")
 @torch.library.impl(_LIBRARY, "attention_backward", "CPU")
 def _attention_backward(
     gradient: Tensor,

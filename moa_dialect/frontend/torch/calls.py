@@ -8,14 +8,41 @@ addresses, has PyTorch allocate results where it wants them, and runs the kernel
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
 
 from moa_dialect.frontend.jit import Compiled
+from moa_dialect.lowering.chips import CHIP, chip_of
 
 Tensor = torch.Tensor
 Order = tuple[int, ...]
+
+
+class Target(NamedTuple):
+    """Where a kernel runs, as options of `moa.jit`."""
+
+    target: str = "cpu"
+    chip: str = CHIP
+
+
+@cache
+def _target_of_device(number: int) -> Target | None:
+    if torch.version.hip is not None or not torch.cuda.is_available():
+        return None
+    chip = chip_of(*torch.cuda.get_device_capability(number))
+    return None if chip is None else Target("cuda", chip)
+
+
+def target_of(device: torch.device) -> Target | None:
+    """Where kernels for tensors on a device run; None if there are none for it."""
+    if device.type == "cpu":
+        return ON_CPU
+    return _target_of_device(device.index) if device.type == "cuda" else None
+
+
+ON_CPU = Target()
 
 CPU = torch.device("cpu")
 
@@ -44,7 +71,7 @@ def called(kernel: Compiled, tensors: Sequence[Tensor]) -> Any:
 
 
 class Caller:
-    """A kernel as a function of tensors on the CPU.
+    """A kernel as a function of tensors on the CPU, or on a GPU if it is for one.
 
     Args:
         kernel: the kernel.
@@ -129,6 +156,8 @@ class Caller:
         self, tensors: Sequence[Tensor], extents: Sequence[int], numbers: Sequence[Any]
     ) -> _Call | None:
         """What calls with these shapes and strides share, None if they convert."""
+        if self._kernel.target != "cpu":
+            return None
         kernel = self._kernel.kernel
         types: list[Any] = [
             getattr(torch, m.dtype, None) for m in kernel.signature.outputs
@@ -171,9 +200,9 @@ class Caller:
         return _Call(copied, results, run)
 
     @staticmethod
-    def _number(number: Any) -> Tensor:
+    def _number(number: Any, device: torch.device = CPU) -> Tensor:
         dtype = torch.float64 if isinstance(number, float) else torch.int64
-        return torch.tensor(number, dtype=dtype, device=CPU)
+        return torch.full((), number, dtype=dtype, device=device)
 
     def _by_conversion(
         self, tensors: Sequence[Tensor], extents: Sequence[int], numbers: Sequence[Any]
@@ -183,8 +212,11 @@ class Caller:
             tensor if order is None else tensor.permute(order)
             for tensor, order in zip(tensors, self._orders, strict=True)
         ]
-        laid += [torch.zeros(e, dtype=torch.bool, device=CPU) for e in extents]
-        found: Any = called(self._kernel, [*laid, *map(self._number, numbers)])
+        # On a GPU nothing is copied there for a call: that would have to wait.
+        device = tensors[0].device if tensors else CPU
+        laid += [torch.empty(e, dtype=torch.bool, device=device) for e in extents]
+        laid += [self._number(number, device) for number in numbers]
+        found: Any = called(self._kernel, laid)
         results: list[Any] = [*found] if type(found) is tuple else [found]
         return [
             each

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -24,7 +24,7 @@ from moa_dialect.frontend import functions as moa
 from moa_dialect.frontend.jit import Compiled, jit
 from moa_dialect.frontend.torch import group_norm, kernels, regions
 from moa_dialect.frontend.torch.attention import STOCK, sdpa
-from moa_dialect.frontend.torch.calls import Caller
+from moa_dialect.frontend.torch.calls import ON_CPU, Caller, Target, target_of
 from moa_dialect.frontend.torch.kernels import NAMES
 from moa_dialect.frontend.torch.linear import take_linear
 from moa_dialect.frontend.torch.passes import (
@@ -422,7 +422,13 @@ class Region(torch.nn.Module):
             return self._trace(nodes, inputs, results, arrays)
 
         program.__name__ = "region"
-        self._kernel: Compiled = jit(program).lower(*specs)
+        target = _target(
+            node.meta["val"] if isinstance(node, fx.Node) else node
+            for node in (*inputs, *results)
+        )
+        if target != ON_CPU and not self._tensors:
+            raise UntranslatableError("no argument that says which device")
+        self._kernel: Compiled = jit(program, **target._asdict()).lower(*specs)
         dtypes = [inputs[place].meta["val"].dtype for place, _ in self._tensors]
         orders = [order for _, order in self._tensors]
         self._call = Caller(
@@ -496,6 +502,23 @@ class Region(torch.nn.Module):
             [arguments[place] for place in self._scalars],
         )
         return found[0] if self._is_single else tuple(found)
+
+
+def _target(values: Iterable[Any]) -> Target:
+    """Where the kernel of a part with some arguments and results runs.
+
+    Raises:
+        UntranslatableError: if they lie on several devices, or on one that there are no
+            kernels for.
+    """
+    tensors = [value for value in values if isinstance(value, torch.Tensor)]
+    devices = {tensor.device for tensor in tensors}
+    if len(devices) != 1:
+        raise UntranslatableError("tensors on several devices")
+    target = target_of(devices.pop())
+    if target is None:
+        raise UntranslatableError("tensors on a device without kernels")
+    return target
 
 
 def _is_extent(symbol: Extent) -> bool:

@@ -19,7 +19,14 @@ import torch
 
 from moa_dialect.frontend import functions as moa
 from moa_dialect.frontend.jit import Compiled, jit
-from moa_dialect.frontend.torch.calls import CPU, Caller, called
+from moa_dialect.frontend.torch.calls import (
+    CPU,
+    ON_CPU,
+    Caller,
+    Target,
+    called,
+    target_of,
+)
 from moa_dialect.frontend.trace import ArraySpec
 from moa_dialect.library.attention import attention
 from moa_dialect.library.attention_gradients import (
@@ -231,10 +238,14 @@ def compact(mask: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _compiled(
-    name: str, program: Callable[..., Any], problem: Problem, *specs: ArraySpec
+    name: str,
+    program: Callable[..., Any],
+    problem: Problem,
+    target: Target,
+    *specs: ArraySpec,
 ) -> Compiled:
     program.__name__ = name
-    return jit(program).lower(*specs, **problem.masks())
+    return jit(program, **target._asdict()).lower(*specs, **problem.masks())
 
 
 def _options(problem: Problem, mask: Any) -> dict[str, Any]:
@@ -246,7 +257,9 @@ def _options(problem: Problem, mask: Any) -> dict[str, Any]:
 
 
 @cache
-def forward_kernel(problem: Problem, with_lse: bool) -> Compiled:
+def forward_kernel(
+    problem: Problem, with_lse: bool, target: Target = ON_CPU
+) -> Compiled:
     """Attention of q, k, v and perhaps the mask; with the logarithms if asked for."""
     arranged = problem.arranged
 
@@ -260,7 +273,7 @@ def forward_kernel(problem: Problem, with_lse: bool) -> Compiled:
 
     d, e = problem.widths
     specs = problem.spec(d), problem.spec(d, 1), problem.spec(e, 1)
-    return _compiled("attention", program, problem, *specs)
+    return _compiled("attention", program, problem, target, *specs)
 
 
 @cache
@@ -326,7 +339,7 @@ def _first_of(array: Any, axis: int, count: Any) -> Any:
 
 
 @cache
-def delta_kernel(problem: Problem) -> Compiled:
+def delta_kernel(problem: Problem, target: Target = ON_CPU) -> Compiled:
     """The sums of the rows of the product of the gradient and the result."""
 
     def program(gradient: Any, out: Any) -> Any:
@@ -335,11 +348,13 @@ def delta_kernel(problem: Problem) -> Compiled:
 
     program.__name__ = "row_products"
     width = problem.spec(problem.widths[1])
-    return jit(program).lower(width, width)
+    return jit(program, **target._asdict()).lower(width, width)
 
 
 @cache
-def gradient_kernel(problem: Problem, name: str, summed: tuple[int, ...]) -> Compiled:
+def gradient_kernel(
+    problem: Problem, name: str, summed: tuple[int, ...], target: Target = ON_CPU
+) -> Compiled:
     """One of the gradients, of q, k, v, lse, delta, gradient and perhaps the mask."""
     arranged = problem.arranged
 
@@ -366,11 +381,11 @@ def gradient_kernel(problem: Problem, name: str, summed: tuple[int, ...]) -> Com
         problem.rows(),
         problem.spec(e),
     )
-    return _compiled(f"{name}_gradient", program, problem, *specs)
+    return _compiled(f"{name}_gradient", program, problem, target, *specs)
 
 
 @cache
-def value_kernel(problem: Problem) -> Compiled:
+def value_kernel(problem: Problem, target: Target = ON_CPU) -> Compiled:
     """The gradient of the values, of q, k, lse, gradient and perhaps the mask."""
     arranged = problem.arranged
 
@@ -381,19 +396,22 @@ def value_kernel(problem: Problem) -> Compiled:
 
     d, e = problem.widths
     specs = problem.spec(d), problem.spec(d, 1), problem.rows(), problem.spec(e)
-    return _compiled("value_gradient", program, problem, *specs)
+    return _compiled("value_gradient", program, problem, target, *specs)
 
 
 @cache
-def gradient_call(problem: Problem, name: str, summed: tuple[int, ...] = ()) -> Caller:
+def gradient_call(
+    problem: Problem, name: str, summed: tuple[int, ...] = (), target: Target = ON_CPU
+) -> Caller:
     """A kernel of the backward pass as a function of tensors."""
     match name:
         case "delta":
-            kernel, names = delta_kernel(problem), "gg"
+            kernel, names = delta_kernel(problem, target), "gg"
         case "value":
-            kernel, names = value_kernel(problem), "qqlg"
+            kernel, names = value_kernel(problem, target), "qqlg"
         case _:
-            kernel, names = gradient_kernel(problem, name, summed), "qqqllg"
+            kernel = gradient_kernel(problem, name, summed, target)
+            names = "qqqllg"
     own = _OF_NAMES[problem.dtype]
     dtypes = [computed_type(own) if each == "l" else own for each in names]
     if problem.mask is not None and name != "delta":
@@ -453,6 +471,7 @@ def outline(
         v.shape,
         v.stride(),
         of_mask,
+        q.get_device(),
         q.dtype,
         is_causal,
         scale,
@@ -469,7 +488,9 @@ MOST_CALLS = 1024
 def _call_of(given: tuple[Any, ...]) -> Callable[..., Any]:
     """How calls of an outline are run."""
     shapes, strides = given[0:6:2], given[1:6:2]
-    *_, dtype, is_causal, scale, with_lse = given
+    *_, number, dtype, is_causal, scale, with_lse = given
+    if number >= 0:
+        return _OnDevice(number, is_causal, scale, with_lse)
     if any(0 in shape for shape in shapes):
 
         def copied(
@@ -486,6 +507,63 @@ def _call_of(given: tuple[Any, ...]) -> Callable[..., Any]:
 
         return copied
     return _Forward(shapes, strides, dtype, is_causal, scale, with_lse)
+
+
+class _OnDevice:
+    """Attention of tensors of certain shapes and strides on a GPU.
+
+    Tensors with the heads inside of their rows are copied, as others that are not
+    dense.
+    """
+
+    def __init__(
+        self, number: int, is_causal: bool, scale: float | None, with_lse: bool
+    ) -> None:
+        target = target_of(torch.device("cuda", number))
+        assert target is not None  # `reason_against` has asked
+        self._target, self._options = target, (is_causal, scale)
+        self._with_lse = with_lse
+        self._prepared: Any = None
+        # The kernel, if it takes and gives tensors of these strides as they are.
+        self._direct: Any = None
+
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The result, and the logarithms of the denominators or None."""
+        if self._direct is not None and mask is None:
+            found = self._direct(torch, (q, k, v))
+            if found is not None:
+                return found if self._with_lse else (found, None)
+        masks = () if mask is None else (compact(mask, q.dtype),)
+        if self._prepared is None:
+            of_mask = masks[0] if masks else None
+            problem = problem_of(q, k, v, of_mask, *self._options)
+            kernel = forward_kernel(problem, self._with_lse, self._target)
+            self._prepared = problem, kernel, result_strides(q, v)
+        problem, kernel, strides = self._prepared
+        given = _in_order(problem, (q, k, v))
+        found = called(kernel, [*given, *masks])
+        out, lse = found if self._with_lse else (found, None)
+        out = _back(problem, out)
+        if out.stride() == strides:
+            if all(x is y for x, y in zip(given, (q, k, v), strict=True)):
+                self._direct = kernel.kernel.call_tensors
+        else:
+            own = torch.empty_strided(
+                out.shape, strides, dtype=out.dtype, device=out.device
+            )
+            out = own.copy_(out)
+        return out, lse
+
+
+def result_strides(q: Tensor, v: Tensor) -> tuple[int, ...]:
+    """The strides that PyTorch's kernel gives its result on the CPU."""
+    shape = (*q.shape[:-1], v.shape[-1])
+    if len(shape) == 4 and shape == q.shape:
+        query = torch.empty_strided(q.shape, q.stride(), device="meta")
+        return torch.empty_like(query).stride()
+    return torch.empty(shape, device="meta").stride()
 
 
 class _Forward:
@@ -633,25 +711,28 @@ def run_backward(
         mask = compact(mask, q.dtype)
     problem = problem_of(q, k, v, mask, is_causal, scale)
     masks = () if mask is None else (mask,)
+    target = target_of(q.device)
+    assert target is not None  # `reason_against` has asked
     q, k, v, gradient, out = _in_order(problem, (q, k, v, gradient, out))
     lse = lse.contiguous()
-    (delta,) = gradient_call(problem, "delta")((gradient, out))
+    (delta,) = gradient_call(problem, "delta", (), target)((gradient, out))
     given = (q, k, v, lse, delta, gradient, *masks)
     results: list[Tensor | None] = [None] * 4
     if wanted[0]:
-        (each,) = gradient_call(problem, "query")(given)
+        (each,) = gradient_call(problem, "query", (), target)(given)
         results[0] = _back(problem, each)
     if wanted[1]:
-        (each,) = gradient_call(problem, "key")(given)
+        (each,) = gradient_call(problem, "key", (), target)(given)
         results[1] = _summed(problem, _back(problem, each), q.dtype)
     if wanted[2]:
-        (each,) = gradient_call(problem, "value")((q, k, lse, gradient, *masks))
+        of_value = (q, k, lse, gradient, *masks)
+        (each,) = gradient_call(problem, "value", (), target)(of_value)
         results[2] = _summed(problem, _back(problem, each), q.dtype)
     if wanted[3]:
         missing = problem.rank - len(shape)
         ones = [axis + missing for axis, e in enumerate(shape) if e == 1]
         summed = (*range(missing), *ones)
-        (found,) = gradient_call(problem, "bias", summed)(given)
+        (found,) = gradient_call(problem, "bias", summed, target)(given)
         results[3] = found.reshape(shape).to(dtype)
     return results
 

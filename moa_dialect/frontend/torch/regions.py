@@ -14,6 +14,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from torch._ops import OpOverload
 from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
 from torch.fx.passes.operator_support import OperatorSupportBase
 
+from moa_dialect.frontend.torch.calls import target_of
 from moa_dialect.frontend.torch.kernels import NAMES
 from moa_dialect.frontend.torch.translation import SCATTERED, TABLE
 from moa_dialect.frontend.torch.values import extents, order_in_memory
@@ -146,8 +148,8 @@ def reason_against(node: fx.Node, products: bool) -> str | None:
         for each in value if isinstance(value, list | tuple) else (value,):
             if not isinstance(each, torch.Tensor):
                 continue
-            if each.device.type != "cpu" or each.layout != torch.strided:
-                return "tensors that are not dense and on the CPU"
+            if each.layout != torch.strided or target_of(each.device) is None:
+                return "tensors that are not dense, or on a device without kernels"
             if each.dtype not in NAMES:
                 return f"elements of type {each.dtype}"
     if node.target in VIEWS and not keeps_order(node):
@@ -161,6 +163,12 @@ def keeps_order(node: fx.Node) -> bool:
     assert isinstance(source, fx.Node)
     before, after = extents(source.meta["val"].shape), extents(node.meta["val"].shape)
     return [e for e in before if e != 1] == [e for e in after if e != 1]
+
+
+_ALONE: dict[str, Any] = {}
+"""What keeps nodes apart that do not feed each other, if PyTorch has the option."""
+if "skip_horizontal_fusion" in signature(CapabilityBasedPartitioner).parameters:
+    _ALONE["skip_horizontal_fusion"] = True
 
 
 class Support(OperatorSupportBase):
@@ -192,7 +200,7 @@ def partitions(
         graph,
         Support(products),
         allows_single_node_partition=True,
-        skip_horizontal_fusion=True,
+        **_ALONE,
     ).propose_partitions()
     order = {node: place for place, node in enumerate(graph.graph.nodes)}
     result: list[list[fx.Node]] = []

@@ -407,24 +407,26 @@ def test_loops_in_steps_and_from_other_bounds() -> None:
     np.testing.assert_array_equal(emulated(text, x), wanted)
 
 
+REVERSED = function(
+    "%size = arith.constant 300 : index\n"
+    "%t = memref.alloc(%size) : memref<?xf32>\n"
+    + parallel(
+        "%x = memref.load %a[%i] : memref<?xf32>\n"
+        "memref.store %x, %t[%i] : memref<?xf32>"
+    )
+    + "%last = arith.subi %n, %c1 : index\n"
+    + parallel(
+        "%j = arith.subi %last, %i : index\n"
+        "%x = memref.load %t[%j] : memref<?xf32>\n"
+        "memref.store %x, %b[%i] : memref<?xf32>"
+    )
+    + "memref.dealloc %t : memref<?xf32>"
+)
+
+
 def test_memory_that_two_kernels_use_lies_on_the_device() -> None:
     x = normal(300)
-    text = function(
-        "%size = arith.constant 300 : index\n"
-        "%t = memref.alloc(%size) : memref<?xf32>\n"
-        + parallel(
-            "%x = memref.load %a[%i] : memref<?xf32>\n"
-            "memref.store %x, %t[%i] : memref<?xf32>"
-        )
-        + "%last = arith.subi %n, %c1 : index\n"
-        + parallel(
-            "%j = arith.subi %last, %i : index\n"
-            "%x = memref.load %t[%j] : memref<?xf32>\n"
-            "memref.store %x, %b[%i] : memref<?xf32>"
-        )
-        + "memref.dealloc %t : memref<?xf32>"
-    )
-    np.testing.assert_array_equal(emulated(text, x), x[::-1])
+    np.testing.assert_array_equal(emulated(REVERSED, x), x[::-1])
 
 
 def test_a_truth_value_goes_from_kernel_to_kernel() -> None:
@@ -892,11 +894,19 @@ def fake_torch(**more: Any) -> Any:
         name = ml_dtypes.bfloat16 if dtype.name == "bfloat16" else dtype.name
         return FakeTensor(np.empty(shape, name), device)
 
+    def empty_strided(
+        shape: Any, strides: Any, dtype: FakeDType, device: str
+    ) -> FakeTensor:
+        result = empty(shape, dtype, device)
+        assert result.stride() == strides or 0 in shape
+        return result
+
     entries: dict[str, Any] = {
         "Tensor": FakeTensor,
         "strided": STRIDED,
         "contiguous_format": None,
         "empty": empty,
+        "empty_strided": empty_strided,
         "from_numpy": lambda array: FakeTensor(array, "cpu"),
         "is_grad_enabled": lambda: True,
         "_C": SimpleNamespace(_cuda_getCurrentRawStream=lambda device: 0x5000 + device),
@@ -986,8 +996,7 @@ def test_tensors_are_launched_on_the_current_stream_without_waiting(stub: Stub) 
         "cuLaunchKernel",
         "cuCtxPopCurrent_v2",
     ]
-    (code,) = [ctypes.string_at(words[1]) for name, words in calls if "Load" in name]
-    assert code.startswith(b"//")
+    assert kernel.compilation.code.startswith(b"//")
     _, words = calls[-2]
     blocks = -(-7 * 300 // 128)
     assert words[:9] == [1, blocks, 1, 1, 128, 1, 1, 0, 0x5000]
@@ -1249,6 +1258,148 @@ def _timed(kernel: CudaKernel, frame: Any) -> float:
     return (time.perf_counter() - start) / 50
 
 
+# Calls after the first one: planned and launched by machine code.
+
+
+def failing_launch(stub: Stub, error: int) -> tuple[Driver, Any]:
+    """A driver whose launches fail after the first, and what must stay alive."""
+    calls: list[int] = []
+
+    def launch(*arguments: Any) -> int:
+        calls.append(1)
+        return error if len(calls) > 1 else 0
+
+    kept = ctypes.CFUNCTYPE(ctypes.c_int, *cuda_driver._ARGUMENTS["cuLaunchKernel"])
+    kept = kept(launch)
+    address = ctypes.cast(kept, ctypes.c_void_p).value or 0
+    return Driver({**stub.functions, "cuLaunchKernel": address}), kept
+
+
+def test_calls_after_the_first_ask_the_driver_for_the_same(stub: Stub) -> None:
+    tensors = on_device(normal(7, 5), normal(5, 300))
+    arrays = [tensor.array for tensor in tensors]
+    kernel = kernel_of(
+        lambda a, b: a @ b, *arrays, found=Driver(stub.functions), fuse=False
+    )
+    launches: list[list[int]] = []
+    for number in range(3):
+        stub.reset(kernel.launches[0].words)
+        result = kernel.call_tensors(fake_torch(), tensors)
+        assert result.shape == (7, 300)
+        (launch,) = [words for name, words in stub.calls() if "Launch" in name]
+        place = result.data_ptr()
+        # The pointers to arguments are those of the plan.
+        launches.append([0 if word == place else word for word in launch])
+        if number:
+            assert stub.names() == [
+                "cuCtxPushCurrent_v2",
+                "cuLaunchKernel",
+                "cuCtxPopCurrent_v2",
+            ]
+    assert launches[1] == launches[2] == launches[0]
+
+
+def test_scratch_memory_is_asked_for_as_the_call_before_needed_it(stub: Stub) -> None:
+    compilation = compile_for_cuda(parsed(REVERSED), "f").compilation
+    symbols = compilation.host.signature.symbols
+    entries = loader.loaded(compilation.host.code, symbols)
+    kernel = CudaKernel(compilation, entries, Driver(stub.functions))
+    asked: list[int] = []
+    torch = fake_torch()
+    empty = torch.empty
+
+    def recording(shape: Any, dtype: Any, device: str) -> FakeTensor:
+        if dtype is DTYPES["uint8"]:
+            asked.append(shape)
+        return empty(shape, dtype, device)
+
+    torch.empty = recording
+    (tensor,) = on_device(normal(300))
+    for _ in range(3):
+        kernel.call_tensors(torch, [tensor])
+    kernel._needed = 8  # too little for this call
+    kernel.call_tensors(torch, [tensor])
+    size = asked[0]
+    assert size >= 300 * 4
+    assert asked == [size, size, size, 8, size]
+    assert stub.names().count("cuLaunchKernel") == 8
+
+
+def test_a_launch_that_needs_more_shared_memory_than_those_before(stub: Stub) -> None:
+    compilation = compile_for_cuda(parsed(function(SHARED)), "f").compilation
+    symbols = compilation.host.signature.symbols
+    entries = loader.loaded(compilation.host.code, symbols)
+    kernel = CudaKernel(compilation, entries, Driver(stub.functions))
+    kernel.call_tensors(fake_torch(), on_device(normal(70)))
+    (frame,) = kernel._plans
+    frame.orders[0].words[-1] = 4096
+    stub.reset()
+    kernel.call_tensors(fake_torch(), on_device(normal(70)))
+    assert stub.names().count("cuLaunchKernel") == 1
+    assert frame.orders[0].words[-1] == 100000
+
+
+def test_a_launch_that_fails_after_others(stub: Stub) -> None:
+    found, kept = failing_launch(stub, 719)
+    kernel = kernel_of(lambda a: a * a, normal(5), found=found)
+    (a,) = on_device(normal(5))
+    kernel.call_tensors(fake_torch(), [a])
+    stub.reset()
+    with pytest.raises(DeviceError, match="launch of main_kernel: STUB, STUB"):
+        kernel.call_tensors(fake_torch(), [a])
+    assert [name for name in stub.names() if "Ctx" in name] == [
+        "cuCtxPushCurrent_v2",
+        "cuCtxPopCurrent_v2",
+    ]
+    del kept
+
+
+def test_a_context_that_the_driver_does_not_take(stub: Stub) -> None:
+    kernel = kernel_of(lambda a: a * a, normal(5), found=Driver(stub.functions))
+    (a,) = on_device(normal(5))
+    kernel.call_tensors(fake_torch(), [a])
+    stub.reset()
+    stub.fail(201)
+    with pytest.raises(DeviceError, match="cuCtxPushCurrent: STUB"):
+        kernel.call_tensors(fake_torch(), [a])
+    assert "cuLaunchKernel" not in stub.names()
+
+
+def test_tensor_maps_of_calls_after_the_first(stub: Stub) -> None:
+    a, b = (normal(*shape).astype(ml_dtypes.bfloat16) for shape in ((70, 72), (72, 24)))
+    schedule = "j=grid,block:24;i=grid,warps:4,regs:2;p=chunk:32,stages:2,wgmma,tma"
+    kernel = kernel_of(
+        lambda a, b: a @ b, a, b, found=Driver(stub.functions), schedule=schedule
+    )
+    (launch,) = kernel.launches
+    maps = launch.parameters()[1]
+    given = on_device(a, b)
+    for left in (*given, on_device(a.copy())[0]):
+        tensors = [left, given[1]] if left.shape == (70, 72) else given
+        stub.reset(len(launch.parameters()[0]))
+        kernel.call_tensors(fake_torch(), tensors)
+        (words,) = [words for name, words in stub.calls() if "Launch" in name]
+        # The stub's maps begin with the address of the array.
+        places = [words[11 + place] for place, *_ in maps]
+        assert places == [tensor.data_ptr() for tensor in tensors]
+    assert stub.names().count("cuTensorMapEncodeTiled") == 1
+
+
+def test_extents_that_do_not_fit_after_some_that_did(stub: Stub) -> None:
+    spec = moa.ArraySpec((None, None), np.float32)
+    kernel = kernel_of(
+        lambda a, b: a @ b, specs=[spec] * 2, found=Driver(stub.functions)
+    )
+    for rows in (2, 3):
+        result = kernel.call_tensors(
+            fake_torch(), on_device(normal(rows, 4), normal(4, 5))
+        )
+        assert result.shape == (rows, 5)
+    with pytest.raises(ShapeError):
+        kernel.call_tensors(fake_torch(), on_device(normal(2, 3), normal(4, 5)))
+    assert stub.names().count("cuLaunchKernel") == 2
+
+
 # Calls through moa.jit.
 
 
@@ -1304,6 +1455,19 @@ def test_a_tensor_on_the_cpu(add: Jit) -> None:
     message = "argument 1: expected a tensor on a CUDA device, got cpu"
     with pytest.raises(LayoutError, match=message):
         add(a, b)
+
+
+def test_tensors_on_the_cpu_before_others(add: Jit, stub: Stub) -> None:
+    a, b = FakeTensor(normal(3)), FakeTensor(normal(3), "cpu")
+    message = "argument 0: expected a tensor on a CUDA device, got cpu"
+    for given in ((b, a), (b, b)):
+        with pytest.raises(LayoutError, match=message):
+            add(*given)
+    add(a, a)
+    for given in ((b, a), (b, b)):
+        with pytest.raises(LayoutError, match=message):
+            add(*given)
+    assert stub.names().count("cuLaunchKernel") == 1
 
 
 def test_a_tensor_on_another_device(add: Jit) -> None:
