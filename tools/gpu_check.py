@@ -31,6 +31,9 @@ TOLERANCES = {"float64": 1e-12, "float32": 2e-5, "float16": 2e-3, "bfloat16": 1.
 
 BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 
+FLUSHED_BYTES = 1 << 28
+"""What is written between two samples: several times the largest cache."""
+
 MAP_TYPES = {"float16": 6, "float32": 7, "float64": 8, "bfloat16": 9}
 """CUtensorMapDataType."""
 
@@ -792,10 +795,13 @@ def check(
     found = (outputs[0][part] if outputs[0].dim() else outputs[0]).double()
     error = float((found - wanted).abs().max() / wanted.abs().max())
     limit = case.tolerance
-    times = {"moa": seconds(torch, launch, count)}
+    before = None
+    if case.bytes:  # Nothing of the arguments is in a cache.
+        before = torch.empty(FLUSHED_BYTES, dtype=torch.uint8, device="cuda")
+    times = {"moa": seconds(torch, launch, count, before)}
     for name, call in peers(torch, case, inputs).items():
         try:
-            times[name] = seconds(torch, call, count)
+            times[name] = seconds(torch, call, count, before)
         except RuntimeError:  # It does not do this.
             continue
     return {
@@ -844,6 +850,21 @@ def _backends(
     }
 
 
+def ceilings(torch: Any, count: int) -> dict[str, float]:
+    """What the device reaches: bytes a second copied and read, operations in bf16."""
+    array = torch.randn(1 << 29, device="cuda")
+    other, factor = torch.empty_like(array), torch.randn(8192, 8192, device="cuda")
+    factor = factor.to(torch.bfloat16)
+    copied = seconds(torch, lambda: other.copy_(array), count)
+    summed = seconds(torch, array.sum, count)
+    product = seconds(torch, lambda: factor @ factor, count)
+    return {
+        "copied": 2 * array.nbytes / copied,
+        "read": array.nbytes / summed,
+        "product": 2.0 * 8192**3 / product,
+    }
+
+
 def rate(result: dict[str, Any], time: float) -> str:
     """A time, and operations or bytes in it."""
     text = f"{1e6 * time:.1f} us"
@@ -867,6 +888,13 @@ def run(folder: Path, only: str, count: int) -> list[dict[str, Any]]:
     torch.zeros(1, device="cuda")  # makes the context
     driver = ctypes.CDLL("libcuda.so.1")
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
+    most = ceilings(torch, count)
+    print(
+        f"PyTorch copies {most['copied'] / 1e9:.0f} GB/s, reads "
+        f"{most['read'] / 1e9:.0f} GB/s, multiplies {most['product'] / 1e12:.0f} "
+        "TFLOP/s in bf16",
+        flush=True,
+    )
     results: list[dict[str, Any]] = []
     for entry in json.loads((folder / "cases.json").read_text()):
         if not is_chosen(entry["name"], only):

