@@ -195,7 +195,8 @@ class Program:
                 if is_given and not is_merge:  # And not one for a CPU.
                     grid = read_grid(options.schedule, kernel)
                 else:
-                    grid = choose_grid(kernel, options.best_tier or "wgmma")
+                    tier = options.best_tier or "wgmma"
+                    grid = choose_grid(kernel, tier, engine=tier == "wgmma")
                 if grid is None:  # A thread for each element.
                     if not kernel.axes:
                         return None
