@@ -129,7 +129,13 @@ RECORDED: tuple[tuple[str, dict[str, int], str, str, float], ...] = (
     ("decode", {**_DECODE, "n": 131072}, "bf16", "auto", 135.7e-6),
     ("decode", {**_DECODE, "n": 131072}, "bf16", _SPLIT, 142.3e-6),
     ("decode", _DECODE, "f32", "auto", 46.6e-6),
-    ("decode", {**_DECODE, "h": 4, "q": 8, "g": 4, "n": 131072}, "bf16", "auto", 79.1e-6),
+    (
+        "decode",
+        {**_DECODE, "h": 4, "q": 8, "g": 4, "n": 131072},
+        "bf16",
+        "auto",
+        79.1e-6,
+    ),
     (
         "decode",
         {**_DECODE, "h": 4, "q": 16, "g": 4, "n": 131072},

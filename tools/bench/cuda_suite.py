@@ -49,6 +49,7 @@ GROUPS: dict[str, Callable[[Case], bool]] = {
 }
 """The suites for a GPU, by name."""
 
+
 def _is_fast(case: Case) -> bool:
     return case.name.startswith("fast")
 
