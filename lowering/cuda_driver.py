@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any
 
 from moa_dialect.errors import DeviceError
+from moa_dialect.lowering.chips import CHIP, chip_of
 
 LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 
@@ -28,11 +29,15 @@ _LOG_BYTES = 8192
 
 _PORTABLE, _MAPPED = 1, 2
 
+_MAJOR, _MINOR = 75, 76
+"""The attributes of a device that are its compute capability."""
+
 _WORD = ctypes.c_uint64
 
 _ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "cuInit": (c_uint,),
     "cuDeviceGet": (POINTER(c_int), c_int),
+    "cuDeviceGetAttribute": (POINTER(c_int), c_int, c_int),
     "cuDevicePrimaryCtxRetain": (POINTER(c_void_p), c_int),
     "cuCtxGetDevice": (POINTER(c_int),),
     "cuCtxPushCurrent_v2": (c_void_p,),
@@ -161,6 +166,24 @@ class Driver:
             self._call("cuDevicePrimaryCtxRetain", byref(context), handle)
             self._contexts[device] = context
         return self._contexts[device]
+
+    def chip(self, device: int) -> str:
+        """What kernels are compiled for on a device.
+
+        Raises:
+            DeviceError: if there is no such device, or it is too old.
+        """
+        handle, major, minor = c_int(), c_int(), c_int()
+        self._call("cuDeviceGet", byref(handle), device)
+        self._call("cuDeviceGetAttribute", byref(major), _MAJOR, handle)
+        self._call("cuDeviceGetAttribute", byref(minor), _MINOR, handle)
+        found = chip_of(major.value, minor.value)
+        if found is None:
+            raise DeviceError(
+                f"device {device}: expected one of compute capability 7.0 or newer, "
+                f"got {major.value}.{minor.value}"
+            )
+        return found
 
     def enter(self, context: c_void_p) -> None:
         """Make a context the current one of this thread, until `leave`."""
@@ -352,3 +375,16 @@ def driver() -> Driver:
         DeviceError: if there is none, or it cannot be initialised.
     """
     return _loaded()
+
+
+def chip_here() -> str:
+    """The chip of the current device; without a driver that of `Options`.
+
+    Raises:
+        DeviceError: if the device is too old.
+    """
+    try:
+        found = driver()
+    except DeviceError:
+        return CHIP
+    return found.chip(found.current_device())

@@ -596,7 +596,7 @@ def overlapped(kernel: Kernel, grid: Grid, shared: int) -> Grid | None:
     such products, as weights are from scores; None if there are none, or if the copy
     engine cannot load the chunks of both.
 
-    What is best was measured of attention on an H200. With sums over rows of up to 64
+    What is best was measured on an H200. With sums over rows of up to 64
     elements three warp groups have registers enough, and share what is loaded; where
     rows take different terms two small groups of one each leave less to masks.
 

@@ -94,9 +94,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument(
         "--chip",
-        default=DEFAULTS.chip,
+        default="",
         metavar="NAME",
-        help=f"with --target cuda, the chip to compile for (default: {DEFAULTS.chip})",
+        help="with --target cuda, the chip to compile for (default: that of the "
+        f"device, or {DEFAULTS.chip} without one)",
     )
     parser.add_argument(
         "--emulate",
@@ -141,7 +142,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     options = parser.parse_args(arguments)
     if options.target != "cuda":
         for name in _OF_CUDA:
-            if getattr(options, name) != getattr(DEFAULTS, name):
+            if getattr(options, name) not in (getattr(DEFAULTS, name), ""):
                 parser.error(f"--{name} needs --target cuda")
     if options.interpret:
         if options.target == "cuda":
@@ -267,10 +268,15 @@ def prepare(
     """A function on arrays that runs the entry, compiled or interpreted."""
     if options.interpret:
         return lambda *arrays: interpret_module(module, entry, arrays)
+    from moa_dialect.lowering.cuda_driver import chip_here
     from moa_dialect.lowering.program import compile_program
 
     names = (*_OF_CUDA, *_OF_COMPILER, "target")
-    given = Options(**{name: getattr(options, name) for name in names})
+    chosen = {name: getattr(options, name) for name in names}
+    if not chosen["chip"]:
+        is_device = options.target == "cuda" and not options.emulate
+        chosen["chip"] = chip_here() if is_device else DEFAULTS.chip
+    given = Options(**chosen)
     kernel = compile_program(module, entry, given)
 
     def call(*arrays: Array) -> tuple[Array, ...]:

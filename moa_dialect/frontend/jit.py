@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
+from dataclasses import replace
 from functools import cached_property, update_wrapper
 from inspect import Parameter, Signature
 from io import StringIO
@@ -404,6 +405,7 @@ class Jit:
         specs: Sequence[ArraySpec] | None = None,
         options: Options = DEFAULTS,
         decides: bool = False,
+        any_chip: bool = False,
     ) -> None:
         if not callable(fn):
             raise MoaError(f"jit: expected a function of arrays, got {fn!r}")
@@ -411,6 +413,7 @@ class Jit:
         if decides and options.is_cuda:
             raise OptionError("fuse: expected 'auto' with target cpu, got it with cuda")
         self._options = options
+        self._asks_chip = any_chip and options.is_cuda and not options.emulate
         self._decides = decides
         self._fn = fn
         self._copy = copy
@@ -456,7 +459,13 @@ class Jit:
         program = _positional(self._fn, count, names, options)
         module = trace_program(program, specs, name)
         entry = entry_of(module)
-        compiled = Compiled(module, entry, self._copy, self._options)
+        chosen = self._options
+        if self._asks_chip:
+            from moa_dialect.lowering.cuda_driver import chip_here
+
+            chosen = replace(chosen, chip=chip_here())
+            chosen.check()
+        compiled = Compiled(module, entry, self._copy, chosen)
         if self._decides:
             from moa_dialect.frontend.materialised import (
                 Materialised,
@@ -464,7 +473,7 @@ class Jit:
             )
 
             if can_be_materialised(compiled) and not compiled.decision().fuse:
-                return Materialised(module, entry, self._copy, self._options)
+                return Materialised(module, entry, self._copy, chosen)
         return compiled
 
     def _spec(self, number: int, value: Any) -> ArraySpec:
@@ -579,7 +588,7 @@ def jit(
     specs: Sequence[ArraySpec] | None = None,
     fuse: bool | Literal["auto"] = True,
     deterministic: bool = False,
-    chip: str = CHIP,
+    chip: str = "",
     emulate: bool = False,
     tier: str = "",
     schedule: str = AUTO,
@@ -604,7 +613,8 @@ def jit(
             are: a row alone and in a batch, in kernels for any shape, on any number of
             threads. Kernels are chosen as if the extents of the result were not known,
             and may be slower for it.
-        chip: for `cuda`, the chip that kernels are compiled for.
+        chip: for `cuda`, the chip that kernels are compiled for; if empty that of the
+            current device when the program is lowered, or sm_90a where there is none.
         emulate: for `cuda`, run the kernels on the CPU, thread by thread, on arrays
             that are there: slow, for tests.
         tier: for `cuda`, what products of matrices are made of: `wgmma` for the
@@ -634,12 +644,12 @@ def jit(
         deterministic,
         target,
         schedule,
-        chip,
+        chip or CHIP,
         tier=tier,
         emulate=emulate,
         tf32=tf32,
     )
-    return Jit(fn, copy, specs, options, fuse == "auto")
+    return Jit(fn, copy, specs, options, fuse == "auto", not chip)
 
 
 def interpret(fn: Callable[..., Any], *arrays: Any, **static: Any) -> Any:

@@ -14,7 +14,7 @@ from xdsl.utils.exceptions import VerifyException
 
 from moa_dialect.arrays import is_torch, to_numpy
 from moa_dialect.errors import CompileError, MoaError
-from moa_dialect.lowering.engine import find_entry
+from moa_dialect.lowering.engine import entries, find_entry
 from moa_dialect.ops.function import lookup_function
 from moa_dialect.options import DEFAULTS, Options
 from moa_dialect.passes import raising
@@ -44,10 +44,10 @@ class Raised:
             MoaError: if there is none of that name.
             CompileError: with the place in the source, if something was not raised.
         """
-        function = find_entry(self.module, name)
-        for each in self.left:
-            raise CompileError(f"cannot raise {each}")
-        return function
+        if name in (None, *entries(self.module)):
+            for each in self.left:
+                raise CompileError(f"cannot raise {each}")
+        return find_entry(self.module, name)
 
 
 def read(text: str, name: str = "<text>") -> Raised:

@@ -596,6 +596,7 @@ def test_no_kernels_no_ptx() -> None:
 SIGNATURES = {
     "cuInit": "i32",
     "cuDeviceGet": "ptr i32",
+    "cuDeviceGetAttribute": "ptr i32 i32",
     "cuDevicePrimaryCtxRetain": "ptr i32",
     "cuCtxGetDevice": "ptr",
     "cuCtxPushCurrent_v2": "ptr",
@@ -617,6 +618,11 @@ SIGNATURES = {
 
 MEANING = {
     "cuDeviceGet": "store i32 %a1, ptr %a0",
+    # 9 for the attribute 75, 0 for the other one: a compute capability.
+    "cuDeviceGetAttribute": """
+  %is.major = icmp eq i32 %a1, 75
+  %value = select i1 %is.major, i32 9, i32 0
+  store i32 %value, ptr %a0""",
     "cuDevicePrimaryCtxRetain": """
   %wide = zext i32 %a1 to i64
   %handle = add i64 %wide, 4096
@@ -823,6 +829,68 @@ def kernel_of(
 
 def test_the_stub_has_what_is_used() -> None:
     assert tuple(SIGNATURES) == FUNCTIONS
+
+
+CAPABILITY = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.POINTER(ctypes.c_int), ctypes.c_int, ctypes.c_int
+)
+
+
+@pytest.fixture
+def capable(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
+    """Sets the compute capability of the devices of the driver."""
+    kept: list[Any] = []
+
+    def have(major: int, minor: int) -> None:
+        def tell(value: Any, attribute: int, device: int) -> int:
+            del device
+            value[0] = {75: major, 76: minor}[attribute]
+            return 0
+
+        kept.append(CAPABILITY(tell))
+        address = ctypes.cast(kept[-1], ctypes.c_void_p).value
+        assert address is not None
+        found = Driver({**stub.functions, "cuDeviceGetAttribute": address})
+        monkeypatch.setattr(cuda_driver, "driver", lambda: found)
+
+    return have
+
+
+def test_programs_are_compiled_for_the_device_that_is_there(
+    capable: Callable[[int, int], None],
+) -> None:
+    spec = moa.ArraySpec((5,), "f32")
+    program = moa.jit(lambda a: a + a, target="cuda")
+    capable(8, 0)
+    assert program.lower(spec).options.chip == "sm_80"
+    assert ".target sm_80" in program.lower(spec).text("asm")
+    capable(9, 0)
+    assert program.lower(spec).options.chip == "sm_90a"
+    given = moa.jit(lambda a: a + a, target="cuda", chip="sm_75")
+    assert given.lower(spec).options.chip == "sm_75"
+
+
+def test_a_device_that_is_too_old(capable: Callable[[int, int], None]) -> None:
+    capable(6, 1)
+    message = r"device 0: expected one of compute capability 7\.0 or newer, got 6\.1"
+    with pytest.raises(DeviceError, match=message):
+        moa.jit(lambda a: a + a, target="cuda").lower(moa.ArraySpec((5,), "f32"))
+
+
+def test_a_tier_that_the_device_has_not(capable: Callable[[int, int], None]) -> None:
+    capable(8, 0)
+    program = moa.jit(lambda a: a + a, target="cuda", tier="wgmma")
+    with pytest.raises(CompileError, match="wgmma"):
+        program.lower(moa.ArraySpec((5,), "f32"))
+
+
+def test_without_a_driver_programs_are_compiled_for_hopper(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cuda_driver, "LIBRARY", "libcuda.none.so")
+    cuda_driver._loaded.cache_clear()
+    program = moa.jit(lambda a: a + a, target="cuda")
+    assert program.lower(moa.ArraySpec((5,), "f32")).options.chip == "sm_90a"
 
 
 # Tensors without a device: what the runtime asks of PyTorch.

@@ -271,7 +271,9 @@ def test_chained_products_are_one_chunk_late(
 )
 def test_what_is_not(shapes: Any, options: dict[str, Any]) -> None:
     """Another schedule is chosen, and there is no error."""
-    assert "tma" not in chosen(*shapes, **options)
+    text = chosen(*shapes, **options)
+    assert "behind" not in text
+    assert "wgmma,tma" not in text
 
 
 def doubled(q: moa.Array, k: moa.Array, v: moa.Array) -> moa.Array:

@@ -398,10 +398,10 @@ def chosen_for(heads: int, keys: int, n: int, m: int, dtype: str = "float32") ->
 def test_schedules_where_keys_are_shared() -> None:
     wide = "i_g=procs,block:4;p=chunk:256,block:4,regs:4,lanes:16,ahead,each"
     assert chosen_for(32, 8, 1, 8192) == wide
-    narrow = "i_g=procs,block:4;p=chunk:256,block:2,regs:8,lanes:16,pairs,ahead,each"
+    narrow = "i_g=procs,block:4;p=chunk:256,block:4,regs:4,lanes:16,pairs,ahead,each"
     assert chosen_for(32, 8, 1, 8192, "bfloat16") == narrow
-    # Twelve rows in sixteen lanes, but where pairs take half the time; or all heads.
-    assert chosen_for(32, 8, 3, 8192).startswith("ij_g=procs,regs:1,lanes:16;")
+    # Twelve rows side by side; or all heads in the lanes.
+    assert chosen_for(32, 8, 3, 8192).startswith("ij_g=procs,block:12;")
     assert chosen_for(32, 8, 3, 8192, "bfloat16").startswith("ij_g=procs,block:12;")
     assert chosen_for(32, 1, 1, 8192).startswith("i=procs,regs:2,lanes:16;")
     # Queries fill the lanes; two heads do not, nor does one.
