@@ -24,6 +24,7 @@ import numpy as np
 
 import moa_dialect as moa
 from moa_dialect.cost.machines import CostMachine, machine
+from moa_dialect.cost.probe import described, measure
 from moa_dialect.cost.programs import Program, entry_function
 from moa_dialect.cost.report import seconds
 from moa_dialect.errors import MoaError
@@ -373,7 +374,8 @@ def report(options: argparse.Namespace) -> str:
         errors = [row.error for row in rows]
         middle = f"Median error {statistics.median(errors):.0%}." if errors else ""
         return f"{middle}\n\n{rows_text(rows)}"
-    here = machine("host").limited(options.threads)
+    found = described(measure()) if options.probe else machine("host")
+    here = found.limited(options.threads)
     budget = options.budget
     blocks: list[str] = []
     rows = check_cases(here, budget, options.only)
@@ -438,6 +440,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         type=int,
         default=len(LENGTHS),
         help="how many lengths of the materialised attention",
+    )
+    parser.add_argument(
+        "--probe",
+        action="store_true",
+        help="measure the machine now, whatever is kept of it",
     )
     parser.add_argument(
         "--recorded",
