@@ -14,7 +14,7 @@ from xdsl.dialects.builtin import IntegerAttr, StringAttr
 import moa_dialect as moa
 from moa_dialect import library
 from moa_dialect.errors import CompileError, KernelError
-from moa_dialect.lowering import cuda, emulator, engine, ptxas
+from moa_dialect.lowering import cuda, engine, ptxas
 from moa_dialect.lowering.copy_engine import TensorMap
 from moa_dialect.lowering.group_kernel import registers_of
 from moa_dialect.lowering.group_ring import Ring
@@ -232,26 +232,11 @@ def test_the_terms_of_a_sum_end_where_it_does() -> None:
     check(program, [a, b], wanted, PRODUCT)
 
 
-def changed(
-    monkeypatch: pytest.MonkeyPatch, change: Callable[[str], str], order: str
-) -> None:
-    """Let the emulator run kernels whose text is changed, in an order."""
-
-    class Changed(emulator.Emulator):
-        def __init__(self, text: str) -> None:
-            super().__init__(change(text))
-
-        def launch(self, *arguments: Any) -> None:  # pyright: ignore
-            super().launch(*arguments, order=order)
-
-    monkeypatch.setattr(emulator, "Emulator", Changed)
-
-
 @pytest.mark.parametrize("order", ["reverse", "random"])
 def test_the_order_of_threads_does_not_matter(
-    monkeypatch: pytest.MonkeyPatch, order: str
+    emulate: Callable[..., None], order: str
 ) -> None:
-    changed(monkeypatch, lambda text: text, order)
+    emulate(order)
     check(product, [A, B], A.astype(float) @ B.astype(float), PRODUCT)
 
 
@@ -308,14 +293,16 @@ def without(name: str) -> Callable[[str], str]:
     ],
 )
 def test_an_operation_that_is_left_out(
-    monkeypatch: pytest.MonkeyPatch, name: str, message: str
+    emulate: Callable[..., None], name: str, message: str
 ) -> None:
-    changed(monkeypatch, without(name), "forward")
+    emulate("forward", without(name))
     with pytest.raises(KernelError, match=message):
         compiled_for(product, [A, B], PRODUCT)(A, B)
 
 
-def test_more_registers_than_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_registers_than_there_are(
+    monkeypatch: pytest.MonkeyPatch, emulate: Callable[..., None]
+) -> None:
     """Those that compute would wait forever for theirs."""
     schedule = PRODUCT.replace("warps:4", "warps:8")
 
@@ -325,7 +312,7 @@ def test_more_registers_than_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
 
     check(product, [A, B], A.astype(float) @ B.astype(float), schedule)
     monkeypatch.setattr(engine, "_PLANNED", {})
-    changed(monkeypatch, greedy, "forward")
+    emulate("forward", greedy)
     message = "ask for 66560 registers, and there are 64512, 168 for each thread"
     with pytest.raises(KernelError, match=message):
         compiled_for(product, [A, B], schedule)(A, B)

@@ -13,7 +13,7 @@ import pytest
 import moa_dialect as moa
 from moa_dialect import library
 from moa_dialect.errors import CompileError, KernelError
-from moa_dialect.lowering import emulator, engine, ptxas
+from moa_dialect.lowering import engine, ptxas
 from moa_dialect.lowering.emitter import NotLifted
 from moa_dialect.lowering.group_kernel import GroupPass
 from moa_dialect.lowering.group_products import Products
@@ -122,28 +122,11 @@ def test_extents_of_a_call() -> None:
     assert not jit(Q, K[:, :0], V[:, :0]).any()
 
 
-def in_order(
-    monkeypatch: pytest.MonkeyPatch,
-    order: str,
-    change: Callable[[str], str] = lambda text: text,
-) -> None:
-    """Let the emulator run kernels, whose text may be changed, in an order."""
-
-    class Changed(emulator.Emulator):
-        def __init__(self, text: str) -> None:
-            super().__init__(change(text))
-
-        def launch(self, *arguments: Any) -> None:  # pyright: ignore
-            super().launch(*arguments, order=order)
-
-    monkeypatch.setattr(emulator, "Emulator", Changed)
-
-
 @pytest.mark.parametrize("order", ["reverse", "random"])
 def test_the_order_of_threads_does_not_matter(
-    monkeypatch: pytest.MonkeyPatch, order: str
+    emulate: Callable[..., None], order: str
 ) -> None:
-    in_order(monkeypatch, order)
+    emulate(order)
     assert distance(run([Q, K, V]), WANTED) < 6e-3
 
 
@@ -194,13 +177,13 @@ def test_factors_of_the_wrong_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     is_wrong()
 
 
-def test_sums_that_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sums_that_are_not_waited_for(emulate: Callable[..., None]) -> None:
     def hasty(text: str) -> str:
         wait = "wgmma.wait_group.sync.aligned"
         assert f"{wait} 0;" in text
         return text.replace(f"{wait} 0;", f"{wait} 1;")
 
-    in_order(monkeypatch, "forward", hasty)
+    emulate("forward", hasty)
     is_wrong()
 
 
