@@ -32,6 +32,9 @@ ROLLED = "moa.rolled"
 CHAINS = 8
 """How many sums have to be in progress for none to wait for the one before."""
 
+FULL = 16
+"""From how many sums on a loop is not unrolled: copies of it would spill registers."""
+
 
 @cache
 def vector_of(element: Attribute, count: int) -> VectorType:

@@ -30,7 +30,7 @@ from xdsl.dialects.builtin import (
 from xdsl.ir import Attribute, SSAValue
 from xdsl.utils.hints import isa
 
-from moa_dialect.lowering.emitter import CHAINS
+from moa_dialect.lowering.emitter import FULL
 from moa_dialect.lowering.shuffles import shuffled
 from moa_dialect.passes.terms import ChunkFold, Folded, Held, InPairs, Term
 
@@ -104,7 +104,7 @@ def sums(
 
         return body
 
-    is_full = len(every) >= CHAINS
+    is_full = len(every) >= FULL
     length = code.sub(upper, lower) if lower is not code.number(0) else upper
     pairs = code.div(code.add(length, 1), 2)
     if isinstance(other.args[0].kind, Held):

@@ -34,6 +34,7 @@ from moa_dialect.lowering import chosen, pairs
 from moa_dialect.lowering.emitter import (
     CHAINS,
     COMBINE,
+    FULL,
     INDEX,
     Emitter,
     NotLifted,
@@ -712,7 +713,7 @@ class VectorCode(Emitter):
                     after.append(value)
                 return after
 
-        results = self.loop(lower, upper, 1, start, step, len(every) >= CHAINS)
+        results = self.loop(lower, upper, 1, start, step, len(every) >= FULL)
         return dict(zip(every, results, strict=True))
 
     def ask_ahead(self, body: Term, index: str) -> None:
@@ -911,7 +912,7 @@ class VectorCode(Emitter):
                 self.register, self.copies = before
                 return after
 
-            is_full = step * self.lanes.vectors >= CHAINS
+            is_full = step * self.lanes.vectors >= FULL
             carried = self.loop(lower, upper, step, carried, body, is_full)
         return carried
 

@@ -421,7 +421,7 @@ def test_times_recorded_on_a_gpu_are_predicted() -> None:
 
 def test_schedules_by_hand_for_a_gpu_are_predicted() -> None:
     program = PROGRAMS["matmul"].at({}, "bf16")
-    text = "j=grid,block:256;i=grid,warps:8,regs:2;p=chunk:64,stages:4,wgmma,tma"
+    text = "j=grid,block:128;i=grid,warps:8,regs:2;p=chunk:64,stages:4,wgmma,tma"
     options = replace(program.options, schedule=text)
     given = replace(program, options=options).cost(machine("h200"))
     assert given.schedules == [text]
