@@ -225,7 +225,8 @@ def sums_of(module: ModuleOp) -> list[scf.ForOp]:
 
 def test_loops_whose_sums_fill_the_registers_are_not_unrolled() -> None:
     full = "i=procs,block:12;j=procs,regs:4,lanes:{};p=chunk:8,regs:6"
-    loops = sums_of(module_of(full))
+    module = module_of(full)
+    loops = sums_of(module)
     assert loops
     assert all(ROLLED in loop.attributes for loop in loops)
     for few in (IN_BLOCKS, "i=procs,block:3;j=procs,regs:1,lanes:{};p=chunk:8,regs:3"):
