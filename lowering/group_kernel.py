@@ -1338,10 +1338,22 @@ class GroupPass:
                 code.builder.insert(scf.YieldOp(*self._held_old()))
         with code.scope(none := Block()):
             code.builder.insert(scf.YieldOp(*states))
-        exists = code.compare("slt", self.first, self.last)
-        types = [value.type for value in states]
+        return self._if_any(some, none, states)
+
+    def _if_any(
+        self, some: Block, none: Block, values: Sequence[SSAValue]
+    ) -> list[SSAValue]:
+        """What the first block yields if there are chunks, else what the other does.
+
+        Args:
+            some: for chunks.
+            none: for no chunk.
+            values: values of the types of the results.
+        """
+        exists = self.code.compare("slt", self.first, self.last)
+        types = [value.type for value in values]
         op = scf.IfOp(exists, types, Region(some), Region(none))
-        code.builder.insert(op)
+        self.code.builder.insert(op)
         return list(op.results)
 
     def _started(self, behind: Behind) -> Values:
@@ -1512,11 +1524,7 @@ class GroupPass:
         with code.scope(none := Block()):
             zeros = [code.constant(0.0, value.type) for value in found]
             code.builder.insert(scf.YieldOp(*zeros))
-        exists = code.compare("slt", self.first, self.last)
-        types = [value.type for value in found]
-        op = scf.IfOp(exists, types, Region(some), Region(none))
-        code.builder.insert(op)
-        return list(op.results)
+        return self._if_any(some, none, found)
 
     def _early_keys(self) -> list[Hashable]:
         """What the values of the products that are computed ahead are known under."""

@@ -726,6 +726,16 @@ _STATE_OF = """
   %flag_at = arith.addi %state, %line : index"""
 """Where a cache has its state, and the flags of a line."""
 
+_LISTS = f"""
+  %none = arith.constant {_NONE} : i32
+  %sets = arith.constant {{sets}} : index
+  %heads = arith.constant {{heads}} : index
+  %tails = arith.constant {{tails}} : index
+  %counts = arith.constant {{counts}} : index
+  %nexts = arith.constant {{next}} : index
+  %previouses = arith.constant {{previous}} : index"""
+"""Where in its state a cache has the lists of lines in use, of each set."""
+
 _WRITE_BACK = f"""
     %write_backs = arith.constant {{write_backs}} : index
     %counted = arith.addi %at, %write_backs : index
@@ -782,14 +792,7 @@ func.func private @access{{k}}({_BOTH}, %core: index, %line: index, %write: i32)
   memref.store %new, %s[%flag_at] : memref<?xi32>
   func.return
 }}}}
-func.func private @push{{k}}({_BOTH}, %at: index, %line: index) {{{{
-  %none = arith.constant {_NONE} : i32
-  %sets = arith.constant {{sets}} : index
-  %heads = arith.constant {{heads}} : index
-  %tails = arith.constant {{tails}} : index
-  %counts = arith.constant {{counts}} : index
-  %nexts = arith.constant {{next}} : index
-  %previouses = arith.constant {{previous}} : index
+func.func private @push{{k}}({_BOTH}, %at: index, %line: index) {{{{{_LISTS}
   %number = arith.index_cast %line : index to i32
   %set = arith.remui %line, %sets : index
   %first_head = arith.addi %at, %heads : index
@@ -814,14 +817,7 @@ func.func private @push{{k}}({_BOTH}, %at: index, %line: index) {{{{
   func.call @bump(%s, %h, %count_at) : ({_TYPES}, index) -> ()
   func.return
 }}}}
-func.func private @unlink{{k}}({_BOTH}, %at: index, %line: index) {{{{
-  %none = arith.constant {_NONE} : i32
-  %sets = arith.constant {{sets}} : index
-  %heads = arith.constant {{heads}} : index
-  %tails = arith.constant {{tails}} : index
-  %counts = arith.constant {{counts}} : index
-  %nexts = arith.constant {{next}} : index
-  %previouses = arith.constant {{previous}} : index
+func.func private @unlink{{k}}({_BOTH}, %at: index, %line: index) {{{{{_LISTS}
   %set = arith.remui %line, %sets : index
   %first_next = arith.addi %at, %nexts : index
   %next_at = arith.addi %first_next, %line : index

@@ -4,6 +4,7 @@
 # pyright: reportUnknownParameterType=false
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -106,6 +107,20 @@ def test_in_the_emulator(
     assert "the emulator;" in lines[-1]
     document = json.loads(path.read_text())
     assert all("seconds" not in result for result in document["results"])
+
+
+def test_results_that_are_one_number_are_compared(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (total,) = cases("fast_total")
+    small = replace(total, shapes=[(5000,)])
+    wrong = replace(small, name="fast_wrong", reference=lambda torch, x: x.sum())
+    monkeypatch.setattr(cuda_suite, "CASES", [small, wrong])
+    monkeypatch.setattr(cuda_suite, "FOLDS", ("total", "wrong"))
+    assert cli.main(["folds", "--target", "cuda", "--emulate"]) == 1
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert first.split()[:2] == ["ok", "fast_total"]
+    assert second.split()[:2] == ["FAIL", "fast_wrong"]
 
 
 def test_what_is_wrong_and_what_fails(
