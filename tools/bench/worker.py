@@ -43,7 +43,7 @@ SAMPLE_S = 2e-4
 """Calls shorter than this are timed several at a time."""
 
 FLUSHED_BYTES = 2**27
-"""What is written between two samples of a case that memory bounds."""
+"""What is read between two samples of a case that memory bounds."""
 
 
 def confine(threads: int) -> None:
@@ -83,13 +83,14 @@ def time_calls(call: Callable[[], Any], budget_s: float, flush: bool) -> list[fl
     Args:
         call: what is timed; it has been called before.
         budget_s: how long to go on.
-        flush: write so much memory between calls that no cache keeps the inputs.
+        flush: read so much memory between calls that no cache keeps the inputs. If it
+            were written, it would go back to memory while the call is timed.
     """
-    scratch = np.zeros(FLUSHED_BYTES if flush else 0, np.uint8)
+    scratch = np.ones(FLUSHED_BYTES // 8 if flush else 0, np.uint64)
 
     def sample(count: int) -> float:
         if flush:
-            np.add(scratch, 1, out=scratch)
+            scratch.max()
         start = time.perf_counter()
         for _ in range(count):
             call()
