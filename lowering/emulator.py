@@ -326,7 +326,7 @@ class _Launch:
                 block.free()
 
     def _run(self) -> None:
-        running = list(self.blocks)
+        running = self.blocks[:: -1 if self.order == "reverse" else 1]
         random = running[0].random
         while running:
             goes_on = False
@@ -417,7 +417,7 @@ class _Block:
         self.has_started = False
 
     def run(self, blocks: Sequence[_Block]) -> tuple[bool, bool]:
-        """Run the threads until none can go on, or Python has to do something.
+        """Run the threads until none can go on, or in a random order for a while.
 
         Args:
             blocks: those of the cluster.
@@ -428,15 +428,20 @@ class _Block:
         record = self.record
         before = int(record[runtime.RESUMED])
         states = _memref(self.state), _memref(self.handles), _memref(self.order)
-        end = self._call("run", *(w for s in states for w in s), *_memref(record))
-        thread = int(record[runtime.CURRENT])
-        if record[runtime.ERROR]:
-            raise KernelError(f"{self.where()}, thread {thread}: {self._failure()}")
-        if end == runtime.FINISHED:
-            self._end()
-            return True, True
-        if end == runtime.CALLS:
-            self._attempt(thread, True, blocks)
+        words = [word for state in states for word in state]
+        end = runtime.CALLS
+        while end == runtime.CALLS:
+            end = self._call("run", *words, *_memref(record))
+            thread = int(record[runtime.CURRENT])
+            if record[runtime.ERROR]:
+                raise KernelError(f"{self.where()}, thread {thread}: {self._failure()}")
+            if end == runtime.FINISHED:
+                self._end()
+                return True, True
+            if end == runtime.CALLS:
+                self._attempt(thread, True, blocks)
+                if self.is_random:
+                    break
         # What one block of several does may let another one go on.
         went = end != runtime.STUCK
         went |= len(blocks) > 1 and int(record[runtime.RESUMED]) != before

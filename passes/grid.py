@@ -946,10 +946,10 @@ def check_fits(kernel: Kernel, grid: Grid, shared: int) -> None:
         CompileError: if they do not, or it cannot.
     """
     let_folds_be_passes(kernel, grid)
-    if grid.has_engine:
-        check_boxes(kernel, grid)
     if grid.clusters:
         check_clusters(kernel, grid)
+    if grid.has_engine:
+        check_boxes(kernel, grid)
     if (taken := shared_bytes(kernel, grid)) > shared:
         raise CompileError(
             f"schedule: expected at most {shared} bytes of shared memory, got {taken}"
