@@ -20,6 +20,7 @@ from xdsl.ir import SSAValue
 
 from moa_dialect.lowering.gpu_ops import ClusterArriveOp, ClusterWaitOp, MapToBlockOp
 from moa_dialect.lowering.groups import GroupCode
+from moa_dialect.passes.grid import FOLDED
 from moa_dialect.passes.terms import Term
 
 
@@ -72,10 +73,15 @@ class Cluster:
         self.code.builder.insert(ClusterArriveOp())
         self.code.builder.insert(ClusterWaitOp())
 
-    def peers(self, term: Term) -> Peers:
-        """The groups that have the same values of a term."""
-        axes = [axis for axis in self.sizes if axis not in term.free]
-        return Peers(self, tuple(axes))
+    def peers(self, term: Term, is_folded: bool) -> Peers:
+        """The groups that have the same values of a term.
+
+        Args:
+            term: the term.
+            is_folded: whether it depends on folded axes, of which each has a part.
+        """
+        free = term.free | ({FOLDED} if is_folded else set())
+        return Peers(self, tuple(axis for axis in self.sizes if axis not in free))
 
 
 @dataclass(frozen=True)

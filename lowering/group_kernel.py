@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Hashable, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from xdsl.builder import Builder
@@ -142,6 +143,7 @@ class GroupKernel:
         self.exchanges: dict[Attribute, SSAValue] = {}
         self.host = self.builder
         self.loading: list[GroupPass] = []
+        self.events: list[GroupPass | None] = []
         self.count = self.chunks = self.number(0)
         self.clusters = self.grid.clusters_of(self.kernel)
         self.groups: dict[str, SSAValue] = {}
@@ -323,14 +325,20 @@ class GroupKernel:
         with code.scope(loading := Block()):
             if registers is not None:
                 code.builder.insert(SetRegistersOp(registers[0], False))
-            with code.scope(one := Block()):
-                for pass_ in self.loading:
-                    for ring in pass_.rings:
-                        ring.prefetch()
-                self._for_tiles(group, sizes, self._load)
-                code.builder.insert(scf.YieldOp())
             is_loader = code.equals(code.thread, first)
-            code.builder.insert(scf.IfOp(is_loader, (), Region(one)))
+            for number, passes in enumerate(self._until_meetings()):
+                if number:  # Of all threads of the cluster, to merge states.
+                    assert self.cluster is not None
+                    self.cluster.meet()
+                if not passes:
+                    continue
+                with code.scope(one := Block()):
+                    for pass_ in passes:
+                        for ring in pass_.rings:
+                            ring.prefetch()
+                    self._for_tiles(group, sizes, partial(_load, passes))
+                    code.builder.insert(scf.YieldOp())
+                code.builder.insert(scf.IfOp(is_loader, (), Region(one)))
             code.builder.insert(scf.YieldOp())
         computes = code.compare("slt", code.thread, first)
         regions = Region(computing), Region(loading)
@@ -338,10 +346,18 @@ class GroupKernel:
         if self.cluster is not None:
             self.cluster.meet()  # Others may still write to what the group has.
 
-    def _load(self) -> None:
-        """What is loaded: the chunks of all passes."""
-        for pass_ in self.loading:
-            pass_.load()
+    def _until_meetings(self) -> list[list[GroupPass]]:
+        """The passes that are loaded before each meeting of a cluster, and after all.
+
+        A meeting is there for states to be merged, at which all threads have to come.
+        """
+        found: list[list[GroupPass]] = [[]]
+        for event in self.events:
+            if event is None:
+                found.append([])
+            else:
+                found[-1].append(event)
+        return found
 
     def _is_narrow(self) -> bool:
         """Whether all arrays of floats have half precision."""
@@ -859,6 +875,7 @@ class GroupPass:
         ring = Ring.of(kernel.shared, count, grid.stages, grid.warps)
         self.rings.append(ring)
         kernel.loading.append(self)
+        kernel.events.append(self)
         for tile in self.ahead:
             ring.boxed.append(self._boxed(tile))
         still: list[Boxed] = []
@@ -980,7 +997,7 @@ class GroupPass:
             extents[axis] = kernel.bound(end)
         peers: Peers | None = None
         if kernel.cluster is not None:
-            found = kernel.cluster.peers(term)
+            found = kernel.cluster.peers(term, tile in self.ahead)
             peers = found if found.count > 1 else None
         groups = 1 if peers is None else peers.count
         rows, panels = share_of(tile.sizes, tile.element, groups)
@@ -1893,6 +1910,7 @@ class Merge:
         of, code = self.of, self.code
         places = self._publish(states)
         self.cluster.meet()
+        self.kernel.events.append(None)
         before = code.given
         merge = replace(
             of.pass_,
@@ -1978,7 +1996,7 @@ class Merge:
         states: Sequence[SSAValue],
         number: SSAValue,
     ) -> list[SSAValue]:
-        """What the thread of the same number has in the group of a rank."""
+        """What the thread of the same number has in the group with a part."""
         code, threads = self.code, self.code.layout.threads
         found: list[SSAValue] = []
         for (memory, place), state in zip(places, states, strict=True):
@@ -1989,7 +2007,8 @@ class Merge:
                 own = code.mul(code.thread, dtype_of(element).itemsize)
                 word = code.emit(arith.IndexCastOp(code.add(base, own), i64))
                 pointer = code.emit(IntToPointerOp(word, SHARED_POINTER))
-                return self.cluster.there(pointer, number)
+                rank = Peers(self.cluster, (FOLDED,)).rank(number)
+                return self.cluster.there(pointer, rank)
 
             there = code.once(("there", memory, number), start)
             pointer = llvm.GEPOp(
@@ -2016,6 +2035,12 @@ def _stored(type_: Attribute) -> Attribute:
 def _single(term: Term) -> Term:
     """A fold over one index is what that contributes."""
     return term.args[0] if isinstance(term.kind, ChunkFold) else term
+
+
+def _load(passes: Sequence[GroupPass]) -> None:
+    """Have the chunks of passes loaded."""
+    for pass_ in passes:
+        pass_.load()
 
 
 def _ready(product: Product) -> None:

@@ -383,14 +383,14 @@ def _check_clusters(found: dict[str, int], clusters: list[tuple[str, int]]) -> N
                 "schedule: cluster: expected "
                 f"{', '.join(map(str, others))} or {last} groups, got {number}"
             )
-    is_folded = FOLDED in dict(clusters)
-    if is_folded and (len(clusters) > 1 or "tma" in found):
+    if "tma" not in found and any(axis != FOLDED for axis, _ in clusters):
         raise CompileError(
-            "schedule: cluster: expected folded axes without tma, and no other axis "
-            "with a cluster"
+            "schedule: cluster: expected tma as well, for an axis that is not folded"
         )
-    if clusters and not is_folded and "tma" not in found:
-        raise CompileError("schedule: cluster: expected tma as well")
+    if "persistent" in found and FOLDED in dict(clusters):
+        raise CompileError(
+            "schedule: persistent: expected no cluster with parts of folded axes"
+        )
     if found.get("persistent", 0) % size:
         raise CompileError(
             f"schedule: persistent: expected whole clusters of {size} groups, "

@@ -382,7 +382,7 @@ def check_clusters(kernel: Kernel, grid: Grid) -> None:
     Raises:
         CompileError: if not.
     """
-    clusters = grid.clusters_of(kernel)
+    clusters = {kernel.named(axis): count for axis, count in grid.clusters}
     rows = kernel.named(grid.rows)
     for pass_ in kernel.passes:
         for axis in clusters:
