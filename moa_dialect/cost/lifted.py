@@ -222,7 +222,7 @@ def _share(
     nest: Nest, kernel: Kernel, grid: Grid, arrays: dict[SSAValue, Array]
 ) -> None:
     """Note which arrays the groups of a cluster have loaded once for all of them."""
-    clusters = grid.clusters_of(kernel)
+    clusters = {kernel.named(axis): count for axis, count in grid.clusters}
     for term in all_terms(kernel):
         array = term.args[0].kind if term.computes(AtOp.name) else None
         if isinstance(array, SSAValue) and array in arrays:

@@ -331,7 +331,6 @@ def test_bounds_of_one_group_only(monkeypatch: pytest.MonkeyPatch) -> None:
             "cluster: expected 2, 4 or 8 groups, got 16",
         ),
         ("i=grid,warps:4,cluster:2;p=chunk:16,wgmma", "cluster: expected tma as well"),
-        ("p=chunk:512,threads:64,cluster:2", "axis of the result, got the folded p"),
         (
             "i=grid,persistent:33,warps:4,cluster:2;p=chunk:16,wgmma,tma",
             "persistent: expected whole clusters of 2 groups, got 33",
