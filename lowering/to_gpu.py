@@ -49,7 +49,8 @@ def to_groups(
     if not isinstance(text, StringAttr):
         return False
     other = op.attributes.pop(OTHER_SCHEDULE, None)
-    is_by_hand = "tma" in text.data and other is None
+    needed = [name for name in ("tma", "cluster") if name in text.data]
+    is_by_hand = bool(needed) and other is None
     try:
         kernel = read_kernel(op, lowering.function)
         axes = list(kernel.axes)
@@ -62,7 +63,10 @@ def to_groups(
         if isinstance(error, CompileError):
             raise
         if is_by_hand:
-            raise CompileError(f"schedule: tma: there is no code for {error}") from None
+            name = needed[0]
+            raise CompileError(
+                f"schedule: {name}: there is no code for {error}"
+            ) from None
         return False
     return True
 
@@ -132,9 +136,10 @@ class ToGpuPass(ModulePass):
     A comprehension that has a schedule (moa-lift{target=nvptx}) becomes a `gpu.launch`
     of groups of threads; one that has none, or for which there is no such code, becomes
     a nest of loops over flat addresses, parallel over its elements. So does one whose
-    tiles take more than `shared_bytes` of shared memory. A schedule with `tma` that is
-    given by hand is refused where there is no such code; for one that was chosen there
-    is another one beside it (`moa.other_schedule`), which is taken then.
+    tiles take more than `shared_bytes` of shared memory. A schedule with `tma` or
+    `cluster` that is given by hand is refused where there is no such code; for one that
+    was chosen there is another one beside it (`moa.other_schedule`), which is taken
+    then.
     """
 
     name = "moa-to-gpu"
@@ -145,7 +150,8 @@ class ToGpuPass(ModulePass):
         """Lower all functions.
 
         Raises:
-            CompileError: for a schedule with `tma` that there is no code for.
+            CompileError: for a schedule with `tma` or `cluster` that there is no code
+                for.
         """
         emit = partial(to_groups, shared_bytes=self.shared_bytes)
         lower_functions(op, Order.ROW, emit, parallel=True)
