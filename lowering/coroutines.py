@@ -53,6 +53,9 @@ _DECLARED = {
     "moa_emulator_mbarrier": "void (ptr, i32)",
     "moa_emulator_arrive": "i64 (ptr, ptr, i32, i32)",
     "moa_emulator_access": "ptr (ptr, ptr, i32, i32)",
+    "moa_emulator_cluster_arrive": "void (ptr)",
+    "moa_emulator_cluster_wait": "i32 (ptr)",
+    "moa_emulator_mapa": "ptr (ptr, ptr, i32)",
     "moa_emulator_flush": "f32 (f32)",
     "moa_emulator_bf16x2": "i32 (f32, f32)",
 }
@@ -106,6 +109,8 @@ class KernelCode:
     """Whether barriers of the whole block are all that orders its warps."""
     eager: bool = False
     """Whether products of warp groups are waited for without their registers."""
+    cluster: tuple[int, int, int] = (1, 1, 1)
+    """How many blocks a cluster has along each axis of the grid."""
 
 
 class Rewriter:
@@ -141,6 +146,7 @@ class Rewriter:
             [str(each.type) for each in first.args],
             block,
             integer_of(function, "nvvm.minctasm", 1),
+            cluster=_cluster_of(function),
         )
 
     def run(self) -> KernelCode:
@@ -478,6 +484,10 @@ class Rewriter:
     def _gpu(self, op: Operation, name: str) -> None:
         if found := re.fullmatch(r"nvvm\.read\.ptx\.sreg\.(\w+)\.([xyz])", name):
             self._register(op, found[1], "xyz".index(found[2]))
+        elif name == "nvvm.read.ptx.sreg.cluster.ctarank":
+            build = Builder(op)
+            block = build.load(self.thread, runtime.BLOCK, POINTER)
+            self.replace(op, build.load(block, runtime.RANK, "i32"))
         elif name == "nvvm.read.ptx.sreg.laneid":
             build = Builder(op)
             linear = build.load(self.thread, runtime.LINEAR, "i32")
@@ -508,6 +518,15 @@ class Rewriter:
                 f"kernel '{self.code.name}': the emulator does not know {name_of(op)}"
             )
         self.replace(op, build.load(base, word + axis, "i32"))
+
+
+def _cluster_of(function: Operation) -> tuple[int, int, int]:
+    """How many blocks a cluster of a kernel has along each axis."""
+    shape = function.attributes.get("nvvm.cluster_dim")
+    if not isinstance(shape, DenseArrayBase):
+        return 1, 1, 1
+    x, y, z, *_ = (*map(int, shape.iter_values()), 1, 1, 1)
+    return x, y, z
 
 
 def place_shared(operations: Sequence[Operation]) -> Shared:

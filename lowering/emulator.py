@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from ctypes import c_int32, c_void_p
 from dataclasses import dataclass, field
 from functools import lru_cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -99,7 +100,7 @@ class Emulator:
         seed: int = 0,
         memory: Sequence[tuple[int, int]] | None = None,
     ) -> None:
-        """Run a kernel, block after block.
+        """Run a kernel, block after block, or cluster after cluster of blocks.
 
         Args:
             kernel: its name.
@@ -122,12 +123,12 @@ class Emulator:
         """
         code = self._checked(kernel, grid, block, words, shared_bytes, order)
         size = self._static_bytes + shared_bytes
-        run = _Launch(self, code, block, words, size, memory)
-        generator = np.random.default_rng(seed)
-        for z in range(grid[2]):
-            for y in range(grid[1]):
-                for x in range(grid[0]):
-                    run.block((x, y, z), grid, _order(run.rows, order, generator))
+        run = _Launch(self, code, block, words, size, memory, order, seed)
+        width, height, depth = code.cluster
+        for z in range(0, grid[2], depth):
+            for y in range(0, grid[1], height):
+                for x in range(0, grid[0], width):
+                    run.cluster((x, y, z), grid)
 
     def _checked(
         self,
@@ -168,6 +169,12 @@ class Emulator:
             raise KernelError(
                 f"kernel '{kernel}': expected no negative number of blocks, "
                 f"got {'x'.join(map(str, grid))}"
+            )
+        if any(count % size for count, size in zip(grid, code.cluster, strict=True)):
+            raise KernelError(
+                f"kernel '{kernel}': expected whole clusters of "
+                f"{'x'.join(map(str, code.cluster))} blocks, "
+                f"got {'x'.join(map(str, grid))} blocks"
             )
         size = self._static_bytes + shared_bytes
         if size > MOST_SHARED_BYTES:
@@ -255,7 +262,7 @@ class _Background:
 
 
 class _Launch:
-    """The state of one launch, used for one block after the other."""
+    """What is the same for all blocks of a launch, and a cluster of them at a time."""
 
     def __init__(
         self,
@@ -265,6 +272,8 @@ class _Launch:
         words: Sequence[int],
         shared_bytes: int,
         memory: Sequence[tuple[int, int]] | None,
+        order: str,
+        seed: int,
     ) -> None:
         self.code = code
         self.checks = 0
@@ -273,120 +282,203 @@ class _Launch:
             self.checks = runtime.CHECKED | bounds | runtime.RACES * code.ordered
         ranges = [(first, first + size) for first, size in memory or ()]
         self.ranges = np.array(ranges, np.uint64).reshape(-1, 2)
-        self.shadow = np.zeros((2, shared_bytes), np.int32)
         self.block_size = block
         self.threads = block[0] * block[1] * block[2]
         self.rows = -(-self.threads // 32) * 32
         self.words = np.array([word & (1 << 64) - 1 for word in words], np.uint64)
         self.shared_bytes = shared_bytes
-        self.arena = _aligned(runtime.ARENA_BYTES, runtime.ARENA_BYTES)
-        size = self.rows * code.row_words
-        self.state = _aligned(4 * size, 64).view(np.int32).reshape(self.rows, -1)
-        self.record = np.zeros(runtime.BLOCK_WORDS, np.int32)
-        self.handles = np.zeros(self.rows, np.int64)
-        queue = runtime.QUEUE_CAPACITY if code.copies else 0
-        self.queues = np.empty((self.rows, 4 * queue), np.int64)
+        self.order = order
+        self.generator = np.random.default_rng(seed)
         self.address = emulator._code[code.name]  # pyright: ignore[reportPrivateUsage]
         functions = emulator._runtime  # pyright: ignore[reportPrivateUsage]
         self.functions = {name: _address(each) for name, each in functions.items()}
-        first = np.zeros_like(self.state)
+        first = np.zeros((self.rows, code.row_words), np.int32)
         linear = np.arange(self.rows)
         first[:, runtime.LINEAR] = linear
         first[:, runtime.TID] = linear % block[0]
         first[:, runtime.TID + 1] = linear // block[0] % block[1]
         first[:, runtime.TID + 2] = linear // (block[0] * block[1])
         first[self.threads :, runtime.STATUS] = runtime.ENDED
-        _pointers(first, runtime.BLOCK)[:] = self.record.ctypes.data
-        _pointers(first, runtime.QUEUE)[:] = (
-            self.queues.ctypes.data + linear * self.queues.strides[0]
-        )
         self.first = first
+        count = prod(code.cluster)
+        self.meeting = np.zeros(runtime.BASES + count, np.int64)
+        self.blocks = [_Block(self, rank) for rank in range(count)]
+        for block_ in self.blocks:
+            self.meeting[runtime.BASES + block_.rank] = block_.arena.ctypes.data
 
-    def block(
+    def cluster(self, at: tuple[int, int, int], grid: tuple[int, int, int]) -> None:
+        """Run the blocks of a cluster to their ends, of which the first is at a place.
+
+        What needs Python is done between runs of the scheduler. Waits for what is done
+        in the background are held, and copies land, when no thread can go on.
+        """
+        width, height, _ = self.code.cluster
+        self.meeting[: runtime.BASES] = 0, 0, self.threads * len(self.blocks), 0
+        self.meeting[runtime.BLOCKS] = len(self.blocks)
+        for rank, block in enumerate(self.blocks):
+            x, y, z = rank % width, rank // width % height, rank // (width * height)
+            order = _order(self.rows, self.order, self.generator)
+            block.start((at[0] + x, at[1] + y, at[2] + z), grid, order)
+        try:
+            self._run()
+        finally:
+            for block in self.blocks:
+                block.free()
+
+    def _run(self) -> None:
+        running = self.blocks[:: -1 if self.order == "reverse" else 1]
+        random = running[0].random
+        while running:
+            goes_on = False
+            for block in list(running):
+                went, has_ended = block.run(self.blocks)
+                if has_ended:
+                    running.remove(block)
+                goes_on |= went
+            if goes_on or not running:
+                continue
+            # Of several blocks any one may be the next, if the order is random.
+            first = int(random.integers(len(running))) if len(running) > 1 else 0
+            first *= running[0].is_random
+            if not any(b.step() for b in running[first:] + running[:first]):
+                places = [block.standstill() for block in running]
+                raise KernelError(f"{running[0].where()}: {'; '.join(places)}")
+
+
+class _Block:
+    """The state of one block of a cluster, used for one cluster after the other."""
+
+    def __init__(self, launch: _Launch, rank: int) -> None:
+        self.launch, self.code, self.rank = launch, launch.code, rank
+        self.rows, self.threads = launch.rows, launch.threads
+        self.shared_bytes = launch.shared_bytes
+        self.shadow = np.zeros((2, launch.shared_bytes), np.int32)
+        self.arena = _aligned(runtime.ARENA_BYTES, runtime.ARENA_BYTES)
+        size = self.rows * self.code.row_words
+        self.state = _aligned(4 * size, 64).view(np.int32).reshape(self.rows, -1)
+        self.record = np.zeros(runtime.BLOCK_WORDS, np.int32)
+        self.handles = np.zeros(self.rows, np.int64)
+        queue = runtime.QUEUE_CAPACITY if self.code.copies else 0
+        self.queues = np.empty((self.rows, 4 * queue), np.int64)
+        self.background = _Background(CopyEngine(self.arena, self.shared_bytes))
+        self.at = (0, 0, 0)
+        self.has_started = self.has_ended = self.is_random = False
+        self.order = np.zeros(0, np.int32)
+        self.random = np.random.default_rng(0)
+
+    def start(
         self,
         at: tuple[int, int, int],
         grid: tuple[int, int, int],
         order: npt.NDArray[np.int32],
     ) -> None:
-        """Run one block."""
+        """Begin to run the block at a place of the grid."""
+        launch, record = self.launch, self.record
+        self.at, self.order = at, order
         self.arena.fill(0xFF)
-        self.state[:] = self.first
-        record = self.record
+        self.state[:] = launch.first
+        _pointers(self.state, runtime.BLOCK)[:] = record.ctypes.data
+        _pointers(self.state, runtime.QUEUE)[:] = (
+            self.queues.ctypes.data + np.arange(self.rows) * self.queues.strides[0]
+        )
         record[:] = 0
         record[runtime.CTAID : runtime.CTAID + 3] = at
         record[runtime.NCTAID : runtime.NCTAID + 3] = grid
-        record[runtime.NTID : runtime.NTID + 3] = self.block_size
+        record[runtime.NTID : runtime.NTID + 3] = launch.block_size
         record[runtime.THREADS] = self.threads
+        record[runtime.RANK] = self.rank
         for word, array in (
             (runtime.SHARED, self.arena),
-            (runtime.RANGES_AT, self.ranges),
+            (runtime.RANGES_AT, launch.ranges),
             (runtime.SHADOW, self.shadow),
+            (runtime.CLUSTER, launch.meeting),
         ):
             record[word : word + 2].view(np.int64)[0] = array.ctypes.data
-        record[runtime.CHECKS] = self.checks
+        record[runtime.CHECKS] = launch.checks
         record[runtime.EPOCH] = 1
         record[runtime.SIZE] = self.shared_bytes
-        record[runtime.RANGES] = len(self.ranges)
+        record[runtime.RANGES] = len(launch.ranges)
         self.shadow.fill(0)
         is_plain = bool(np.all(np.diff(order) == 1) or np.all(np.diff(order) == -1))
         record[runtime.RANDOM] = 0 if is_plain else int(order[0]) * 2 + 1
+        self.is_random = not is_plain
+        self.random = np.random.default_rng(int(record[runtime.RANDOM]))
+        self.background = _Background(CopyEngine(self.arena, self.shared_bytes))
+        self.has_ended = False
+        words = launch.words.ctypes.data
         rows, handles = _memref(self.state), _memref(self.handles)
-        self._call(
-            "start", self.address, self.words.ctypes.data, *rows, *handles, self.threads
-        )
-        try:
-            try:
-                self._run(rows, handles, order)
-            except KernelError as error:
-                raise KernelError(f"{self._where(at)}{error}") from None
-        finally:
-            self._call("end", *handles, self.threads)
-        if np.any(self.arena[self.shared_bytes :] != 0xFF):
-            raise KernelError(
-                f"{self._where(at)}: a write beyond the {self.shared_bytes} bytes of "
-                f"its shared memory"
-            )
+        self._call("start", launch.address, words, *rows, *handles, self.threads)
+        self.has_started = True
 
-    def _run(
-        self,
-        rows: tuple[int, ...],
-        handles: tuple[int, ...],
-        order: npt.NDArray[np.int32],
-    ) -> None:
-        """Run the threads to their ends.
+    def free(self) -> None:
+        """Free the threads of the block."""
+        if self.has_started:
+            self._call("end", *_memref(self.handles), self.threads)
+        self.has_started = False
 
-        What needs Python is done between runs of the scheduler. Waits for what is done
-        in the background are held, and copies land, when no thread can go on.
+    def run(self, blocks: Sequence[_Block]) -> tuple[bool, bool]:
+        """Run the threads until none can go on, or in a random order for a while.
+
+        Args:
+            blocks: those of the cluster.
+
+        Returns:
+            Whether something was done, and whether the block has ended.
         """
         record = self.record
-        background = _Background(CopyEngine(self.arena, self.shared_bytes))
-        generator = np.random.default_rng(int(record[runtime.RANDOM]))
-        is_random = bool(record[runtime.RANDOM])
-        while True:
-            end = self._call("run", *rows, *handles, *_memref(order), *_memref(record))
+        before = int(record[runtime.RESUMED])
+        states = _memref(self.state), _memref(self.handles), _memref(self.order)
+        words = [word for state in states for word in state]
+        end = runtime.CALLS
+        while end == runtime.CALLS:
+            end = self._call("run", *words, *_memref(record))
             thread = int(record[runtime.CURRENT])
             if record[runtime.ERROR]:
-                raise KernelError(f", thread {thread}: {self._failure()}")
+                raise KernelError(f"{self.where()}, thread {thread}: {self._failure()}")
             if end == runtime.FINISHED:
-                break
+                self._end()
+                return True, True
             if end == runtime.CALLS:
-                self._attempt(background, thread, True)
-            # In a random order, what is under way may end at any time, in any order.
-            early = is_random and generator.random() < 0.3
-            if end == runtime.STUCK or early:
-                held, loads = background.held, background.engine.loads
-                number = int(generator.integers(1 << 30)) if is_random else 0
-                if held and (not is_random or not loads or number & 1):
-                    self._attempt(background, held.pop(number % len(held)), False)
-                elif loads:
-                    self._land(background, number % len(loads))
-                elif not early:
-                    raise KernelError(f": {self._standstill()}")
+                self._attempt(thread, True, blocks)
+                if self.is_random:
+                    break
+        # What one block of several does may let another one go on.
+        went = end != runtime.STUCK
+        went |= len(blocks) > 1 and int(record[runtime.RESUMED]) != before
+        # In a random order, what is under way may end at any time, in any order.
+        if went and self.is_random and self.random.random() < 0.3:
+            self.step()
+        return went, False
+
+    def step(self) -> bool:
+        """Let something land or end that is under way; gives whether there was any."""
+        held, loads = self.background.held, self.background.engine.loads
+        number = int(self.random.integers(1 << 30)) if self.is_random else 0
+        if held and (not self.is_random or not loads or number & 1):
+            self._attempt(held.pop(number % len(held)), False)
+        elif loads:
+            try:
+                self.background.engine.land(number % len(loads))
+            except KernelError as error:
+                raise KernelError(f"{self.where()}: {error}") from None
+        else:
+            return False
+        return True
+
+    def _end(self) -> None:
+        """Check how the block ends; from then on nobody may use its memory."""
+        self.has_ended = True
         try:
-            background.engine.end()
+            self.background.engine.end()
             self._check_registers()
         except KernelError as error:
-            raise KernelError(f": {error}") from None
+            raise KernelError(f"{self.where()}: {error}") from None
+        if np.any(self.arena[self.shared_bytes :] != 0xFF):
+            raise KernelError(
+                f"{self.where()}: a write beyond the {self.shared_bytes} bytes of "
+                f"its shared memory"
+            )
+        self.arena.fill(0xFF)
 
     def _check_registers(self) -> None:
         """Check that there were as many registers as threads asked for.
@@ -419,7 +511,7 @@ class _Launch:
             # The array that begins next before the address is meant, most likely.
             before = [
                 (place - int(first), int(last - first), number)
-                for number, (first, last) in enumerate(self.ranges)
+                for number, (first, last) in enumerate(self.launch.ranges)
                 if int(first) <= place
             ]
             if before:
@@ -427,54 +519,69 @@ class _Launch:
                 return f"{reason}: byte {offset} of the {size} of array {number}"
         return reason
 
-    def _land(self, background: _Background, number: int) -> None:
-        try:
-            background.engine.land(number)
-        except KernelError as error:
-            raise KernelError(f": {error}") from None
-
-    def _attempt(self, background: _Background, thread: int, may_hold: bool) -> None:
+    def _attempt(
+        self, thread: int, may_hold: bool, blocks: Sequence[_Block] = ()
+    ) -> None:
         """Carry out an operation, or hold it; a group is named by its first thread."""
         kind = int(self.state[thread, runtime.KIND])
         count = 1 if kind >= runtime.FIRST_CALL else 128
         status = self.state[thread : thread + count, runtime.STATUS]
         if may_hold and kind in (runtime.WGMMA_WAIT, runtime.STORE_WAIT):
-            background.held.append(thread)
+            self.background.held.append(thread)
             status[:] = runtime.HELD
             return
         try:
-            if count == 1:
-                self._thread_call(background.engine, thread)
+            if kind == runtime.LOAD:
+                self._load(thread, blocks)
+            elif count == 1:
+                self._thread_call(self.background.engine, thread)
             else:
                 new = WarpGroup(self.arena, self.code.eager)
-                group = background.groups.setdefault(thread, new)
+                group = self.background.groups.setdefault(thread, new)
                 self._group_call(group, self.state[thread : thread + 128])
         except KernelError as error:
             place = f", thread {thread}, {self._site(thread)}"
-            raise KernelError(f"{place}: {error}") from None
+            raise KernelError(f"{self.where()}{place}: {error}") from None
         status[:] = runtime.READY
 
-    def _thread_call(self, engine: CopyEngine, thread: int) -> None:
-        """Carry out an operation of one thread."""
+    def _load(self, thread: int, blocks: Sequence[_Block]) -> None:
+        """Begin a copy of a box to the memory of the block, or of those of a mask."""
         row = self.state[thread]
-        kind = int(row[runtime.KIND])
-        base = self.arena.ctypes.data
         inputs = row[runtime.INPUTS : runtime.OUTPUTS]
-        pointers = inputs.view(np.int64)
+        to, descriptor, barrier = map(int, inputs.view(np.int64)[:3])
         rank = self.code.counts.get(int(row[runtime.SITE]), 0)
-        if kind == runtime.LOAD:
-            to, descriptor, barrier = map(int, pointers[:3])
-            at = tuple(map(int, inputs[6 : 6 + rank]))
-            if not self.record[runtime.FENCES]:
+        at = tuple(map(int, inputs[7 : 7 + rank]))
+        base, mask = self.arena.ctypes.data, int(inputs[6])
+        found: list[_Block] = [self]
+        if row[runtime.ARGUMENT]:
+            if not 0 < mask < 1 << len(blocks):
+                raise KernelError(
+                    f"a mask of blocks {mask:#x}, of a cluster that has {len(blocks)}"
+                )
+            found = [block for block in blocks if mask >> block.rank & 1]
+        for block in found:
+            if block.has_ended:
+                raise KernelError(
+                    f"a copy to the block of rank {block.rank}, which has ended"
+                )
+            if not block.record[runtime.FENCES]:
                 raise KernelError(
                     "mbarriers that the copy engine does not see: "
                     "no nvvm.fence.mbarrier.init"
                 )
-            engine.load(descriptor, at, to - base, barrier - base)
-        elif kind == runtime.STORE:
+            block.background.engine.load(descriptor, at, to - base, barrier - base)
+
+    def _thread_call(self, engine: CopyEngine, thread: int) -> None:
+        """Carry out an operation of one thread on copies to global memory."""
+        row = self.state[thread]
+        kind = int(row[runtime.KIND])
+        inputs = row[runtime.INPUTS : runtime.OUTPUTS]
+        pointers = inputs.view(np.int64)
+        rank = self.code.counts.get(int(row[runtime.SITE]), 0)
+        if kind == runtime.STORE:
             source, descriptor = map(int, pointers[:2])
             at = tuple(map(int, inputs[4 : 4 + rank]))
-            engine.store(thread, descriptor, at, source - base)
+            engine.store(thread, descriptor, at, source - self.arena.ctypes.data)
         elif kind == runtime.STORE_COMMIT:
             engine.commit(thread)
         else:
@@ -511,16 +618,17 @@ class _Launch:
 
     def _call(self, name: str, *arguments: Any) -> int:
         kinds = [ctypes.c_int64] * len(arguments)
-        function = ctypes.CFUNCTYPE(c_int32, *kinds)(self.functions[name])
+        function = ctypes.CFUNCTYPE(c_int32, *kinds)(self.launch.functions[name])
         return function(*arguments)
 
-    def _where(self, at: tuple[int, int, int]) -> str:
-        return f"kernel '{self.code.name}', block ({', '.join(map(str, at))})"
+    def where(self) -> str:
+        """Which block it is, for messages."""
+        return f"kernel '{self.code.name}', block ({', '.join(map(str, self.at))})"
 
     def _site(self, thread: int) -> str:
         return self.code.sites[int(self.state[thread, runtime.SITE])]
 
-    def _standstill(self) -> str:
+    def standstill(self) -> str:
         """Who waits where."""
         status = self.state[: self.threads, runtime.STATUS]
         groups: dict[str, list[int]] = {}
@@ -536,7 +644,10 @@ class _Launch:
             f"{len(threads)} threads from {threads[0]} on {place}"
             for place, threads in groups.items()
         ]
-        return f"deadlock: {'; '.join(parts)}"
+        place = "deadlock"
+        if len(self.launch.blocks) > 1:
+            place += f" of the block of rank {self.rank}"
+        return f"{place}: {'; '.join(parts)}"
 
 
 def _pointers(rows: npt.NDArray[np.int32], word: int) -> npt.NDArray[np.int64]:

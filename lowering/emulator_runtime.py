@@ -20,6 +20,8 @@ from moa_dialect.lowering import host, loader, upstream
 KIND, SITE, STATUS, TID, LINEAR, MASK = 0, 1, 2, 3, 6, 7
 ARGUMENT, COUNT, ADDRESS, BLOCK, QUEUE = 8, 9, 10, 12, 14
 QUEUED, COMMITTED, LANDED, FENCED, PRODUCTS, REGISTERS = 16, 17, 18, 19, 20, 21
+MEETING = 22
+"""1 + the number of the meeting of the cluster that the thread has arrived at, or 0."""
 INPUTS, OUTPUTS, BULK = 32, 48, 64
 """Operands and results of warp-wide operations, then of those of warp groups."""
 
@@ -27,8 +29,13 @@ INPUTS, OUTPUTS, BULK = 32, 48, 64
 CTAID, NCTAID, NTID, THREADS, CURRENT, ERROR = 0, 3, 6, 9, 10, 11
 SHARED, RANDOM, ARRIVED, EXPECTED = 12, 14, 16, 32
 CHECKS, EPOCH, SIZE, RANGES, OTHER = 48, 49, 50, 51, 56
-RANGES_AT, SHADOW, PLACE, FENCES = 52, 54, 58, 60
-BLOCK_WORDS = 64
+RANGES_AT, SHADOW, PLACE, FENCES, RESUMED = 52, 54, 58, 60, 61
+CLUSTER, RANK = 62, 64
+BLOCK_WORDS = 66
+
+# The 64-bit words of a cluster: threads that have arrived, meetings there were, threads
+# that there are, blocks, then where the memory of each block is.
+MET, MEETINGS, MEMBERS, BLOCKS, BASES = range(5)
 
 # What is checked: accesses to the arrays of the launch, races, shared memory.
 BOUNDS, RACES, CHECKED = 1, 2, 4
@@ -38,7 +45,7 @@ READY, WAITING, AT_BARRIER, ENDED, CALLING, HELD = range(6)
 
 # What a thread waits for: warp-wide operations, then those done in Python.
 START, SHUFFLE, BARRIER, ARRIVAL, WARP_BARRIER, VOTE, REDUX, ELECT = range(8)
-MATRICES, MMA, MBARRIER, STORED_MATRICES = range(8, 12)
+MATRICES, MMA, MBARRIER, STORED_MATRICES, MEET = range(8, 13)
 FIRST_GROUP, FIRST_CALL = 32, 64
 WGMMA, WGMMA_WAIT = FIRST_GROUP, FIRST_GROUP + 1
 LOAD, STORE, STORE_COMMIT, STORE_WAIT = range(FIRST_CALL, FIRST_CALL + 4)
@@ -59,7 +66,10 @@ FINISHED, GOES_ON, STUCK, CALLS, FAILED = range(5)
     NEEDS_GROUP,
     OUT_OF_BOUNDS,
     RACE,
-) = range(1, 11)
+    NO_BLOCK,
+    ARRIVED_TWICE,
+    NOT_ARRIVED,
+) = range(1, 14)
 FAILURES = {
     NEEDS_WARP: "a warp-wide operation without all 32 lanes",
     MISALIGNED_MATRIX: "an address of ldmatrix or stmatrix that is no multiple of 16",
@@ -67,10 +77,13 @@ FAILURES = {
     TOO_MANY_COPIES: "more copies under way than the emulator keeps",
     COUNTS_DIFFER: "a barrier that is given different numbers of threads",
     TOO_MANY_ARRIVALS: "more arrivals at an mbarrier than it expects",
-    NO_MBARRIER: "an mbarrier that is not initialised",
+    NO_MBARRIER: "an mbarrier that is not initialised, or of a block that has ended",
     OUT_OF_BOUNDS: "an access beyond the arrays of the launch or the shared memory",
     RACE: "a race: bytes of shared memory that two warps access without a barrier",
     NEEDS_GROUP: "an operation of warp groups without all 128 threads",
+    NO_BLOCK: "an address in a block that the cluster has not",
+    ARRIVED_TWICE: "an arrival at the barrier of the cluster without a wait before",
+    NOT_ARRIVED: "a wait at the barrier of the cluster without an arrival before",
 }
 
 ARENA_BYTES = 1 << 18
@@ -108,6 +121,9 @@ _RUN = """
 func.func private @resume(%T: !rows, %H: !handles, %B: !words, %t: index) -> i1 {
   %h = memref.load %H[%t] : !handles
   %p = llvm.inttoptr %h : i64 to !llvm.ptr
+  %n = memref.load %B[%c{RESUMED}] : !words
+  %n1 = arith.addi %n, %i1 : i32
+  memref.store %n1, %B[%c{RESUMED}] : !words
   llvm.intr.coro.resume %p : !llvm.ptr
   %done = llvm.call_intrinsic "llvm.coro.done"(%p) : (!llvm.ptr) -> i1
   %kind = memref.load %T[%t, %c{KIND}] : !rows
@@ -396,6 +412,16 @@ func.func private @execute(
     %phase64 = arith.andi %state, %l1 : i64
     %phase = arith.trunci %phase64 : i64 to i32
     %over = arith.cmpi ne, %phase, %arg : i32
+    scf.yield %over : i1
+  }
+  case {MEET} {
+    %lo = memref.load %B[%c{CLUSTER}] : !words
+    %hi = memref.load %B[%c{CLUSTER + 1}] : !words
+    %p = func.call @pointer(%lo, %hi) : (i32, i32) -> !llvm.ptr
+    %np = llvm.getelementptr %p[{MEETINGS}] : (!llvm.ptr) -> !llvm.ptr, i64
+    %n = llvm.load %np : !llvm.ptr -> i64
+    %n32 = arith.trunci %n : i64 to i32
+    %over = arith.cmpi ne, %n32, %arg : i32
     scf.yield %over : i1
   }
   default {
@@ -1136,6 +1162,83 @@ func.func @moa_emulator_arrive(
   return %s : i64
 }
 
+// The words of the cluster of a thread.
+func.func private @cluster(%thread: !llvm.ptr) -> !llvm.ptr {
+  %b = func.call @word(%thread, %i{BLOCK}) : (!llvm.ptr, i32) -> !llvm.ptr
+  %block = llvm.load %b : !llvm.ptr -> !llvm.ptr
+  %c = func.call @word(%block, %i{CLUSTER}) : (!llvm.ptr, i32) -> !llvm.ptr
+  %cluster = llvm.load %c : !llvm.ptr -> !llvm.ptr
+  return %cluster : !llvm.ptr
+}
+
+// barrier.cluster.arrive: the last one of all threads ends the meeting.
+func.func @moa_emulator_cluster_arrive(%thread: !llvm.ptr) {
+  %cluster = func.call @cluster(%thread) : (!llvm.ptr) -> !llvm.ptr
+  %mp = func.call @word(%thread, %i{MEETING}) : (!llvm.ptr, i32) -> !llvm.ptr
+  %before = llvm.load %mp : !llvm.ptr -> i32
+  %twice = arith.cmpi ne, %before, %i0 : i32
+  scf.if %twice {
+    func.call @failure(%thread, %i{ARRIVED_TWICE}) : (!llvm.ptr, i32) -> ()
+  }
+  %np = llvm.getelementptr %cluster[{MEETINGS}] : (!llvm.ptr) -> !llvm.ptr, i64
+  %n = llvm.load %np : !llvm.ptr -> i64
+  %n32 = arith.trunci %n : i64 to i32
+  %next = arith.addi %n32, %i1 : i32
+  llvm.store %next, %mp : i32, !llvm.ptr
+  %a0 = llvm.load %cluster : !llvm.ptr -> i64
+  %a = arith.addi %a0, %l1 : i64
+  %tp = llvm.getelementptr %cluster[{MEMBERS}] : (!llvm.ptr) -> !llvm.ptr, i64
+  %total = llvm.load %tp : !llvm.ptr -> i64
+  %all = arith.cmpi sge, %a, %total : i64
+  %left = arith.select %all, %l0, %a : i64
+  llvm.store %left, %cluster : i64, !llvm.ptr
+  %more = arith.extui %all : i1 to i64
+  %n1 = arith.addi %n, %more : i64
+  llvm.store %n1, %np : i64, !llvm.ptr
+  return
+}
+
+// barrier.cluster.wait begins: gives the number of the meeting that is waited for.
+func.func @moa_emulator_cluster_wait(%thread: !llvm.ptr) -> i32 {
+  %mp = func.call @word(%thread, %i{MEETING}) : (!llvm.ptr, i32) -> !llvm.ptr
+  %m = llvm.load %mp : !llvm.ptr -> i32
+  %none = arith.cmpi eq, %m, %i0 : i32
+  scf.if %none {
+    func.call @failure(%thread, %i{NOT_ARRIVED}) : (!llvm.ptr, i32) -> ()
+  }
+  llvm.store %i0, %mp : i32, !llvm.ptr
+  %r = arith.subi %m, %i1 : i32
+  return %r : i32
+}
+
+// mapa: where an address of the block's memory is in that of another of the cluster.
+func.func @moa_emulator_mapa(
+    %thread: !llvm.ptr, %p: !llvm.ptr, %rank: i32) -> !llvm.ptr {
+  %cluster = func.call @cluster(%thread) : (!llvm.ptr) -> !llvm.ptr
+  %kp = llvm.getelementptr %cluster[{BLOCKS}] : (!llvm.ptr) -> !llvm.ptr, i64
+  %blocks = llvm.load %kp : !llvm.ptr -> i64
+  %rank64 = arith.extui %rank : i32 to i64
+  %ok = arith.cmpi ult, %rank64, %blocks : i64
+  %r = scf.if %ok -> (!llvm.ptr) {
+    %b = func.call @word(%thread, %i{BLOCK}) : (!llvm.ptr, i32) -> !llvm.ptr
+    %block = llvm.load %b : !llvm.ptr -> !llvm.ptr
+    %sp = func.call @word(%block, %i{SHARED}) : (!llvm.ptr, i32) -> !llvm.ptr
+    %own = llvm.load %sp : !llvm.ptr -> i64
+    %at = llvm.ptrtoint %p : !llvm.ptr to i64
+    %offset = arith.subi %at, %own : i64
+    %bp = llvm.getelementptr %cluster[{BASES}] : (!llvm.ptr) -> !llvm.ptr, i64
+    %qp = llvm.getelementptr %bp[%rank] : (!llvm.ptr, i32) -> !llvm.ptr, i64
+    %base = llvm.load %qp : !llvm.ptr -> i64
+    %x = arith.addi %base, %offset : i64
+    %q = llvm.inttoptr %x : i64 to !llvm.ptr
+    scf.yield %q : !llvm.ptr
+  } else {
+    func.call @failure(%thread, %i{NO_BLOCK}) : (!llvm.ptr, i32) -> ()
+    scf.yield %p : !llvm.ptr
+  }
+  return %r : !llvm.ptr
+}
+
 // An f32 whose subnormal values are zero of the same sign.
 func.func @moa_emulator_flush(%x: f32) -> f32 {
   %w = arith.bitcast %x : f32 to i32
@@ -1203,7 +1306,10 @@ func.func @moa_emulator_access(
     } else {
       %x = func.call @in_range(%block, %a, %size, %checks)
         : (!llvm.ptr, i64, i32, i32) -> i1
-      scf.yield %x : i1
+      %y = func.call @in_cluster(%thread, %block, %a, %size)
+        : (!llvm.ptr, !llvm.ptr, i64, i32) -> i1
+      %z = arith.ori %x, %y : i1
+      scf.yield %z : i1
     }
     %safe = scf.if %ok -> (!llvm.ptr) {
       scf.yield %p : !llvm.ptr
@@ -1248,6 +1354,32 @@ func.func private @in_range(
   %empty = arith.cmpi eq, %size, %i0 : i32
   %r = arith.ori %found, %empty : i1
   return %r : i1
+}
+
+// Whether bytes are within the memory of a block of the cluster.
+func.func private @in_cluster(
+    %thread: !llvm.ptr, %block: !llvm.ptr, %a: i64, %size: i32) -> i1 {
+  %cluster = func.call @cluster(%thread) : (!llvm.ptr) -> !llvm.ptr
+  %kp = llvm.getelementptr %cluster[{BLOCKS}] : (!llvm.ptr) -> !llvm.ptr, i64
+  %blocks = llvm.load %kp : !llvm.ptr -> i64
+  %n = arith.trunci %blocks : i64 to i32
+  %zp = func.call @word(%block, %i{SIZE}) : (!llvm.ptr, i32) -> !llvm.ptr
+  %all = llvm.load %zp : !llvm.ptr -> i32
+  %all64 = arith.extui %all : i32 to i64
+  %size64 = arith.extui %size : i32 to i64
+  %end = arith.addi %a, %size64 : i64
+  %bp = llvm.getelementptr %cluster[{BASES}] : (!llvm.ptr) -> !llvm.ptr, i64
+  %found = scf.for %i = %i0 to %n step %i1 iter_args(%any = %false) -> (i1) : i32 {
+    %qp = llvm.getelementptr %bp[%i] : (!llvm.ptr, i32) -> !llvm.ptr, i64
+    %first = llvm.load %qp : !llvm.ptr -> i64
+    %last = arith.addi %first, %all64 : i64
+    %after = arith.cmpi uge, %a, %first : i64
+    %before = arith.cmpi ule, %end, %last : i64
+    %in = arith.andi %after, %before : i1
+    %or = arith.ori %any, %in : i1
+    scf.yield %or : i1
+  }
+  return %found : i1
 }
 
 // Who has written each byte last, and who has read it: the number of the barriers
@@ -1316,6 +1448,7 @@ func.func private @differs(%record: i32, %epoch: i32, %warp: i32) -> i1 {
 _EXPORTED = (
     *("run", "start", "end"),
     *("copy", "commit", "land", "mbarrier", "arrive", "flush", "bf16x2", "access"),
+    *("cluster_arrive", "cluster_wait", "mapa"),
 )
 
 _TYPES = """

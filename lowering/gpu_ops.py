@@ -15,6 +15,7 @@ from xdsl.dialects.builtin import (
     IndexType,
     IntAttr,
     IntegerAttr,
+    IntegerType,
     MemRefType,
     UnitAttr,
     UnregisteredAttr,
@@ -80,6 +81,9 @@ MAP_BYTES = 128
 
 MAP_ALIGNMENT = "llvm.align"
 """The attribute of a kernel's argument that is a tensor map, by value."""
+
+CLUSTER_SHAPE = "nvvm.cluster_dim"
+"""The attribute of a kernel that says how many blocks a cluster has along each axis."""
 
 CLUSTER_POINTER = LLVMPointerType(IntAttr(7))
 """An address in the memory of a block of the same cluster."""
@@ -475,6 +479,8 @@ class FenceInitOp(IRDLOperation):
 
 _OF_BLOCK = ("nvvm.mem_scope", "cta")
 
+_OF_CLUSTER = ("nvvm.mem_scope", "cluster")
+
 
 @irdl_op_definition
 class ArriveOp(IRDLOperation):
@@ -496,6 +502,54 @@ class ArriveOp(IRDLOperation):
             },
             result_types=[i64],
         )
+
+
+@irdl_op_definition
+class ArriveRemotelyOp(IRDLOperation):
+    """Arrives at a barrier in the memory of a block of the cluster."""
+
+    name = "nvvm.mbarrier.arrive"
+
+    addr = operand_def(LLVMPointerType)
+    scope = prop_def(AnyAttr())
+    relaxed = prop_def(BoolAttr)
+
+    def __init__(self, addr: SSAValue):
+        super().__init__(
+            operands=[addr],
+            properties={
+                "scope": upstream_attribute(*_OF_CLUSTER),
+                "relaxed": BoolAttr.from_bool(False),
+            },
+        )
+
+
+@irdl_op_definition
+class MapToBlockOp(IRDLOperation):
+    """Where an address of a block's memory is in that of another of the cluster."""
+
+    name = "nvvm.mapa"
+
+    addr = operand_def(LLVMPointerType)
+    rank = operand_def(i32)
+    result = result_def(LLVMPointerType)
+
+    def __init__(self, addr: SSAValue, rank: SSAValue):
+        super().__init__(operands=[addr, rank], result_types=[CLUSTER_POINTER])
+
+
+@irdl_op_definition
+class ClusterArriveOp(IRDLOperation):
+    """Counts a thread at the barrier of its cluster, which it does not wait at."""
+
+    name = "nvvm.cluster.arrive"
+
+
+@irdl_op_definition
+class ClusterWaitOp(IRDLOperation):
+    """Waits until all threads of the cluster have arrived at its barrier."""
+
+    name = "nvvm.cluster.wait"
 
 
 @irdl_op_definition
@@ -524,7 +578,9 @@ class CopyBoxOp(IRDLOperation):
     """Has the copy engine copy a box of an array into the memory of the block.
 
     What is beyond the array is zero. The bytes arrive at a barrier in memory. The first
-    coordinate is that along which elements lie next to each other.
+    coordinate is that along which elements lie next to each other. With a mask it is
+    copied to the same place in the memory of each block of the cluster that has a bit,
+    and arrives at the barrier there.
     """
 
     name = "nvvm.cp.async.bulk.tensor.shared.cluster.global"
@@ -533,9 +589,14 @@ class CopyBoxOp(IRDLOperation):
     map = operand_def(LLVMPointerType)
     coordinates = var_operand_def(i32)
     barrier = operand_def(LLVMPointerType)
+    offsets = var_operand_def(IntegerType(16))
+    mask = opt_operand_def(IntegerType(16))
+    hint = opt_operand_def(i64)
+    predicate = opt_operand_def(i1)
     mode = prop_def(AnyAttr())
     is_cta_only = prop_def(BoolAttr, prop_name="isCTAOnly")
-    segments = prop_def(DenseArrayBase, prop_name="operandSegmentSizes")
+
+    irdl_options = (AttrSizedOperandSegments(as_property=True),)
 
     def __init__(
         self,
@@ -543,15 +604,13 @@ class CopyBoxOp(IRDLOperation):
         map_: SSAValue,
         coordinates: Sequence[SSAValue],
         barrier: SSAValue,
+        mask: SSAValue | None = None,
     ):
-        # Offsets, masks of clusters, hints and predicates are not given.
-        segments = [1, 1, len(coordinates), 1, 0, 0, 0, 0]
         super().__init__(
-            operands=[dst, map_, coordinates, barrier],
+            operands=[dst, map_, coordinates, barrier, [], mask, None, None],
             properties={
                 "mode": upstream_attribute("nvvm.tma_load_mode", "tile"),
                 "isCTAOnly": BoolAttr.from_bool(False),
-                "operandSegmentSizes": DenseArrayBase.from_list(i32, segments),
             },
         )
 

@@ -12,6 +12,7 @@ from xdsl.dialects import arith, gpu, llvm, scf
 from xdsl.dialects.builtin import (
     AnyFloat,
     BFloat16Type,
+    DenseArrayBase,
     Float16Type,
     IntegerAttr,
     MemRefType,
@@ -26,11 +27,13 @@ from moa_dialect.errors import CompileError
 from moa_dialect.lowering.chips import LARGEST
 from moa_dialect.lowering.emitter import INDEX, NotLifted, neutral
 from moa_dialect.lowering.gpu_ops import (
+    CLUSTER_SHAPE,
     FenceInitOp,
     SetRegistersOp,
     TensorMapOp,
     VoteOp,
 )
+from moa_dialect.lowering.group_cluster import Cluster, Peers
 from moa_dialect.lowering.group_products import Products
 from moa_dialect.lowering.group_ring import Boxed, Ring
 from moa_dialect.lowering.group_tiles import Extent, SharedMemory, Tile
@@ -73,6 +76,7 @@ from moa_dialect.passes.products import (
     must_be_zero,
     padded_sizes,
     read_product,
+    share_of,
     static_bound,
 )
 from moa_dialect.passes.terms import (
@@ -118,8 +122,11 @@ class GroupKernel:
     row_axis: str = field(init=False)
     column_axis: str = field(init=False)
     row_start: SSAValue | None = None
+    row_lead: SSAValue | None = None
     column_start: SSAValue | None = None
     exists: list[SSAValue | None] = field(default_factory=list[SSAValue | None])
+    cluster: Cluster | None = None
+    present: SSAValue | None = None
 
     def __post_init__(self) -> None:
         self.row_axis = self.kernel.named(self.grid.rows)
@@ -128,6 +135,8 @@ class GroupKernel:
         self.host = self.builder
         self.loading: list[GroupPass] = []
         self.count = self.chunks = self.number(0)
+        self.clusters = self.grid.clusters_of(self.kernel)
+        self.groups: dict[str, SSAValue] = {}
 
     @property
     def loaders(self) -> int:
@@ -160,15 +169,15 @@ class GroupKernel:
             # An extent that depends on data may have wrapped around.
             op = arith.MaxSIOp(self.extent(axis), entry(0))
             size = builder.insert(op).result
-            step = 1
-            if axis == self.row_axis:
-                step = self.height
-            elif axis == self.column_axis:
-                step = self.grid.width
-            if step > 1:
+            if (step := self._step(axis)) > 1:
                 size = builder.insert(arith.CeilDivSIOp(size, entry(step))).result
+            if axis in self.clusters:
+                # The last cluster may have groups that there is nothing for.
+                self.groups[axis] = size
+                op = arith.CeilDivSIOp(size, entry(self.clusters[axis]))
+                size = builder.insert(op).result
             sizes[axis] = size
-        count = entry(1)
+        count = entry(self.grid.cluster)
         for size in sizes.values():
             count = builder.insert(arith.MuliOp(count, size)).result
         self.count = count
@@ -192,6 +201,9 @@ class GroupKernel:
         if groups := self.grid.groups or int(self.grid.has_engine):
             number = IntegerAttr(groups, i32)
             launch.attributes["nvvm.minctasm"] = number
+        if self.clusters:
+            shape = DenseArrayBase.from_list(i32, [self.grid.cluster, 1, 1])
+            launch.attributes[CLUSTER_SHAPE] = shape
         builder.insert(launch)
 
     def _group(
@@ -219,6 +231,8 @@ class GroupKernel:
             is_fast=self._is_narrow(),
             contracts=not self.grid.aligned,
         )
+        if self.clusters:
+            self.cluster = Cluster(code, group, self.clusters)
         self.shared = SharedMemory(
             code,
             bool(self.grid.tier),
@@ -292,7 +306,10 @@ class GroupKernel:
             code.builder.insert(scf.YieldOp())
         is_first = code.equals(code.thread, 0)
         code.builder.insert(scf.IfOp(is_first, (), Region(making)))
-        code.barrier()
+        if self.cluster is None:
+            code.barrier()
+        else:
+            self.cluster.meet()
         with code.scope(loading := Block()):
             if registers is not None:
                 code.builder.insert(SetRegistersOp(registers[0], False))
@@ -308,6 +325,8 @@ class GroupKernel:
         computes = code.compare("slt", code.thread, first)
         regions = Region(computing), Region(loading)
         code.builder.insert(scf.IfOp(computes, (), *regions))
+        if self.cluster is not None:
+            self.cluster.meet()  # Others may still write to what the group has.
 
     def _load(self) -> None:
         """What is loaded: the chunks of all passes."""
@@ -359,6 +378,9 @@ class GroupKernel:
     def _decode(self, group: SSAValue, sizes: dict[str, SSAValue]) -> None:
         """Decode which indices a group has: those of rows differ first."""
         code, rest = self.code, group
+        self.present = None
+        if self.cluster is not None:
+            group = rest = code.div(group, self.cluster.size)
         axes = [axis for axis in reversed(self.kernel.axes) if axis != self.row_axis]
         number: dict[str, SSAValue] = {}
         if self.row_axis and self.grid.span > 1 and self._is_ragged():
@@ -374,9 +396,36 @@ class GroupKernel:
             if axis == self.row_axis:
                 self._decode_rows(number[axis], sizes[axis])
             elif axis == self.column_axis:
-                self.column_start = code.mul(number[axis], self.grid.width)
+                place = self._in_cluster(axis, number[axis])
+                self.column_start = code.mul(place, self.grid.width)
             else:
-                code.index[axis] = number[axis]
+                code.index[axis] = self._in_cluster(axis, number[axis])
+
+    def _in_cluster(self, axis: str, number: SSAValue) -> SSAValue:
+        """Which indices of an axis a group has, by the number of its cluster.
+
+        Where the last cluster has more groups than there are indices for, the others
+        do what the last one does, and store nothing.
+        """
+        if self.cluster is None or axis not in self.clusters:
+            return number
+        code, count = self.code, self.clusters[axis]
+        number = code.add(code.mul(number, count), self.cluster.digit(axis))
+        static, step = self.static(axis), self._step(axis)
+        if static is not None and -(-static // step) % count == 0:
+            return number
+        groups = self.groups[axis]
+        exists = code.compare("slt", number, groups)
+        if self.present is not None:
+            exists = code.emit(arith.AndIOp(self.present, exists))
+        self.present = exists
+        return code.min(number, code.sub(groups, 1))
+
+    def _step(self, axis: str) -> int:
+        """How many indices of an axis a group has."""
+        if axis == self.row_axis:
+            return self.height
+        return self.grid.width if axis == self.column_axis else 1
 
     def _is_ragged(self) -> bool:
         """Whether some rows have more to do than others."""
@@ -412,7 +461,9 @@ class GroupKernel:
         if any(axis in pass_.upper.free for pass_ in self.kernel.passes):
             # The longest run first, so that no group is left over at the end.
             block = code.sub(code.sub(count, block), 1)
-        self.row_start = code.mul(block, self.height)
+        along = self.clusters.get(axis, 1)
+        self.row_lead = code.mul(block, self.height * along)
+        self.row_start = code.mul(self._in_cluster(axis, block), self.height)
         static, extent = self.static(axis), self.extent(axis)
         code.row_axis = axis
         code.rows, self.exists = [], []
@@ -632,8 +683,31 @@ class GroupPass:
                     values.append(code.value(bound))
             ends.append((values[0], values[1]))
         (self.first, self.full_first), (self.full_last, self.last) = ends
+        if row in kernel.clusters and any(self.differs):
+            self._bounds_of_cluster()
         if kernel.grid.aligned and self.differs[0]:
             self.first = code.sub(self.first, code.rem(self.first, self.size))
+
+    def _bounds_of_cluster(self) -> None:
+        """Let the chunks be those of all rows of the cluster.
+
+        Each group of a cluster then has every chunk that one of them needs: all have
+        as many loaded as they let go. Of those that it does not need itself it leaves
+        out all indices, as it does for the rows that need none of a chunk.
+        """
+        kernel, code, pass_ = self.kernel, self.code, self.pass_
+        row = kernel.row_axis
+        assert kernel.row_lead is not None
+        last = code.sub(kernel.extent(row), 1)
+        end = kernel.height * kernel.clusters[row] - 1
+        for bound, offset in ((pass_.lower, 0), (pass_.upper, end)):
+            index = code.min(code.add(kernel.row_lead, offset), last)
+            with code.at({row: index}):
+                value = code.value(bound)
+            if offset:
+                self.last = value
+            else:
+                self.first = value
 
     def _count_axes(self) -> tuple[str, ...]:
         return (self.kernel.row_axis,) if any(self.differs) else ()
@@ -864,10 +938,16 @@ class GroupPass:
         extents = list(kernel.extents_of(array))
         for axis, end in ends.items():
             extents[axis] = kernel.bound(end)
+        peers: Peers | None = None
+        if kernel.cluster is not None:
+            found = kernel.cluster.peers(term)
+            peers = found if found.count > 1 else None
+        groups = 1 if peers is None else peers.count
+        rows, panels = share_of(tile.sizes, tile.element, groups)
         box = [1] * len(extents)
-        box[axes[0]], box[axes[1]] = tile.sizes[0], tile.panel
+        box[axes[0]], box[axes[1]] = rows, tile.panel
         map_ = kernel.host.insert(TensorMapOp(memory, extents, strides[:-1], box))
-        return Boxed(tile, map_.result, axes)
+        return Boxed(tile, map_.result, axes, rows, panels, peers)
 
     def _readers(self, tile: Tile) -> list[Product]:
         """The products that read a tile."""
@@ -1812,6 +1892,7 @@ class GroupOutputs:
     def _when(self, conditions: Sequence[SSAValue | None], body: Callable[[], None]):
         """Emit what is done only if all conditions hold."""
         code = self.code
+        conditions = [self.kernel.present, *conditions]
         found = [condition for condition in conditions if condition is not None]
         if not found:
             body()

@@ -4,6 +4,10 @@ Each tile has two barriers in memory for each stage. At the first one the bytes 
 chunk arrive: who computes waits there before it reads. At the second one the warps that
 compute arrive when they have read: who loads waits there before the stage is filled
 again. Both go from one phase to the next each time around the ring.
+
+Where the groups of a cluster have the same tile, each has a part of it loaded into the
+memory of all. The bytes of all parts arrive at each one's first barrier; and at each
+one's second barrier arrive the warps of all of them, for it fills the memory of all.
 """
 
 from __future__ import annotations
@@ -21,24 +25,30 @@ from moa_dialect.lowering.gpu_ops import (
     SHARED_POINTER,
     ArriveExpectingOp,
     ArriveOp,
+    ArriveRemotelyOp,
     CastSpaceOp,
     CopyBoxOp,
     InitBarrierOp,
     IntToPointerOp,
+    MapToBlockOp,
     PrefetchMapOp,
     WarpBarrierOp,
 )
+from moa_dialect.lowering.group_cluster import Peers
 from moa_dialect.lowering.group_tiles import SharedMemory, Tile
 from moa_dialect.lowering.groups import GroupCode
 from moa_dialect.passes.products import BARRIER_BYTES
 from moa_dialect.types import dtype_of
 
 WAIT = (
-    "{ .reg .pred P; WAIT: mbarrier.try_wait.parity.shared::cta.b64 P, [$0], $1; "
-    "@P bra DONE; bra WAIT; DONE: }"
+    "{{ .reg .pred P; WAIT: mbarrier.try_wait.parity{}.shared::cta.b64 P, [$0], $1; "
+    "@P bra DONE; bra WAIT; DONE: }}"
 )
 """Waits for the phase of a parity to end. (Upstream's operation does not say that it
 reads memory, and reads would be moved over it.)"""
+
+OF_CLUSTER = ".acquire.cluster"
+"""Those that arrive are threads of other groups, too."""
 
 _EVERYONE = -1
 """All lanes of a warp."""
@@ -52,11 +62,22 @@ class Boxed:
         tile: the tile.
         map: the array's tensor map.
         axes: which axes of the array are those of the tile.
+        rows: how many rows of the tile a box has.
+        panels: how many panels of the tile the group has loaded.
+        peers: the groups that have the same tile; None if it has no other one.
     """
 
     tile: Tile
     map: SSAValue
     axes: tuple[int, int]
+    rows: int
+    panels: int
+    peers: Peers | None = None
+
+    @property
+    def groups(self) -> int:
+        """How many groups have the tile."""
+        return 1 if self.peers is None else self.peers.count
 
 
 @dataclass
@@ -109,8 +130,8 @@ class Ring:
     def init(self) -> None:
         """Make the barriers; one thread does."""
         code = self.code
-        for number in range(len(self.boxed)):
-            for kind, arrivals in enumerate((1, self.warps)):
+        for number, boxed in enumerate(self.boxed):
+            for kind, arrivals in enumerate((1, self.warps * boxed.groups)):
                 count = code.constant(arrivals, i32)
                 for stage in range(self.stages):
                     place = self._place(number, kind) + stage
@@ -125,9 +146,21 @@ class Ring:
         self._wait(self._barrier(number, 0), self.phase)
 
     def release(self, number: int) -> None:
-        """Say that a warp has read a tile."""
-        code = self.code
+        """Say that a warp has read a tile, to all groups that have parts of it loaded.
+
+        One lane says it, or to each of several groups one.
+        """
+        code, peers = self.code, self.boxed[number].peers
         code.builder.insert(WarpBarrierOp(code.constant(_EVERYONE, i32)))
+        if peers is not None:
+            with code.scope(block := Block()):
+                rank = code.emit(arith.IndexCastOp(peers.rank(code.lane), i32))
+                there = code.emit(MapToBlockOp(self._barrier(number, 1), rank))
+                code.builder.insert(ArriveRemotelyOp(there))
+                code.builder.insert(scf.YieldOp())
+            has_one = code.compare("ult", code.lane, peers.count)
+            code.builder.insert(scf.IfOp(has_one, (), Region(block)))
+            return
         with code.scope(block := Block()):
             code.builder.insert(ArriveOp(self._barrier(number, 1)))
             code.builder.insert(scf.YieldOp())
@@ -142,12 +175,12 @@ class Ring:
             self.code.builder.insert(PrefetchMapOp(each.map))
 
     def load(self, number: int, coordinates: Sequence[SSAValue], panels: int) -> None:
-        """Have a tile filled, when it was read.
+        """Have a tile filled, or the group's part of it, when it was read.
 
         Args:
             number: the number of the tile.
             coordinates: where its first box begins, the last axis last.
-            panels: how many boxes it has, side by side along the last axis.
+            panels: how many panels it has, side by side along the last axis.
         """
         code, boxed = self.code, self.boxed[number]
         tile = boxed.tile
@@ -157,7 +190,8 @@ class Ring:
         size = prod((rows, width)) * dtype_of(tile.element).itemsize
         one = code.constant(1, i32)
         before = code.emit(arith.XOrIOp(self.phase, one))
-        self._wait(self._barrier(number, 1), before)
+        peers = boxed.peers
+        self._wait(self._barrier(number, 1), before, peers is not None)
         full = self._barrier(number, 0)
         expected = code.constant(panels * size, i32)
         code.builder.insert(ArriveExpectingOp(full, expected))
@@ -167,12 +201,24 @@ class Ring:
             assert tile.stage is not None
             address = code.add(address, code.mul(tile.stage, tile.stage_bytes))
         *others, last = coordinates
-        for panel in range(panels):
+        mask: SSAValue | None = None
+        if peers is not None:
+            mask, own = peers.mask(), peers.own()
+            if boxed.panels < panels:
+                last = code.add(last, code.mul(own, boxed.panels * width))
+                address = code.add(address, code.mul(own, boxed.panels * size))
+            else:
+                outer = boxed.axes[0]
+                first = code.mul(own, boxed.rows)
+                others[outer] = code.add(others[outer], first)
+                line = size // rows
+                address = code.add(address, code.mul(own, boxed.rows * line))
+        for panel in range(boxed.panels):
             at = [*others, code.add(last, panel * width)]
             words = [code.emit(arith.IndexCastOp(value, i32)) for value in at]
             target = self._address(code.add(address, panel * size))
             target = code.emit(CastSpaceOp(target, CLUSTER_POINTER))
-            code.builder.insert(CopyBoxOp(target, boxed.map, words[::-1], full))
+            code.builder.insert(CopyBoxOp(target, boxed.map, words[::-1], full, mask))
 
     # Barriers.
 
@@ -196,5 +242,8 @@ class Ring:
         word = self.code.emit(arith.IndexCastOp(address, i64))
         return self.code.emit(IntToPointerOp(word, SHARED_POINTER))
 
-    def _wait(self, barrier: SSAValue, parity: SSAValue) -> None:
-        self.code.assembly(WAIT, "r,r,~{memory}", [barrier, parity])
+    def _wait(
+        self, barrier: SSAValue, parity: SSAValue, is_shared: bool = False
+    ) -> None:
+        text = WAIT.format(OF_CLUSTER if is_shared else "")
+        self.code.assembly(text, "r,r,~{memory}", [barrier, parity])

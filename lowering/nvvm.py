@@ -17,8 +17,13 @@ from xdsl.rewriter import InsertPoint, Rewriter
 
 from moa_dialect.errors import CompileError
 from moa_dialect.lowering import upstream
-from moa_dialect.lowering.chips import CHIP, check_chip
-from moa_dialect.lowering.gpu_ops import MAP_ALIGNMENT, MAP_BYTES, CopyBoxOp
+from moa_dialect.lowering.chips import CHIP, check_chip, has_engine
+from moa_dialect.lowering.gpu_ops import (
+    CLUSTER_SHAPE,
+    MAP_ALIGNMENT,
+    MAP_BYTES,
+    CopyBoxOp,
+)
 from moa_dialect.lowering.groups import FAST_EXP2
 from moa_dialect.passes.products import SWIZZLE_BYTES
 from moa_dialect.scalar_code import constant
@@ -49,6 +54,19 @@ def device_text(module: ModuleOp) -> str:
     return upstream.generic_text(device_module(module))
 
 
+def refuse_clusters(module: ModuleOp, place: str) -> None:
+    """Check that no kernel has clusters of blocks, for what has none.
+
+    Raises:
+        CompileError: if one has.
+    """
+    for op in module.walk():
+        if isinstance(op, gpu.FuncOp) and CLUSTER_SHAPE in op.attributes:
+            raise CompileError(
+                f"clusters of blocks: expected a chip from sm_90 on, got {place}"
+            )
+
+
 def nvvm_dialect(module: ModuleOp, chip: str = CHIP, features: str = "") -> ir.Module:
     """The kernels of a module in the NVVM dialect, upstream.
 
@@ -62,6 +80,8 @@ def nvvm_dialect(module: ModuleOp, chip: str = CHIP, features: str = "") -> ir.M
     """
     check_chip(chip)
     device = device_module(module)
+    if not has_engine(chip):
+        refuse_clusters(device, chip)
     expand_divisions(device)
     for op in device.walk():
         if isinstance(op, gpu.FuncOp) and op.known_block_size is not None:

@@ -310,7 +310,8 @@ def _arrive(rewriter: Rewriter, op: Operation) -> None:
 
 
 WAITS = re.compile(
-    r"\{ \.reg \.pred (\w+); (\w+): mbarrier\.try_wait\.parity\.shared::cta\.b64 "
+    r"\{ \.reg \.pred (\w+); (\w+): mbarrier\.try_wait\.parity"
+    r"(?:\.acquire\.cluster)?\.shared::cta\.b64 "
     r"\1, \[\$0\], \$1; @\1 bra (\w+); bra \2; \3: \}"
 )
 """Assembly that waits for a phase of an mbarrier."""
@@ -326,9 +327,7 @@ def wait_mbarrier(rewriter: Rewriter, op: Operation) -> None:
         raise CompileError(f"emulator: {name_of(op)} that gives a result")
     build = Builder(op)
     pointer, parity = op.operands[:2]
-    linear = build.load(rewriter.thread, runtime.LINEAR, "i32")
-    lane = build.value("llvm.and", (linear, build.constant(31)), "i32")
-    mask = build.value("llvm.shl", (build.constant(1), lane), "i32")
+    mask = _own_lane(rewriter, build)
     address = build.cast(pointer)
     rewriter.wait(op, runtime.MBARRIER, (), mask, parity, address=address)
     rewriter.replace(op)
@@ -336,11 +335,17 @@ def wait_mbarrier(rewriter: Rewriter, op: Operation) -> None:
 
 def _load_box(rewriter: Rewriter, op: Operation) -> None:
     to, descriptor, at, barrier, *others = segments_of(op)
-    # A hint about caches is the third of the others.
-    if "tile" not in str(op.properties["mode"]) or any(others[:2] + others[3:]):
+    # A mask is the second of the others, a hint about caches the third.
+    offsets, masks, _, *rest = others
+    if "tile" not in str(op.properties["mode"]) or any([offsets, *rest]):
         raise CompileError(f"emulator: {name_of(op)} other than of a tile")
-    pointers = [Builder(op).cast(each[0]) for each in (to, descriptor, barrier)]
-    rewriter.wait(op, runtime.LOAD, [*pointers, *at])
+    build = Builder(op)
+    pointers = [build.cast(each[0]) for each in (to, descriptor, barrier)]
+    # Without a mask the box is for the block itself.
+    mask = build.constant(0)
+    if masks:
+        mask = build.value("llvm.zext", (masks[0],), "i32")
+    rewriter.wait(op, runtime.LOAD, [*pointers, mask, *at], argument=len(masks))
     rewriter.code.counts[len(rewriter.code.sites) - 1] = len(at)
     rewriter.replace(op)
 
@@ -371,6 +376,42 @@ def _set_registers(rewriter: Rewriter, op: Operation) -> None:
     count = build.constant(integer_of(op, "regCount"))
     build.store(count, rewriter.thread, runtime.REGISTERS)
     rewriter.replace(op)
+
+
+# Clusters.
+
+
+def _cluster_arrive(rewriter: Rewriter, op: Operation) -> None:
+    rewriter.code.ordered = False
+    Builder(op).call("moa_emulator_cluster_arrive", (rewriter.thread,))
+    rewriter.replace(op)
+
+
+def _cluster_wait(rewriter: Rewriter, op: Operation) -> None:
+    rewriter.code.ordered = False
+    build = Builder(op)
+    (meeting,) = build.call("moa_emulator_cluster_wait", (rewriter.thread,), ["i32"])
+    rewriter.wait(op, runtime.MEET, (), _own_lane(rewriter, build), meeting)
+    rewriter.replace(op)
+
+
+def _own_lane(rewriter: Rewriter, build: Builder) -> SSAValue:
+    """The mask of a thread that waits without its warp."""
+    linear = build.load(rewriter.thread, runtime.LINEAR, "i32")
+    lane = build.value("llvm.and", (linear, build.constant(31)), "i32")
+    return build.value("llvm.shl", (build.constant(1), lane), "i32")
+
+
+def _map_to_block(rewriter: Rewriter, op: Operation) -> None:
+    rewriter.code.ordered = False
+    build = Builder(op)
+    pointer, rank = op.operands
+    operands = (rewriter.thread, build.cast(pointer), rank)
+    (found,) = build.call("moa_emulator_mapa", operands, [POINTER])
+    type_ = op.results[0].type
+    if found.type != type_:
+        found = build.value("llvm.addrspacecast", (found,), type_)
+    rewriter.replace(op, found)
 
 
 # Products of warp groups.
@@ -552,6 +593,8 @@ OPERATIONS: dict[str, Callable[[Rewriter, Operation], None]] = {
     "nvvm.barrier": _barrier,
     "nvvm.barrier.arrive": _barrier,
     "nvvm.barrier0": _barrier,
+    "nvvm.cluster.arrive": _cluster_arrive,
+    "nvvm.cluster.wait": _cluster_wait,
     "nvvm.convert.f32x2.to.bf16x2": _convert,
     "nvvm.convert.f32x2.to.f16x2": _convert,
     "nvvm.cp.async.bulk.commit.group": _commit_stores,
@@ -564,6 +607,7 @@ OPERATIONS: dict[str, Callable[[Rewriter, Operation], None]] = {
     "nvvm.elect.sync": _elect,
     "nvvm.fence.mbarrier.init": _fence_mbarriers,
     "nvvm.ldmatrix": _ldmatrix,
+    "nvvm.mapa": _map_to_block,
     "nvvm.mbarrier.arrive": _arrive,
     "nvvm.mbarrier.arrive.expect_tx": _arrive,
     "nvvm.mbarrier.expect_tx": _arrive,

@@ -15,6 +15,7 @@ from moa_dialect.lowering import upstream
 from moa_dialect.lowering.nvvm import (
     device_module,
     expand_divisions,
+    refuse_clusters,
     replace_by,
     without_assembly,
 )
@@ -63,6 +64,7 @@ def rocdl_dialect(module: ModuleOp, chip: str) -> ir.Module:
     """
     check_chip(chip)
     device = device_module(module)
+    refuse_clusters(device, chip)
     expand_divisions(device)
     without_assembly(device)
     native = upstream.parse(upstream.generic_text(device), upstream.new_context())

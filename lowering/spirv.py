@@ -36,6 +36,7 @@ from moa_dialect.lowering.groups import WARP
 from moa_dialect.lowering.nvvm import (
     device_module,
     expand_divisions,
+    refuse_clusters,
     replace_by,
     without_assembly,
 )
@@ -81,6 +82,7 @@ def spirv_dialect(module: ModuleOp) -> ir.Module:
         CompileError: for what SPIR-V has not, or upstream does not convert to it.
     """
     device = device_module(module)
+    refuse_clusters(device, "SPIR-V")
     expand_divisions(device)
     without_assembly(device)
     for op in list(device.walk()):

@@ -33,6 +33,7 @@ from moa_dialect.passes.lift_rows import (
 from moa_dialect.passes.products import (
     ENGINE_WARPS,
     check_boxes,
+    check_clusters,
     late_widths,
     shared_bytes,
 )
@@ -92,6 +93,9 @@ class Grid:
         aligned: whether the value of an element does not depend on which others its
             group has: chunks begin at multiples of their length, whatever the bounds,
             and nothing is rounded otherwise where some are masked.
+        clusters: axes along which neighbouring groups are a cluster, by their names in
+            the text, and how many of them are (`cluster:2`): what does not depend on
+            the axis is loaded once for all of these.
     """
 
     rows: str
@@ -115,6 +119,16 @@ class Grid:
     tall: int = 0
     is_square: bool = False
     persistent: int = 0
+    clusters: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def cluster(self) -> int:
+        """How many groups a cluster has; 1 if there are none."""
+        return prod(count for _, count in self.clusters)
+
+    def clusters_of(self, kernel: Kernel) -> dict[str, int]:
+        """How many groups a cluster has along each axis of a kernel."""
+        return {kernel.named(axis): count for axis, count in self.clusters}
 
     def __str__(self) -> str:
         tier = f",split:{self.split}" if self.split else ""
@@ -127,7 +141,13 @@ class Grid:
         tier += ",square" if self.is_square else ""
         tier += ",tf32" if self.tf32 else ""
         tier += ",aligned" if self.aligned else ""
-        columns = f"{self.columns}=grid,block:{self.width};" if self.columns else ""
+        of = {axis: f",cluster:{count}" for axis, count in self.clusters}
+        columns = ""
+        if self.columns:
+            own = of.pop(self.columns, "")
+            columns = f"{self.columns}=grid,block:{self.width}{own};"
+        own = of.pop(self.rows, "")
+        columns = "".join(f"{axis}=grid{text};" for axis, text in of.items()) + columns
         if not self.rows:
             return f"{columns}p=chunk:{self.chunk},threads:{32 * self.warps}{tier}"
         block = f",block:{self.block}" if self.block else ""
@@ -136,7 +156,7 @@ class Grid:
         groups += f",persistent:{self.persistent}" if self.persistent else ""
         return (
             f"{columns}{self.rows}=grid{groups},warps:{self.warps},"
-            f"regs:{self.blocks};"
+            f"regs:{self.blocks}{own};"
             f"p=chunk:{self.chunk}{block},stages:{self.stages}{tier}"
         )
 
@@ -165,6 +185,7 @@ _RESOURCES = (
     "tall",
     "square",
     "persistent",
+    "cluster",
     "tf32",
     "aligned",
 )
@@ -178,6 +199,9 @@ _THREADS = 2048
 MOST_STAGES = 8
 """The most chunks that the copy engine has under way."""
 
+CLUSTERS = (2, 4, 8)
+"""How many groups a cluster may have: as many as every chip that has clusters takes."""
+
 
 def parse_grid(text: str, axes: Sequence[str]) -> Grid:
     """Read a schedule for a kernel whose axes have these names.
@@ -187,6 +211,7 @@ def parse_grid(text: str, axes: Sequence[str]) -> Grid:
     """
     rows, columns = "", ""
     named: set[str] = set()
+    clusters: list[tuple[str, int]] = []
     found = {"warps": 4, "regs": 2, "chunk": 64, "stages": 1, "block": 1}
     for part in filter(None, text.replace(" ", "").split(";")):
         axis, equals, resources = part.partition("=")
@@ -210,6 +235,13 @@ def parse_grid(text: str, axes: Sequence[str]) -> Grid:
                 raise CompileError(f"schedule: {name} of at least 1, got {number}")
             if name == "block" and axis not in axes:
                 name = "part"
+            if name == "cluster":
+                if axis not in axes:
+                    raise CompileError(
+                        "schedule: cluster: expected an axis of the result, got the "
+                        f"folded {axis}"
+                    )
+                clusters.append((axis, number))
             found[name] = number
             names.add(name)
         if axis in axes and "warps" in names:
@@ -230,6 +262,7 @@ def parse_grid(text: str, axes: Sequence[str]) -> Grid:
     elif not rows:
         raise CompileError(f"schedule: no axis has warps or threads in {text!r}")
     _check(found, rows)
+    _check_clusters(found, clusters)
     return Grid(
         rows,
         found["warps"],
@@ -252,6 +285,7 @@ def parse_grid(text: str, axes: Sequence[str]) -> Grid:
         tall=found.get("tall", 0),
         is_square="square" in found,
         persistent=found.get("persistent", 0),
+        clusters=tuple(clusters),
     )
 
 
@@ -346,6 +380,29 @@ def _check(found: dict[str, int], rows: str) -> None:
     for name, most in (("stages", stages), ("warps", warps)):
         if found[name] > most:
             raise CompileError(f"schedule: {name} of at most {most}, got {found[name]}")
+
+
+def _check_clusters(found: dict[str, int], clusters: list[tuple[str, int]]) -> None:
+    """Check that there is code for the clusters of a schedule.
+
+    Raises:
+        CompileError: if there is not.
+    """
+    size = prod(count for _, count in clusters)
+    for number in (*(count for _, count in clusters), size):
+        if clusters and number not in CLUSTERS:
+            *others, last = CLUSTERS
+            raise CompileError(
+                "schedule: cluster: expected "
+                f"{', '.join(map(str, others))} or {last} groups, got {number}"
+            )
+    if clusters and "tma" not in found:
+        raise CompileError("schedule: cluster: expected tma as well")
+    if found.get("persistent", 0) % size:
+        raise CompileError(
+            f"schedule: persistent: expected whole clusters of {size} groups, "
+            f"got {found['persistent']}"
+        )
 
 
 def choose_grid(
@@ -902,13 +959,16 @@ def let_folds_be_passes(kernel: Kernel, grid: Grid) -> None:
 def check_fits(kernel: Kernel, grid: Grid, shared: int) -> None:
     """Check that the tiles of a kernel fit so many bytes of shared memory.
 
-    With `tma` that the copy engine can load them, too. The kernel is not used
+    With `tma` that the copy engine can load them, too, and with `cluster` that groups
+    have some to share. The kernel is not used
     afterwards: its folds become passes.
 
     Raises:
         CompileError: if they do not, or it cannot.
     """
     let_folds_be_passes(kernel, grid)
+    if grid.clusters:
+        check_clusters(kernel, grid)
     if grid.has_engine:
         check_boxes(kernel, grid)
     if (taken := shared_bytes(kernel, grid)) > shared:

@@ -787,6 +787,8 @@ class LiftPass(ModulePass):
             raise CompileError(
                 f"schedule: {grid.tier}: expected at most the tier {self.tier}"
             )
+        if grid.clusters and not self.engine:
+            raise CompileError("schedule: cluster: expected a chip from sm_90 on")
         if grid.has_engine and not self.engine:
             raise CompileError("schedule: tma: expected a chip from sm_90 on")
         if grid.tall and not self.engine:

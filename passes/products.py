@@ -8,7 +8,7 @@ lie in tiles in the memory that a group of threads shares; how large those are s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING
@@ -57,6 +57,9 @@ BOX_ROWS = 256
 
 MAP_AXES = 5
 """The most axes of an array that the copy engine knows."""
+
+SWIZZLED_ROWS = SWIZZLE_BYTES // PANEL_BYTES
+"""After how many rows of a panel pieces are permuted as in the first one."""
 
 BARRIER_BYTES = 8
 """The size of a barrier in memory."""
@@ -344,6 +347,60 @@ def check_boxes(kernel: Kernel, grid: Grid) -> None:
         )
     for each in memory.ahead:
         check_box(each, grid)
+
+
+def sharers(term: Term, clusters: Mapping[str, int]) -> int:
+    """How many groups of a cluster have the same tile of a term.
+
+    Args:
+        term: the term.
+        clusters: how many groups a cluster has along each axis.
+    """
+    return prod(count for axis, count in clusters.items() if axis not in term.free)
+
+
+def share_of(sizes: Sequence[int], element: Attribute, groups: int) -> tuple[int, int]:
+    """How many rows and panels of a tile each of some groups loads for all of them.
+
+    Raises:
+        CompileError: if a tile cannot be cut into so many parts.
+    """
+    panels = -(-sizes[1] // (PANEL_BYTES // dtype_of(element).itemsize))
+    if panels % groups == 0:
+        return sizes[0], panels // groups
+    if sizes[0] % (groups * SWIZZLED_ROWS):
+        raise CompileError(
+            "schedule: cluster: expected tiles of a multiple of "
+            f"{groups * SWIZZLED_ROWS} rows, got {sizes[0]}"
+        )
+    return sizes[0] // groups, panels
+
+
+def check_clusters(kernel: Kernel, grid: Grid) -> None:
+    """Check that the groups of a cluster have tiles to share, and can.
+
+    Raises:
+        CompileError: if not.
+    """
+    clusters = grid.clusters_of(kernel)
+    rows = kernel.named(grid.rows)
+    for pass_ in kernel.passes:
+        for axis in clusters:
+            if axis != rows and any(axis in bound.free for bound in pass_.bounds):
+                raise CompileError(
+                    "schedule: cluster: expected folds whose bounds do not depend on "
+                    f"{kernel.hints[axis]}"
+                )
+    loaded = _counted(kernel, grid).ahead
+    for axis in clusters:
+        if all(axis in each.term.free for each in loaded):
+            raise CompileError(
+                "schedule: cluster: expected a factor of a product that does not "
+                f"depend on {kernel.hints[axis]}"
+            )
+    for each in loaded:
+        groups = sharers(each.term, clusters)
+        share_of(each.sizes, each.product.element, groups)
 
 
 def check_box(ahead: Ahead, grid: Grid) -> tuple[int, int]:

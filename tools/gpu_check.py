@@ -201,6 +201,7 @@ def _experiments() -> list[Case]:
             for span in (1, 8, 64) if is_causal else ():
                 form = (f"span:{span},", *forms["behind"][1:])
                 found.append(_tried(case, f"span{span}", rows.format(*form)))
+    found += _of_clusters()
     for keys in (8192, 131072):
         case = _fast_attention(32, 1, 128, "bfloat16", keys, 8)
         for tag, (chunk, stages, split, tail) in {
@@ -229,6 +230,62 @@ def _experiments() -> list[Case]:
         "tma128x256": "j=grid,block:256;i=grid,warps:8,regs:2;p=chunk:64,stages:4,",
     }.items():
         found.append(_tried(product, tag, f"{text}wgmma,tma"))
+    return found
+
+
+def _of_clusters() -> list[Case]:
+    """Groups that share what they load, beside the same without.
+
+    Small ones first, with rows and columns that do not fill the last cluster.
+    """
+    found = [
+        replace(
+            case,
+            name=f"try_cluster_small_{name}",
+            schedule=schedule,
+            operations=0,
+        )
+        for name, case, schedule in (
+            (
+                "product",
+                Case("", _wide_product, [(200, 96), (96, 152)], "bfloat16", _times),
+                "j=grid,block:64,cluster:2;i=grid,warps:4,regs:2,cluster:2;"
+                "p=chunk:32,stages:3,wgmma,tma",
+            ),
+            (
+                "attention",
+                _fast_attention(4, 330, 64, "bfloat16"),
+                "j=grid,warps:8,regs:2,cluster:2;p=chunk:64,stages:2,wgmma,tma,behind",
+            ),
+            (
+                "causal",
+                _fast_attention(4, 300, 128, "bfloat16", is_causal=True),
+                "j=grid,span:3,warps:4,regs:2,cluster:4;p=chunk:64,stages:2,wgmma,tma",
+            ),
+        )
+    ]
+    rows = "j=grid,{0}warps:{1},regs:2{2};p=chunk:128,stages:2,wgmma,tma,behind"
+    for depth in (64, 128):
+        for is_causal in (False, True):
+            case = _fast_attention(64, 4096, depth, "bfloat16", is_causal=is_causal)
+            many = depth == 64 and not is_causal
+            form = "span:16," if is_causal else "", 12 if many else 8
+            for count in (1, 2, 4):
+                tail = f",cluster:{count}" if count > 1 else ""
+                text = rows.format(*form, tail)
+                found.append(_tried(case, f"cluster{count}", text))
+    product = _fast_product(4096)
+    for tag, (width, *tails) in {
+        "cluster1": (256, "", ""),
+        "cluster_rows": (256, "", ",cluster:2"),
+        "cluster_columns": (256, ",cluster:2", ""),
+        "cluster_both": (128, ",cluster:2", ",cluster:2"),
+    }.items():
+        text = (
+            f"j=grid,block:{width}{tails[0]};i=grid,warps:8,regs:2{tails[1]};"
+            "p=chunk:64,stages:4,wgmma,tma"
+        )
+        found.append(_tried(product, tag, text))
     return found
 
 

@@ -54,11 +54,13 @@ from moa_dialect.passes.kernels import (
     Kernel,
     Output,
     Pass,
+    all_terms,
     read_kernel,
     split_folds,
     static_extent,
     work_of,
 )
+from moa_dialect.passes.products import sharers
 from moa_dialect.passes.schedules import (
     Schedule,
     element_bytes,
@@ -208,10 +210,25 @@ def read_lifted(
             schedule = schedule_of(op, kernel)
         if schedule is None:
             return None
+        if isinstance(schedule, Grid) and schedule.clusters:
+            _share(nest, kernel, schedule, arrays)
         _add(nest, kernel, Tiling.of(schedule), arrays)
         nest.ahead = nest.ahead and len(found) == 1
     _mark_results(function, arrays)
     return nest
+
+
+def _share(
+    nest: Nest, kernel: Kernel, grid: Grid, arrays: dict[SSAValue, Array]
+) -> None:
+    """Note which arrays the groups of a cluster have loaded once for all of them."""
+    clusters = grid.clusters_of(kernel)
+    for term in all_terms(kernel):
+        array = term.args[0].kind if term.computes(AtOp.name) else None
+        if isinstance(array, SSAValue) and array in arrays:
+            count = sharers(term, clusters)
+            known = nest.sharers.get(arrays[array], count)
+            nest.sharers[arrays[array]] = min(known, count)
 
 
 def arrays_of(function: FuncOp, extents: Extents) -> dict[SSAValue, Array]:

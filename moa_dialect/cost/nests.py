@@ -135,6 +135,7 @@ class Nest:
         used_bytes: for a nest how many bytes of a vector register hold something.
         in_vain: for a nest how many times more indices its lanes have than there are.
         intermediates: arrays between kernels.
+        sharers: for an array how many cores get what is fetched once for all of them.
         algebra: where numbers and symbols come from.
         known: what was found out about the nest, which is not changed any more.
     """
@@ -149,6 +150,7 @@ class Nest:
     used_bytes: dict[int, int] = field(default_factory=dict[int, int])
     in_vain: dict[int, float] = field(default_factory=dict[int, float])
     intermediates: set[Array] = field(default_factory=set[Array])
+    sharers: dict[Array, int] = field(default_factory=dict[Array, int])
     algebra: Algebra = FORMULAS
     known: dict[str, dict[Any, Any]] = field(
         default_factory=dict[str, dict[Any, Any]], init=False, repr=False

@@ -88,6 +88,11 @@ def timing_of(nest: Nest, machine: CostMachine) -> Timing:
             moved = traffic(
                 nest, inner.capacity, inner.line, allocates, cores, inner.sharers
             )
+            if inner is machine.levels[0]:
+                # What is fetched into the memory of several cores comes once.
+                for array, count in nest.sharers.items():
+                    if array in moved.fetched:
+                        moved.fetched[array] = moved.fetched[array] / count
             amount = moved.bytes
             if level is machine.memory and fresh:
                 # What the system clears before is there when it is written.

@@ -24,7 +24,7 @@ from moa_dialect.cost import (
 from moa_dialect.cost.nests import Array, Nest, accesses_in
 from moa_dialect.cost.programs import Program, entry_function
 from moa_dialect.cost.report import regimes_text
-from moa_dialect.cost.timing import page_seconds
+from moa_dialect.cost.timing import page_seconds, timing_of
 from moa_dialect.tools.cost_check import fused_call, materialised_call
 
 n, d, h, k, m = (sp.Symbol(x, integer=True, positive=True) for x in "ndhkm")
@@ -224,6 +224,40 @@ def test_energy_of_memory_is_bytes_times_energy_of_a_byte() -> None:
     level = cost.level("DRAM")
     assert level.energy == level.bytes * here.memory.energy
     assert cost.energy > level.energy + here.idle_watts * cost.seconds
+
+
+@pytest.mark.parametrize(
+    ("clusters", "factors"),
+    [
+        (("", ""), (1, 1)),
+        (("", ",cluster:2"), (1, 2)),
+        ((",cluster:4", ""), (4, 1)),
+        ((",cluster:2", ",cluster:2"), (2, 2)),
+    ],
+)
+def test_what_a_cluster_shares_is_fetched_once(
+    clusters: tuple[str, str], factors: tuple[int, int]
+) -> None:
+    """From the second cache; from the memory as without."""
+    text = "j=grid,block:128{};i=grid,warps:8,regs:2{};p=chunk:64,stages:4,wgmma,tma"
+
+    def fetched(*tails: str) -> list[dict[str, float]]:
+        given = {"target": "cuda", "schedule": text.format(*tails), "dtype": "bf16"}
+        p = program(matmul, (4096, 4096), (4096, 4096), **given)
+        lifted = p.lifted(machine("h200"))
+        assert lifted is not None
+        nest, _ = lifted
+        levels = timing_of(nest, machine("h200")).levels[1:]
+        found = [level.traffic.fetched for level in levels if level.traffic is not None]
+        return [
+            {a.name: nest.number(x) for a, x in each.items() if a.name in ("a", "b")}
+            for each in found
+        ]
+
+    without, found = fetched("", ""), fetched(*clusters)
+    assert found[1:] == without[1:]
+    for name, factor in zip("ab", factors, strict=True):
+        assert found[0][name] == pytest.approx(without[0][name] / factor)
 
 
 # Decisions.

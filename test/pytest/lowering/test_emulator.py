@@ -366,11 +366,11 @@ def test_a_block_of_another_size_than_the_kernel_says():
 
 def test_an_operation_that_is_not_emulated():
     text = module(
-        "llvm.func @f() attributes {nvvm.kernel} { nvvm.cluster.arrive llvm.return }"
+        "llvm.func @f() attributes {nvvm.kernel} { nvvm.cluster.arrive.relaxed llvm.return }"
     )
     with pytest.raises(
         CompileError,
-        match=r"kernel 'f': the emulator does not know nvvm.cluster.arrive",
+        match=r"kernel 'f': the emulator does not know nvvm.cluster.arrive.relaxed",
     ):
         Emulator(text)
 
