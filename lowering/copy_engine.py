@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moa_dialect.errors import KernelError
+from moa_dialect.lowering.races import Races
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -180,6 +181,8 @@ class _Copy:
     offset: int
     barrier: int = 0
     group: int = 0
+    time: int = 0
+    known: npt.NDArray[np.int32] | None = None
 
 
 @dataclass
@@ -189,10 +192,12 @@ class CopyEngine:
     Attributes:
         shared: the memory of the block.
         size: how many bytes of it the block has.
+        races: what is known of accesses; None if races are not looked for.
     """
 
     shared: Bytes
     size: int
+    races: Races | None = None
     loads: list[_Copy] = field(default_factory=list[_Copy])
     stores: dict[int, list[_Copy]] = field(default_factory=dict[int, list[_Copy]])
     groups: dict[int, int] = field(default_factory=dict[int, int])
@@ -201,6 +206,12 @@ class CopyEngine:
         """Which 16 bytes of shared memory each 16 bytes of a box are at."""
         offsets = copy.offset + np.arange(0, copy.tensor.box_bytes, 16)
         return swizzled(offsets, copy.tensor.swizzle) // 16
+
+    def _access(self, copy: _Copy, thread: int, writes: bool) -> int:
+        """Note the access of a copy to the memory of the block; gives its time."""
+        assert self.races is not None
+        places = np.arange(copy.offset, copy.offset + copy.tensor.box_bytes)
+        return self.races.access(self.races.engine, [thread // 32], places, writes)
 
     def _checked(self, descriptor: int, at: tuple[int, ...], offset: int) -> _Copy:
         tensor = TensorMap.at(descriptor)
@@ -219,11 +230,19 @@ class CopyEngine:
         return _Copy(tensor, at, offset)
 
     def load(
-        self, descriptor: int, at: tuple[int, ...], offset: int, barrier: int
+        self,
+        descriptor: int,
+        at: tuple[int, ...],
+        offset: int,
+        barrier: int,
+        thread: int = 0,
     ) -> None:
         """Begin a copy to shared memory that an mbarrier counts the bytes of."""
         copy = self._checked(descriptor, at, offset)
         copy.barrier = barrier
+        if self.races is not None:
+            time = self._access(copy, thread, True)
+            copy.known = self.races.known(thread // 32, time)
         self.shared[offset : offset + copy.tensor.box_bytes] = 0xFF
         self.loads.append(copy)
 
@@ -234,6 +253,8 @@ class CopyEngine:
         copy = self.loads.pop(number)
         data = copy.tensor.read(copy.at).reshape(-1, 16)
         self.shared.reshape(-1, 16)[self._chunks(copy)] = data
+        if self.races is not None and copy.known is not None:
+            self.races.tell(copy.barrier, copy.known)
         complete(self.shared, copy.barrier, copy.tensor.box_bytes)
         return True
 
@@ -243,6 +264,8 @@ class CopyEngine:
         """Begin a copy from shared memory."""
         copy = self._checked(descriptor, at, offset)
         copy.group = self.groups.get(thread, 0)
+        if self.races is not None:
+            copy.time = self._access(copy, thread, False)
         self.stores.setdefault(thread, []).append(copy)
 
     def commit(self, thread: int) -> None:
@@ -257,6 +280,8 @@ class CopyEngine:
             copy = copies.pop(0)
             data = self.shared.reshape(-1, 16)[self._chunks(copy)]
             copy.tensor.write(copy.at, data.reshape(-1))
+            if self.races is not None:
+                self.races.learn([thread // 32], self.races.engine, copy.time)
 
     def end(self) -> None:
         """Check that nothing is under way when the block ends.

@@ -50,7 +50,7 @@ _DECLARED = {
     "moa_emulator_copy": "void (ptr, ptr, ptr, i32, i32)",
     "moa_emulator_commit": "void (ptr)",
     "moa_emulator_land": "void (ptr, i32)",
-    "moa_emulator_mbarrier": "void (ptr, i32)",
+    "moa_emulator_mbarrier": "void (ptr, ptr, i32)",
     "moa_emulator_arrive": "i64 (ptr, ptr, i32, i32)",
     "moa_emulator_access": "ptr (ptr, ptr, i32, i32)",
     "moa_emulator_cluster_arrive": "void (ptr)",
@@ -105,8 +105,6 @@ class KernelCode:
     """The products of warp groups, by their sites."""
     counts: dict[int, int] = field(default_factory=dict[int, int])
     """How many coordinates a copy of a box, or registers a wait has, by their sites."""
-    ordered: bool = True
-    """Whether barriers of the whole block are all that orders its warps."""
     eager: bool = False
     """Whether products of warp groups are waited for without their registers."""
     cluster: tuple[int, int, int] = (1, 1, 1)

@@ -28,6 +28,7 @@ from moa_dialect.lowering import emulator_runtime as runtime
 from moa_dialect.lowering import host, loader, upstream
 from moa_dialect.lowering.copy_engine import CopyEngine
 from moa_dialect.lowering.coroutines import KernelCode, to_coroutines
+from moa_dialect.lowering.races import Races
 from moa_dialect.lowering.unregistered import GenericParser
 from moa_dialect.lowering.warp_groups import WarpGroup
 
@@ -279,7 +280,9 @@ class _Launch:
         self.checks = 0
         if emulator.checks:
             bounds = runtime.BOUNDS * (memory is not None)
-            self.checks = runtime.CHECKED | bounds | runtime.RACES * code.ordered
+            # What blocks of a cluster do in each other's memory is not followed.
+            is_alone = prod(code.cluster) == 1
+            self.checks = runtime.CHECKED | bounds | runtime.RACES * is_alone
         ranges = [(first, first + size) for first, size in memory or ()]
         self.ranges = np.array(ranges, np.uint64).reshape(-1, 2)
         self.block_size = block
@@ -352,7 +355,9 @@ class _Block:
         self.launch, self.code, self.rank = launch, launch.code, rank
         self.rows, self.threads = launch.rows, launch.threads
         self.shared_bytes = launch.shared_bytes
-        self.shadow = np.zeros((2, launch.shared_bytes), np.int32)
+        self.races: Races | None = None
+        if launch.checks & runtime.RACES:
+            self.races = Races(launch.shared_bytes, self.rows // 32)
         self.arena = _aligned(runtime.ARENA_BYTES, runtime.ARENA_BYTES)
         size = self.rows * self.code.row_words
         self.state = _aligned(4 * size, 64).view(np.int32).reshape(self.rows, -1)
@@ -360,7 +365,7 @@ class _Block:
         self.handles = np.zeros(self.rows, np.int64)
         queue = runtime.QUEUE_CAPACITY if self.code.copies else 0
         self.queues = np.empty((self.rows, 4 * queue), np.int64)
-        self.background = _Background(CopyEngine(self.arena, self.shared_bytes))
+        self.background = self._nothing()
         self.at = (0, 0, 0)
         self.has_started = self.has_ended = self.is_random = False
         self.order = np.zeros(0, np.int32)
@@ -390,25 +395,34 @@ class _Block:
         for word, array in (
             (runtime.SHARED, self.arena),
             (runtime.RANGES_AT, launch.ranges),
-            (runtime.SHADOW, self.shadow),
             (runtime.CLUSTER, launch.meeting),
         ):
             record[word : word + 2].view(np.int64)[0] = array.ctypes.data
         record[runtime.CHECKS] = launch.checks
-        record[runtime.EPOCH] = 1
         record[runtime.SIZE] = self.shared_bytes
         record[runtime.RANGES] = len(launch.ranges)
-        self.shadow.fill(0)
+        if self.races is not None:
+            self.races.start()
+            record[runtime.ENTITIES] = self.races.entities
+            for word, array in (
+                (runtime.SHADOW, self.races.shadow),
+                (runtime.CLOCKS, self.races.clocks),
+            ):
+                record[word : word + 2].view(np.int64)[0] = array.ctypes.data
         is_plain = bool(np.all(np.diff(order) == 1) or np.all(np.diff(order) == -1))
         record[runtime.RANDOM] = 0 if is_plain else int(order[0]) * 2 + 1
         self.is_random = not is_plain
         self.random = np.random.default_rng(int(record[runtime.RANDOM]))
-        self.background = _Background(CopyEngine(self.arena, self.shared_bytes))
+        self.background = self._nothing()
         self.has_ended = False
         words = launch.words.ctypes.data
         rows, handles = _memref(self.state), _memref(self.handles)
         self._call("start", launch.address, words, *rows, *handles, self.threads)
         self.has_started = True
+
+    def _nothing(self) -> _Background:
+        """Nothing under way."""
+        return _Background(CopyEngine(self.arena, self.shared_bytes, self.races))
 
     def free(self) -> None:
         """Free the threads of the block."""
@@ -502,8 +516,9 @@ class _Block:
         code = int(record[runtime.ERROR])
         place = int(record[runtime.PLACE : runtime.PLACE + 2].view(np.int64)[0])
         reason = runtime.FAILURES[code]
-        if code == runtime.RACE:
-            return f"{reason}: byte {place}, after thread {int(record[runtime.OTHER])}"
+        if code == runtime.RACE and self.races is not None:
+            who = self.races.name(int(record[runtime.OTHER]))
+            return f"{reason}: byte {place}, after {who}"
         if code == runtime.OUT_OF_BOUNDS:
             at = place - self.arena.ctypes.data
             if 0 <= at < self.arena.size:
@@ -536,7 +551,8 @@ class _Block:
             elif count == 1:
                 self._thread_call(self.background.engine, thread)
             else:
-                new = WarpGroup(self.arena, self.code.eager)
+                eager = self.code.eager
+                new = WarpGroup(self.arena, eager, thread // 32, self.races)
                 group = self.background.groups.setdefault(thread, new)
                 self._group_call(group, self.state[thread : thread + 128])
         except KernelError as error:
@@ -569,7 +585,8 @@ class _Block:
                     "mbarriers that the copy engine does not see: "
                     "no nvvm.fence.mbarrier.init"
                 )
-            block.background.engine.load(descriptor, at, to - base, barrier - base)
+            places = to - base, barrier - base
+            block.background.engine.load(descriptor, at, *places, thread)
 
     def _thread_call(self, engine: CopyEngine, thread: int) -> None:
         """Carry out an operation of one thread on copies to global memory."""

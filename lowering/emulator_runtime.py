@@ -28,10 +28,13 @@ INPUTS, OUTPUTS, BULK = 32, 48, 64
 # The words of a block's record.
 CTAID, NCTAID, NTID, THREADS, CURRENT, ERROR = 0, 3, 6, 9, 10, 11
 SHARED, RANDOM, ARRIVED, EXPECTED = 12, 14, 16, 32
-CHECKS, EPOCH, SIZE, RANGES, OTHER = 48, 49, 50, 51, 56
+CHECKS, ENTITIES, SIZE, RANGES, OTHER = 48, 49, 50, 51, 56
 RANGES_AT, SHADOW, PLACE, FENCES, RESUMED = 52, 54, 58, 60, 61
-CLUSTER, RANK = 62, 64
-BLOCK_WORDS = 66
+CLUSTER, RANK, CLOCKS = 62, 64, 66
+BLOCK_WORDS = 68
+
+BARRIERS = 16
+"""How many barriers a block has, beside those in memory."""
 
 # The 64-bit words of a cluster: threads that have arrived, meetings there were, threads
 # that there are, blocks, then where the memory of each block is.
@@ -411,7 +414,22 @@ func.func private @execute(
     %state = llvm.load %p : !llvm.ptr -> i64
     %phase64 = arith.andi %state, %l1 : i64
     %phase = arith.trunci %phase64 : i64 to i32
+    %expected0 = arith.shrui %state, %l21 : i64
+    %expected = arith.andi %expected0, %l1048575 : i64
+    %wild = arith.cmpi eq, %expected, %l1048575 : i64
+    scf.if %wild {
+      func.call @fail(%B, %t, %i{NO_MBARRIER}) : (!words, index, i32) -> ()
+    }
     %over = arith.cmpi ne, %phase, %arg : i32
+    scf.if %over {
+      %thread = func.call @thread_of(%T, %t) : (!rows, index) -> !llvm.ptr
+      %same = func.call @moa_emulator_access(%thread, %p, %i8, %i0)
+        : (!llvm.ptr, !llvm.ptr, i32, i32) -> !llvm.ptr
+      %block = func.call @block_of(%B) : (!words) -> !llvm.ptr
+      %warp = func.call @warp_of(%t) : (index) -> i32
+      %row = func.call @slot(%block, %p) : (!llvm.ptr, !llvm.ptr) -> i32
+      func.call @acquire(%block, %warp, %row) : (!llvm.ptr, i32, i32) -> ()
+    }
     scf.yield %over : i1
   }
   case {MEET} {
@@ -504,6 +522,11 @@ func.func private @barrier(
     func.call @fail(%B, %t, %i{COUNTS_DIFFER}) : (!words, index, i32) -> ()
   }
   memref.store %n, %B[%ie] : !words
+  %block = func.call @block_of(%B) : (!words) -> !llvm.ptr
+  %entities = memref.load %B[%c{ENTITIES}] : !words
+  %row = arith.addi %entities, %id : i32
+  %warp = func.call @warp_of(%t) : (index) -> i32
+  func.call @release(%block, %warp, %row) : (!llvm.ptr, i32, i32) -> ()
   %come = math.ctpop %need : i32
   %a0 = memref.load %B[%ia] : !words
   %a = arith.addi %a0, %come : i32
@@ -512,13 +535,6 @@ func.func private @barrier(
   memref.store %left, %B[%ia] : !words
   scf.if %full {
     memref.store %i0, %B[%ie] : !words
-    %epoch = memref.load %B[%c{EPOCH}] : !words
-    %following = arith.addi %epoch, %i1 : i32
-    %first = arith.cmpi eq, %id, %i0 : i32
-    %everyone = arith.cmpi eq, %n, %threads : i32
-    %parts = arith.andi %first, %everyone : i1
-    %after = arith.select %parts, %following, %epoch : i32
-    memref.store %after, %B[%c{EPOCH}] : !words
     %all = memref.dim %T, %c0 : !rows
     scf.for %u = %c0 to %all step %c1 {
       %s = memref.load %T[%u, %c{STATUS}] : !rows
@@ -528,8 +544,11 @@ func.func private @barrier(
       %go = arith.andi %at, %this : i1
       scf.if %go {
         memref.store %i{READY}, %T[%u, %c{STATUS}] : !rows
+        %uw = func.call @warp_of(%u) : (index) -> i32
+        func.call @acquire(%block, %uw, %row) : (!llvm.ptr, i32, i32) -> ()
       }
     }
+    func.call @forget(%block, %row) : (!llvm.ptr, i32) -> ()
   }
   return
 }
@@ -761,6 +780,14 @@ func.func private @row(
   scf.if %skew {
     func.call @fail(%B, %t, %i{MISALIGNED_MATRIX}) : (!words, index, i32) -> ()
   }
+  %thread = func.call @thread_of(%T, %t) : (!rows, index) -> !llvm.ptr
+  %safe = func.call @moa_emulator_access(%thread, %p, %i16, %write)
+    : (!llvm.ptr, !llvm.ptr, i32, i32) -> !llvm.ptr
+  return %safe : !llvm.ptr
+}
+
+// Where the row of a thread is.
+func.func private @thread_of(%T: !rows, %t: index) -> !llvm.ptr {
   %x = memref.extract_aligned_pointer_as_index %T : !rows -> index
   %d = memref.dim %T, %c1 : !rows
   %stride = arith.muli %d, %c4 : index
@@ -768,9 +795,7 @@ func.func private @row(
   %a = arith.addi %x, %o : index
   %a64 = arith.index_cast %a : index to i64
   %thread = llvm.inttoptr %a64 : i64 to !llvm.ptr
-  %safe = func.call @moa_emulator_access(%thread, %p, %i16, %write)
-    : (!llvm.ptr, !llvm.ptr, i32, i32) -> !llvm.ptr
-  return %safe : !llvm.ptr
+  return %thread : !llvm.ptr
 }
 
 // The two numbers of 16 bits in a word: bf16 if %brain, else f16.
@@ -1114,7 +1139,10 @@ func.func @moa_emulator_land(%thread: !llvm.ptr, %pending: i32) {
 }
 
 // An mbarrier: `moa_dialect.lowering.copy_engine` says what its word holds.
-func.func @moa_emulator_mbarrier(%p: !llvm.ptr, %count: i32) {
+func.func @moa_emulator_mbarrier(
+    %thread: !llvm.ptr, %place: !llvm.ptr, %count: i32) {
+  %p = func.call @moa_emulator_access(%thread, %place, %i8, %i1)
+    : (!llvm.ptr, !llvm.ptr, i32, i32) -> !llvm.ptr
   %c = arith.extui %count : i32 to i64
   %pending = arith.shli %c, %l1 : i64
   %expected = arith.shli %c, %l21 : i64
@@ -1125,7 +1153,16 @@ func.func @moa_emulator_mbarrier(%p: !llvm.ptr, %count: i32) {
 
 // Arrivals at an mbarrier that expect bytes; gives the word before.
 func.func @moa_emulator_arrive(
-    %thread: !llvm.ptr, %p: !llvm.ptr, %count: i32, %bytes: i32) -> i64 {
+    %thread: !llvm.ptr, %place: !llvm.ptr, %count: i32, %bytes: i32) -> i64 {
+  %p = func.call @moa_emulator_access(%thread, %place, %i8, %i0)
+    : (!llvm.ptr, !llvm.ptr, i32, i32) -> !llvm.ptr
+  %tb = func.call @word(%thread, %i{BLOCK}) : (!llvm.ptr, i32) -> !llvm.ptr
+  %block = llvm.load %tb : !llvm.ptr -> !llvm.ptr
+  %lp = func.call @word(%thread, %i{LINEAR}) : (!llvm.ptr, i32) -> !llvm.ptr
+  %linear = llvm.load %lp : !llvm.ptr -> i32
+  %warp = arith.shrui %linear, %i5 : i32
+  %row = func.call @slot(%block, %p) : (!llvm.ptr, !llvm.ptr) -> i32
+  func.call @release(%block, %warp, %row) : (!llvm.ptr, i32, i32) -> ()
   %s = llvm.load %p : !llvm.ptr -> i64
   %n = arith.extui %count : i32 to i64
   %pending0 = arith.shrui %s, %l1 : i64
@@ -1382,66 +1419,194 @@ func.func private @in_cluster(
   return %found : i1
 }
 
-// Who has written each byte last, and who has read it: the number of the barriers
-// before, whether warps differ (only of readers), and the thread.
+// Who has written each byte last, and when each has read it; what the warp knows of
+// others' clocks says whether that was before (`moa_dialect.lowering.races`).
 func.func private @track(
     %thread: !llvm.ptr, %block: !llvm.ptr, %at: i32, %size: i32, %all: i32,
     %write: i32) {
   %sp = func.call @word(%block, %i{SHADOW}) : (!llvm.ptr, i32) -> !llvm.ptr
   %writers = llvm.load %sp : !llvm.ptr -> !llvm.ptr
   %readers = llvm.getelementptr %writers[%all] : (!llvm.ptr, i32) -> !llvm.ptr, i32
-  %ep = func.call @word(%block, %i{EPOCH}) : (!llvm.ptr, i32) -> !llvm.ptr
-  %epoch = llvm.load %ep : !llvm.ptr -> i32
+  %np = func.call @word(%block, %i{ENTITIES}) : (!llvm.ptr, i32) -> !llvm.ptr
+  %n = llvm.load %np : !llvm.ptr -> i32
   %lp = func.call @word(%thread, %i{LINEAR}) : (!llvm.ptr, i32) -> !llvm.ptr
   %linear = llvm.load %lp : !llvm.ptr -> i32
   %warp = arith.shrui %linear, %i5 : i32
-  %high = arith.shli %epoch, %i11 : i32
+  %known = func.call @clocks(%block, %warp) : (!llvm.ptr, i32) -> !llvm.ptr
+  %op = llvm.getelementptr %known[%warp] : (!llvm.ptr, i32) -> !llvm.ptr, i32
+  %now = llvm.load %op : !llvm.ptr -> i32
+  %high = arith.shli %now, %i11 : i32
   %mine = arith.ori %high, %linear : i32
   %writes = arith.cmpi ne, %write, %i0 : i32
   scf.for %k = %i0 to %size step %i1 : i32 {
     %b = arith.addi %at, %k : i32
     %wp = llvm.getelementptr %writers[%b] : (!llvm.ptr, i32) -> !llvm.ptr, i32
-    %rp = llvm.getelementptr %readers[%b] : (!llvm.ptr, i32) -> !llvm.ptr, i32
+    %rb = arith.muli %b, %n : i32
+    %rp = llvm.getelementptr %readers[%rb] : (!llvm.ptr, i32) -> !llvm.ptr, i32
     %w = llvm.load %wp : !llvm.ptr -> i32
-    %r = llvm.load %rp : !llvm.ptr -> i32
-    %wo = func.call @differs(%w, %epoch, %warp) : (i32, i32, i32) -> i1
-    %ro = func.call @differs(%r, %epoch, %warp) : (i32, i32, i32) -> i1
-    %rw = arith.andi %ro, %writes : i1
-    %race = arith.ori %wo, %rw : i1
-    scf.if %race {
-      func.call @failure(%thread, %i{RACE}) : (!llvm.ptr, i32) -> ()
-      %o0 = arith.select %wo, %w, %r : i32
-      %o = arith.andi %o0, %i1023 : i32
-      %op = func.call @word(%block, %i{OTHER}) : (!llvm.ptr, i32) -> !llvm.ptr
-      %ap = func.call @word(%block, %i{PLACE}) : (!llvm.ptr, i32) -> !llvm.ptr
-      %b64 = arith.extui %b : i32 to i64
-      llvm.store %o, %op : i32, !llvm.ptr
-      llvm.store %b64, %ap : i64, !llvm.ptr
+    %who = arith.andi %w, %i2047 : i32
+    %is_thread = arith.cmpi ult, %who, %i1024 : i32
+    %of_thread = arith.shrui %who, %i5 : i32
+    %of_others = arith.subi %who, %i1024 : i32
+    %writer = arith.select %is_thread, %of_thread, %of_others : i32
+    %time = arith.shrui %w, %i11 : i32
+    %late = func.call @is_late(%known, %writer, %warp, %time)
+      : (!llvm.ptr, i32, i32, i32) -> i1
+    scf.if %late {
+      func.call @report(%thread, %block, %b, %who)
+        : (!llvm.ptr, !llvm.ptr, i32, i32) -> ()
     }
     scf.if %writes {
+      scf.for %e = %i0 to %n step %i1 : i32 {
+        %ep = llvm.getelementptr %rp[%e] : (!llvm.ptr, i32) -> !llvm.ptr, i32
+        %read = llvm.load %ep : !llvm.ptr -> i32
+        %unread = func.call @is_late(%known, %e, %warp, %read)
+          : (!llvm.ptr, i32, i32, i32) -> i1
+        scf.if %unread {
+          %reader = arith.addi %e, %i2048 : i32
+          func.call @report(%thread, %block, %b, %reader)
+            : (!llvm.ptr, !llvm.ptr, i32, i32) -> ()
+        }
+      }
       llvm.store %mine, %wp : i32, !llvm.ptr
     } else {
-      // Readers of several warps are all kept by one bit.
-      %many = arith.ori %r, %i1024 : i32
-      %new = arith.select %ro, %many, %mine : i32
-      llvm.store %new, %rp : i32, !llvm.ptr
+      %ep = llvm.getelementptr %rp[%warp] : (!llvm.ptr, i32) -> !llvm.ptr, i32
+      llvm.store %now, %ep : i32, !llvm.ptr
     }
   }
   return
 }
 
-// Whether a record is of this time between barriers and of another warp.
-func.func private @differs(%record: i32, %epoch: i32, %warp: i32) -> i1 {
-  %e = arith.shrui %record, %i11 : i32
-  %now = arith.cmpi eq, %e, %epoch : i32
-  %t = arith.andi %record, %i1023 : i32
-  %w = arith.shrui %t, %i5 : i32
-  %other = arith.cmpi ne, %w, %warp : i32
-  %m = arith.andi %record, %i1024 : i32
-  %many = arith.cmpi ne, %m, %i0 : i32
-  %o = arith.ori %other, %many : i1
-  %r = arith.andi %now, %o : i1
+// Whether another one did something at a time that a warp does not know of.
+func.func private @is_late(
+    %known: !llvm.ptr, %other: i32, %warp: i32, %time: i32) -> i1 {
+  %p = llvm.getelementptr %known[%other] : (!llvm.ptr, i32) -> !llvm.ptr, i32
+  %last = llvm.load %p : !llvm.ptr -> i32
+  %after = arith.cmpi ugt, %time, %last : i32
+  %differ = arith.cmpi ne, %other, %warp : i32
+  %r = arith.andi %after, %differ : i1
   return %r : i1
+}
+
+func.func private @report(
+    %thread: !llvm.ptr, %block: !llvm.ptr, %at: i32, %who: i32) {
+  func.call @failure(%thread, %i{RACE}) : (!llvm.ptr, i32) -> ()
+  %op = func.call @word(%block, %i{OTHER}) : (!llvm.ptr, i32) -> !llvm.ptr
+  %ap = func.call @word(%block, %i{PLACE}) : (!llvm.ptr, i32) -> !llvm.ptr
+  %at64 = arith.extui %at : i32 to i64
+  llvm.store %who, %op : i32, !llvm.ptr
+  llvm.store %at64, %ap : i64, !llvm.ptr
+  return
+}
+
+func.func private @block_of(%B: !words) -> !llvm.ptr {
+  %x = memref.extract_aligned_pointer_as_index %B : !words -> index
+  %x64 = arith.index_cast %x : index to i64
+  %p = llvm.inttoptr %x64 : i64 to !llvm.ptr
+  return %p : !llvm.ptr
+}
+
+func.func private @warp_of(%t: index) -> i32 {
+  %w = arith.divui %t, %c32 : index
+  %r = arith.index_cast %w : index to i32
+  return %r : i32
+}
+
+// A row of clocks: what a warp or a barrier knows.
+func.func private @clocks(%block: !llvm.ptr, %row: i32) -> !llvm.ptr {
+  %cp = func.call @word(%block, %i{CLOCKS}) : (!llvm.ptr, i32) -> !llvm.ptr
+  %all = llvm.load %cp : !llvm.ptr -> !llvm.ptr
+  %np = func.call @word(%block, %i{ENTITIES}) : (!llvm.ptr, i32) -> !llvm.ptr
+  %n = llvm.load %np : !llvm.ptr -> i32
+  %at = arith.muli %row, %n : i32
+  %p = llvm.getelementptr %all[%at] : (!llvm.ptr, i32) -> !llvm.ptr, i32
+  return %p : !llvm.ptr
+}
+
+// The row of an mbarrier; -1 for none of the block's memory.
+func.func private @slot(%block: !llvm.ptr, %p: !llvm.ptr) -> i32 {
+  %sp = func.call @word(%block, %i{SHARED}) : (!llvm.ptr, i32) -> !llvm.ptr
+  %shared = llvm.load %sp : !llvm.ptr -> i64
+  %zp = func.call @word(%block, %i{SIZE}) : (!llvm.ptr, i32) -> !llvm.ptr
+  %size = llvm.load %zp : !llvm.ptr -> i32
+  %size64 = arith.extui %size : i32 to i64
+  %np = func.call @word(%block, %i{ENTITIES}) : (!llvm.ptr, i32) -> !llvm.ptr
+  %n = llvm.load %np : !llvm.ptr -> i32
+  %a = llvm.ptrtoint %p : !llvm.ptr to i64
+  %at = arith.subi %a, %shared : i64
+  %inside = arith.cmpi ult, %at, %size64 : i64
+  %at32 = arith.trunci %at : i64 to i32
+  %number = arith.shrui %at32, %i3 : i32
+  %first = arith.addi %n, %i{BARRIERS} : i32
+  %row = arith.addi %first, %number : i32
+  %r = arith.select %inside, %row, %m1 : i32
+  return %r : i32
+}
+
+// Whether races are looked for, at a row that there is.
+func.func private @looks(%block: !llvm.ptr, %row: i32) -> i1 {
+  %cp = func.call @word(%block, %i{CHECKS}) : (!llvm.ptr, i32) -> !llvm.ptr
+  %checks = llvm.load %cp : !llvm.ptr -> i32
+  %bit = arith.andi %checks, %i{RACES} : i32
+  %on = arith.cmpi ne, %bit, %i0 : i32
+  %is = arith.cmpi sge, %row, %i0 : i32
+  %r = arith.andi %on, %is : i1
+  return %r : i1
+}
+
+// A warp tells a barrier what it knows; from then on it is later.
+func.func private @release(%block: !llvm.ptr, %warp: i32, %row: i32) {
+  %on = func.call @looks(%block, %row) : (!llvm.ptr, i32) -> i1
+  scf.if %on {
+    %to = func.call @clocks(%block, %row) : (!llvm.ptr, i32) -> !llvm.ptr
+    %from = func.call @clocks(%block, %warp) : (!llvm.ptr, i32) -> !llvm.ptr
+    func.call @join(%block, %to, %from) : (!llvm.ptr, !llvm.ptr, !llvm.ptr) -> ()
+    %p = llvm.getelementptr %from[%warp] : (!llvm.ptr, i32) -> !llvm.ptr, i32
+    %now = llvm.load %p : !llvm.ptr -> i32
+    %later = arith.addi %now, %i1 : i32
+    llvm.store %later, %p : i32, !llvm.ptr
+  }
+  return
+}
+
+// A barrier tells a warp what it was told.
+func.func private @acquire(%block: !llvm.ptr, %warp: i32, %row: i32) {
+  %on = func.call @looks(%block, %row) : (!llvm.ptr, i32) -> i1
+  scf.if %on {
+    %to = func.call @clocks(%block, %warp) : (!llvm.ptr, i32) -> !llvm.ptr
+    %from = func.call @clocks(%block, %row) : (!llvm.ptr, i32) -> !llvm.ptr
+    func.call @join(%block, %to, %from) : (!llvm.ptr, !llvm.ptr, !llvm.ptr) -> ()
+  }
+  return
+}
+
+func.func private @join(%block: !llvm.ptr, %to: !llvm.ptr, %from: !llvm.ptr) {
+  %np = func.call @word(%block, %i{ENTITIES}) : (!llvm.ptr, i32) -> !llvm.ptr
+  %n = llvm.load %np : !llvm.ptr -> i32
+  scf.for %e = %i0 to %n step %i1 : i32 {
+    %tp = llvm.getelementptr %to[%e] : (!llvm.ptr, i32) -> !llvm.ptr, i32
+    %fp = llvm.getelementptr %from[%e] : (!llvm.ptr, i32) -> !llvm.ptr, i32
+    %t = llvm.load %tp : !llvm.ptr -> i32
+    %f = llvm.load %fp : !llvm.ptr -> i32
+    %m = arith.maxui %t, %f : i32
+    llvm.store %m, %tp : i32, !llvm.ptr
+  }
+  return
+}
+
+// All threads of a barrier have come: what it was told is for them.
+func.func private @forget(%block: !llvm.ptr, %row: i32) {
+  %on = func.call @looks(%block, %row) : (!llvm.ptr, i32) -> i1
+  scf.if %on {
+    %p = func.call @clocks(%block, %row) : (!llvm.ptr, i32) -> !llvm.ptr
+    %np = func.call @word(%block, %i{ENTITIES}) : (!llvm.ptr, i32) -> !llvm.ptr
+    %n = llvm.load %np : !llvm.ptr -> i32
+    scf.for %e = %i0 to %n step %i1 : i32 {
+      %ep = llvm.getelementptr %p[%e] : (!llvm.ptr, i32) -> !llvm.ptr, i32
+      llvm.store %i0, %ep : i32, !llvm.ptr
+    }
+  }
+  return
 }
 """
 

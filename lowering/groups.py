@@ -528,6 +528,8 @@ class GroupCode(Emitter):
                     return self.rows[row]
                 if kind in self.columns:
                     return self.columns[kind].indices[column]
+                if kind not in self.index:  # It is several in a group, of no tile.
+                    raise NotLifted("factors that depend on the columns of a group")
                 return self.index[kind]
             case Held():
                 return self._held(term, kind, row, column)

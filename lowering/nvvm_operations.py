@@ -94,9 +94,6 @@ def _barrier(rewriter: Rewriter, op: Operation) -> None:
             (number,) = numbers
         if counts:
             (count,) = counts
-    # Threads that a barrier does not hold up may race in ways not tracked.
-    if op.operands:
-        rewriter.code.ordered = False
     rewriter.wait(op, kind, argument=number, count=count)
     rewriter.replace(op)
 
@@ -279,10 +276,10 @@ def _convert(rewriter: Rewriter, op: Operation) -> None:
 
 
 def _init_mbarrier(rewriter: Rewriter, op: Operation) -> None:
-    rewriter.code.ordered = False
     build = Builder(op)
     pointer, count = op.operands[:2]
-    build.call("moa_emulator_mbarrier", (build.cast(pointer), count))
+    operands = (rewriter.thread, build.cast(pointer), count)
+    build.call("moa_emulator_mbarrier", operands)
     rewriter.replace(op)
 
 
@@ -382,13 +379,11 @@ def _set_registers(rewriter: Rewriter, op: Operation) -> None:
 
 
 def _cluster_arrive(rewriter: Rewriter, op: Operation) -> None:
-    rewriter.code.ordered = False
     Builder(op).call("moa_emulator_cluster_arrive", (rewriter.thread,))
     rewriter.replace(op)
 
 
 def _cluster_wait(rewriter: Rewriter, op: Operation) -> None:
-    rewriter.code.ordered = False
     build = Builder(op)
     (meeting,) = build.call("moa_emulator_cluster_wait", (rewriter.thread,), ["i32"])
     rewriter.wait(op, runtime.MEET, (), _own_lane(rewriter, build), meeting)
@@ -403,7 +398,6 @@ def _own_lane(rewriter: Rewriter, build: Builder) -> SSAValue:
 
 
 def _map_to_block(rewriter: Rewriter, op: Operation) -> None:
-    rewriter.code.ordered = False
     build = Builder(op)
     pointer, rank = op.operands
     operands = (rewriter.thread, build.cast(pointer), rank)

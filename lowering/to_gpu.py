@@ -27,6 +27,7 @@ from moa_dialect.lowering.kernel_axes import let_extents_be_known, strides_along
 from moa_dialect.ops.normal_form import ComprehensionOp
 from moa_dialect.passes.grid import Grid, let_folds_be_passes, read_grid
 from moa_dialect.passes.kernels import (
+    BY_HAND,
     OTHER_SCHEDULE,
     SCHEDULE,
     Kernel,
@@ -49,8 +50,7 @@ def to_groups(
     if not isinstance(text, StringAttr):
         return False
     other = op.attributes.pop(OTHER_SCHEDULE, None)
-    needed = [name for name in ("tma", "cluster") if name in text.data]
-    is_by_hand = bool(needed) and other is None
+    is_by_hand = op.attributes.pop(BY_HAND, None) is not None
     try:
         kernel = read_kernel(op, lowering.function)
         axes = list(kernel.axes)
@@ -63,10 +63,7 @@ def to_groups(
         if isinstance(error, CompileError):
             raise
         if is_by_hand:
-            name = needed[0]
-            raise CompileError(
-                f"schedule: {name}: there is no code for {error}"
-            ) from None
+            raise CompileError(f"schedule: there is no code for {error}") from None
         return False
     return True
 
@@ -136,8 +133,8 @@ class ToGpuPass(ModulePass):
     A comprehension that has a schedule (moa-lift{target=nvptx}) becomes a `gpu.launch`
     of groups of threads; one that has none, or for which there is no such code, becomes
     a nest of loops over flat addresses, parallel over its elements. So does one whose
-    tiles take more than `shared_bytes` of shared memory. A schedule with `tma` or
-    `cluster` that is given by hand is refused where there is no such code; for one that
+    tiles take more than `shared_bytes` of shared memory. A schedule that is given by
+    hand (`moa.by_hand`) is refused where there is no such code; for one with `tma` that
     was chosen there is another one beside it (`moa.other_schedule`), which is taken
     then.
     """
@@ -150,8 +147,7 @@ class ToGpuPass(ModulePass):
         """Lower all functions.
 
         Raises:
-            CompileError: for a schedule with `tma` or `cluster` that there is no code
-                for.
+            CompileError: for a schedule by hand that there is no code for.
         """
         emit = partial(to_groups, shared_bytes=self.shared_bytes)
         lower_functions(op, Order.ROW, emit, parallel=True)

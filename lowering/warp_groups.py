@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from moa_dialect.errors import KernelError
 from moa_dialect.lowering.copy_engine import Bytes, swizzled
+from moa_dialect.lowering.races import Places, Races
 
 Words = npt.NDArray[np.uint32]
 Matrix = npt.NDArray[np.float32]
@@ -96,15 +97,27 @@ def operand(
     Raises:
         KernelError: for a base offset, which is not emulated.
     """
+    item = product.item_bytes
+    elements = shared.view(np.uint32 if item == 4 else np.uint16)
+    places = places_of(descriptor, rows, product, transposed)
+    return _numbers(elements[places // item], product.kind)
+
+
+def places_of(
+    descriptor: int, rows: int, product: Product, transposed: bool
+) -> Places:
+    """Where the elements (rows x k) are that a descriptor stands for, in bytes.
+
+    Raises:
+        KernelError: for a base offset, which is not emulated.
+    """
     start, lbo, sbo = ((descriptor >> shift & 0x3FFF) << 4 for shift in (0, 16, 32))
     if descriptor >> 49 & 7:
         raise KernelError("a matrix descriptor with a base offset")
     swizzle = (0, 128, 64, 32)[descriptor >> 62 & 3]
     item = product.item_bytes
     offsets = _offsets(rows, product.k, item, lbo, sbo, swizzle, transposed)
-    addresses = swizzled(start + offsets, swizzle) & 0x3FFFF
-    elements = shared.view(np.uint32 if item == 4 else np.uint16)
-    return _numbers(elements[addresses // item], product.kind)
+    return swizzled(start + offsets, swizzle) & 0x3FFFF
 
 
 def registers_of(matrix: Matrix) -> Matrix:
@@ -140,6 +153,7 @@ class _Issued:
     a_descriptor: int
     b_descriptor: int
     group: int
+    time: int = 0
 
 
 @dataclass
@@ -150,13 +164,33 @@ class WarpGroup:
         shared: the memory of the block.
         eager: whether products are computed at once, for kernels whose waits do not
             name the registers.
+        first: the number of its first warp.
+        races: what is known of accesses; None if races are not looked for.
     """
 
     shared: Bytes
     eager: bool
+    first: int = 0
+    races: Races | None = None
     issued: list[_Issued] = field(default_factory=list[_Issued])
     values: dict[int, Matrix] = field(default_factory=dict[int, Matrix])
     _last: int = 0
+    _done: int = 0
+
+    def _access(self, product: Product, descriptors: tuple[int, int]) -> int:
+        """Note what a product reads; gives the time of that."""
+        races, time = self.races, 0
+        if races is None:
+            return time
+        a, b = descriptors
+        actor, warps = races.group(32 * self.first), range(4)
+        if not product.a_in_registers:
+            places = places_of(a, 64, product, product.a_transposed)
+            for warp in warps:  # Each has rows of its own.
+                own = places[16 * warp : 16 * warp + 16]
+                time = races.access(actor, [self.first + warp], own, False)
+        places = places_of(b, product.n, product, product.b_transposed)
+        return races.access(actor, [self.first + k for k in warps], places, False)
 
     def issue(
         self,
@@ -192,8 +226,9 @@ class WarpGroup:
                 matrix = matrix_of(registers.view(np.float32)).copy()
             self.values[number] = matrix
         fragments = fragments_of(a, product.kind) if product.a_in_registers else None
+        time = self._access(product, descriptors)
         self.issued.append(
-            _Issued(product, number, keeps, fragments, *descriptors, group)
+            _Issued(product, number, keeps, fragments, *descriptors, group, time)
         )
         if self.eager:
             self._compute(self.issued.pop())
@@ -214,6 +249,7 @@ class WarpGroup:
 
     def _compute(self, issued: _Issued) -> None:
         product = issued.product
+        self._done = max(self._done, issued.time)
         a = issued.a
         if a is None:
             a = operand(
@@ -234,6 +270,9 @@ class WarpGroup:
         """Compute the groups before `last`; gives the values of registers."""
         while self.issued and self.issued[0].group < last:
             self._compute(self.issued.pop(0))
+        if self.races is not None:
+            warps = [self.first + warp for warp in range(4)]
+            self.races.learn(warps, self.races.group(32 * self.first), self._done)
         under_way = {each.accumulator for each in self.issued}
         found = registers.copy()
         numbers = (registers[0] & np.uint32(0x3FFFFF)) >> np.uint32(7)

@@ -202,6 +202,9 @@ _RESOURCES = (
 MULTIPROCESSORS = 132
 """How many multiprocessors a large GPU has."""
 
+_THREADS = 2048
+"""How many threads a large multiprocessor has room for."""
+
 MOST_STAGES = 8
 """The most chunks that the copy engine has under way."""
 
@@ -219,10 +222,14 @@ def parse_grid(text: str, axes: Sequence[str]) -> Grid:
         CompileError: if it is none.
     """
     rows, columns = "", ""
+    named: set[str] = set()
     clusters: list[tuple[str, int]] = []
     found = {"warps": 4, "regs": 2, "chunk": 64, "stages": 1, "block": 1}
     for part in filter(None, text.replace(" ", "").split(";")):
         axis, equals, resources = part.partition("=")
+        if axis in named:
+            raise CompileError(f"schedule: expected each axis once, got {axis} again")
+        named.add(axis)
         names: set[str] = set()
         for item in resources.split(","):
             match = _ITEM.match(item)
@@ -302,6 +309,20 @@ def _check(found: dict[str, int], rows: str) -> None:
     Raises:
         CompileError: if one is not.
     """
+    tiers = [tier for tier in TIERS if tier in found]
+    if tiers and not rows:
+        raise CompileError(f"schedule: {tiers[0]}: expected an axis of rows")
+    if "wgmma" in found and (found["warps"] % 4 or found["regs"] != 2):
+        raise CompileError(
+            "schedule: wgmma: expected warps of a multiple of 4, and regs of 2, "
+            f"got {found['warps']} and {found['regs']}"
+        )
+    threads = 32 * found["warps"] + 32 * ENGINE_WARPS * ("tma" in found)
+    if (groups := found.get("groups", 1)) * threads > _THREADS:
+        raise CompileError(
+            f"schedule: expected groups of at most {_THREADS} threads together, got "
+            f"{groups} of {threads}"
+        )
     if "tf32" in found and not found.keys() & set(TIERS):
         raise CompileError("schedule: tf32: expected mma or wgmma as well")
     if "square" in found and (not rows or found.keys() & {"wgmma", "tf32", "tma"}):

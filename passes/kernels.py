@@ -50,6 +50,9 @@ SCHEDULE = "moa.schedule"
 OTHER_SCHEDULE = "moa.other_schedule"
 """The attribute that says how it runs if there is no code for its schedule."""
 
+BY_HAND = "moa.by_hand"
+"""The attribute of a comprehension whose schedule was given, not chosen."""
+
 AFTER = Held("count", "after")
 """How many indices are accounted for, those that are being added included."""
 

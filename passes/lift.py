@@ -13,7 +13,7 @@ from functools import partial
 from math import ceil, isqrt, prod
 
 from xdsl.context import Context
-from xdsl.dialects.builtin import ModuleOp, StringAttr
+from xdsl.dialects.builtin import ModuleOp, StringAttr, UnitAttr
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import SSAValue
 from xdsl.passes import ModulePass
@@ -35,6 +35,7 @@ from moa_dialect.passes.grid import (
 )
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.kernels import (
+    BY_HAND,
     OTHER_SCHEDULE,
     SCHEDULE,
     Kernel,
@@ -742,6 +743,8 @@ class LiftPass(ModulePass):
                 if schedule is not None:
                     comprehension.attributes[SCHEDULE] = StringAttr(str(schedule))
                 is_chosen = self.schedule == AUTO or is_merge
+                if isinstance(schedule, Grid) and not is_chosen:
+                    comprehension.attributes[BY_HAND] = UnitAttr()
                 if isinstance(schedule, Grid) and schedule.has_engine and is_chosen:
                     other = self._grid(read_kernel(comprehension, function), False)
                     if other is not None:

@@ -278,7 +278,7 @@ def test_there_is_no_code() -> None:
 
     specs = [moa.ArraySpec((64, n), "bfloat16") for n in (64, 24)]
     jit = moa.jit(falling, target="cuda", schedule=PRODUCT)
-    message = "schedule: cluster: there is no code for a bound that does not grow"
+    message = "schedule: there is no code for a bound that does not grow"
     with pytest.raises(CompileError, match=message):
         jit.lower(*specs).text("target")
 
