@@ -46,6 +46,12 @@ def chip_of(major: int, minor: int) -> str | None:
     return f"sm_{max(known)}" if known else None
 
 
+MULTIPROCESSORS = 132
+"""How many multiprocessors a large GPU has."""
+
+PLACES = 2 * MULTIPROCESSORS
+"""How many groups of threads occupy it: two for each multiprocessor."""
+
 LARGEST = 227 << 10
 """The most shared memory that a group of threads may have on any chip, in bytes."""
 

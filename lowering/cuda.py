@@ -325,6 +325,9 @@ class PlannedKernel(Kernel):
         raise NotImplementedError
 
 
+_Makes = tuple[Sequence[tuple[Sequence[int], Sequence[int]]], Sequence[int]]
+"""Shapes and strides of results, and their dynamic extents."""
+
 ALIGNMENT = 16
 """What the addresses of arrays are multiples of: kernels copy as many bytes at once."""
 
@@ -357,6 +360,11 @@ class EmulatedKernel(PlannedKernel):
     def call_tensors(self, torch: Any, tensors: Sequence[Any]) -> None:
         """None: tensors are passed as the arrays that they share memory with."""
         del torch, tensors
+
+    def bound(self, torch: Any, tensors: Sequence[Any]) -> Callable[..., None]:
+        """What gives None, as `call_tensors` does."""
+        del torch, tensors
+        return lambda *tensors: None
 
     def run(self, pointers: Sequence[int], extents: Sequence[int]) -> list[np.ndarray]:
         """Run the kernel on arrays that are known to fit, as `Kernel.run` does."""
@@ -552,8 +560,11 @@ class CudaKernel(PlannedKernel):
         pointers: list[int],
         extents: Sequence[int],
         stream: int,
+        makes: _Makes | None = None,
     ) -> list[Any] | None:
         """Plan and launch a call on tensors in one go, as those before.
+
+        The last argument is what results to make, if that is known.
 
         Returns:
             The results; None, with nothing launched, if a launch needs more shared
@@ -568,13 +579,13 @@ class CudaKernel(PlannedKernel):
         if self._checks:
             status = plan[DEVICE_STATUS] = self._status(found, device)
             pointers = [p or status + _STATUS_BYTES for p in pointers]
-        makes, given = self._makes, ()
-        if self._extents is not None:
-            makes, given = self._makes_for(frame, pointers, extents)
+        if makes is None:
+            makes = self._makes_for(frame, pointers, extents)
+        wanted, given = makes
         empty = torch.empty_strided
         results = [
             empty(shape, strides, dtype=dtype, device=place)
-            for (shape, strides), dtype in zip(makes, self._types[1])  # noqa: B905
+            for (shape, strides), dtype in zip(wanted, self._types[1])  # noqa: B905
         ]
         addresses = [result.data_ptr() for result in results]
         at, memory, size = frame.plan_address, None, self._needed
@@ -626,8 +637,10 @@ class CudaKernel(PlannedKernel):
 
     def _makes_for(
         self, frame: _Plan, pointers: Sequence[int], extents: Sequence[int]
-    ) -> tuple[list[tuple[Sequence[int], Sequence[int]]], list[int]]:
+    ) -> _Makes:
         """Shapes and strides of the results of a call, and their dynamic extents."""
+        if self._extents is None:
+            return self._makes, ()
         given = self._extents_of(frame, pointers, extents)
         shapes = self._shapes_with(given)
         return [(shape, _strides(shape)) for shape in shapes], given
@@ -737,6 +750,46 @@ class CudaKernel(PlannedKernel):
             frame.orders[device] = order
         self.release(frame)
         return results[0] if len(results) == 1 else tuple(results)
+
+    def bound(self, torch: Any, tensors: Sequence[Any]) -> Callable[..., Any]:
+        """The kernel for tensors like these, which are such as `call_tensors` takes.
+
+        Returns:
+            A function of tensors of the same shapes, element types and device, dense
+            and without a mark, which is not looked at. It does what `call_tensors`
+            does, but gives None, with nothing done, where there is more to do than to
+            launch: for addresses that are no multiples of 16, or a first call.
+        """
+        device, place = tensors[0].get_device(), tensors[0].device
+        extents = [tensors[number].shape[axis] for number, axis in self._dynamic]
+        found = self._driver or driver()
+        plans, once, makes = self._plans, self._at_once, None
+
+        def call(*tensors: Any) -> Any:
+            nonlocal makes
+            pointers = [tensor.data_ptr() for tensor in tensors]
+            together = 0
+            for pointer in pointers:
+                together |= pointer
+            if together % ALIGNMENT:
+                return None
+            try:
+                frame = plans.pop()
+            except IndexError:
+                return None
+            order, results = frame.orders.get(device), None
+            if order is not None:
+                if makes is None:
+                    makes = self._makes_for(frame, pointers, extents)
+                stream = _stream(torch, device)
+                given = pointers, extents, stream, makes
+                results = once(torch, found, device, place, frame, order, *given)
+            plans.append(frame)
+            if results is None:
+                return None
+            return results[0] if len(results) == 1 else tuple(results)
+
+        return call
 
     def call_any_tensors(
         self, torch: Any, values: Sequence[Any], copy: bool | None

@@ -19,6 +19,7 @@ from moa_dialect.errors import CompileError
 from moa_dialect.lowering import upstream
 from moa_dialect.lowering.chips import CHIP, check_chip
 from moa_dialect.lowering.gpu_ops import MAP_ALIGNMENT, MAP_BYTES, CopyBoxOp
+from moa_dialect.lowering.expand_math import expand_products
 from moa_dialect.lowering.groups import FAST_EXP2
 from moa_dialect.passes.products import SWIZZLE_BYTES
 from moa_dialect.scalar_code import constant
@@ -39,9 +40,14 @@ TO_NVVM = (
 
 
 def device_module(module: ModuleOp) -> ModuleOp:
-    """A module with copies of the kernels of a module, and nothing else."""
+    """A module with copies of the kernels of a module, and nothing else.
+
+    Squares and cubes in them are products.
+    """
     kernels = [op.clone() for op in module.ops if isinstance(op, gpu.ModuleOp)]
-    return ModuleOp(list(kernels), {"gpu.container_module": UnitAttr()})
+    device = ModuleOp(list(kernels), {"gpu.container_module": UnitAttr()})
+    expand_products(device)
+    return device
 
 
 def device_text(module: ModuleOp) -> str:

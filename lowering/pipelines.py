@@ -9,7 +9,7 @@ from xdsl.dialects.builtin import Builtin, ModuleOp, StringAttr
 from xdsl.passes import ModulePass
 
 from moa_dialect.collector import uncollected
-from moa_dialect.lowering.chips import CHIP, has_engine
+from moa_dialect.lowering.chips import CHIP, PLACES, has_engine
 from moa_dialect.lowering.expand_math import ExpandMathPass
 from moa_dialect.lowering.mlir_pipeline import run_upstream
 from moa_dialect.lowering.threads import OutlineTasksPass
@@ -71,10 +71,6 @@ Vector code for several threads is made from the fused form, not from the loops 
 
 FOR_CORES = SplitCascadesPass(places=0, work=1 << 18)
 """Splits cascades where there are fewer tasks than cores, but work for 50 us each."""
-
-
-PLACES = 2 * 132
-"""How many groups of threads occupy a large GPU: two for each multiprocessor."""
 
 
 def cuda_target(options: Options) -> tuple[ModulePass, ...]:

@@ -15,7 +15,7 @@ from xdsl.dialects.builtin import (
 )
 
 from moa_dialect.errors import CompileError
-from moa_dialect.lowering.chips import LARGEST
+from moa_dialect.lowering.chips import LARGEST, MULTIPROCESSORS
 from moa_dialect.ops.normal_form import AtOp
 from moa_dialect.passes.kernels import (
     Kernel,
@@ -89,6 +89,9 @@ class Grid:
         is_square: whether a thread has about as many rows as columns, of products by
             multiply-adds (`square`): what is read of the factors then serves most. With
             `mma` besides, copies run in the background.
+        lanes: how many lanes of a warp share a row (`lanes:8`), a power of 2; `blocks`
+            is then how many times as many rows as so many lanes go into a warp it has;
+            0 for four lanes, as accumulators of matrix instructions lie.
         aligned: whether the value of an element does not depend on which others its
             group has: chunks begin at multiples of their length, whatever the bounds,
             and nothing is rounded otherwise where some are masked.
@@ -115,6 +118,13 @@ class Grid:
     tall: int = 0
     is_square: bool = False
     persistent: int = 0
+    lanes: int = 0
+
+    @property
+    def height(self) -> int:
+        """How many rows a group has."""
+        each = 32 // self.lanes if self.lanes else 8
+        return each * self.blocks * self.warps
 
     def __str__(self) -> str:
         tier = f",split:{self.split}" if self.split else ""
@@ -134,9 +144,10 @@ class Grid:
         groups = f",groups:{self.groups}" if self.groups else ""
         groups += f",span:{self.span}" if self.span > 1 else ""
         groups += f",persistent:{self.persistent}" if self.persistent else ""
+        lanes = f",lanes:{self.lanes}" if self.lanes else ""
         return (
             f"{columns}{self.rows}=grid{groups},warps:{self.warps},"
-            f"regs:{self.blocks};"
+            f"regs:{self.blocks}{lanes};"
             f"p=chunk:{self.chunk}{block},stages:{self.stages}{tier}"
         )
 
@@ -165,12 +176,10 @@ _RESOURCES = (
     "tall",
     "square",
     "persistent",
+    "lanes",
     "tf32",
     "aligned",
 )
-
-MULTIPROCESSORS = 132
-"""How many multiprocessors a large GPU has."""
 
 MOST_STAGES = 8
 """The most chunks that the copy engine has under way."""
@@ -245,6 +254,7 @@ def parse_grid(text: str, axes: Sequence[str]) -> Grid:
         tall=found.get("tall", 0),
         is_square="square" in found,
         persistent=found.get("persistent", 0),
+        lanes=found.get("lanes", 0),
     )
 
 
@@ -266,6 +276,17 @@ def _check(found: dict[str, int], rows: str) -> None:
         raise CompileError(
             "schedule: square: expected rows, and neither wgmma nor tma nor tf32"
         )
+    if lanes := found.get("lanes"):
+        others = {"wgmma", "square", "tf32", "tma", "tall"}
+        if not rows or found.keys() & others:
+            raise CompileError(
+                "schedule: lanes: expected rows, and neither wgmma, tma, tf32, tall nor "
+                "square"
+            )
+        if lanes not in (2, 4, 8, 16, 32):
+            raise CompileError(
+                f"schedule: lanes: expected a power of 2 up to 32, got {lanes}"
+            )
     if "persistent" in found and (
         "tma" not in found or found.keys() & {"ahead", "behind", "turns"}
     ):
@@ -306,7 +327,7 @@ def _check(found: dict[str, int], rows: str) -> None:
         "chunk": (found["chunk"], unit),
         "block of folded indices": (part, unit),
     }
-    if found.keys() & set(TIERS) and "square" not in found:
+    if found.keys() & set(TIERS) and not found.keys() & {"square", "lanes"}:
         multiples["regs"] = (found["regs"], 2)
     if found["block"] != 1:
         multiples["block of columns"] = (found["block"], 8)
@@ -415,6 +436,8 @@ def _chosen(
             grid = _for_rows(kernel, rows, types, tier, has_tf32, deterministic)
             return _fitted(kernel, grid, shared)
     longest = max(map(_length, kernel.passes), default=0)
+    if not deterministic and (grid := _for_lanes(kernel, longest)):
+        return grid
     if not deterministic and (grid := _for_few(kernel, longest)):
         return grid
     if not deterministic and (grid := _for_long_output(kernel, longest)):
@@ -468,26 +491,68 @@ _ELEMENTS = MULTIPROCESSORS * 512
 """Of so many elements each is a thread's: there are threads enough."""
 
 
-def _for_short_rows(kernel: Kernel, longest: int) -> Grid | None:
-    """The schedule of short rows: four threads have one, and eight rows a warp.
+def _for_lanes(kernel: Kernel, longest: int) -> Grid | None:
+    """The schedule of rows that lanes of a warp have in registers as a whole.
 
-    What a warp reads then lies side by side.
+    So many lanes have one that each has up to 16 elements, if it can, which are loaded
+    at once; a warp has several rows then. Nothing is exchanged but within a row, and no
+    warp waits for another one.
     """
-    accumulators = [a for pass_ in kernel.passes for a in pass_.accumulators]
+    if (
+        not _SHORT <= longest <= _IN_WARP
+        or not _are_rows(kernel, _IN_WARP)
+        or any(_length(pass_) != longest for pass_ in kernel.passes)
+    ):
+        return None
+    extents = [static_extent(kernel.extents[axis]) for axis in kernel.axes]
+    count = prod(extent or NOMINAL_EXTENT for extent in extents)
+    lanes = 4
+    while lanes < 32 and (
+        longest > _EACH * lanes or count * lanes < 128 * MULTIPROCESSORS
+    ):
+        lanes *= 2
+    warps = 4
+    while warps > 1 and count * lanes < 32 * warps * MULTIPROCESSORS:
+        warps //= 2
+    unit = 4 * lanes
+    chunk = -(-longest // unit) * unit
+    rows = kernel.hints[kernel.axes[-1]]
+    return Grid(rows, warps, 1, chunk, 1, tier="", lanes=lanes)
+
+
+_EACH = 16
+"""How many elements of a row a lane has, where there are lanes enough."""
+
+_IN_WARP = 1024
+"""How long rows are that a warp has in registers."""
+
+
+def _are_rows(kernel: Kernel, most: int) -> bool:
+    """Whether folds are over rows whose elements lie side by side, and results too.
+
+    Results have up to so many elements for a row.
+    """
     sizes = [
         static_extent(kernel.extents[axis])
         for output in kernel.outputs
         for axis in output.axes
     ]
-    if (
-        not 4 <= longest < _SHORT
-        or not kernel.axes
-        or any(a.axes for a in accumulators)
+    return not (
+        not kernel.axes
+        or any(a.axes for pass_ in kernel.passes for a in pass_.accumulators)
         or any(len(output.axes) > 1 for output in kernel.outputs)
-        or any(size is None or size > 2 * _SHORT for size in sizes)
+        or any(size is None or size > most for size in sizes)
         or any(length_of(pass_) is None for pass_ in kernel.passes)
         or any(_is_across(kernel, pass_) for pass_ in kernel.passes)
-    ):
+    )
+
+
+def _for_short_rows(kernel: Kernel, longest: int) -> Grid | None:
+    """The schedule of short rows: four threads have one, and eight rows a warp.
+
+    What a warp reads then lies side by side.
+    """
+    if not 4 <= longest < _SHORT or not _are_rows(kernel, 2 * _SHORT):
         return None
     chunk = -(-longest // 8) * 8
     return Grid(kernel.hints[kernel.axes[-1]], 4, 1, chunk, 1, tier="")
@@ -502,7 +567,7 @@ def _tall(grid: Grid, types: set[str], engine: bool) -> Grid:
 def tiles_of(kernel: Kernel, grid: Grid) -> int:
     """How many groups a schedule has, about."""
     sizes = {
-        kernel.named(grid.rows): 8 * grid.blocks * grid.warps,
+        kernel.named(grid.rows): grid.height,
         kernel.named(grid.columns): grid.width,
     }
     return prod(
@@ -701,6 +766,10 @@ def _for_rows(
         return replace(grid, chunk=64) if deterministic else grid
     if is_narrow and tier == "wgmma" and columns and has_many:
         return _for_tiles(kernel, rows, columns)
+    if not columns and is_read and not has_matrices and extent <= _IN_LANES:
+        # A lane has columns of its own, for all rows: what it reads of the second
+        # factor no other lane reads, and each number serves all rows.
+        return Grid(kernel.hints[rows], 1, extent, chunk, 2, tier=uses, lanes=32)
     if not columns:
         return Grid(
             kernel.hints[rows], warps, blocks, chunk, 2, tier=uses, tf32=is_rounded
@@ -726,6 +795,10 @@ def _for_rows(
         while grid.blocks > 1 and tiles_of(kernel, grid) < MULTIPROCESSORS:
             grid = replace(grid, blocks=grid.blocks // 2)
     return replace(grid, is_square=True, tier="mma" if tier != "portable" else "")
+
+
+_IN_LANES = 16
+"""How many rows a lane has at most where each has columns of its own."""
 
 
 def _for_tiles(kernel: Kernel, rows: str, columns: str) -> Grid:

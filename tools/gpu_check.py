@@ -229,6 +229,28 @@ def _experiments() -> list[Case]:
         "tma128x256": "j=grid,block:256;i=grid,warps:8,regs:2;p=chunk:64,stages:4,",
     }.items():
         found.append(_tried(product, tag, f"{text}wgmma,tma"))
+    # Without matrix instructions what is read of shared memory sets the pace.
+    single, double = (_fast_product(4096, dtype) for dtype in ("float32", "float64"))
+    for tag, width, warps, blocks, chunk in (
+        ("auto", 64, 4, 4, 32),
+        ("8x16", 128, 4, 4, 32),
+        ("16x8", 64, 4, 8, 32),
+        ("long", 64, 4, 4, 64),
+        ("wide", 128, 8, 4, 32),
+    ):
+        text = f"j=grid,block:{width};i=grid,warps:{warps},regs:{blocks};"
+        text += f"p=chunk:{chunk},stages:2,mma,square"
+        found.append(_tried(single, tag, text))
+    for tag, width, warps, blocks, tall in (
+        ("auto", 64, 4, 4, 4),
+        ("tall8", 64, 4, 4, 8),
+        ("tall16", 64, 4, 4, 16),
+        ("wide16", 128, 4, 4, 16),
+        ("large16", 128, 8, 4, 16),
+    ):
+        text = f"j=grid,block:{width};i=grid,warps:{warps},regs:{blocks};"
+        text += f"p=chunk:32,stages:2,mma,tall:{tall}"
+        found.append(_tried(double, tag, text))
     return found
 
 

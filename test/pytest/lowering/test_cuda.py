@@ -837,14 +837,14 @@ CAPABILITY = ctypes.CFUNCTYPE(
 
 
 @pytest.fixture
-def capable(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
-    """Sets the compute capability of the devices of the driver."""
+def capable(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Sets the compute capabilities of the devices of the driver, the last for all."""
     kept: list[Any] = []
 
-    def have(major: int, minor: int) -> None:
+    def have(*capabilities: tuple[int, int]) -> None:
         def tell(value: Any, attribute: int, device: int) -> int:
-            del device
-            value[0] = {75: major, 76: minor}[attribute]
+            number = min(device, len(capabilities) - 1)
+            value[0] = capabilities[number][attribute - 75]
             return 0
 
         kept.append(CAPABILITY(tell))
@@ -857,28 +857,61 @@ def capable(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int],
 
 
 def test_programs_are_compiled_for_the_device_that_is_there(
-    capable: Callable[[int, int], None],
+    capable: Callable[..., None],
 ) -> None:
     spec = moa.ArraySpec((5,), "f32")
     program = moa.jit(lambda a: a + a, target="cuda")
-    capable(8, 0)
+    capable((8, 0))
     assert program.lower(spec).options.chip == "sm_80"
     assert ".target sm_80" in program.lower(spec).text("asm")
-    capable(9, 0)
+    capable((9, 0))
     assert program.lower(spec).options.chip == "sm_90a"
     given = moa.jit(lambda a: a + a, target="cuda", chip="sm_75")
     assert given.lower(spec).options.chip == "sm_75"
 
 
-def test_a_device_that_is_too_old(capable: Callable[[int, int], None]) -> None:
-    capable(6, 1)
+def test_programs_are_compiled_for_the_device_of_their_tensors(
+    capable: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two unlike devices, of which the first one is the current one."""
+    capable((8, 0), (9, 0))
+    module = sys.modules[Jit.__module__]
+    monkeypatch.setattr(module, "is_torch", lambda value: isinstance(value, FakeTensor))
+    called: list[str] = []
+
+    def call(kernel: Any, *arrays: Any) -> None:
+        called.append(kernel.options.chip)
+
+    monkeypatch.setattr(module.Compiled, "__call__", call)  # pyright: ignore
+    first, second = (FakeTensor(normal(5), f"cuda:{number}") for number in (0, 1))
+    for specs in (None, [moa.ArraySpec((None,), "f32")]):
+        program = moa.jit(lambda a: a + a, target="cuda", specs=specs)
+        for given in (first, second, normal(5)) * 2:
+            program(given)
+        assert called == ["sm_80", "sm_90a", "sm_80"] * 2
+        called.clear()
+    assert program.lower(second).options.chip == "sm_90a"
+    given = moa.jit(lambda a: a + a, target="cuda", chip="sm_75")
+    assert given.lower(second).options.chip == "sm_75"
+    # Arrays go to the current device, which may change.
+    program(normal(5))
+    capable((9, 0))
+    program(normal(5))
+    assert called == ["sm_80", "sm_90a"]
+
+
+def test_a_device_that_is_too_old(capable: Callable[..., None]) -> None:
+    capable((6, 1))
     message = r"device 0: expected one of compute capability 7\.0 or newer, got 6\.1"
+    program = moa.jit(lambda a: a + a, target="cuda")
     with pytest.raises(DeviceError, match=message):
-        moa.jit(lambda a: a + a, target="cuda").lower(moa.ArraySpec((5,), "f32"))
+        program.lower(moa.ArraySpec((5,), "f32"))
+    with pytest.raises(DeviceError, match=message):
+        program(normal(5))
 
 
-def test_a_tier_that_the_device_has_not(capable: Callable[[int, int], None]) -> None:
-    capable(8, 0)
+def test_a_tier_that_the_device_has_not(capable: Callable[..., None]) -> None:
+    capable((8, 0))
     program = moa.jit(lambda a: a + a, target="cuda", tier="wgmma")
     with pytest.raises(CompileError, match="wgmma"):
         program.lower(moa.ArraySpec((5,), "f32"))
