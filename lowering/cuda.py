@@ -325,8 +325,14 @@ class PlannedKernel(Kernel):
         raise NotImplementedError
 
 
-_Makes = tuple[Sequence[tuple[Sequence[int], Sequence[int]]], Sequence[int]]
-"""Shapes and strides of results, and their dynamic extents."""
+_Make = tuple[Sequence[int], Sequence[int], int]
+"""Shape and strides of a result, and the argument that it is like, -1 if there is none.
+
+To make a tensor like another one takes PyTorch a third less than by shape and strides.
+"""
+
+_Makes = tuple[Sequence[_Make], Sequence[int]]
+"""What results to make, and their dynamic extents."""
 
 ALIGNMENT = 16
 """What the addresses of arrays are multiples of: kernels copy as many bytes at once."""
@@ -439,7 +445,8 @@ class CudaKernel(PlannedKernel):
         self._maps: dict[tuple[BoxMap, tuple[int, ...]], EncodedMap] = {}
         self._has_maps = any(launch.maps for launch in self.launches)
         self._entry_address = address_of_function(entries[0])
-        self._makes = [(shape, _strides(shape)) for shape in self._shapes]
+        inputs = self.signature.inputs
+        self._makes = self._made(self._shapes, [memory.shape for memory in inputs])
         self._needed = 0
 
     # Launches.
@@ -560,6 +567,7 @@ class CudaKernel(PlannedKernel):
         pointers: list[int],
         extents: Sequence[int],
         stream: int,
+        tensors: Sequence[Any],
         makes: _Makes | None = None,
     ) -> list[Any] | None:
         """Plan and launch a call on tensors in one go, as those before.
@@ -582,10 +590,12 @@ class CudaKernel(PlannedKernel):
         if makes is None:
             makes = self._makes_for(frame, pointers, extents)
         wanted, given = makes
-        empty = torch.empty_strided
+        empty, alike = torch.empty_strided, torch.empty_like
         results = [
             empty(shape, strides, dtype=dtype, device=place)
-            for (shape, strides), dtype in zip(wanted, self._types[1])  # noqa: B905
+            if like < 0
+            else alike(tensors[like])
+            for (shape, strides, like), dtype in zip(wanted, self._types[1])  # noqa: B905
         ]
         addresses = [result.data_ptr() for result in results]
         at, memory, size = frame.plan_address, None, self._needed
@@ -638,12 +648,27 @@ class CudaKernel(PlannedKernel):
     def _makes_for(
         self, frame: _Plan, pointers: Sequence[int], extents: Sequence[int]
     ) -> _Makes:
-        """Shapes and strides of the results of a call, and their dynamic extents."""
+        """What results a call makes, and their dynamic extents."""
         if self._extents is None:
             return self._makes, ()
         given = self._extents_of(frame, pointers, extents)
-        shapes = self._shapes_with(given)
-        return [(shape, _strides(shape)) for shape in shapes], given
+        shapes = [list(memory.shape) for memory in self.signature.inputs]
+        for (number, axis), extent in zip(self._dynamic, extents, strict=True):
+            shapes[number][axis] = extent
+        return self._made(self._shapes_with(given), shapes), given
+
+    def _made(
+        self, shapes: Sequence[Sequence[int]], given: Sequence[Sequence[int]]
+    ) -> list[_Make]:
+        """What results of some shapes are, for arguments of some shapes."""
+        signature = self.signature
+        inputs = [(m.dtype, *shape) for m, shape in zip(signature.inputs, given)]  # noqa: B905
+        outputs = [(m.dtype, *shape) for m, shape in zip(signature.outputs, shapes)]  # noqa: B905
+        likes = [inputs.index(each) if each in inputs else -1 for each in outputs]
+        return [
+            (shape, _strides(shape), like)
+            for shape, like in zip(shapes, likes, strict=True)
+        ]
 
     # Tensors.
 
@@ -714,9 +739,8 @@ class CudaKernel(PlannedKernel):
         else:
             order = frame.orders.get(device)
             if order is not None:
-                results = self._at_once(
-                    torch, found, device, place, frame, order, pointers, extents, stream
-                )
+                given = pointers, extents, stream, tensors
+                results = self._at_once(torch, found, device, place, frame, order, *given)
                 if results is not None:
                     self._plans.append(frame)
                     return results[0] if len(results) == 1 else tuple(results)
@@ -782,7 +806,7 @@ class CudaKernel(PlannedKernel):
                 if makes is None:
                     makes = self._makes_for(frame, pointers, extents)
                 stream = _stream(torch, device)
-                given = pointers, extents, stream, makes
+                given = pointers, extents, stream, tensors, makes
                 results = once(torch, found, device, place, frame, order, *given)
             plans.append(frame)
             if results is None:

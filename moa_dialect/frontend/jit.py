@@ -486,7 +486,8 @@ class Jit:
             return self._options.chip
         from moa_dialect.lowering.cuda_driver import chip_here
 
-        return chip_here(next(filter(None.__ne__, map(_device_of, given)), None))
+        devices = (_device_of(value) for value in given)
+        return chip_here(next((d for d in devices if d is not None), None))
 
     def _spec(self, number: int, value: Any) -> ArraySpec:
         """The shape and dtype of an argument, which may lie on the device."""

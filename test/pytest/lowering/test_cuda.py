@@ -1008,6 +1008,9 @@ def fake_torch(**more: Any) -> Any:
         "contiguous_format": None,
         "empty": empty,
         "empty_strided": empty_strided,
+        "empty_like": lambda tensor: FakeTensor(
+            np.empty_like(tensor.array), tensor.device
+        ),
         "from_numpy": lambda array: FakeTensor(array, "cpu"),
         "is_grad_enabled": lambda: True,
         "_C": SimpleNamespace(_cuda_getCurrentRawStream=lambda device: 0x5000 + device),
@@ -1134,6 +1137,34 @@ def test_extents_of_a_call_are_arguments(stub: Stub) -> None:
     assert {5, 7, 300, 2100} <= set(words[11:])
     with pytest.raises(ShapeError, match="expected 5"):
         kernel.call_tensors(fake_torch(), on_device(normal(7, 5), normal(4, 3)))
+
+
+@pytest.mark.parametrize("extents", [None, (None, 5)], ids=["static", "any"])
+def test_a_bound_kernel_looks_at_addresses_alone(
+    stub: Stub, extents: tuple[int | None, ...] | None
+) -> None:
+    """Of tensors of one outline, after the first call on the device."""
+    (a,), torch = on_device(normal(8, 5)), fake_torch()
+    specs = None if extents is None else [moa.ArraySpec(extents, "f32")]
+    found = Driver(stub.functions)
+    kernel = kernel_of(lambda a: a + a, a.array, specs=specs, found=found)
+    call = kernel.bound(torch, [a])
+    assert call(a) is None
+    kernel.call_tensors(torch, [a])
+    (launch,) = kernel.launches
+    for other in (a, *on_device(normal(8, 5))):
+        stub.reset(launch.words)
+        result = call(other)
+        assert result.shape == (8, 5)
+        names = [name for name, _ in stub.calls()]
+        assert names == ["cuCtxPushCurrent_v2", "cuLaunchKernel", "cuCtxPopCurrent_v2"]
+        (words,) = [words for name, words in stub.calls() if name == "cuLaunchKernel"]
+        assert {other.data_ptr(), result.data_ptr()} <= set(words[11:])
+    stub.reset()
+    (odd,) = on_device(np.zeros(41, np.float32)[1:].reshape(8, 5))
+    assert odd.data_ptr() % 16
+    assert call(odd) is None
+    assert not stub.names()
 
 
 def test_an_older_torch_is_asked_for_its_stream(stub: Stub) -> None:
