@@ -56,6 +56,9 @@ _STATUS_BYTES, _NOTHING_BYTES = 8 * (STATUS_WORDS + 1), 16
 _MOST_MAPS = 4096
 """How many tensor maps a kernel keeps."""
 
+_MOST_SHAPES = 256
+"""For how many shapes of arguments a kernel keeps what results are."""
+
 
 @dataclass(frozen=True)
 class BoxMap:
@@ -446,6 +449,7 @@ class CudaKernel(PlannedKernel):
         self._has_maps = any(launch.maps for launch in self.launches)
         self._entry_address = address_of_function(entries[0])
         inputs = self.signature.inputs
+        self._made_for: dict[tuple[int, ...], _Makes] = {}
         self._makes = self._made(self._shapes, [memory.shape for memory in inputs])
         self._needed = 0
 
@@ -651,11 +655,18 @@ class CudaKernel(PlannedKernel):
         """What results a call makes, and their dynamic extents."""
         if self._extents is None:
             return self._makes, ()
+        key = tuple(extents)
+        if (known := self._made_for.get(key)) is not None:
+            return known
         given = self._extents_of(frame, pointers, extents)
         shapes = [list(memory.shape) for memory in self.signature.inputs]
         for (number, axis), extent in zip(self._dynamic, extents, strict=True):
             shapes[number][axis] = extent
-        return self._made(self._shapes_with(given), shapes), given
+        found = self._made(self._shapes_with(given), shapes), given
+        if len(self._made_for) >= _MOST_SHAPES:
+            self._made_for.clear()
+        self._made_for[key] = found
+        return found
 
     def _made(
         self, shapes: Sequence[Sequence[int]], given: Sequence[Sequence[int]]
@@ -951,10 +962,12 @@ def _strides(shape: Sequence[int]) -> tuple[int, ...]:
 
 def _matches(given: Sequence[int], shape: Sequence[int]) -> bool:
     """Whether extents are those of a shape where it is static."""
-    return len(given) == len(shape) and all(
-        extent == wanted or wanted < 0
-        for extent, wanted in zip(given, shape, strict=True)
-    )
+    if len(given) != len(shape):
+        return False
+    for extent, wanted in zip(given, shape):  # noqa: B905
+        if extent != wanted and wanted >= 0:
+            return False
+    return True
 
 
 def _stream(torch: Any, device: int) -> int:

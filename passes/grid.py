@@ -355,6 +355,7 @@ def choose_grid(
     has_tf32: bool = False,
     deterministic: bool = False,
     engine: bool = False,
+    tall: bool = False,
 ) -> Grid | None:
     """The schedule of a kernel in closed form, None if one thread an element is best.
 
@@ -372,8 +373,9 @@ def choose_grid(
         deterministic: whether the order of every sum, and what it is made of, is the
             same whatever the extents of results.
         engine: whether the copy engine may be used, where it can and is faster.
+        tall: whether there are instructions of 16 rows for products of f64.
     """
-    grid = _chosen(kernel, tier, shared, has_tf32, deterministic, engine)
+    grid = _chosen(kernel, tier, shared, has_tf32, deterministic, engine, tall)
     if engine and not deterministic and grid is not None:
         grid = overlapped(kernel, grid, shared) or grid
     return None if grid is None else replace(grid, aligned=deterministic)
@@ -386,6 +388,7 @@ def _chosen(
     has_tf32: bool,
     deterministic: bool,
     engine: bool,
+    tall: bool,
 ) -> Grid | None:
     rows = rows_of(kernel)
     same = None if deterministic else find_shared(kernel, rows)
@@ -402,7 +405,7 @@ def _chosen(
                 # Of two groups one would have too few registers.
                 hint = kernel.hints[row]
                 grid = replace(grid, columns=hint, width=width, groups=0)
-            grid = _tall(grid, types, engine)
+            grid = _tall(grid, types, tall)
             is_reading = grid.tier == "mma" and grid.warps == 1 and not row
             if engine and is_reading and types <= {"f16", "bf16"}:
                 # Two groups on a multiprocessor have all that they read under way.
@@ -418,7 +421,7 @@ def _chosen(
                 grid = _for_rows(
                     kernel, rows, types, tier, has_tf32, deterministic, columns
                 )
-                grid = _tall(grid, types, engine)
+                grid = _tall(grid, types, tall)
                 larger = replace(grid, blocks=4)
                 if grid.tall and tiles_of(kernel, larger) >= MULTIPROCESSORS:
                     grid = larger
@@ -558,9 +561,9 @@ def _for_short_rows(kernel: Kernel, longest: int) -> Grid | None:
     return Grid(kernel.hints[kernel.axes[-1]], 4, 1, chunk, 1, tier="")
 
 
-def _tall(grid: Grid, types: set[str], engine: bool) -> Grid:
+def _tall(grid: Grid, types: set[str], has_tall: bool) -> Grid:
     """A schedule with the instructions of 16 rows for f64, if there are any."""
-    is_tall = engine and "f64" in types and grid.tier and grid.blocks % 2 == 0
+    is_tall = has_tall and "f64" in types and grid.tier and grid.blocks % 2 == 0
     return replace(grid, tall=4) if is_tall else grid
 
 

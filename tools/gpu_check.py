@@ -229,7 +229,8 @@ def _experiments() -> list[Case]:
         "tma128x256": "j=grid,block:256;i=grid,warps:8,regs:2;p=chunk:64,stages:4,",
     }.items():
         found.append(_tried(product, tag, f"{text}wgmma,tma"))
-    # Without matrix instructions what is read of shared memory sets the pace.
+    # Threads with more elements read less of shared memory, larger tiles less of the
+    # second cache.
     single, double = (_fast_product(4096, dtype) for dtype in ("float32", "float64"))
     for tag, width, warps, blocks, chunk in (
         ("auto", 64, 4, 4, 32),
@@ -241,15 +242,16 @@ def _experiments() -> list[Case]:
         text = f"j=grid,block:{width};i=grid,warps:{warps},regs:{blocks};"
         text += f"p=chunk:{chunk},stages:2,mma,square"
         found.append(_tried(single, tag, text))
-    for tag, width, warps, blocks, tall in (
-        ("auto", 64, 4, 4, 4),
-        ("tall8", 64, 4, 4, 8),
-        ("tall16", 64, 4, 4, 16),
-        ("wide16", 128, 4, 4, 16),
-        ("large16", 128, 8, 4, 16),
+    for tag, width, warps, blocks, chunk, tall in (
+        ("auto", 64, 4, 4, 32, 4),
+        ("tall8", 64, 4, 4, 32, 8),
+        ("short8", 64, 4, 4, 16, 8),
+        ("square4", 128, 8, 2, 32, 4),
+        ("square8", 128, 8, 2, 16, 8),
+        ("square16", 128, 8, 2, 16, 16),
     ):
         text = f"j=grid,block:{width};i=grid,warps:{warps},regs:{blocks};"
-        text += f"p=chunk:32,stages:2,mma,tall:{tall}"
+        text += f"p=chunk:{chunk},stages:2,mma,tall:{tall}"
         found.append(_tried(double, tag, text))
     return found
 

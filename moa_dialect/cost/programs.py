@@ -197,7 +197,8 @@ class Program:
                     grid = read_grid(options.schedule, kernel)
                 else:
                     tier = options.best_tier or "wgmma"
-                    grid = choose_grid(kernel, tier, engine=tier == "wgmma")
+                    is_new = tier == "wgmma"
+                    grid = choose_grid(kernel, tier, engine=is_new, tall=is_new)
                 if grid is None:  # A thread for each element.
                     if not kernel.axes:
                         return None
