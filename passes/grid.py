@@ -459,8 +459,10 @@ def _chosen(
     has_few = count <= MULTIPROCESSORS and not deterministic
     if longest >= 4096 and has_few and tier != "portable":
         warps = 32  # A row has a multiprocessor to itself.
-    most = 32 * warps * 16
-    chunk = min(most, -(-longest // (128 * warps)) * 128 * warps)
+    # As many elements of all chunks, so that the last one is no waste.
+    unit = 128 * warps
+    chunks = -(-longest // (4 * unit))
+    chunk = -(-longest // (chunks * unit)) * unit
     return Grid("", warps, chunk=chunk, stages=1, tier="")
 
 
@@ -595,16 +597,21 @@ def _for_long_output(kernel: Kernel, longest: int) -> Grid | None:
         size is None
         or size < 4 * _BLOCK
         or len(known) != len(extents)
-        or not 0 < longest <= _LONGEST
+        or not 0 < longest <= _PARTS
         or prod(known) >= 4 * MULTIPROCESSORS
         or any(_is_across(kernel, pass_) for pass_ in kernel.passes)
     ):
         return None
     lift_row(kernel, row)
     count = -(-longest // 128) * 128
+    width = _BLOCK * -(-longest // _LONGEST)
     return Grid(
-        "", 4, chunk=count, stages=1, columns=kernel.hints[row], width=_BLOCK, tier=""
+        "", 4, chunk=count, stages=1, columns=kernel.hints[row], width=width, tier=""
     )
+
+
+_PARTS = 2048
+"""How long folds are that each group of a row computes again."""
 
 
 _BLOCK = 1024
@@ -769,10 +776,15 @@ def _for_rows(
         return replace(grid, chunk=64) if deterministic else grid
     if is_narrow and tier == "wgmma" and columns and has_many:
         return _for_tiles(kernel, rows, columns)
-    if not columns and is_read and not has_matrices and extent <= _IN_LANES:
-        # A lane has columns of its own, for all rows: what it reads of the second
-        # factor no other lane reads, and each number serves all rows.
-        return Grid(kernel.hints[rows], 1, extent, chunk, 2, tier=uses, lanes=32)
+    if is_read and not has_matrices and extent <= _IN_LANES:
+        # A lane has columns of its own, for all rows of its warp: what it reads of the
+        # second factor no other lane reads, and each number serves all these rows.
+        hint = kernel.hints[rows]
+        if not columns:
+            return Grid(hint, 1, extent, chunk, 2, tier=uses, lanes=32)
+        each = -(-extent // 4)
+        sizes = -(-extent // each), each, _DEEP, 2
+        return Grid(hint, *sizes, kernel.hints[columns], 32, uses, lanes=32)
     if not columns:
         return Grid(
             kernel.hints[rows], warps, blocks, chunk, 2, tier=uses, tf32=is_rounded
@@ -801,7 +813,10 @@ def _for_rows(
 
 
 _IN_LANES = 16
-"""How many rows a lane has at most where each has columns of its own."""
+"""How many rows there are at most where lanes have columns of their own."""
+
+_DEEP = 256
+"""How many terms of so few sums are loaded at a time, that much is under way."""
 
 
 def _for_tiles(kernel: Kernel, rows: str, columns: str) -> Grid:

@@ -267,7 +267,7 @@ def _softmax(torch: Any, x: Any) -> Any:
 def _fast_product(size: int, dtype: str = "bfloat16", rows: int = 0) -> Case:
     """A product of matrices; with few rows memory sets the pace."""
     name = f"fast_matmul_{dtype}"
-    if dtype == "bfloat16":
+    if rows or dtype == "bfloat16":
         name += f"_{rows}x{size}" if rows else f"_{size}"
     return Case(
         name,
@@ -349,6 +349,8 @@ def _of_folds() -> list[Case]:
         (64, 100000),
         (300, 20000),
         (20000, 100),
+        (20000, 257),
+        (20000, 512),
         (1 << 20, 8),
     ):
         case = Case(
@@ -570,6 +572,7 @@ CASES: list[Case] = [
     *(_fast_product(4096, dtype) for dtype in ("bfloat16", "float32", "float64")),
     *(_fast_product(size) for size in (1024, 2048, 8192)),
     _fast_product(4096, rows=16),
+    *(_fast_product(4096, "float32", rows) for rows in (1, 16)),
     _fast_rows(
         "softmax",
         lambda moa: moa.library.softmax,
