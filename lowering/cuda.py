@@ -751,7 +751,9 @@ class CudaKernel(PlannedKernel):
             order = frame.orders.get(device)
             if order is not None:
                 given = pointers, extents, stream, tensors
-                results = self._at_once(torch, found, device, place, frame, order, *given)
+                results = self._at_once(
+                    torch, found, device, place, frame, order, *given
+                )
                 if results is not None:
                     self._plans.append(frame)
                     return results[0] if len(results) == 1 else tuple(results)

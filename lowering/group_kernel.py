@@ -624,7 +624,8 @@ class GroupPass:
             groups.append(Group(parts, group.pivots))
         merge = Pass(axis, pass_.hint, pass_.lower, pass_.upper, groups)
         count = self._own_count()
-        for name, value in zip((held.name, *names.values()), (count, *states)):
+        owned = (held.name, *names.values())
+        for name, value in zip(owned, (count, *states), strict=True):
             code.axes[name] = axis
             code.states[Held(name)] = {(0, 0): value}
         has_some = code.compare("sgt", count, 0)
@@ -632,7 +633,7 @@ class GroupPass:
         all_ = code.max(code.sub(self.last, self.first), 0)
         code.states[BEFORE] = {(0, 0): self.number(0)}
         code.states[AFTER] = {(0, 0): all_}
-        chunk = Chunk(terms, {name: () for name in names})
+        chunk = Chunk(terms, dict.fromkeys(names, ()))
         code.given = {s.name: s.value for s in chunk.statements(merge)}
         code.columns[axis] = Columns([code.thread], lambda row, column: has_some)
         code.scopes.append({})

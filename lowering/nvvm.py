@@ -18,8 +18,8 @@ from xdsl.rewriter import InsertPoint, Rewriter
 from moa_dialect.errors import CompileError
 from moa_dialect.lowering import upstream
 from moa_dialect.lowering.chips import CHIP, check_chip
-from moa_dialect.lowering.gpu_ops import MAP_ALIGNMENT, MAP_BYTES, CopyBoxOp
 from moa_dialect.lowering.expand_math import expand_products
+from moa_dialect.lowering.gpu_ops import MAP_ALIGNMENT, MAP_BYTES, CopyBoxOp
 from moa_dialect.lowering.groups import FAST_EXP2
 from moa_dialect.passes.products import SWIZZLE_BYTES
 from moa_dialect.scalar_code import constant

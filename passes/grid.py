@@ -280,8 +280,8 @@ def _check(found: dict[str, int], rows: str) -> None:
         others = {"wgmma", "square", "tf32", "tma", "tall"}
         if not rows or found.keys() & others:
             raise CompileError(
-                "schedule: lanes: expected rows, and neither wgmma, tma, tf32, tall nor "
-                "square"
+                "schedule: lanes: expected rows, and neither wgmma, tma, tf32, tall "
+                "nor square"
             )
         if lanes not in (2, 4, 8, 16, 32):
             raise CompileError(

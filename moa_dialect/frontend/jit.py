@@ -558,11 +558,11 @@ class Jit:
             else [len(args)]
         )
         if self._asks_chip:
-            # Of what is on no device the current one counts.
-            places = [getattr(a, "device", None) for a in (*args, *static.values())]
+            places = [getattr(array, "device", None) for array in args]
             parts += places
+            # Of what is on no device the current one counts.
             if not any(getattr(place, "type", "") == "cuda" for place in places):
-                parts.append(self._chip(()))
+                parts.append(self._chip([*static.values()]))
         for name, value in static.items():
             kind = cast(type[object], type(value))
             if value is None or kind in _PLAIN:

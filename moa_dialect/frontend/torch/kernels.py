@@ -578,7 +578,7 @@ def are_few(queries: Sequence[int], keys: Sequence[int]) -> bool:
     """
     *leading, rows, _ = queries
     count = math.prod(leading)
-    if len(queries) < 3 or not 0 < count * rows or not math.prod(keys):
+    if len(queries) < 3 or 0 in (count, rows, math.prod(keys)):
         return False
     shared = queries[-3] // keys[-3]
     return (

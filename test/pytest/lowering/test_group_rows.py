@@ -89,10 +89,11 @@ def test_states_of_threads_are_merged(length: int) -> None:
 def test_threads_may_have_nothing() -> None:
     """Of a length that the call tells some threads, or all, have no index."""
     specs = [moa.ArraySpec((2, "n"), "f32")]
-    for program, wanted in (
+    cases: list[tuple[Program, Program]] = [
         (library.logsumexp, logsumexp),
         (library.variance, lambda x: x.var(-1)),
-    ):
+    ]
+    for program, wanted in cases:
         compiled = moa.jit(program, target="cuda", emulate=True, specs=specs)
         for length in (1, 130, 2000):
             x = random(1, 2, length)
@@ -128,6 +129,23 @@ def test_several_groups_write_a_row_of_many_parts() -> None:
     program = lowered(library.softmax, moa.ArraySpec((1, 1 << 22), "f32"))
     _, merge = program.schedules
     assert merge == "j=grid,block:4096;p=chunk:1024,threads:128"
+
+
+@pytest.mark.parametrize("power", [2.0, 3.0])
+@pytest.mark.parametrize(
+    "program",
+    [lambda x, n: x**n, lambda x, n: moa.reduce("add", x**n)],
+    ids=["elements", "sum"],
+)
+def test_squares_and_cubes_are_products(program: Program, power: float) -> None:
+    """A power of the library takes a logarithm and an exponential, or a loop."""
+    x = random(5, 300)
+    compiled = lowered(lambda x: program(x, power), x)
+    text = compiled.text("asm")
+    assert "ex2" not in text
+    assert "mul" in text
+    found = compiled(x)
+    np.testing.assert_allclose(found, program(x.astype(float), power), 1e-5, 1e-5)
 
 
 # Rows that lanes share.
@@ -200,9 +218,9 @@ def test_lanes_have_no_matrix_instructions() -> None:
 )
 def test_lanes_that_are_none(schedule: str, message: str) -> None:
     with pytest.raises(CompileError, match=message):
-        lowered(library.softmax, moa.ArraySpec((3, 100), "f32"), schedule=schedule).text(
-            "target"
-        )
+        lowered(
+            library.softmax, moa.ArraySpec((3, 100), "f32"), schedule=schedule
+        ).text("target")
 
 
 def test_schedules_are_for_the_machine_that_is_described() -> None:
