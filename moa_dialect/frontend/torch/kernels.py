@@ -539,7 +539,11 @@ class _OnDevice:
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """The result, and the logarithms of the denominators or None."""
-        if self._direct is not None and mask is None:
+        if (
+            self._direct is not None
+            and mask is None
+            and not (q.is_neg() or k.is_neg() or v.is_neg())
+        ):
             found = self._direct(q, k, v)
             if found is not None:
                 return found if self._with_lse else (found, None)
