@@ -509,20 +509,29 @@ def _for_lanes(kernel: Kernel, longest: int) -> Grid | None:
         or any(_length(pass_) != longest for pass_ in kernel.passes)
     ):
         return None
-    extents = [static_extent(kernel.extents[axis]) for axis in kernel.axes]
-    count = prod(extent or NOMINAL_EXTENT for extent in extents)
+    extents = {
+        axis: static_extent(kernel.extents[axis]) or NOMINAL_EXTENT
+        for axis in reversed(kernel.axes)
+    }
+    count = prod(extents.values())
+    # A group has rows along one axis: the one with most of them.
+    rows = max(extents, key=lambda axis: extents[axis])
     lanes = 4
     while lanes < 32 and (
-        longest > _EACH * lanes or count * lanes < 128 * MULTIPROCESSORS
+        longest > _EACH * lanes
+        or count * lanes < 128 * MULTIPROCESSORS
+        or extents[rows] * lanes < 32
     ):
         lanes *= 2
     warps = 4
-    while warps > 1 and count * lanes < 32 * warps * MULTIPROCESSORS:
+    while warps > 1 and (
+        count * lanes < 32 * warps * MULTIPROCESSORS
+        or extents[rows] * lanes < 32 * warps
+    ):
         warps //= 2
     unit = 4 * lanes
     chunk = -(-longest // unit) * unit
-    rows = kernel.hints[kernel.axes[-1]]
-    return Grid(rows, warps, 1, chunk, 1, tier="", lanes=lanes)
+    return Grid(kernel.hints[rows], warps, 1, chunk, 1, tier="", lanes=lanes)
 
 
 _EACH = 16

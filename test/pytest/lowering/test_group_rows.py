@@ -185,6 +185,13 @@ def test_rows_in_lanes(program: Program, of: Program, length: int, dtype: Any) -
     np.testing.assert_allclose(compiled(x), of(x.astype(float)), limit, limit)
 
 
+def test_rows_are_along_the_axis_with_most_of_them() -> None:
+    x = random(4, 37, 3, 100)
+    compiled = lowered(library.softmax, x)
+    assert compiled.schedules[0].startswith("i=grid,")
+    np.testing.assert_allclose(compiled(x), softmax(x.astype(float)), 1e-5, 1e-6)
+
+
 def test_a_warp_has_several_rows_and_chunks() -> None:
     x = random(3, 37, 100)
     for schedule in (
