@@ -998,7 +998,9 @@ class SplitCascadesPass(ModulePass):
 
     With `threads`, how many of them a place of a device has, folds of scalars are split
     as well, where few elements have one each and it is no product of matrices; and what
-    counts for such folds and cascades is how many threads there are.
+    counts for such folds and cascades is how many threads there are. Parts that groups
+    of threads go along are of a multiple of 64 indices, so that each begins where loads
+    of several elements may.
     """
 
     name = "moa-split-cascades"
