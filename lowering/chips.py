@@ -33,6 +33,14 @@ def has_engine(chip: str) -> bool:
     return int("".join(filter(str.isdigit, chip))) >= 90
 
 
+def has_tall_doubles(chip: str) -> bool:
+    """Whether a chip has products of f64 by instructions of 16 rows.
+
+    Source: PTX ISA, "mma": m16n8k4, m16n8k8 and m16n8k16 of f64 need sm_90.
+    """
+    return int("".join(filter(str.isdigit, chip))) >= 90
+
+
 def chip_of(major: int, minor: int) -> str | None:
     """What kernels are compiled for on a device of a compute capability.
 
@@ -45,6 +53,12 @@ def chip_of(major: int, minor: int) -> str | None:
     known = [number for number in numbers if number <= 10 * major + minor]
     return f"sm_{max(known)}" if known else None
 
+
+MULTIPROCESSORS = 132
+"""How many multiprocessors a large GPU has."""
+
+PLACES = 2 * MULTIPROCESSORS
+"""How many groups of threads occupy it: two for each multiprocessor."""
 
 LARGEST = 227 << 10
 """The most shared memory that a group of threads may have on any chip, in bytes."""

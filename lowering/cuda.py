@@ -56,6 +56,9 @@ _STATUS_BYTES, _NOTHING_BYTES = 8 * (STATUS_WORDS + 1), 16
 _MOST_MAPS = 4096
 """How many tensor maps a kernel keeps."""
 
+_MOST_SHAPES = 256
+"""For how many shapes of arguments a kernel keeps what results are."""
+
 
 @dataclass(frozen=True)
 class BoxMap:
@@ -325,6 +328,15 @@ class PlannedKernel(Kernel):
         raise NotImplementedError
 
 
+_Make = tuple[Sequence[int], Sequence[int], int]
+"""Shape and strides of a result, and the argument that it is like, -1 if there is none.
+
+To make a tensor like another one takes PyTorch a third less than by shape and strides.
+"""
+
+_Makes = tuple[Sequence[_Make], Sequence[int]]
+"""What results to make, and their dynamic extents."""
+
 ALIGNMENT = 16
 """What the addresses of arrays are multiples of: kernels copy as many bytes at once."""
 
@@ -357,6 +369,11 @@ class EmulatedKernel(PlannedKernel):
     def call_tensors(self, torch: Any, tensors: Sequence[Any]) -> None:
         """None: tensors are passed as the arrays that they share memory with."""
         del torch, tensors
+
+    def bound(self, torch: Any, tensors: Sequence[Any]) -> Callable[..., None]:
+        """What gives None, as `call_tensors` does."""
+        del torch, tensors
+        return lambda *tensors: None
 
     def run(self, pointers: Sequence[int], extents: Sequence[int]) -> list[np.ndarray]:
         """Run the kernel on arrays that are known to fit, as `Kernel.run` does."""
@@ -431,7 +448,9 @@ class CudaKernel(PlannedKernel):
         self._maps: dict[tuple[BoxMap, tuple[int, ...]], EncodedMap] = {}
         self._has_maps = any(launch.maps for launch in self.launches)
         self._entry_address = address_of_function(entries[0])
-        self._makes = [(shape, _strides(shape)) for shape in self._shapes]
+        inputs = self.signature.inputs
+        self._made_for: dict[tuple[int, ...], _Makes] = {}
+        self._makes = self._made(self._shapes, [memory.shape for memory in inputs])
         self._needed = 0
 
     # Launches.
@@ -552,8 +571,12 @@ class CudaKernel(PlannedKernel):
         pointers: list[int],
         extents: Sequence[int],
         stream: int,
+        tensors: Sequence[Any],
+        makes: _Makes | None = None,
     ) -> list[Any] | None:
         """Plan and launch a call on tensors in one go, as those before.
+
+        The last argument is what results to make, if that is known.
 
         Returns:
             The results; None, with nothing launched, if a launch needs more shared
@@ -568,13 +591,15 @@ class CudaKernel(PlannedKernel):
         if self._checks:
             status = plan[DEVICE_STATUS] = self._status(found, device)
             pointers = [p or status + _STATUS_BYTES for p in pointers]
-        makes, given = self._makes, ()
-        if self._extents is not None:
-            makes, given = self._makes_for(frame, pointers, extents)
-        empty = torch.empty_strided
+        if makes is None:
+            makes = self._makes_for(frame, pointers, extents)
+        wanted, given = makes
+        empty, alike = torch.empty_strided, torch.empty_like
         results = [
             empty(shape, strides, dtype=dtype, device=place)
-            for (shape, strides), dtype in zip(makes, self._types[1])  # noqa: B905
+            if like < 0
+            else alike(tensors[like])
+            for (shape, strides, like), dtype in zip(wanted, self._types[1])  # noqa: B905
         ]
         addresses = [result.data_ptr() for result in results]
         at, memory, size = frame.plan_address, None, self._needed
@@ -626,11 +651,35 @@ class CudaKernel(PlannedKernel):
 
     def _makes_for(
         self, frame: _Plan, pointers: Sequence[int], extents: Sequence[int]
-    ) -> tuple[list[tuple[Sequence[int], Sequence[int]]], list[int]]:
-        """Shapes and strides of the results of a call, and their dynamic extents."""
+    ) -> _Makes:
+        """What results a call makes, and their dynamic extents."""
+        if self._extents is None:
+            return self._makes, ()
+        key = tuple(extents)
+        if (known := self._made_for.get(key)) is not None:
+            return known
         given = self._extents_of(frame, pointers, extents)
-        shapes = self._shapes_with(given)
-        return [(shape, _strides(shape)) for shape in shapes], given
+        shapes = [list(memory.shape) for memory in self.signature.inputs]
+        for (number, axis), extent in zip(self._dynamic, extents, strict=True):
+            shapes[number][axis] = extent
+        found = self._made(self._shapes_with(given), shapes), given
+        if len(self._made_for) >= _MOST_SHAPES:
+            self._made_for.clear()
+        self._made_for[key] = found
+        return found
+
+    def _made(
+        self, shapes: Sequence[Sequence[int]], given: Sequence[Sequence[int]]
+    ) -> list[_Make]:
+        """What results of some shapes are, for arguments of some shapes."""
+        signature = self.signature
+        inputs = [(m.dtype, *shape) for m, shape in zip(signature.inputs, given)]  # noqa: B905
+        outputs = [(m.dtype, *shape) for m, shape in zip(signature.outputs, shapes)]  # noqa: B905
+        likes = [inputs.index(each) if each in inputs else -1 for each in outputs]
+        return [
+            (shape, _strides(shape), like)
+            for shape, like in zip(shapes, likes, strict=True)
+        ]
 
     # Tensors.
 
@@ -701,8 +750,9 @@ class CudaKernel(PlannedKernel):
         else:
             order = frame.orders.get(device)
             if order is not None:
+                given = pointers, extents, stream, tensors
                 results = self._at_once(
-                    torch, found, device, place, frame, order, pointers, extents, stream
+                    torch, found, device, place, frame, order, *given
                 )
                 if results is not None:
                     self._plans.append(frame)
@@ -737,6 +787,46 @@ class CudaKernel(PlannedKernel):
             frame.orders[device] = order
         self.release(frame)
         return results[0] if len(results) == 1 else tuple(results)
+
+    def bound(self, torch: Any, tensors: Sequence[Any]) -> Callable[..., Any]:
+        """The kernel for tensors like these, which are such as `call_tensors` takes.
+
+        Returns:
+            A function of tensors of the same shapes, element types and device, dense
+            and without a mark, which is not looked at. It does what `call_tensors`
+            does, but gives None, with nothing done, where there is more to do than to
+            launch: for addresses that are no multiples of 16, or a first call.
+        """
+        device, place = tensors[0].get_device(), tensors[0].device
+        extents = [tensors[number].shape[axis] for number, axis in self._dynamic]
+        found = self._driver or driver()
+        plans, once, makes = self._plans, self._at_once, None
+
+        def call(*tensors: Any) -> Any:
+            nonlocal makes
+            pointers = [tensor.data_ptr() for tensor in tensors]
+            together = 0
+            for pointer in pointers:
+                together |= pointer
+            if together % ALIGNMENT:
+                return None
+            try:
+                frame = plans.pop()
+            except IndexError:
+                return None
+            order, results = frame.orders.get(device), None
+            if order is not None:
+                if makes is None:
+                    makes = self._makes_for(frame, pointers, extents)
+                stream = _stream(torch, device)
+                given = pointers, extents, stream, tensors, makes
+                results = once(torch, found, device, place, frame, order, *given)
+            plans.append(frame)
+            if results is None:
+                return None
+            return results[0] if len(results) == 1 else tuple(results)
+
+        return call
 
     def call_any_tensors(
         self, torch: Any, values: Sequence[Any], copy: bool | None
@@ -874,10 +964,12 @@ def _strides(shape: Sequence[int]) -> tuple[int, ...]:
 
 def _matches(given: Sequence[int], shape: Sequence[int]) -> bool:
     """Whether extents are those of a shape where it is static."""
-    return len(given) == len(shape) and all(
-        extent == wanted or wanted < 0
-        for extent, wanted in zip(given, shape, strict=True)
-    )
+    if len(given) != len(shape):
+        return False
+    for extent, wanted in zip(given, shape):  # noqa: B905
+        if extent != wanted and wanted >= 0:
+            return False
+    return True
 
 
 def _stream(torch: Any, device: int) -> int:

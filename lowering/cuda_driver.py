@@ -115,6 +115,7 @@ class Driver:
         self._push = self._functions["cuCtxPushCurrent_v2"]
         self._pop = self._functions["cuCtxPopCurrent_v2"]
         self._contexts: dict[int, c_void_p] = {}
+        self._chips: dict[int, str] = {}
         self._popped = byref(c_void_p())
         self._call("cuInit", 0)
 
@@ -173,6 +174,8 @@ class Driver:
         Raises:
             DeviceError: if there is no such device, or it is too old.
         """
+        if device in self._chips:
+            return self._chips[device]
         handle, major, minor = c_int(), c_int(), c_int()
         self._call("cuDeviceGet", byref(handle), device)
         self._call("cuDeviceGetAttribute", byref(major), _MAJOR, handle)
@@ -183,6 +186,7 @@ class Driver:
                 f"device {device}: expected one of compute capability 7.0 or newer, "
                 f"got {major.value}.{minor.value}"
             )
+        self._chips[device] = found
         return found
 
     def enter(self, context: c_void_p) -> None:
@@ -377,14 +381,16 @@ def driver() -> Driver:
     return _loaded()
 
 
-def chip_here() -> str:
-    """The chip of the current device; without a driver that of `Options`.
+def chip_here(device: int | None = None) -> str:
+    """The chip of a device, of the current one if none is given.
+
+    Without a driver it is that of `Options`.
 
     Raises:
-        DeviceError: if the device is too old.
+        DeviceError: if there is no such device, or it is too old.
     """
     try:
         found = driver()
     except DeviceError:
         return CHIP
-    return found.chip(found.current_device())
+    return found.chip(found.current_device() if device is None else device)

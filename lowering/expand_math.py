@@ -708,7 +708,7 @@ def _power(code: _Code, op: Operation) -> SSAValue:
     """Squares and cubes as products, others of f32 by way of f64."""
     x, y = op.operands
     number = _splat(y)
-    if number in (2.0, 3.0):
+    if number in _PRODUCTS:
         square = code.mul(x, x)
         return square if number == 2.0 else code.mul(square, x)
     wide = replace(code, format=F64)
@@ -734,6 +734,9 @@ def _splat(value: SSAValue) -> float | None:
         return None if isinstance(number, tuple) else float(number)
     return None
 
+
+_PRODUCTS = (2.0, 3.0)
+"""The exponents of powers that are products."""
 
 _EXPANSIONS: dict[type[Operation], Callable[[_Code, Operation], SSAValue]] = {
     math.ExpOp: lambda code, op: code.exp(op.operands[0], _nonpositive(op)),
@@ -784,12 +787,28 @@ def expand_math(module: ModuleOp, target: str) -> None:
         if (
             isinstance(op, math.PowFOp)
             and isinstance(element, Float64Type)
-            and _splat(op.rhs) not in (2.0, 3.0)
+            and _splat(op.rhs) not in _PRODUCTS
         ):
             continue  # would need a logarithm of twice the precision
         if block not in constants:
             constants[block] = _Constants(block)
         _expand(op, expansion, constants[block], like, target)
+
+
+def expand_products(module: ModuleOp) -> None:
+    """Make products of squares and cubes that are powers, as moa-expand-math does.
+
+    A library's power takes as long as fifty products.
+    """
+    for op in list(module.walk()):
+        if not isinstance(op, math.PowFOp) or _splat(op.rhs) not in _PRODUCTS:
+            continue
+        x = op.lhs
+        builder = Builder(InsertPoint.before(op))
+        product = builder.insert(arith.MulfOp(x, x, op.fastmath))
+        if _splat(op.rhs) == 3.0:
+            product = builder.insert(arith.MulfOp(product.result, x, op.fastmath))
+        Rewriter.replace_op(op, [], [product.result])
 
 
 def _expand(

@@ -50,6 +50,7 @@ from moa_dialect.lowering.groups import (
     Columns,
     Fragments,
     GroupCode,
+    Lanes,
     Layout,
     Pending,
     Square,
@@ -69,6 +70,7 @@ from moa_dialect.passes.kernels import (
     Pass,
     all_terms,
     is_multiple,
+    length_of,
     static_extent,
 )
 from moa_dialect.passes.products import (
@@ -159,7 +161,7 @@ class GroupKernel:
     @property
     def height(self) -> int:
         """How many rows a group has."""
-        return 8 * self.grid.blocks * self.grid.warps if self.row_axis else 1
+        return self.grid.height if self.row_axis else 1
 
     def extent(self, axis: str) -> SSAValue:
         """The extent of an axis."""
@@ -223,7 +225,10 @@ class GroupKernel:
         layout: Layout
         if self.grid.tier == "wgmma" and (self.grid.blocks != 2 or self.grid.warps % 4):
             raise NotLifted("warp groups of four warps with 16 rows each")
-        if self.row_axis and self.grid.is_square:
+        if self.row_axis and self.grid.lanes:
+            sizes_ = self.grid.lanes, self.grid.blocks, self.grid.warps
+            layout = Lanes(*sizes_, self.vector())
+        elif self.row_axis and self.grid.is_square:
             layout = Square(self.grid.blocks, self.grid.warps)
         elif self.row_axis:
             layout = Fragments(self.grid.blocks, self.grid.warps)
@@ -387,7 +392,7 @@ class GroupKernel:
             if term.computes(AtOp.name)
         ]
         count = 16 // max(sizes, default=4)
-        threads = 32 * self.grid.warps
+        threads = self.grid.lanes or 32 * self.grid.warps
         while count > 1 and (
             chunk % (threads * count)
             or any(size is None or size % count for size in rows)
@@ -528,7 +533,7 @@ class GroupKernel:
         for number in range(code.layout.count(size)):
             index = code.add(extent.start, code.layout.column(code, number))
             limit = extent.limit
-            if size % 8 and limit is None:
+            if size % code.layout.unit and limit is None:
                 limit = self.extent(axis)
             if limit is not None:
                 index = code.min(index, code.sub(limit, 1))
@@ -594,6 +599,7 @@ class GroupPass:
         self.behind: list[Behind] = []
         self.partial: dict[str, str] = {}
         self.turns: Turns | None = None
+        self.is_alone = False
         self.is_split = False
         self.part: SSAValue = kernel.number(0)
         self.whole: tuple[SSAValue, SSAValue] = self.part, self.part
@@ -637,7 +643,11 @@ class GroupPass:
         self._find_tiles(values)
         before = code.contraction
         code.contraction = self._contraction
+        code.is_alone = self.is_alone = self._may_be_alone()
         states = self._loop(self.start())
+        code.is_alone = False
+        if self.is_alone:
+            states = self._together(states)
         if self.is_split and states:
             states = Merge(self, chunk).emit(states)
         code.contraction = before
@@ -647,6 +657,89 @@ class GroupPass:
         self.hold("final", states)
         if self._has_shared():
             code.barrier()
+
+    # Threads by themselves.
+
+    def _may_be_alone(self) -> bool:
+        """Whether each thread has states of its own, of its columns of all chunks.
+
+        No thread then waits for another one before the last chunk is done.
+        """
+        length = length_of(self.pass_)
+        return (
+            isinstance(self.code.layout, Across)
+            and not self.kernel.grid.aligned
+            and not self.is_split
+            and self.pass_.index not in self.code.alike
+            and not any(a.axes for a in self.pass_.accumulators)
+            and (length is None or length > self.size)
+        )
+
+    def _together(self, states: Sequence[SSAValue]) -> list[SSAValue]:
+        """The states of all threads as one: a fold over the threads that have some.
+
+        What one contributes is what it has, moved from its own pivots to the new ones,
+        by the transport theorem (fusion.md), as where parts are merged.
+        """
+        code, pass_, terms = self.code, self.pass_, self.code.terms
+        axis = f"{pass_.index}.thread"
+        index, held = terms.index(axis), Held(f"{axis}.count")
+        names = {name: f"{axis}.{name}" for name, _, _ in self._states()}
+
+        def own(term: Term) -> Term:
+            kind = term.kind
+            if kind == BEFORE:
+                return terms.held(held, [index], term.type)
+            if isinstance(kind, Held) and kind.version == "old" and kind.name in names:
+                return terms.held(Held(names[kind.name]), [index], term.type)
+            return term
+
+        groups: list[Group] = []
+        for group in pass_.groups:
+            parts = [
+                replace(
+                    a,
+                    part=terms.rewrite(
+                        a.move or terms.held(Held(a.name, "old"), (), a.type), own
+                    ),
+                    move=None,
+                )
+                for a in group.accumulators
+            ]
+            groups.append(Group(parts, group.pivots))
+        merge = Pass(axis, pass_.hint, pass_.lower, pass_.upper, groups)
+        count = self._own_count()
+        owned = (held.name, *names.values())
+        for name, value in zip(owned, (count, *states), strict=True):
+            code.axes[name] = axis
+            code.states[Held(name)] = {(0, 0): value}
+        has_some = code.compare("sgt", count, 0)
+        self.hold("old", self.start())
+        all_ = code.max(code.sub(self.last, self.first), 0)
+        code.states[BEFORE] = {(0, 0): self.number(0)}
+        code.states[AFTER] = {(0, 0): all_}
+        chunk = Chunk(terms, dict.fromkeys(names, ()))
+        code.given = {s.name: s.value for s in chunk.statements(merge)}
+        code.columns[axis] = Columns([code.thread], lambda row, column: has_some)
+        code.scopes.append({})
+        found = [code.value(code.given[name]) for name in names]
+        code.scopes.pop()
+        del code.columns[axis]
+        return found
+
+    def _own_count(self) -> SSAValue:
+        """How many indices a thread has of all chunks."""
+        code, layout = self.code, self.code.layout
+        span = code.max(code.sub(self.last, self.first), 0)
+        if self._is_whole():
+            return code.div(span, layout.threads)
+        rest = code.rem(span, self.size)
+        found = code.div(code.sub(span, rest), layout.threads)
+        zero, one = self.number(0), self.number(1)
+        for number in range(layout.count(self.size)):
+            is_there = code.compare("slt", layout.column(code, number), rest)
+            found = code.add(found, code.select(is_there, one, zero))
+        return found
 
     def _has_shared(self) -> bool:
         """Whether threads have filled tiles for each other."""
@@ -1780,7 +1873,7 @@ class GroupPass:
         self.chunk = index
         self.hold("old", states)
         before = code.vectors
-        if not is_masked and is_multiple(pass_.lower, code.layout.vector):
+        if self._has_vectors(is_masked):
             code.vectors = before | {pass_.index}
         blocks = range(0, self.size, self.block)
         scopes: list[dict[Hashable, Any]] = [{} for _ in blocks]
@@ -1823,6 +1916,15 @@ class GroupPass:
                 results.append(ready[place])
         return results
 
+    def _has_vectors(self, is_masked: bool) -> bool:
+        """Whether the columns of a chunk that lie side by side begin where vectors do.
+
+        Where there is a mask they are all there, or read in vain.
+        """
+        if is_masked:
+            return self._has_whole_vectors()
+        return is_multiple(self.pass_.lower, self.code.layout.vector)
+
     def _begin_early(self) -> None:
         """Begin the products in the background that depend on no states."""
         for fold, product in self.products.items():
@@ -1832,6 +1934,9 @@ class GroupPass:
     def _counts(self, index: SSAValue, is_masked: bool) -> None:
         """How many indices are accounted for before and after a chunk."""
         code = self.code
+        if self.is_alone:
+            self._own_counts(index)
+            return
         end = code.add(index, self.block)
         if is_masked:
             index, end = code.min(index, self.last), code.min(end, self.last)
@@ -1852,19 +1957,49 @@ class GroupPass:
             counts[row, 0] = count
         return counts
 
+    def _own_counts(self, index: SSAValue) -> None:
+        """How many indices a thread has accounted for before and after a chunk."""
+        code, layout = self.code, self.code.layout
+        before = code.div(code.sub(index, self.first), layout.threads)
+        after, columns = before, code.columns[self.pass_.index]
+        if columns.valid is None:
+            after = code.add(before, layout.count(self.size))
+        else:
+            zero, one = self.number(0), self.number(1)
+            for number in range(len(columns.indices)):
+                is_there = columns.valid(0, number)
+                after = code.add(after, code.select(is_there, one, zero))
+        code.states[BEFORE] = {(0, 0): before}
+        code.states[AFTER] = {(0, 0): after}
+
+    def _has_whole_vectors(self) -> bool:
+        """Whether of columns that lie side by side all exist or none does."""
+        layout = self.code.layout
+        return (
+            isinstance(layout, Across | Lanes)
+            and layout.vector > 1
+            and not any(self.differs)
+            and all(is_multiple(b, layout.vector) for b in self.pass_.bounds)
+        )
+
     def _chunk_columns(self, index: SSAValue, is_masked: bool) -> Columns:
         code, layout, pass_ = self.code, self.code.layout, self.pass_
+        side = layout.vector if self._has_whole_vectors() else 1
         found: list[SSAValue] = []
         for number in range(layout.count(self.block)):
+            if is_masked and number % side:
+                found.append(code.add(found[-1], 1))
+                continue
             column = code.add(index, layout.column(code, number))
             if is_masked:
-                column = code.min(column, code.sub(self.last, 1))
+                column = code.min(column, code.sub(self.last, side))
             found.append(column)
         if not is_masked:
             return Columns(found)
 
         def valid(row: int, column: int) -> SSAValue:
             row = row if any(self.differs) else 0
+            column -= column % side
             key = ("valid", row, column)
             return code.once(key, lambda: emit_valid(row, column))
 
@@ -2169,6 +2304,8 @@ class GroupOutputs:
         kernel = self.kernel
         if axis in self.code.columns or axis == kernel.column_axis:
             return False
+        if isinstance(self.code.layout, Lanes):
+            return True
         size = kernel.static(axis)
         has_folds = any(isinstance(t.kind, Folded) for t in walk(value))
         return size is None or size > WIDEST or has_folds
@@ -2188,7 +2325,8 @@ class GroupOutputs:
         code.columns.setdefault(axis, kernel.columns_of(axis))
         extent, size = kernel.extent_of(axis), kernel.size_of(axis)
         static = kernel.static(axis)
-        has_all = size % 8 == 0 and static is not None and static % size == 0
+        is_even = size % code.layout.unit == 0
+        has_all = is_even and static is not None and static % size == 0
 
         def inside(column: int) -> SSAValue | None:
             return None if has_all else self._is_inside(extent, column, axis)
@@ -2379,6 +2517,9 @@ class OutputPass(GroupPass):
         code, axis = self.code, self.pass_.index
         code.in_flight = []
         self.chunk = index
+        before = code.vectors
+        if isinstance(code.layout, Lanes) and self._has_vectors(is_masked):
+            code.vectors = before | {axis}
         with code.scope():
             columns = self._chunk_columns(index, is_masked)
             code.columns[axis] = columns
@@ -2390,6 +2531,7 @@ class OutputPass(GroupPass):
                 return None if columns.valid is None else columns.valid(0, column)
 
             self.outputs.store_columns(self.output, self.value, axis, inside)
+        code.vectors = before
         return []
 
 

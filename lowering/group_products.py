@@ -127,7 +127,7 @@ class Products:
         if not product.has_matrices(self.tier):
             return self._multiply_add(product, start)
         if not isinstance(self.code.layout, Fragments):
-            raise NotLifted("square: products by matrix instructions")
+            raise NotLifted("square or lanes: products by matrix instructions")
         if product.is_narrow:
             return self._narrow(product, start)
         if product.is_tf32:

@@ -99,6 +99,11 @@ class Layout(ABC):
     def offset(self, number: int) -> int:
         """How far the column of a number is from the first one that a thread has."""
 
+    @property
+    @abstractmethod
+    def unit(self) -> int:
+        """Of how many columns the threads of a row have as many each."""
+
     @abstractmethod
     def reduce(self, code: GroupCode, function: str, value: SSAValue) -> SSAValue:
         """Combine the values that the threads have of a row; all get the result."""
@@ -135,6 +140,10 @@ class Fragments(Layout):
 
     def offset(self, number: int) -> int:
         return number // 2 * 8 + number % 2
+
+    @property
+    def unit(self) -> int:
+        return 8
 
     def reduce(self, code: GroupCode, function: str, value: SSAValue) -> SSAValue:
         for distance in (1, 2):
@@ -177,6 +186,10 @@ class Square(Layout):
     def offset(self, number: int) -> int:
         return number // 4 * 32 + number % 4
 
+    @property
+    def unit(self) -> int:
+        return 32
+
     def _place(self, code: GroupCode) -> SSAValue:
         return code.add(code.rem(code.lane, 2), code.mul(code.div(code.lane, 8), 2))
 
@@ -211,7 +224,11 @@ class Across(Layout):
 
     def offset(self, number: int) -> int:
         around, within = divmod(number, self.vector)
-        return around * self.threads * self.vector + within
+        return around * self.unit + within
+
+    @property
+    def unit(self) -> int:
+        return self.threads * self.vector
 
     def reduce(self, code: GroupCode, function: str, value: SSAValue) -> SSAValue:
         distance = WARP // 2
@@ -240,6 +257,54 @@ class Across(Layout):
 
     def is_first(self, code: GroupCode) -> SSAValue:
         return code.equals(code.thread, 0)
+
+
+@dataclass
+class Lanes(Layout):
+    """Rows that some lanes of a warp share, each: nothing leaves the warp.
+
+    `lanes`, a power of 2, have a row: `vector` columns each, then again further on. A
+    warp has `blocks` times as many rows as so many lanes go into it.
+    """
+
+    lanes: int
+    blocks: int
+    warps: int
+    vector: int
+
+    def __post_init__(self) -> None:
+        self.rows, self.threads = self.blocks, self.warps * WARP
+
+    def row(self, code: GroupCode, number: int) -> SSAValue:
+        each = WARP // self.lanes
+        first = code.mul(code.warp, self.blocks * each)
+        row = code.add(first, code.div(code.lane, self.lanes))
+        return code.add(row, number * each)
+
+    def count(self, size: int) -> int:
+        return self.vector * -(-size // self.unit)
+
+    def column(self, code: GroupCode, number: int) -> SSAValue:
+        first = code.mul(code.rem(code.lane, self.lanes), self.vector)
+        return code.add(first, self.offset(number))
+
+    def offset(self, number: int) -> int:
+        around, within = divmod(number, self.vector)
+        return around * self.unit + within
+
+    @property
+    def unit(self) -> int:
+        return self.lanes * self.vector
+
+    def reduce(self, code: GroupCode, function: str, value: SSAValue) -> SSAValue:
+        distance = self.lanes // 2
+        while distance:
+            value = code.apply(function, value, code.shuffled(value, distance))
+            distance //= 2
+        return value
+
+    def is_first(self, code: GroupCode) -> SSAValue:
+        return code.equals(code.rem(code.lane, self.lanes), 0)
 
 
 @dataclass
@@ -301,6 +366,7 @@ class GroupCode(Emitter):
         contraction: emits the folds that the layout does not reduce.
         in_flight: what is computed in the background, in order.
         has_others: whether a group has threads beside those of the layout.
+        is_alone: whether each thread folds the columns that it has by itself.
         partial: the folds over a chunk of which each thread keeps its own part.
     """
 
@@ -327,6 +393,7 @@ class GroupCode(Emitter):
     contraction: Callable[[Term, Term | None], Values | Pending] = _no_fold
     in_flight: list[Pending] = field(default_factory=list[Pending])
     has_others: bool = False
+    is_alone: bool = False
     partial: set[Term] = field(default_factory=set[Term])
     scopes: list[dict[Hashable, Any]] = field(
         default_factory=lambda: list[dict[Hashable, Any]]([{}])
@@ -769,7 +836,9 @@ class GroupCode(Emitter):
         columns = self.columns[kind.index]
         unit = self.constant(neutral(function, term.type), term.type)
         # Of what has no order as many are combined at a time as need not wait.
-        chains = _CHAINS if function in ("max", "min") else 1
+        is_free = function in ("max", "min") or self.is_alone
+        is_free = is_free or isinstance(self.layout, Lanes)
+        chains = _CHAINS if is_free else 1
         totals: list[SSAValue] = []
         for column in range(len(columns.indices)):
             value = self.value(body, row, column)
@@ -790,7 +859,7 @@ class GroupCode(Emitter):
                 for number, total in enumerate(totals[:half])
             ]
         (total,) = totals
-        if term in self.partial:
+        if self.is_alone or term in self.partial:
             return total
         return self.layout.reduce(self, function, total)
 

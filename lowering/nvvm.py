@@ -18,6 +18,7 @@ from xdsl.rewriter import InsertPoint, Rewriter
 from moa_dialect.errors import CompileError
 from moa_dialect.lowering import upstream
 from moa_dialect.lowering.chips import CHIP, check_chip, has_engine
+from moa_dialect.lowering.expand_math import expand_products
 from moa_dialect.lowering.gpu_ops import (
     CLUSTER_SHAPE,
     MAP_ALIGNMENT,
@@ -44,9 +45,14 @@ TO_NVVM = (
 
 
 def device_module(module: ModuleOp) -> ModuleOp:
-    """A module with copies of the kernels of a module, and nothing else."""
+    """A module with copies of the kernels of a module, and nothing else.
+
+    Squares and cubes in them are products.
+    """
     kernels = [op.clone() for op in module.ops if isinstance(op, gpu.ModuleOp)]
-    return ModuleOp(list(kernels), {"gpu.container_module": UnitAttr()})
+    device = ModuleOp(list(kernels), {"gpu.container_module": UnitAttr()})
+    expand_products(device)
+    return device
 
 
 def device_text(module: ModuleOp) -> str:

@@ -9,7 +9,12 @@ from xdsl.dialects.builtin import Builtin, ModuleOp, StringAttr
 from xdsl.passes import ModulePass
 
 from moa_dialect.collector import uncollected
-from moa_dialect.lowering.chips import CHIP, has_engine
+from moa_dialect.lowering.chips import (
+    CHIP,
+    PLACES,
+    has_engine,
+    has_tall_doubles,
+)
 from moa_dialect.lowering.expand_math import ExpandMathPass
 from moa_dialect.lowering.mlir_pipeline import run_upstream
 from moa_dialect.lowering.threads import OutlineTasksPass
@@ -73,10 +78,6 @@ FOR_CORES = SplitCascadesPass(places=0, work=1 << 18)
 """Splits cascades where there are fewer tasks than cores, but work for 50 us each."""
 
 
-PLACES = 2 * 132
-"""How many groups of threads occupy a large GPU: two for each multiprocessor."""
-
-
 def cuda_target(options: Options) -> tuple[ModulePass, ...]:
     """The passes from the fused form to the stage `target` for a GPU.
 
@@ -104,6 +105,7 @@ def cuda_target(options: Options) -> tuple[ModulePass, ...]:
         shared_bytes=shared,
         tf32=options.tf32,
         engine=has_engine(options.chip),
+        tall=has_tall_doubles(options.chip),
     )
     grouped = (lift, ToGpuPass(shared), *to_kernels)
     if not options.deterministic and (parts := split_of(options.schedule)):

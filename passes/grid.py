@@ -15,7 +15,7 @@ from xdsl.dialects.builtin import (
 )
 
 from moa_dialect.errors import CompileError
-from moa_dialect.lowering.chips import LARGEST
+from moa_dialect.lowering.chips import LARGEST, MULTIPROCESSORS
 from moa_dialect.ops.normal_form import AtOp
 from moa_dialect.passes.kernels import (
     Kernel,
@@ -90,6 +90,9 @@ class Grid:
         is_square: whether a thread has about as many rows as columns, of products by
             multiply-adds (`square`): what is read of the factors then serves most. With
             `mma` besides, copies run in the background.
+        lanes: how many lanes of a warp share a row (`lanes:8`), a power of 2; `blocks`
+            is then how many times as many rows as so many lanes go into a warp it has;
+            0 for four lanes, as accumulators of matrix instructions lie.
         aligned: whether the value of an element does not depend on which others its
             group has: chunks begin at multiples of their length, whatever the bounds,
             and nothing is rounded otherwise where some are masked.
@@ -124,6 +127,7 @@ class Grid:
     persistent: int = 0
     clusters: tuple[tuple[str, int], ...] = ()
     merged: int = 1
+    lanes: int = 0
 
     @property
     def cluster(self) -> int:
@@ -137,6 +141,12 @@ class Grid:
         """
         found = {kernel.named(axis): count for axis, count in self.clusters}
         return found | ({FOLDED: self.merged} if self.merged > 1 else {})
+
+    @property
+    def height(self) -> int:
+        """How many rows a group has."""
+        each = 32 // self.lanes if self.lanes else 8
+        return each * self.blocks * self.warps
 
     def __str__(self) -> str:
         tier = f",split:{self.split}" if self.split else ""
@@ -163,9 +173,10 @@ class Grid:
         groups = f",groups:{self.groups}" if self.groups else ""
         groups += f",span:{self.span}" if self.span > 1 else ""
         groups += f",persistent:{self.persistent}" if self.persistent else ""
+        lanes = f",lanes:{self.lanes}" if self.lanes else ""
         return (
             f"{columns}{self.rows}=grid{groups},warps:{self.warps},"
-            f"regs:{self.blocks}{own};"
+            f"regs:{self.blocks}{lanes}{own};"
             f"p=chunk:{self.chunk}{block},stages:{self.stages}{tier}"
         )
 
@@ -195,12 +206,10 @@ _RESOURCES = (
     "square",
     "persistent",
     "cluster",
+    "lanes",
     "tf32",
     "aligned",
 )
-
-MULTIPROCESSORS = 132
-"""How many multiprocessors a large GPU has."""
 
 _THREADS = 2048
 """How many threads a large multiprocessor has room for."""
@@ -294,6 +303,7 @@ def parse_grid(text: str, axes: Sequence[str]) -> Grid:
         persistent=found.get("persistent", 0),
         clusters=tuple(each for each in clusters if each[0] != FOLDED),
         merged=dict(clusters).get(FOLDED, 1),
+        lanes=found.get("lanes", 0),
     )
 
 
@@ -329,6 +339,17 @@ def _check(found: dict[str, int], rows: str) -> None:
         raise CompileError(
             "schedule: square: expected rows, and neither wgmma nor tma nor tf32"
         )
+    if lanes := found.get("lanes"):
+        others = {"wgmma", "square", "tf32", "tma", "tall"}
+        if not rows or found.keys() & others:
+            raise CompileError(
+                "schedule: lanes: expected rows, and neither wgmma, tma, tf32, tall "
+                "nor square"
+            )
+        if lanes not in (2, 4, 8, 16, 32):
+            raise CompileError(
+                f"schedule: lanes: expected a power of 2 up to 32, got {lanes}"
+            )
     if "persistent" in found and (
         "tma" not in found or found.keys() & {"ahead", "behind", "turns"}
     ):
@@ -369,7 +390,7 @@ def _check(found: dict[str, int], rows: str) -> None:
         "chunk": (found["chunk"], unit),
         "block of folded indices": (part, unit),
     }
-    if found.keys() & set(TIERS) and "square" not in found:
+    if found.keys() & set(TIERS) and not found.keys() & {"square", "lanes"}:
         multiples["regs"] = (found["regs"], 2)
     if found["block"] != 1:
         multiples["block of columns"] = (found["block"], 8)
@@ -426,6 +447,7 @@ def choose_grid(
     has_tf32: bool = False,
     deterministic: bool = False,
     engine: bool = False,
+    tall: bool = False,
 ) -> Grid | None:
     """The schedule of a kernel in closed form, None if one thread an element is best.
 
@@ -443,8 +465,9 @@ def choose_grid(
         deterministic: whether the order of every sum, and what it is made of, is the
             same whatever the extents of results.
         engine: whether the copy engine may be used, where it can and is faster.
+        tall: whether there are instructions of 16 rows for products of f64.
     """
-    grid = _chosen(kernel, tier, shared, has_tf32, deterministic, engine)
+    grid = _chosen(kernel, tier, shared, has_tf32, deterministic, engine, tall)
     if engine and not deterministic and grid is not None:
         grid = overlapped(kernel, grid, shared) or grid
     return None if grid is None else replace(grid, aligned=deterministic)
@@ -457,6 +480,7 @@ def _chosen(
     has_tf32: bool,
     deterministic: bool,
     engine: bool,
+    tall: bool,
 ) -> Grid | None:
     rows = rows_of(kernel)
     same = None if deterministic else find_shared(kernel, rows)
@@ -473,7 +497,7 @@ def _chosen(
                 # Of two groups one would have too few registers.
                 hint = kernel.hints[row]
                 grid = replace(grid, columns=hint, width=width, groups=0)
-            grid = _tall(grid, types, engine)
+            grid = _tall(grid, types, tall)
             is_reading = grid.tier == "mma" and grid.warps == 1 and not row
             if engine and is_reading and types <= {"f16", "bf16"}:
                 # Two groups on a multiprocessor have all that they read under way.
@@ -489,7 +513,7 @@ def _chosen(
                 grid = _for_rows(
                     kernel, rows, types, tier, has_tf32, deterministic, columns
                 )
-                grid = _tall(grid, types, engine)
+                grid = _tall(grid, types, tall)
                 larger = replace(grid, blocks=4)
                 if grid.tall and tiles_of(kernel, larger) >= MULTIPROCESSORS:
                     grid = larger
@@ -507,6 +531,8 @@ def _chosen(
             grid = _for_rows(kernel, rows, types, tier, has_tf32, deterministic)
             return _fitted(kernel, grid, shared)
     longest = max(map(_length, kernel.passes), default=0)
+    if not deterministic and (grid := _for_lanes(kernel, longest)):
+        return grid
     if not deterministic and (grid := _for_few(kernel, longest)):
         return grid
     if not deterministic and (grid := _for_long_output(kernel, longest)):
@@ -525,8 +551,10 @@ def _chosen(
     has_few = count <= MULTIPROCESSORS and not deterministic
     if longest >= 4096 and has_few and tier != "portable":
         warps = 32  # A row has a multiprocessor to itself.
-    most = 32 * warps * 16
-    chunk = min(most, -(-longest // (128 * warps)) * 128 * warps)
+    # As many elements of all chunks, so that the last one is no waste.
+    unit = 128 * warps
+    chunks = -(-longest // (4 * unit))
+    chunk = -(-longest // (chunks * unit)) * unit
     return Grid("", warps, chunk=chunk, stages=1, tier="")
 
 
@@ -560,41 +588,92 @@ _ELEMENTS = MULTIPROCESSORS * 512
 """Of so many elements each is a thread's: there are threads enough."""
 
 
-def _for_short_rows(kernel: Kernel, longest: int) -> Grid | None:
-    """The schedule of short rows: four threads have one, and eight rows a warp.
+def _for_lanes(kernel: Kernel, longest: int) -> Grid | None:
+    """The schedule of rows that lanes of a warp have in registers as a whole.
 
-    What a warp reads then lies side by side.
+    So many lanes have one that each has up to 16 elements, if it can, which are loaded
+    at once; a warp has several rows then. Nothing is exchanged but within a row, and no
+    warp waits for another one.
     """
-    accumulators = [a for pass_ in kernel.passes for a in pass_.accumulators]
+    if (
+        not _SHORT <= longest <= _IN_WARP
+        or not _are_rows(kernel, _IN_WARP)
+        or any(_length(pass_) != longest for pass_ in kernel.passes)
+    ):
+        return None
+    extents = {
+        axis: static_extent(kernel.extents[axis]) or NOMINAL_EXTENT
+        for axis in reversed(kernel.axes)
+    }
+    count = prod(extents.values())
+    # A group has rows along one axis: the one with most of them.
+    rows = max(extents, key=lambda axis: extents[axis])
+    lanes = 4
+    while lanes < 32 and (
+        longest > _EACH * lanes
+        or count * lanes < 128 * MULTIPROCESSORS
+        or extents[rows] * lanes < 32
+    ):
+        lanes *= 2
+    warps = 4
+    while warps > 1 and (
+        count * lanes < 32 * warps * MULTIPROCESSORS
+        or extents[rows] * lanes < 32 * warps
+    ):
+        warps //= 2
+    unit = 4 * lanes
+    chunk = -(-longest // unit) * unit
+    return Grid(kernel.hints[rows], warps, 1, chunk, 1, tier="", lanes=lanes)
+
+
+_EACH = 16
+"""How many elements of a row a lane has, where there are lanes enough."""
+
+_IN_WARP = 1024
+"""How long rows are that a warp has in registers."""
+
+
+def _are_rows(kernel: Kernel, most: int) -> bool:
+    """Whether folds are over rows whose elements lie side by side, and results too.
+
+    Results have up to so many elements for a row.
+    """
     sizes = [
         static_extent(kernel.extents[axis])
         for output in kernel.outputs
         for axis in output.axes
     ]
-    if (
-        not 4 <= longest < _SHORT
-        or not kernel.axes
-        or any(a.axes for a in accumulators)
+    return not (
+        not kernel.axes
+        or any(a.axes for pass_ in kernel.passes for a in pass_.accumulators)
         or any(len(output.axes) > 1 for output in kernel.outputs)
-        or any(size is None or size > 2 * _SHORT for size in sizes)
+        or any(size is None or size > most for size in sizes)
         or any(length_of(pass_) is None for pass_ in kernel.passes)
         or any(_is_across(kernel, pass_) for pass_ in kernel.passes)
-    ):
+    )
+
+
+def _for_short_rows(kernel: Kernel, longest: int) -> Grid | None:
+    """The schedule of short rows: four threads have one, and eight rows a warp.
+
+    What a warp reads then lies side by side.
+    """
+    if not 4 <= longest < _SHORT or not _are_rows(kernel, 2 * _SHORT):
         return None
     chunk = -(-longest // 8) * 8
     return Grid(kernel.hints[kernel.axes[-1]], 4, 1, chunk, 1, tier="")
 
 
-def _tall(grid: Grid, types: set[str], engine: bool) -> Grid:
+def _tall(grid: Grid, types: set[str], has_tall: bool) -> Grid:
     """A schedule with the instructions of 16 rows for f64, if there are any."""
-    is_tall = engine and "f64" in types and grid.tier and grid.blocks % 2 == 0
+    is_tall = has_tall and "f64" in types and grid.tier and grid.blocks % 2 == 0
     return replace(grid, tall=4) if is_tall else grid
 
 
 def tiles_of(kernel: Kernel, grid: Grid) -> int:
     """How many groups a schedule has, about."""
     sizes = {
-        kernel.named(grid.rows): 8 * grid.blocks * grid.warps,
+        kernel.named(grid.rows): grid.height,
         kernel.named(grid.columns): grid.width,
     }
     return prod(
@@ -619,16 +698,21 @@ def _for_long_output(kernel: Kernel, longest: int) -> Grid | None:
         size is None
         or size < 4 * _BLOCK
         or len(known) != len(extents)
-        or not 0 < longest <= _LONGEST
+        or not 0 < longest <= _PARTS
         or prod(known) >= 4 * MULTIPROCESSORS
         or any(_is_across(kernel, pass_) for pass_ in kernel.passes)
     ):
         return None
     lift_row(kernel, row)
     count = -(-longest // 128) * 128
+    width = _BLOCK * -(-longest // _LONGEST)
     return Grid(
-        "", 4, chunk=count, stages=1, columns=kernel.hints[row], width=_BLOCK, tier=""
+        "", 4, chunk=count, stages=1, columns=kernel.hints[row], width=width, tier=""
     )
+
+
+_PARTS = 2048
+"""How long folds are that each group of a row computes again."""
 
 
 _BLOCK = 1024
@@ -793,6 +877,15 @@ def _for_rows(
         return replace(grid, chunk=64) if deterministic else grid
     if is_narrow and tier == "wgmma" and columns and has_many:
         return _for_tiles(kernel, rows, columns)
+    if is_read and not has_matrices and extent <= _IN_LANES:
+        # A lane has columns of its own, for all rows of its warp: what it reads of the
+        # second factor no other lane reads, and each number serves all these rows.
+        hint = kernel.hints[rows]
+        if not columns:
+            return Grid(hint, 1, extent, chunk, 2, tier=uses, lanes=32)
+        each = -(-extent // 4)
+        sizes = -(-extent // each), each, _DEEP, 2
+        return Grid(hint, *sizes, kernel.hints[columns], 32, uses, lanes=32)
     if not columns:
         return Grid(
             kernel.hints[rows], warps, blocks, chunk, 2, tier=uses, tf32=is_rounded
@@ -818,6 +911,13 @@ def _for_rows(
         while grid.blocks > 1 and tiles_of(kernel, grid) < MULTIPROCESSORS:
             grid = replace(grid, blocks=grid.blocks // 2)
     return replace(grid, is_square=True, tier="mma" if tier != "portable" else "")
+
+
+_IN_LANES = 16
+"""How many rows there are at most where lanes have columns of their own."""
+
+_DEEP = 256
+"""How many terms of so few sums are loaded at a time, that much is under way."""
 
 
 def _for_tiles(kernel: Kernel, rows: str, columns: str) -> Grid:

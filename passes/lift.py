@@ -681,7 +681,8 @@ class LiftPass(ModulePass):
     `portable`, and whose tiles take at most `shared_bytes` of shared memory. With
     `tf32` factors of f32 are rounded to tf32 where the tier has instructions for that.
     A schedule by hand is refused if it needs more than the tier has, or a copy engine
-    (`tma`) where there is none by `engine`. Beside one with `tma` that is chosen goes
+    (`tma`) where there is none by `engine`, or instructions of 16 rows for f64 where
+    there are none by `tall`. Beside one with `tma` that is chosen goes
     the one without, as `moa.other_schedule`, should there be no code for the first.
 
     A schedule by hand is refused where lanes do not lie next to each other and cannot
@@ -702,6 +703,7 @@ class LiftPass(ModulePass):
     deterministic: bool = False
     strided: bool = False
     engine: bool = True
+    tall: bool = True
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         """Give comprehensions schedules.
@@ -773,7 +775,7 @@ class LiftPass(ModulePass):
 
     def _grid(self, kernel: Kernel, engine: bool) -> Grid | None:
         options = self.tier, self.shared_bytes, self.tf32, self.deterministic
-        return choose_grid(kernel, *options, engine)
+        return choose_grid(kernel, *options, engine, self.tall)
 
     def _check(self, grid: Grid) -> None:
         """Check that a chip has what a schedule for a GPU needs.
@@ -791,5 +793,5 @@ class LiftPass(ModulePass):
             raise CompileError("schedule: cluster: expected a chip from sm_90 on")
         if grid.has_engine and not self.engine:
             raise CompileError("schedule: tma: expected a chip from sm_90 on")
-        if grid.tall and not self.engine:
+        if grid.tall and not self.tall:
             raise CompileError("schedule: tall: expected a chip from sm_90 on")

@@ -549,7 +549,7 @@ class _Memory:
                 width = grid.width
             if width is None or width > WIDEST:
                 return
-        height = 8 * grid.blocks * grid.warps
+        height = grid.height
         sizes = {product.axis: depth, self.rows: height, product.columns: width}
         swizzled = grid.tier == "wgmma" and product.is_narrow and not is_streamed
         factors = [(product.right, product.columns)]

@@ -114,6 +114,8 @@ class _Range:
         base: where the first block starts, if that is the same everywhere.
         end: a bound of the range, if there is one that is the same everywhere.
         align: what the length of a block is a multiple of.
+        is_bounded: whether what merges them says how many there are at most, where the
+            call tells how many have some index.
     """
 
     cascade: CascadeOp
@@ -121,6 +123,7 @@ class _Range:
     base: SSAValue | None
     end: SSAValue | None
     align: int
+    is_bounded: bool = False
 
     def __post_init__(self) -> None:
         if self.base is None or self.end is None:
@@ -207,6 +210,8 @@ class _Range:
         last = scope.insert(arith.MaxSIOp(upper_, zero))
         last = scope.insert(arith.AddiOp(last, more))
         last = scope.insert(arith.DivUIOp(last, length))
+        if self.is_bounded:
+            last = scope.insert(arith.MinSIOp(last, _constant(scope, self.parts)))
         if lower is base:
             return zero, last
         first = scope.insert(arith.SubiOp(lower, base))
@@ -853,6 +858,9 @@ def device_parts(
 SPAN = 4096
 """How many indices a group of threads has under way at a time."""
 
+ALIGN = 64
+"""What the length of a part is a multiple of that groups of threads go along."""
+
 FEW = 32
 """How many indices a thread goes along by itself at least."""
 
@@ -935,7 +943,7 @@ def split(
         if PARTS in host.attributes:
             continue
         copy = _with_cascade(host) if folds else None
-        merge = _split(copy or host, parts)
+        merge = _split(copy or host, parts, folds)
         changed |= merge is not None
         if copy is None:
             continue
@@ -953,7 +961,9 @@ def split(
 
 
 def _split(
-    host: ComprehensionOp, parts: Callable[[ComprehensionOp, CascadeOp], int]
+    host: ComprehensionOp,
+    parts: Callable[[ComprehensionOp, CascadeOp], int],
+    on_device: bool,
 ) -> ComprehensionOp | None:
     """Split the cascade of a comprehension; gives what merges, None if it stays."""
     cascade = _only_cascade(host)
@@ -961,11 +971,15 @@ def _split(
         return None
     number = parts(host, cascade)
     range_ = _range(host, cascade, number)
+    how = how_it_reads(host, cascade)
+    range_.is_bounded = on_device
+    if on_device and how == ALONG:
+        range_.align = max(range_.align, ALIGN)
     range_.settle()
     if number < 2 or range_.parts < 2:
         return None
     try:
-        splitting = _Split(host, cascade, range_, how_it_reads(host, cascade) == ACROSS)
+        splitting = _Split(host, cascade, range_, how == ACROSS)
     except _NotSplit:
         return None  # What it counts cannot be an accumulator.
     return splitting.run()
@@ -984,7 +998,9 @@ class SplitCascadesPass(ModulePass):
 
     With `threads`, how many of them a place of a device has, folds of scalars are split
     as well, where few elements have one each and it is no product of matrices; and what
-    counts for such folds and cascades is how many threads there are.
+    counts for such folds and cascades is how many threads there are. Parts that groups
+    of threads go along are of a multiple of 64 indices, so that each begins where loads
+    of several elements may.
     """
 
     name = "moa-split-cascades"

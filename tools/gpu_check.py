@@ -230,6 +230,30 @@ def _experiments() -> list[Case]:
         "tma128x256": "j=grid,block:256;i=grid,warps:8,regs:2;p=chunk:64,stages:4,",
     }.items():
         found.append(_tried(product, tag, f"{text}wgmma,tma"))
+    # Threads with more elements read less of shared memory, larger tiles less of the
+    # second cache.
+    single, double = (_fast_product(4096, dtype) for dtype in ("float32", "float64"))
+    for tag, width, warps, blocks, chunk in (
+        ("auto", 64, 4, 4, 32),
+        ("8x16", 128, 4, 4, 32),
+        ("16x8", 64, 4, 8, 32),
+        ("long", 64, 4, 4, 64),
+        ("wide", 128, 8, 4, 32),
+    ):
+        text = f"j=grid,block:{width};i=grid,warps:{warps},regs:{blocks};"
+        text += f"p=chunk:{chunk},stages:2,mma,square"
+        found.append(_tried(single, tag, text))
+    for tag, width, warps, blocks, chunk, tall in (
+        ("auto", 64, 4, 4, 32, 4),
+        ("tall8", 64, 4, 4, 32, 8),
+        ("short8", 64, 4, 4, 16, 8),
+        ("square4", 128, 8, 2, 32, 4),
+        ("square8", 128, 8, 2, 16, 8),
+        ("square16", 128, 8, 2, 16, 16),
+    ):
+        text = f"j=grid,block:{width};i=grid,warps:{warps},regs:{blocks};"
+        text += f"p=chunk:{chunk},stages:2,mma,tall:{tall}"
+        found.append(_tried(double, tag, text))
     return found
 
 
@@ -322,7 +346,7 @@ def _softmax(torch: Any, x: Any) -> Any:
 def _fast_product(size: int, dtype: str = "bfloat16", rows: int = 0) -> Case:
     """A product of matrices; with few rows memory sets the pace."""
     name = f"fast_matmul_{dtype}"
-    if dtype == "bfloat16":
+    if rows or dtype == "bfloat16":
         name += f"_{rows}x{size}" if rows else f"_{size}"
     return Case(
         name,
@@ -404,6 +428,8 @@ def _of_folds() -> list[Case]:
         (64, 100000),
         (300, 20000),
         (20000, 100),
+        (20000, 257),
+        (20000, 512),
         (1 << 20, 8),
     ):
         case = Case(
@@ -625,6 +651,7 @@ CASES: list[Case] = [
     *(_fast_product(4096, dtype) for dtype in ("bfloat16", "float32", "float64")),
     *(_fast_product(size) for size in (1024, 2048, 8192)),
     _fast_product(4096, rows=16),
+    *(_fast_product(4096, "float32", rows) for rows in (1, 16)),
     _fast_rows(
         "softmax",
         lambda moa: moa.library.softmax,

@@ -161,9 +161,11 @@ class Tiling:
             "wgmma": (64, min(max(columns, 64), 256)),
             "mma": (8 * schedule.blocks, 64),
         }.get(schedule.tier, (8, schedule.blocks))
+        if schedule.lanes:
+            registers, vectors = schedule.blocks, max(1, columns // schedule.lanes)
         return Tiling(
             schedule.rows,
-            schedule.warps * schedule.blocks * 8,
+            schedule.height,
             schedule.chunk,
             schedule.columns,
             schedule.width,

@@ -191,12 +191,14 @@ class Program:
                 return None
             if is_gpu:
                 is_merge = has_parts and PARTS not in op.attributes
-                is_given = options.schedule != AUTO and "lanes:" not in options.schedule
-                if is_given and not is_merge:  # And not one for a CPU.
+                # And not one for a CPU.
+                is_given = any(word in options.schedule for word in ("grid", "threads"))
+                if is_given and not is_merge:
                     grid = read_grid(options.schedule, kernel)
                 else:
                     tier = options.best_tier or "wgmma"
-                    grid = choose_grid(kernel, tier, engine=tier == "wgmma")
+                    is_new = tier == "wgmma"
+                    grid = choose_grid(kernel, tier, engine=is_new, tall=is_new)
                 if grid is None:  # A thread for each element.
                     if not kernel.axes:
                         return None

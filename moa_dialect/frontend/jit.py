@@ -441,11 +441,12 @@ class Jit:
             MoaError: if the program is not well formed for them.
         """
         arrays, options = _split(static)
+        given = [*args, *arrays.values()]
         specs = [
             value if isinstance(value, ArraySpec) else self._spec(number, value)
-            for number, value in enumerate([*args, *arrays.values()])
+            for number, value in enumerate(given)
         ]
-        return self._lower(specs, len(args), list(arrays), options)
+        return self._lower(specs, len(args), list(arrays), options, self._chip(given))
 
     def _lower(
         self,
@@ -453,6 +454,7 @@ class Jit:
         count: int,
         names: Sequence[str],
         options: dict[str, Any],
+        chip: str,
     ) -> Compiled:
         name = getattr(self._fn, "__name__", "main")
         name = "main" if name == "<lambda>" else name
@@ -460,10 +462,8 @@ class Jit:
         module = trace_program(program, specs, name)
         entry = entry_of(module)
         chosen = self._options
-        if self._asks_chip:
-            from moa_dialect.lowering.cuda_driver import chip_here
-
-            chosen = replace(chosen, chip=chip_here())
+        if chip != chosen.chip:
+            chosen = replace(chosen, chip=chip)
             chosen.check()
         compiled = Compiled(module, entry, self._copy, chosen)
         if self._decides:
@@ -475,6 +475,19 @@ class Jit:
             if can_be_materialised(compiled) and not compiled.decision().fuse:
                 return Materialised(module, entry, self._copy, chosen)
         return compiled
+
+    def _chip(self, given: Sequence[Any]) -> str:
+        """The chip for arguments: that of the device that they are on.
+
+        Raises:
+            DeviceError: if the device is too old.
+        """
+        if not self._asks_chip:
+            return self._options.chip
+        from moa_dialect.lowering.cuda_driver import chip_here
+
+        devices = (_device_of(value) for value in given)
+        return chip_here(next((d for d in devices if d is not None), None))
 
     def _spec(self, number: int, value: Any) -> ArraySpec:
         """The shape and dtype of an argument, which may lie on the device."""
@@ -510,7 +523,9 @@ class Jit:
                 f"specs: expected as many arguments as specifications, {len(specs)}, "
                 f"got {len(given)}"
             )
+        chip = self._chip(given)
         key = (
+            chip,
             tuple((spec.shape, spec.dtype) for spec in specs),
             tuple(arrays),
             tuple((name, _identity(options[name])) for name in sorted(options)),
@@ -522,7 +537,7 @@ class Jit:
                 f"keyword arguments must be hashable values, got {options}"
             ) from None
         if compiled is None:
-            compiled = self._lower(specs, len(args), list(arrays), options)
+            compiled = self._lower(specs, len(args), list(arrays), options, chip)
             self._compiled[key] = compiled
         if outline is not None:
             self._known[outline] = compiled, list(arrays)
@@ -531,8 +546,8 @@ class Jit:
     def _outline(self, args: Sequence[Any], static: dict[str, Any]) -> Any:
         """What tells calls apart, of those that are simple; None for any other.
 
-        Of arrays it has dtype and shape as they give them, of options the types that
-        are compared by value and functions.
+        Of arrays it has dtype and shape as they give them, and on a GPU the device, of
+        options the types that are compared by value and functions.
 
         Raises:
             AttributeError: if an argument is no array.
@@ -542,6 +557,12 @@ class Jit:
             if self._specs is None
             else [len(args)]
         )
+        if self._asks_chip:
+            places = [getattr(array, "device", None) for array in args]
+            parts += places
+            # Of what is on no device the current one counts.
+            if not any(getattr(place, "type", "") == "cuda" for place in places):
+                parts.append(self._chip([*static.values()]))
         for name, value in static.items():
             kind = cast(type[object], type(value))
             if value is None or kind in _PLAIN:
@@ -554,6 +575,11 @@ class Jit:
             else:
                 return None
         return tuple(parts)
+
+
+def _device_of(value: Any) -> int | None:
+    """The number of the CUDA device that an argument is on, None if it is on none."""
+    return value.get_device() if is_torch(value) and value.is_cuda else None
 
 
 _PLAIN = {bool, int, str, FunctionType}
@@ -614,7 +640,8 @@ def jit(
             threads. Kernels are chosen as if the extents of the result were not known,
             and may be slower for it.
         chip: for `cuda`, the chip that kernels are compiled for; if empty that of the
-            current device when the program is lowered, or sm_90a where there is none.
+            device that the arguments are on, of the current device when none is, or
+            sm_90a where there is no driver.
         emulate: for `cuda`, run the kernels on the CPU, thread by thread, on arrays
             that are there: slow, for tests.
         tier: for `cuda`, what products of matrices are made of: `wgmma` for the

@@ -116,26 +116,17 @@ def _are_plain(
         or value.is_neg()
     ):
         return False
-    if query.is_cuda and not _are_beside(query, key, value, attn_mask):
-        return False
+    if query.is_cuda:
+        device = query.get_device()
+        if key.get_device() != device or value.get_device() != device:
+            return False
     if attn_mask is None:
         return True
     return (
         type(attn_mask) in _PLAIN
         and attn_mask.is_cpu == query.is_cpu
+        and attn_mask.get_device() == query.get_device()
         and not attn_mask.is_neg()
-    )
-
-
-def _are_beside(
-    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None
-) -> bool:
-    """Whether arguments lie on the device of the query."""
-    device = query.device
-    return (
-        key.device == device
-        and value.device == device
-        and (attn_mask is None or attn_mask.device == device)
     )
 
 

@@ -37,6 +37,7 @@ from moa_dialect.library.attention_gradients import (
     value_gradient,
 )
 from moa_dialect.library.broadcasting import extent
+from moa_dialect.lowering.chips import PLACES
 
 Tensor = torch.Tensor
 
@@ -144,6 +145,8 @@ class Problem(NamedTuple):
         mask: the element type of the mask and its extents, of which only 1 counts.
         is_causal: as for attention.
         scale: as for attention.
+        queries: the extents of q but the last one, where these are few and the program
+            is for them alone; else None.
     """
 
     dtype: str
@@ -154,10 +157,12 @@ class Problem(NamedTuple):
     mask: tuple[str, tuple[int | None, ...]] | None
     is_causal: bool
     scale: float | None
+    queries: tuple[int, ...] | None = None
 
     def spec(self, width: int, heads: int = 0) -> ArraySpec:
         """An argument with rows of a width; the heads are those of q (0) or k (1)."""
-        return self._arranged((*self._leading(heads), None, width))
+        rows = None if heads or self.queries is None else self.queries[-1]
+        return self._arranged((*self._leading(heads), rows, width))
 
     def rows(self) -> ArraySpec:
         """An argument with a number for each query."""
@@ -188,6 +193,9 @@ class Problem(NamedTuple):
         if self.rank == 2:
             return ()
         heads = None if self.heads is None else self.heads[of]
+        if self.queries is not None:
+            *leading, own, _ = self.queries
+            return (*leading, own if heads is None else heads)
         return (*(None,) * (self.rank - 3), heads)
 
     def _arranged(self, shape: tuple[int | None, ...]) -> ArraySpec:
@@ -531,14 +539,22 @@ class _OnDevice:
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """The result, and the logarithms of the denominators or None."""
-        if self._direct is not None and mask is None:
-            found = self._direct(torch, (q, k, v))
+        if (
+            self._direct is not None
+            and mask is None
+            and not (q.is_neg() or k.is_neg() or v.is_neg())
+        ):
+            found = self._direct(q, k, v)
             if found is not None:
                 return found if self._with_lse else (found, None)
         masks = () if mask is None else (compact(mask, q.dtype),)
         if self._prepared is None:
             of_mask = masks[0] if masks else None
             problem = problem_of(q, k, v, of_mask, *self._options)
+            if q.dim() == 4 and q.shape[2] == 1:  # It lies both ways.
+                problem = problem._replace(interleaved=is_interleaved(k))
+            if are_few(q.shape, k.shape):
+                problem = problem._replace(queries=tuple(q.shape[:-1]))
             kernel = forward_kernel(problem, self._with_lse, self._target)
             self._prepared = problem, kernel, result_strides(q, v)
         problem, kernel, strides = self._prepared
@@ -546,15 +562,41 @@ class _OnDevice:
         found = called(kernel, [*given, *masks])
         out, lse = found if self._with_lse else (found, None)
         out = _back(problem, out)
-        if out.stride() == strides:
+        # A stride along one element says nothing.
+        if all(e == 1 or a == b for e, a, b in zip(out.shape, out.stride(), strides)):  # noqa: B905
             if all(x is y for x, y in zip(given, (q, k, v), strict=True)):
-                self._direct = kernel.kernel.call_tensors
+                self._direct = kernel.kernel.bound(torch, given)
         else:
             own = torch.empty_strided(
                 out.shape, strides, dtype=out.dtype, device=out.device
             )
             out = own.copy_(out)
         return out, lse
+
+
+def are_few(queries: Sequence[int], keys: Sequence[int]) -> bool:
+    """Whether q and k of these shapes get a kernel for q's extents alone.
+
+    Few queries do that have many keys: how many parts keys are cut into, so that a
+    device has enough to do, follows from how many queries there are.
+    """
+    *leading, rows, _ = queries
+    count = math.prod(leading)
+    if len(queries) < 3 or 0 in (count, rows, math.prod(keys)):
+        return False
+    shared = queries[-3] // keys[-3]
+    return (
+        rows * shared <= FEW_ROWS
+        and 2 * count // shared <= PLACES
+        and keys[-2] >= MANY_KEYS
+    )
+
+
+FEW_ROWS = 64
+"""How many queries that share keys are few."""
+
+MANY_KEYS = 512
+"""How many keys are worth to be cut into parts."""
 
 
 def result_strides(q: Tensor, v: Tensor) -> tuple[int, ...]:

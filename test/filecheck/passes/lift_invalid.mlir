@@ -13,7 +13,7 @@
 // SYNTAX:   schedule: expected axis=resource:extent,..., separated by semicolons, got 'i'
 // TARGET:   moa-lift: unknown target: expected cpu or nvptx, got rocm
 // TIER:     moa-lift: unknown tier: expected portable, mma or wgmma, got simt
-// GRID:     schedule: expected one of grid, groups, warps, regs, block, chunk, stages, threads, span, split, mma, wgmma, tma, ahead, behind, turns, tall, square, persistent, cluster, tf32, aligned, got procs
+// GRID:     schedule: expected one of grid, groups, warps, regs, block, chunk, stages, threads, span, split, mma, wgmma, tma, ahead, behind, turns, tall, square, persistent, cluster, lanes, tf32, aligned, got procs
 // MACHINE:  unknown machine: expected one of host, avx512, avx512bf16, avx2, neon, {{.*}}, or a .toml file, got z80
 func.func @copy(%a: tensor<64xf32>) -> tensor<64xf32> {
   %n = moa.extent %a, 0 : tensor<64xf32>

@@ -51,6 +51,25 @@ func.func @short(%a: tensor<8192x8xf32>) -> tensor<8192xf32> {
 
 // -----
 
+// Rows that a warp has in registers: eight lanes share one, a warp has four.
+// CHECK-LABEL: @lanes
+// CHECK:       moa.schedule = "i=grid,warps:4,regs:1,lanes:8;p=chunk:128,stages:1"
+func.func @lanes(%a: tensor<20000x100xf32>) -> tensor<20000xf32> {
+  %n = moa.extent %a, 0 : tensor<20000x100xf32>
+  %m = moa.extent %a, 1 : tensor<20000x100xf32>
+  %0 = arith.constant 0 : index
+  %s = moa.comprehension [%i < %n] -> tensor<20000xf32> {
+    %t = moa.fold max [%p = %0 to %m] -> f32 {
+      %x = moa.at %a[%i, %p] : tensor<20000x100xf32>
+      moa.yield %x : f32
+    }
+    moa.yield %t : f32
+  }
+  func.return %s : tensor<20000xf32>
+}
+
+// -----
+
 // A product of f32: threads have as many rows as columns.
 // CHECK-LABEL: @single
 // CHECK:       moa.schedule = "j=grid,block:64;i=grid,warps:4,regs:4;p=chunk:32,stages:2,mma,square"

@@ -31,9 +31,10 @@ func.func @long(%a: tensor<128x96xf32>, %b: tensor<96x300xf32>) -> tensor<128x30
 
 // -----
 
-// Of any length too. With `deterministic` few rows have what many have.
+// Of any length too. Of few rows a lane has columns of its own, for all of them; with
+// `deterministic` they have what many have.
 // CHECK-LABEL: @any
-// CHECK:         moa.schedule = "l=grid,block:64;i=grid,warps:1,regs:2;p=chunk:32,stages:2,mma"
+// CHECK:         moa.schedule = "l=grid,block:64;i=grid,warps:1,regs:4,lanes:32;p=chunk:32,stages:2,mma"
 // SAME-LABEL:  @any
 // SAME:          moa.schedule = "l=grid,block:64;i=grid,warps:1,regs:2;p=chunk:32,stages:2,aligned"
 func.func @any(%a: tensor<4x96xf32>, %b: tensor<96x?xf32>) -> tensor<4x?xf32> {

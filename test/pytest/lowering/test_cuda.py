@@ -837,14 +837,14 @@ CAPABILITY = ctypes.CFUNCTYPE(
 
 
 @pytest.fixture
-def capable(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
-    """Sets the compute capability of the devices of the driver."""
+def capable(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Sets the compute capabilities of the devices of the driver, the last for all."""
     kept: list[Any] = []
 
-    def have(major: int, minor: int) -> None:
+    def have(*capabilities: tuple[int, int]) -> None:
         def tell(value: Any, attribute: int, device: int) -> int:
-            del device
-            value[0] = {75: major, 76: minor}[attribute]
+            number = min(device, len(capabilities) - 1)
+            value[0] = capabilities[number][attribute - 75]
             return 0
 
         kept.append(CAPABILITY(tell))
@@ -857,28 +857,61 @@ def capable(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int],
 
 
 def test_programs_are_compiled_for_the_device_that_is_there(
-    capable: Callable[[int, int], None],
+    capable: Callable[..., None],
 ) -> None:
     spec = moa.ArraySpec((5,), "f32")
     program = moa.jit(lambda a: a + a, target="cuda")
-    capable(8, 0)
+    capable((8, 0))
     assert program.lower(spec).options.chip == "sm_80"
     assert ".target sm_80" in program.lower(spec).text("asm")
-    capable(9, 0)
+    capable((9, 0))
     assert program.lower(spec).options.chip == "sm_90a"
     given = moa.jit(lambda a: a + a, target="cuda", chip="sm_75")
     assert given.lower(spec).options.chip == "sm_75"
 
 
-def test_a_device_that_is_too_old(capable: Callable[[int, int], None]) -> None:
-    capable(6, 1)
+def test_programs_are_compiled_for_the_device_of_their_tensors(
+    capable: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two unlike devices, of which the first one is the current one."""
+    capable((8, 0), (9, 0))
+    module = sys.modules[Jit.__module__]
+    monkeypatch.setattr(module, "is_torch", lambda value: isinstance(value, FakeTensor))
+    called: list[str] = []
+
+    def call(kernel: Any, *arrays: Any) -> None:
+        called.append(kernel.options.chip)
+
+    monkeypatch.setattr(module.Compiled, "__call__", call)  # pyright: ignore
+    first, second = (FakeTensor(normal(5), f"cuda:{number}") for number in (0, 1))
+    for specs in (None, [moa.ArraySpec((None,), "f32")]):
+        program = moa.jit(lambda a: a + a, target="cuda", specs=specs)
+        for given in (first, second, normal(5)) * 2:
+            program(given)
+        assert called == ["sm_80", "sm_90a", "sm_80"] * 2
+        called.clear()
+    assert program.lower(second).options.chip == "sm_90a"
+    given = moa.jit(lambda a: a + a, target="cuda", chip="sm_75")
+    assert given.lower(second).options.chip == "sm_75"
+    # Arrays go to the current device, which may change.
+    program(normal(5))
+    capable((9, 0))
+    program(normal(5))
+    assert called == ["sm_80", "sm_90a"]
+
+
+def test_a_device_that_is_too_old(capable: Callable[..., None]) -> None:
+    capable((6, 1))
     message = r"device 0: expected one of compute capability 7\.0 or newer, got 6\.1"
+    program = moa.jit(lambda a: a + a, target="cuda")
     with pytest.raises(DeviceError, match=message):
-        moa.jit(lambda a: a + a, target="cuda").lower(moa.ArraySpec((5,), "f32"))
+        program.lower(moa.ArraySpec((5,), "f32"))
+    with pytest.raises(DeviceError, match=message):
+        program(normal(5))
 
 
-def test_a_tier_that_the_device_has_not(capable: Callable[[int, int], None]) -> None:
-    capable(8, 0)
+def test_a_tier_that_the_device_has_not(capable: Callable[..., None]) -> None:
+    capable((8, 0))
     program = moa.jit(lambda a: a + a, target="cuda", tier="wgmma")
     with pytest.raises(CompileError, match="wgmma"):
         program.lower(moa.ArraySpec((5,), "f32"))
@@ -975,6 +1008,9 @@ def fake_torch(**more: Any) -> Any:
         "contiguous_format": None,
         "empty": empty,
         "empty_strided": empty_strided,
+        "empty_like": lambda tensor: FakeTensor(
+            np.empty_like(tensor.array), tensor.device
+        ),
         "from_numpy": lambda array: FakeTensor(array, "cpu"),
         "is_grad_enabled": lambda: True,
         "_C": SimpleNamespace(_cuda_getCurrentRawStream=lambda device: 0x5000 + device),
@@ -1101,6 +1137,34 @@ def test_extents_of_a_call_are_arguments(stub: Stub) -> None:
     assert {5, 7, 300, 2100} <= set(words[11:])
     with pytest.raises(ShapeError, match="expected 5"):
         kernel.call_tensors(fake_torch(), on_device(normal(7, 5), normal(4, 3)))
+
+
+@pytest.mark.parametrize("extents", [None, (None, 5)], ids=["static", "any"])
+def test_a_bound_kernel_looks_at_addresses_alone(
+    stub: Stub, extents: tuple[int | None, ...] | None
+) -> None:
+    """Of tensors of one outline, after the first call on the device."""
+    (a,), torch = on_device(normal(8, 5)), fake_torch()
+    specs = None if extents is None else [moa.ArraySpec(extents, "f32")]
+    found = Driver(stub.functions)
+    kernel = kernel_of(lambda a: a + a, a.array, specs=specs, found=found)
+    call = kernel.bound(torch, [a])
+    assert call(a) is None
+    kernel.call_tensors(torch, [a])
+    (launch,) = kernel.launches
+    for other in (a, *on_device(normal(8, 5))):
+        stub.reset(launch.words)
+        result = call(other)
+        assert result.shape == (8, 5)
+        names = [name for name, _ in stub.calls()]
+        assert names == ["cuCtxPushCurrent_v2", "cuLaunchKernel", "cuCtxPopCurrent_v2"]
+        (words,) = [words for name, words in stub.calls() if name == "cuLaunchKernel"]
+        assert {other.data_ptr(), result.data_ptr()} <= set(words[11:])
+    stub.reset()
+    (odd,) = on_device(np.zeros(41, np.float32)[1:].reshape(8, 5))
+    assert odd.data_ptr() % 16
+    assert call(odd) is None
+    assert not stub.names()
 
 
 def test_an_older_torch_is_asked_for_its_stream(stub: Stub) -> None:

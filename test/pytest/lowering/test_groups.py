@@ -397,6 +397,7 @@ def test_a_schedule_reads_as_it_prints():
         "i=grid,persistent:132,warps:8,regs:2;p=chunk:64,stages:2,wgmma,tma",
         "i=grid,warps:4,regs:4;p=chunk:32,stages:2,mma,square",
         "i=grid,warps:4,regs:4;p=chunk:32,stages:2,mma,tall:8",
+        "i=grid,warps:4,regs:1,lanes:8;p=chunk:128,stages:1",
         "j=grid,block:1024;p=chunk:256,threads:128",
     ):
         assert str(parse_grid(text, ["i", "j"])) == text
@@ -409,7 +410,7 @@ def test_a_schedule_reads_as_it_prints():
     ("text", "message"),
     [
         ("i", "schedule: expected axis=resource:extent"),
-        ("i=grid,lanes:4", "schedule: expected one of grid, groups, warps"),
+        ("i=grid,tiles:4", "schedule: expected one of grid, groups, warps"),
         ("i=grid,warps:0", "schedule: warps of at least 1, got 0"),
         ("p=chunk:64", "schedule: no axis has warps or threads in 'p=chunk:64'"),
         ("p=chunk:64,threads:40", "schedule: threads of folded axes in whole warps"),

@@ -73,6 +73,61 @@ def test_a_result_has_the_strides_of_pytorch() -> None:
     torch.testing.assert_close(out, stock(q, q, q))
 
 
+def few(heads: int, of_keys: int, rows: int, keys: int) -> list[torch.Tensor]:
+    counts = ((heads, rows), (of_keys, keys), (of_keys, keys))
+    return [torch.randn(1, count, length, 8) for count, length in counts]
+
+
+def test_few_queries_have_a_kernel_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One for all numbers of keys, which is cut into parts."""
+    monkeypatch.setattr(kernels, "MANY_KEYS", 100)
+    made = kernels.forward_kernel.cache_info().misses
+    for keys in (100, 230):
+        q, k, v = few(4, 2, 1, keys)
+        call = kernels._OnDevice(0, False, None, with_lse=False)
+        wanted = stock(q, k, v, enable_gqa=True)
+        torch.testing.assert_close(call(q, k, v, None)[0], wanted)
+        problem, kernel, _ = call._prepared
+        assert problem.queries == (1, 4, 1)
+        assert len(kernel.schedules) == 2
+    assert kernels.forward_kernel.cache_info().misses == made + 1
+
+
+@pytest.mark.parametrize(
+    ("queries", "keys", "wanted"),
+    [
+        ((1, 32, 1, 128), (1, 8, 8192, 128), True),
+        ((4, 32, 1, 128), (4, 32, 8192, 128), True),
+        ((2, 8, 16, 64), (2, 2, 600, 64), True),
+        ((2, 8, 17, 64), (2, 2, 600, 64), False),  # More rows.
+        ((64, 32, 1, 128), (64, 8, 8192, 128), False),  # Enough to do without parts.
+        ((1, 32, 1, 128), (1, 8, 511, 128), False),
+        ((1, 128), (8192, 128), False),
+        ((1, 0, 1, 128), (1, 0, 8192, 128), False),
+    ],
+)
+def test_which_queries_are_few(
+    queries: tuple[int, ...], keys: tuple[int, ...], wanted: bool
+) -> None:
+    assert kernels.are_few(queries, keys) == wanted
+
+
+def test_one_query_lies_both_ways() -> None:
+    """Keys are not copied for it, whether heads are inside of their rows or not."""
+    q = heads_inside(1, 2, 1, 8)
+    assert kernels.is_interleaved(q)
+    for k in (torch.randn(1, 2, 5, 8), heads_inside(1, 2, 5, 8)):
+        call = kernels._OnDevice(0, False, None, with_lse=False)
+        out, _ = call(q, k, k, None)
+        torch.testing.assert_close(out, stock(q, k, k))
+        problem, *_ = call._prepared
+        assert problem.interleaved == kernels.is_interleaved(k)
+        given = kernels._in_order(problem, (q, k))
+        assert [x.data_ptr() for x in given] == [q.data_ptr(), k.data_ptr()]
+
+
 def rows(x: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor]:
     return functional.silu(x).sum(-1) * n, torch.softmax(x + n, -1).mT
 
