@@ -29,7 +29,9 @@ from moa_dialect.lowering.shuffles import transposed
 from moa_dialect.lowering.statement_code import StatementCode
 from moa_dialect.lowering.threads import WORK
 from moa_dialect.lowering.tiles import (
+    COSTLY,
     Statement,
+    cost,
     steps_of,
 )
 from moa_dialect.lowering.vector_code import (
@@ -402,6 +404,7 @@ class KernelCode:
         folded: set[str] = set()
         around: tuple[str, ...] = ()
         inside: list[Term | None] = [None]
+        within: list[bool] = [False]
         done: dict[Hashable, Term] = {}
 
         def visit(term: Term) -> Term:
@@ -413,6 +416,7 @@ class KernelCode:
                 frozenset(folded & term.free),
                 around,
                 inside[-1],
+                within[-1],
             )
             if key not in done:
                 done[key] = staged(term)
@@ -423,7 +427,9 @@ class KernelCode:
             if isinstance(kind, ChunkFold):
                 folded.add(kind.index)
                 inside.append(term)
+                within.append(False)
                 body = self._with_pairs(term, axes, known, made, tag, visit)
+                within.pop()
                 inside.pop()
                 folded.discard(kind.index)
                 return self.kernel.terms.remake(term, [body])
@@ -434,7 +440,9 @@ class KernelCode:
                     known[kind.index] = size
                 folded.add(kind.index)
                 inside.append(term)
+                within.append(False)
                 body = self._with_pairs(term, axes, known, made, tag, visit)
+                within.pop()
                 inside.pop()
                 folded.discard(kind.index)
                 known.pop(kind.index, None)
@@ -454,11 +462,24 @@ class KernelCode:
                 found = self._extended(term, folded, known, made, tag)
                 if found is not None:
                     return found
-            if self._is_computed_once(term, inside[-1], known):
+            once = not within[-1] and self._is_computed_once(term, inside[-1], known)
+            if once:
                 return self._staged(term, known, made, tag)
             if isinstance(kind, Chosen):
                 return chosen_of(term)
-            return self.kernel.terms.remake(term, [visit(arg) for arg in term.args])
+            # A tile of its own has what it is computed of in one piece.
+            within.append(within[-1] or is_tile(term))
+            args = [visit(arg) for arg in term.args]
+            within.pop()
+            return self.kernel.terms.remake(term, args)
+
+        def is_tile(term: Term) -> bool:
+            """Whether a term in a fold is to be a tile: see `materialize`."""
+            fold = inside[-1]
+            if fold is None or fold.args[-1] is term or cost(term) < COSTLY:
+                return False
+            assert isinstance(fold.kind, Folded | ChunkFold)
+            return not {*around, fold.kind.index} <= term.free
 
         def chosen_of(term: Term) -> Term:
             """A load that is chosen: only what it takes to find it may be staged."""
@@ -673,7 +694,9 @@ class KernelCode:
             fill_extended(self, staged, range_of)
             return
         along = ""
-        if load.type == memory_element(load.type) and not code.is_contiguous(load):
+        # Truth values are bytes there.
+        is_whole = load.type == memory_element(load.type) or load.computes(AtOp.name)
+        if is_whole and not code.is_contiguous(load):
             count = code.lanes.lanes
             for axis in staged.axes:
                 if self.advances(load, axis) and range_of(axis).size >= count:
@@ -768,7 +791,7 @@ class KernelCode:
         code = self.code
         count = code.lanes.lanes
         whole = code.mul(code.div(range_.length, count), count)
-        type_ = code.vector_type(load.type)
+        type_ = code.vector_type(memory_element(load.type))
 
         def elements() -> SSAValue:
             if not load.computes(AtOp.name):
