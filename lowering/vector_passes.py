@@ -74,7 +74,7 @@ class PassCode:
         self.size = kernel.schedule.chunk
         self.lows: Values = []
         self.highs: Values = []
-        self.taking_part: Term | None = None
+        self.visible: Visible | None = None
         self.quiet = {
             a.name for a in pass_.accumulators if ignores_nan(kernel.kernel, pass_, a)
         }
@@ -102,14 +102,16 @@ class PassCode:
         ):
             raise NotLifted("a fold that depends on the lane by its bounds alone")
         tile_axes = self._tile_axes()
-        if (condition := self._condition()) is not None:
-            name = f"{pass_.index}.part"
-            axes = (pass_.index,)
-            value = narrow(condition)
-            statements.append(Statement(name, axes, value, Target.TILE))
-        statements, staged = self.kernel.stage(statements, tile_axes, f"s{pass_.index}")
+        condition = self._condition()
         if condition is not None:
-            self.taking_part = statements.pop().value
+            condition = narrow(condition)
+            self.visible = self._visible(condition)
+            if not self.visible.is_direct:
+                name, axes = f"{pass_.index}.part", (pass_.index,)
+                statements.append(Statement(name, axes, condition, Target.TILE))
+        statements, staged = self.kernel.stage(statements, tile_axes, f"s{pass_.index}")
+        if self.visible is not None and not self.visible.is_direct:
+            self.visible = self._visible(statements.pop().value)
         statements = materialize(code.terms, statements, list(tile_axes), pass_.index)
         self.in_pairs = tiles_in_pairs(statements)
         self.during = [s for s in staged if pass_.index in s.load.free]
@@ -122,8 +124,8 @@ class PassCode:
         self.nests = arrange([s for s in statements if s not in early], pass_.index)
         self._allocate(self.nests)
         code.quiet = self.quiet
-        if self.taking_part is not None:
-            self.visible = self._visible(self.taking_part)
+        if self.visible is not None:
+            self.visible.prepare()
         states = self._segments(self._start())
         code.length = code.start = None
         self._finish(states)
@@ -234,7 +236,7 @@ class PassCode:
             code.mask = self._mask(index)
         self._counts(index, length, masked)
         found: list[SSAValue]
-        if self.taking_part is None:
+        if self.visible is None:
             found = self._states(self.during, masked)
         else:
             for item in self.before:
@@ -277,17 +279,13 @@ class PassCode:
         if self.kernel.schedule.pairs and granule % 2:
             granule *= 2  # Pairs are those of the whole chunk.
         axis, advances = self.pass_.index, self.kernel.advances
-        visible = Visible(self.code, axis, condition, granule, advances)
-        visible.prepare()
-        return visible
+        return Visible(self.code, axis, condition, granule, advances)
 
     def _is_for_condition(self, staged: Staged) -> bool:
-        names = {
-            t.kind.name
-            for t in (() if self.taking_part is None else walk(self.taking_part))
-            if isinstance(t.kind, Held)
-        }
-        return staged.name in names
+        if self.visible is None or self.visible.is_direct:
+            return False
+        terms = walk(self.visible.condition)
+        return staged.name in {t.kind.name for t in terms if isinstance(t.kind, Held)}
 
     def _fill_chunk(self, staged: Staged, masked: bool) -> None:
         self.kernel.fill(staged, self._range)
@@ -483,7 +481,7 @@ class PassCode:
         if str(unit) != "-0.0":
             return start
         zero = code.constant(0.0, type_, True)
-        if self.taking_part is not None:
+        if self.visible is not None:
             return zero
         if self.lows:
             less = _compare(code, "slt", self.lows[number], self.highs[number])

@@ -9,7 +9,8 @@ index by index.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from xdsl.dialects import arith, scf
@@ -30,7 +31,7 @@ from moa_dialect.lowering.vector_code import Lanes, VectorCode, checks
 from moa_dialect.ops.normal_form import AtOp
 from moa_dialect.passes.simplify import predicate_of
 from moa_dialect.passes.symbolic import is_truth
-from moa_dialect.passes.terms import Held, Term, walk
+from moa_dialect.passes.terms import Chosen, Held, Term, walk
 
 _FLIPPED = {"sle": "sge", "slt": "sgt", "sge": "sle", "sgt": "slt", "eq": "eq"}
 
@@ -51,6 +52,8 @@ class Visible:
         granule: parts begin at multiples of it, and have as many indices if they can:
             what runs several indices at a time has no rest then.
         advances: whether the addresses of a load advance by one with an axis.
+        possible: gives for indices in the lanes whether the condition may hold for them
+            in a lane of the task; None if nothing is known of that.
     """
 
     code: VectorCode
@@ -60,9 +63,22 @@ class Visible:
     advances: Callable[[Term, str], bool]
     possible: Possible | None = None
 
+    @property
+    def is_direct(self) -> bool:
+        """Whether arrays are read as they lie, along the index, lane by lane.
+
+        So it is where an array has an element for each index and lane: to put lanes
+        next to each other first would take longer than the rest.
+        """
+        mine = {self.axis, self.code.lanes.axis}
+        loads = [t for t in walk(self.condition) if t.computes(AtOp.name)]
+        has_both = any(mine <= load.free for load in loads)
+        return has_both and self._is_along(self.condition)
+
     def prepare(self) -> None:
         """Emit what is the same for all chunks."""
-        self.possible = self._possible(self.condition)
+        if not self.is_direct:
+            self.possible = self._possible(self.condition)
 
     def part(self, length: SSAValue) -> tuple[SSAValue, SSAValue]:
         """The first index of the part, within the chunk, and one more than its last.
@@ -70,11 +86,7 @@ class Visible:
         They are the same if it has none.
         """
         code, zero = self.code, self.code.number(0)
-        ends: list[SSAValue] = []
-        for place in (zero, code.sub(length, 1)):
-            with code.scope():
-                ends.append(self._holds(place))
-        both = code.make(arith.AndIOp, ends, i1)
+        both = code.make(arith.AndIOp, self._ends(length), i1)
         with code.scope(block := Block()):
             code.builder.insert(scf.YieldOp(zero, length))
         with code.scope(other := Block()):
@@ -83,14 +95,32 @@ class Visible:
         code.builder.insert(choice)
         return choice.results[0], choice.results[1]
 
+    def _ends(self, length: SSAValue) -> Sequence[SSAValue]:
+        """Whether the first and the last index take part.
+
+        Or of as many indices as there are lanes some, in the first or last lane.
+        """
+        code, zero = self.code, self.code.number(0)
+        if not self.is_direct:
+            return [self._holds(place) for place in (zero, code.sub(length, 1))]
+        ends: list[SSAValue] = []
+        outermost = zero, code.number(code.lanes.width - 1)
+        for place in (zero, code.max(code.sub(length, code.lanes.lanes), 0)):
+            found = [self._of_lane(place, length, offset) for offset in outermost]
+            ends.append(self._any(self._either(*found)))
+        return ends
+
     def _searched(self, length: SSAValue) -> Sequence[SSAValue]:
         """The part where not both ends take part."""
-        code, zero = self.code, self.code.number(0)
-        first, end = zero, length
-        if self.possible is not None:
-            first, end = self._scan(zero, length, code.lanes.lanes, self._may_hold)
-        if self.possible is None or code.is_vector(self.condition):
-            first, end = self._scan(first, end, 1, lambda place, _: self._holds(place))
+        code, first, end = self.code, self.code.number(0), length
+        if self.is_direct:
+            first, end = self._scan(first, end, code.lanes.lanes, self._group)
+        else:
+            if self.possible is not None:
+                first, end = self._scan(first, end, code.lanes.lanes, self._may_hold)
+            if self.possible is None or code.is_vector(self.condition):
+                one = self._scan(first, end, 1, lambda place, _: self._holds(place))
+                first, end = one
         granule = self.granule
         first = code.mul(code.div(first, granule), granule)
         count = code.add(code.sub(end, first), granule - 1)
@@ -118,7 +148,7 @@ class Visible:
                 code.emit(arith.SelectOp(found, after, end)),
             ]
 
-        first, end = code.loop(lower, upper, step, [upper, self.code.number(0)], one)
+        first, end = code.loop(lower, upper, step, [upper, code.number(0)], one)
         return code.min(first, end), end
 
     def _holds(self, place: SSAValue) -> SSAValue:
@@ -126,7 +156,8 @@ class Visible:
         code, total = self.code, None
         numbers = range(code.lanes.vectors if code.is_vector(self.condition) else 1)
         assert code.start is not None
-        with code.bound(self.axis, code.add(code.start, place), place):
+        index = code.add(code.start, place)
+        with code.scope(), code.bound(self.axis, index, place):
             for number in numbers:
                 value = code.value(self.condition, 0, number)
                 total = value if total is None else self._either(total, value)
@@ -135,18 +166,48 @@ class Visible:
 
     def _may_hold(self, place: SSAValue, upper: SSAValue) -> SSAValue:
         """Whether the condition may hold for one of the indices from here on."""
-        code, outer = self.code, self.code.lanes
-        assert code.start is not None
         assert self.possible is not None
+        with self._along(place, upper):
+            return self._any(self._existing(self.possible()))
+
+    def _group(self, place: SSAValue, upper: SSAValue) -> SSAValue:
+        """The same, by the elements for each lane of the task."""
+        code = self.code
+
+        def one(offset: SSAValue, carried: list[SSAValue]) -> Sequence[SSAValue]:
+            return [self._either(carried[0], self._of_lane(place, upper, offset))]
+
+        zero, width = code.number(0), code.number(code.lanes.width)
+        nothing = code.constant(0, i1, True)
+        (found,) = code.loop(zero, width, 1, [nothing], one)
+        return self._any(found)
+
+    def _of_lane(self, place: SSAValue, upper: SSAValue, offset: SSAValue) -> SSAValue:
+        """Whether the condition holds for indices from a place on, in one lane."""
+        code, lanes = self.code, self.code.lanes
+        index = code.add(lanes.base, offset)
+        if lanes.last is not None:
+            index = code.min(index, lanes.last)
+        with self._along(place, upper), code.bound(lanes.axis, index, offset):
+            return self._existing(code.vector(self.condition))
+
+    @contextmanager
+    def _along(self, place: SSAValue, upper: SSAValue) -> Generator[None]:
+        """Within, indices of the chunk from a place on are in the lanes."""
+        code, outer, scopes = self.code, self.code.lanes, self.code.scopes
+        assert code.start is not None
         first = code.add(code.start, place)
         last = code.add(code.start, code.sub(upper, 1))
         code.lanes = Lanes(self.axis, first, outer.lanes, 1, last)
-        # What is known is of other lanes.
-        scopes, code.scopes = code.scopes, [code.scopes[0], {}]
-        found = self._any(self.possible())
-        code.scopes = scopes
-        code.lanes = outer
-        return found
+        code.scopes = [scopes[0], {}]  # What is known is of other lanes.
+        yield
+        code.lanes, code.scopes = outer, scopes
+
+    def _existing(self, value: SSAValue) -> SSAValue:
+        """Truth values of those lanes that have an index."""
+        mask = self.code.lane_mask(0)
+        assert mask is not None
+        return self.code.make(arith.AndIOp, (value, mask), mask.type)
 
     def _either(self, left: SSAValue, right: SSAValue) -> SSAValue:
         return self.code.make(arith.OrIOp, (left, right), left.type)
@@ -232,7 +293,7 @@ class Visible:
         if checks(term):
             return False
         for inner in walk(term):
-            if isinstance(inner.kind, Held):
+            if isinstance(inner.kind, Held | Chosen):
                 return False
             is_load = inner.computes(AtOp.name) and self.axis in inner.free
             if is_load and not self.advances(inner, self.axis):

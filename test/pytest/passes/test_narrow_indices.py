@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from xdsl.dialects import arith, math
+from xdsl.dialects import arith
 from xdsl.dialects.builtin import IndexType, IntegerAttr, f32, f64, i1, i32, i64
 from xdsl.ir import Attribute, Operation
 
