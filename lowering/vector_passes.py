@@ -126,6 +126,11 @@ class PassCode:
         code.quiet = self.quiet
         if self.visible is not None:
             self.visible.prepare()
+            if not self.before:
+                # Pairs are those of the whole range.
+                apart = self.size if self.kernel.schedule.aligned else 2
+                range_ = self.visible.range(self.first, self.last, apart)
+                self.begin, self.end = range_
         states = self._segments(self._start())
         code.length = code.start = None
         self._finish(states)
@@ -138,11 +143,13 @@ class PassCode:
         if not any(self.differs):
             self.first = self.full_first = code.value(pass_.lower)
             self.last = self.full_last = code.value(pass_.upper)
+            self.begin, self.end = self.first, self.last
             return
         self.lows = [code.vector(pass_.lower, 0, k) for k in self.numbers()]
         self.highs = [code.vector(pass_.upper, 0, k) for k in self.numbers()]
         self.first, self.full_first = self._ends(self.lows, pass_.lower)
         self.full_last, self.last = self._ends(self.highs, pass_.upper)
+        self.begin, self.end = self.first, self.last
 
     def _narrowing(self) -> Narrowing:
         """How index arithmetic becomes narrow in the lanes."""
@@ -160,7 +167,7 @@ class PassCode:
         """The loops: over chunks that only some lanes have, then all, then some."""
         code = self.code
         if not any(self.differs):
-            return self._segment(self.first, self.last, False, states)
+            return self._segment(self.begin, self.end, False, states)
         if self.kernel.schedule.aligned:
             return self._aligned(states)
         # Those in the middle as many as registers take at a time: what is left of them
@@ -170,15 +177,15 @@ class PassCode:
         def multiple(value: SSAValue) -> SSAValue:
             return code.mul(code.div(value, registers), registers)
 
-        end = code.max(self.last, self.first)
-        middle = code.max(code.min(self.full_first, end), self.first)
+        end = code.max(self.end, self.begin)
+        middle = code.max(code.min(self.full_first, end), self.begin)
         if self.differs[0]:
-            before = code.add(code.sub(middle, self.first), registers - 1)
-            middle = code.min(code.add(self.first, multiple(before)), end)
+            before = code.add(code.sub(middle, self.begin), registers - 1)
+            middle = code.min(code.add(self.begin, multiple(before)), end)
         late = code.max(code.min(self.full_last, end), middle)
         late = code.add(middle, multiple(code.sub(late, middle)))
         if self.differs[0]:
-            states = self._segment(self.first, middle, True, states)
+            states = self._segment(self.begin, middle, True, states)
         states = self._segment(middle, late, False, states)
         return self._segment(late, end, True, states)
 
@@ -188,22 +195,22 @@ class PassCode:
         So the indices of a lane come in the same chunks whatever bounds others have.
         """
         code, size = self.code, self.size
-        end = code.max(self.last, self.first)
+        end = code.max(self.end, self.begin)
 
         def multiple(value: SSAValue) -> SSAValue:
             return code.mul(code.div(value, size), size)
 
         above = multiple(code.add(self.full_first, size - 1))
-        middle = code.max(code.min(above, end), self.first)
+        middle = code.max(code.min(above, end), self.begin)
         late = code.max(code.min(multiple(self.full_last), end), middle)
         if self.differs[0]:
 
             def body(index: SSAValue, carried: list[SSAValue]) -> Sequence[SSAValue]:
-                first = code.max(index, self.first)
+                first = code.max(index, self.begin)
                 stop = code.min(code.add(index, size), middle)
                 return self._chunk(first, code.sub(stop, first), True, carried)
 
-            start = multiple(self.first)
+            start = multiple(self.begin)
             states = code.loop(start, middle, size, states, body)
         states = self._segment(middle, late, False, states)
         return self._segment(late, end, True, states)

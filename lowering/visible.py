@@ -32,6 +32,7 @@ from moa_dialect.ops.normal_form import AtOp
 from moa_dialect.passes.simplify import predicate_of
 from moa_dialect.passes.symbolic import is_truth
 from moa_dialect.passes.terms import Chosen, Held, Term, walk
+from moa_dialect.scalar_code import constant
 
 _FLIPPED = {"sle": "sge", "slt": "sgt", "sge": "sle", "sgt": "slt", "eq": "eq"}
 
@@ -80,6 +81,68 @@ class Visible:
         if not self.is_direct:
             self.possible = self._possible(self.condition)
 
+    def range(
+        self, first: SSAValue, last: SSAValue, apart: int
+    ) -> tuple[SSAValue, SSAValue]:
+        """What of a range is left without what takes no part at its ends.
+
+        It begins at a multiple of `apart` in the range.
+        """
+        code, zero = self.code, self.code.number(0)
+        total = code.max(code.sub(last, first), 0)
+        step = code.lanes.lanes
+        holds = self._group if self.is_direct else self._may_hold
+        if not self.is_direct and self.possible is None:
+            step, holds = 1, self._holds_at
+        outer, code.start = code.start, first
+
+        def until(
+            start: SSAValue,
+            is_left: Callable[[SSAValue], SSAValue],
+            found: Callable[[SSAValue], SSAValue],
+            after: Callable[[SSAValue], SSAValue],
+        ) -> SSAValue:
+            """The first place at which something is found, or none are left."""
+            before, body = Block(arg_types=[INDEX]), Block(arg_types=[INDEX])
+            with code.scope(before):
+                (place,) = before.args
+                some = is_left(place)
+                with code.scope(block := Block()):
+                    one = code.emit(constant(1, i1))
+                    is_not = code.make(arith.XOrIOp, (found(place), one), i1)
+                    code.builder.insert(scf.YieldOp(is_not))
+                other = Block()
+                with code.scope(other):
+                    code.builder.insert(scf.YieldOp(code.emit(constant(0, i1))))
+                goes_on = code.emit(scf.IfOp(some, [i1], Region(block), Region(other)))
+                code.builder.insert(scf.ConditionOp(goes_on, place))
+            with code.scope(body):
+                code.builder.insert(scf.YieldOp(after(body.args[0])))
+            loop = scf.WhileOp([start], [INDEX], Region(before), Region(body))
+            return code.emit(loop)
+
+        def less(left: SSAValue, right: SSAValue) -> SSAValue:
+            return code.emit(arith.CmpiOp(left, right, "slt"))
+
+        def back(place: SSAValue) -> SSAValue:
+            return code.max(code.sub(place, step), 0)
+
+        begin = until(
+            zero,
+            lambda place: less(place, total),
+            lambda place: holds(place, total),
+            lambda place: code.add(place, step),
+        )
+        end = until(
+            total,
+            lambda place: less(begin, place),
+            lambda place: holds(back(place), place),
+            back,
+        )
+        code.start = outer
+        begin = code.mul(code.div(begin, apart), apart)
+        return code.add(first, begin), code.add(first, end)
+
     def part(self, length: SSAValue) -> tuple[SSAValue, SSAValue]:
         """The first index of the part, within the chunk, and one more than its last.
 
@@ -119,8 +182,7 @@ class Visible:
             if self.possible is not None:
                 first, end = self._scan(first, end, code.lanes.lanes, self._may_hold)
             if self.possible is None or code.is_vector(self.condition):
-                one = self._scan(first, end, 1, lambda place, _: self._holds(place))
-                first, end = one
+                first, end = self._scan(first, end, 1, self._holds_at)
         granule = self.granule
         first = code.mul(code.div(first, granule), granule)
         count = code.add(code.sub(end, first), granule - 1)
@@ -150,6 +212,9 @@ class Visible:
 
         first, end = code.loop(lower, upper, step, [upper, code.number(0)], one)
         return code.min(first, end), end
+
+    def _holds_at(self, place: SSAValue, upper: SSAValue) -> SSAValue:
+        return self._holds(place)
 
     def _holds(self, place: SSAValue) -> SSAValue:
         """Whether the condition holds for an index of the chunk, in any lane."""
