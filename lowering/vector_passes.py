@@ -52,6 +52,7 @@ from moa_dialect.passes.kernels import (
     ignores_nan,
 )
 from moa_dialect.passes.narrow_indices import Narrowing, narrowing_of
+from moa_dialect.passes.simplify import with_one_factor
 from moa_dialect.passes.skips import taking_part
 from moa_dialect.passes.terms import (
     ChunkFold,
@@ -90,7 +91,8 @@ class PassCode:
         chunk = Chunk(code.terms, self._axes(), self._count_axes(), keeps)
         narrow = self._narrowing()
         statements = [
-            replace(s, value=narrow(s.value)) for s in chunk.statements(pass_)
+            replace(s, value=narrow(with_one_factor(code.terms, s.value)))
+            for s in chunk.statements(pass_)
         ]
         if any(checks(s.value) for s in statements) and (
             any(self.differs) or not is_some(pass_.lower, pass_.upper)
