@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 
 from xdsl.builder import Builder
@@ -51,7 +51,7 @@ from moa_dialect.passes.kernels import (
     work_of,
 )
 from moa_dialect.passes.lift import TILE_BYTES
-from moa_dialect.passes.schedules import Schedule
+from moa_dialect.passes.schedules import Schedule, vectors_of_rest
 from moa_dialect.passes.strides import coefficient
 from moa_dialect.passes.terms import (
     Chosen,
@@ -72,6 +72,10 @@ _SEVERAL = 2
 
 _OFTEN = 4
 """So many times rows of lanes must be read to be put next to each other first."""
+
+
+_MOST_COPIES = 12
+"""How many indices of an axis run at a time at most; see `moa-lift`."""
 
 
 @dataclass
@@ -127,6 +131,7 @@ class KernelCode:
         block_start: the first of them.
         block_length: how many of them there are, where types do not give the extent.
         skip: how many lanes have indices that the task before has too.
+        before: the width of the tasks before the last one, if it is not as wide; or 0.
     """
 
     kernel: Kernel
@@ -143,6 +148,7 @@ class KernelCode:
     block_start: SSAValue | None = None
     block_length: SSAValue | None = None
     skip: SSAValue | None = None
+    before: int = 0
 
     def __post_init__(self) -> None:
         self.lane = self.kernel.named(self.schedule.lane)
@@ -171,8 +177,16 @@ class KernelCode:
             tasks = self._index(arith.MuliOp, tasks, extents[axis])
         outer, task = self.builder, Block(arg_types=[INDEX])
         self.builder = Builder(InsertPoint.at_end(task))
-        self._begin(task.args[0], grid, extents, blocks, extent)
-        body(self)
+        rest = self._rest()
+
+        def one() -> None:
+            self._begin(task.args[0], grid, extents, blocks, extent)
+            body(self)
+
+        if rest is None:
+            one()
+        else:
+            self._either(task.args[0], blocks, rest, one)
         self.builder.insert(scf.ReduceOp())
         self.builder = outer
         first = task.first_op
@@ -185,6 +199,42 @@ class KernelCode:
         per_task *= schedule.width if self.lane else 1
         loop.attributes[WORK] = IntegerAttr(min(per_task, 2**63 - 1), i64)
         outer.insert(loop)
+
+    def _rest(self) -> Schedule | None:
+        """How the last task of an axis in the lanes runs, if not as the others do."""
+        schedule = self.schedule
+        if not self.lane or self.blocked or schedule.aligned:
+            return None
+        lanes, most = schedule.lanes, schedule.vectors
+        vectors = vectors_of_rest(self.kernel, self.lane, lanes, most)
+        if not vectors:
+            return None
+        times = max(1, min(most // vectors, _MOST_COPIES // schedule.registers))
+        registers = schedule.registers * times
+        return replace(schedule, vectors=vectors, registers=registers)
+
+    def _either(
+        self,
+        task: SSAValue,
+        blocks: SSAValue,
+        rest: Schedule,
+        emit: Callable[[], None],
+    ) -> None:
+        """What a task does, the last one of an axis under a schedule of its own."""
+        block = self._index(arith.RemUIOp, task, blocks)
+        last = self._index(arith.SubiOp, blocks, self.number(1))
+        is_last = self.builder.insert(arith.CmpiOp(block, last, "eq")).result
+        usual, outer = self.schedule, self.builder
+        sides: list[Region] = []
+        for schedule, before in ((rest, usual.width), (usual, 0)):
+            side = Block()
+            self.schedule, self.before = schedule, before
+            self.builder = Builder(InsertPoint.at_end(side))
+            emit()
+            self.builder.insert(scf.YieldOp())
+            sides.append(Region(side))
+        self.schedule, self.builder, self.before = usual, outer, 0
+        outer.insert(scf.IfOp(is_last, [], *sides))
 
     def _index(
         self, operation: type[Operation], left: SSAValue, right: SSAValue
@@ -257,7 +307,8 @@ class KernelCode:
                 last = self._index(arith.SubiOp, blocks, self.number(1))
                 block = self._index(arith.SubiOp, last, block)
             rest = self._index(arith.DivUIOp, task, blocks)
-            lanes = self._lane_block(block, extents[self.lane], schedule.width)
+            width = self.before or schedule.width
+            lanes = self._lane_block(block, extents[self.lane], width)
         else:
             lanes = Lanes("", self.number(0), schedule.lanes, schedule.vectors)
         for axis in reversed(grid):
@@ -314,14 +365,18 @@ class KernelCode:
         )
 
     def _lane_block(self, block: SSAValue, extent: SSAValue, width: int) -> Lanes:
-        """The lanes of a block; the last block is shifted back to end with the axis."""
+        """The lanes of a block; the last block is shifted back to end with the axis.
+
+        Blocks before have this `width`.
+        """
         schedule = self.schedule
         static = self.static(self.lane)
         first = self._index(arith.MuliOp, block, self.number(width))
         last: SSAValue | None = None
         base = first
         if static is None or static % width:
-            end = self._index(arith.SubiOp, extent, self.number(width))
+            own = self.number(schedule.width)
+            end = self._index(arith.SubiOp, extent, own)
             base = self._index(arith.MinSIOp, first, end)
             if static is None or static < width:
                 base = self._index(arith.MaxSIOp, base, self.number(0))
