@@ -191,8 +191,8 @@ def vectors_of_rest(kernel: Kernel, lane: str, lanes: int, vectors: int) -> int:
     """How many vectors the last task of a kernel with passes has; 0 if as the others.
 
     It is so where fewer hold what is left of the axis in the lanes, and enough is saved
-    for code of its own. Where bounds differ between lanes there are few in a task anyway
-    if the axis is short.
+    for code of its own. Where bounds differ between lanes, short axes have one vector
+    in each task.
 
     Args:
         kernel: the kernel, which has one axis in the lanes and no other one blocked.
