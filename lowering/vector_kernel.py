@@ -179,14 +179,14 @@ class KernelCode:
         self.builder = Builder(InsertPoint.at_end(task))
         rest = self._rest()
 
-        def one() -> None:
+        def do() -> None:
             self._begin(task.args[0], grid, extents, blocks, extent)
             body(self)
 
         if rest is None:
-            one()
+            do()
         else:
-            self._either(task.args[0], blocks, rest, one)
+            self._either(task.args[0], blocks, rest, do)
         self.builder.insert(scf.ReduceOp())
         self.builder = outer
         first = task.first_op
@@ -234,7 +234,7 @@ class KernelCode:
             self.builder.insert(scf.YieldOp())
             sides.append(Region(side))
         self.schedule, self.builder, self.before = usual, outer, 0
-        outer.insert(scf.IfOp(is_last, [], *sides))
+        outer.insert(scf.IfOp(is_last, [], sides[0], sides[1]))
 
     def _index(
         self, operation: type[Operation], left: SSAValue, right: SSAValue

@@ -290,7 +290,7 @@ class Narrowing:
 
     def _is_apart(self, term: Term) -> bool:
         """Whether a term is a scalar, or the same for all but the lanes."""
-        return self.lane not in term.free or term.free == {self.lane}
+        return self.lane not in term.free or len(term.free) == 1
 
     def _cast(self, term: Term) -> Term:
         operation = arith.IndexCastOp if _is_index(term) else arith.TruncIOp
