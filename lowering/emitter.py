@@ -54,6 +54,10 @@ _SCALAR_ONLY: tuple[type[Operation], ...] = (
     arith.TruncIOp,
     arith.ExtUIOp,
     arith.ExtSIOp,
+    arith.SIToFPOp,
+    arith.UIToFPOp,
+    arith.FPToSIOp,
+    arith.FPToUIOp,
 )
 """Operations that xDSL has for scalars only; upstream has them for vectors too."""
 

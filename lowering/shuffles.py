@@ -6,7 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from xdsl.dialects import vector
-from xdsl.dialects.builtin import DenseArrayBase, VectorType, i64
+from xdsl.dialects.arith import FastMathFlagsAttr
+from xdsl.dialects.builtin import AnyFloat, DenseArrayBase, VectorType, i64
+from xdsl.dialects.utils import FastMathFlag
+from xdsl.dialects.vector import CombiningKindAttr, CombiningKindFlag
 from xdsl.ir import SSAValue
 from xdsl.utils.hints import isa
 
@@ -51,6 +54,26 @@ def across(
         value = combine(value, shuffled(code, value, value, turned))
         step //= 2
     return code.emit(vector.ExtractOp(value, [0], type_.element_type))
+
+
+def reduced(code: VectorCode, kind: str, value: SSAValue) -> SSAValue:
+    """All lanes of a vector combined into one scalar."""
+    type_ = value.type
+    assert isa(type_, VectorType)
+    operands = [value]
+    if kind == "add" and isinstance(type_.element_type, AnyFloat):
+        # Otherwise sums start from 0, and -0 is lost.
+        operands.append(code.constant(-0.0, type_.element_type, False))
+    # xDSL's constructor gives the result the type of the vector.
+    op = vector.ReductionOp.create(
+        operands=operands,
+        result_types=[type_.element_type],
+        properties={
+            "kind": CombiningKindAttr(CombiningKindFlag(kind)),
+            "fastmath": FastMathFlagsAttr([FastMathFlag.REASSOC]),
+        },
+    )
+    return code.emit(op)
 
 
 _GROUP = 16

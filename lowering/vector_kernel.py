@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 
 from xdsl.builder import Builder
@@ -29,7 +29,9 @@ from moa_dialect.lowering.shuffles import transposed
 from moa_dialect.lowering.statement_code import StatementCode
 from moa_dialect.lowering.threads import WORK
 from moa_dialect.lowering.tiles import (
+    COSTLY,
     Statement,
+    cost,
     steps_of,
 )
 from moa_dialect.lowering.vector_code import (
@@ -49,7 +51,7 @@ from moa_dialect.passes.kernels import (
     work_of,
 )
 from moa_dialect.passes.lift import TILE_BYTES
-from moa_dialect.passes.schedules import Schedule
+from moa_dialect.passes.schedules import Schedule, vectors_of_rest
 from moa_dialect.passes.strides import coefficient
 from moa_dialect.passes.terms import (
     Chosen,
@@ -70,6 +72,10 @@ _SEVERAL = 2
 
 _OFTEN = 4
 """So many times rows of lanes must be read to be put next to each other first."""
+
+
+_MOST_COPIES = 12
+"""How many indices of an axis run at a time at most; see `moa-lift`."""
 
 
 @dataclass
@@ -125,6 +131,7 @@ class KernelCode:
         block_start: the first of them.
         block_length: how many of them there are, where types do not give the extent.
         skip: how many lanes have indices that the task before has too.
+        before: the width of the tasks before the last one, if it is not as wide; or 0.
     """
 
     kernel: Kernel
@@ -141,6 +148,7 @@ class KernelCode:
     block_start: SSAValue | None = None
     block_length: SSAValue | None = None
     skip: SSAValue | None = None
+    before: int = 0
 
     def __post_init__(self) -> None:
         self.lane = self.kernel.named(self.schedule.lane)
@@ -169,8 +177,16 @@ class KernelCode:
             tasks = self._index(arith.MuliOp, tasks, extents[axis])
         outer, task = self.builder, Block(arg_types=[INDEX])
         self.builder = Builder(InsertPoint.at_end(task))
-        self._begin(task.args[0], grid, extents, blocks, extent)
-        body(self)
+        rest = self._rest()
+
+        def do() -> None:
+            self._begin(task.args[0], grid, extents, blocks, extent)
+            body(self)
+
+        if rest is None:
+            do()
+        else:
+            self._either(task.args[0], blocks, rest, do)
         self.builder.insert(scf.ReduceOp())
         self.builder = outer
         first = task.first_op
@@ -183,6 +199,42 @@ class KernelCode:
         per_task *= schedule.width if self.lane else 1
         loop.attributes[WORK] = IntegerAttr(min(per_task, 2**63 - 1), i64)
         outer.insert(loop)
+
+    def _rest(self) -> Schedule | None:
+        """How the last task of an axis in the lanes runs, if not as the others do."""
+        schedule = self.schedule
+        if not self.lane or self.blocked or schedule.aligned:
+            return None
+        lanes, most = schedule.lanes, schedule.vectors
+        vectors = vectors_of_rest(self.kernel, self.lane, lanes, most)
+        if not vectors:
+            return None
+        times = max(1, min(most // vectors, _MOST_COPIES // schedule.registers))
+        registers = schedule.registers * times
+        return replace(schedule, vectors=vectors, registers=registers)
+
+    def _either(
+        self,
+        task: SSAValue,
+        blocks: SSAValue,
+        rest: Schedule,
+        emit: Callable[[], None],
+    ) -> None:
+        """What a task does, the last one of an axis under a schedule of its own."""
+        block = self._index(arith.RemUIOp, task, blocks)
+        last = self._index(arith.SubiOp, blocks, self.number(1))
+        is_last = self.builder.insert(arith.CmpiOp(block, last, "eq")).result
+        usual, outer = self.schedule, self.builder
+        sides: list[Region] = []
+        for schedule, before in ((rest, usual.width), (usual, 0)):
+            side = Block()
+            self.schedule, self.before = schedule, before
+            self.builder = Builder(InsertPoint.at_end(side))
+            emit()
+            self.builder.insert(scf.YieldOp())
+            sides.append(Region(side))
+        self.schedule, self.builder, self.before = usual, outer, 0
+        outer.insert(scf.IfOp(is_last, [], sides[0], sides[1]))
 
     def _index(
         self, operation: type[Operation], left: SSAValue, right: SSAValue
@@ -255,7 +307,8 @@ class KernelCode:
                 last = self._index(arith.SubiOp, blocks, self.number(1))
                 block = self._index(arith.SubiOp, last, block)
             rest = self._index(arith.DivUIOp, task, blocks)
-            lanes = self._lane_block(block, extents[self.lane], schedule.width)
+            width = self.before or schedule.width
+            lanes = self._lane_block(block, extents[self.lane], width)
         else:
             lanes = Lanes("", self.number(0), schedule.lanes, schedule.vectors)
         for axis in reversed(grid):
@@ -312,14 +365,18 @@ class KernelCode:
         )
 
     def _lane_block(self, block: SSAValue, extent: SSAValue, width: int) -> Lanes:
-        """The lanes of a block; the last block is shifted back to end with the axis."""
+        """The lanes of a block; the last block is shifted back to end with the axis.
+
+        Blocks before have this `width`.
+        """
         schedule = self.schedule
         static = self.static(self.lane)
         first = self._index(arith.MuliOp, block, self.number(width))
         last: SSAValue | None = None
         base = first
         if static is None or static % width:
-            end = self._index(arith.SubiOp, extent, self.number(width))
+            own = self.number(schedule.width)
+            end = self._index(arith.SubiOp, extent, own)
             base = self._index(arith.MinSIOp, first, end)
             if static is None or static < width:
                 base = self._index(arith.MaxSIOp, base, self.number(0))
@@ -402,6 +459,7 @@ class KernelCode:
         folded: set[str] = set()
         around: tuple[str, ...] = ()
         inside: list[Term | None] = [None]
+        within: list[bool] = [False]
         done: dict[Hashable, Term] = {}
 
         def visit(term: Term) -> Term:
@@ -413,6 +471,7 @@ class KernelCode:
                 frozenset(folded & term.free),
                 around,
                 inside[-1],
+                within[-1],
             )
             if key not in done:
                 done[key] = staged(term)
@@ -423,7 +482,9 @@ class KernelCode:
             if isinstance(kind, ChunkFold):
                 folded.add(kind.index)
                 inside.append(term)
+                within.append(False)
                 body = self._with_pairs(term, axes, known, made, tag, visit)
+                within.pop()
                 inside.pop()
                 folded.discard(kind.index)
                 return self.kernel.terms.remake(term, [body])
@@ -434,7 +495,9 @@ class KernelCode:
                     known[kind.index] = size
                 folded.add(kind.index)
                 inside.append(term)
+                within.append(False)
                 body = self._with_pairs(term, axes, known, made, tag, visit)
+                within.pop()
                 inside.pop()
                 folded.discard(kind.index)
                 known.pop(kind.index, None)
@@ -454,11 +517,24 @@ class KernelCode:
                 found = self._extended(term, folded, known, made, tag)
                 if found is not None:
                     return found
-            if self._is_computed_once(term, inside[-1], known):
+            once = not within[-1] and self._is_computed_once(term, inside[-1], known)
+            if once:
                 return self._staged(term, known, made, tag)
             if isinstance(kind, Chosen):
                 return chosen_of(term)
-            return self.kernel.terms.remake(term, [visit(arg) for arg in term.args])
+            # A tile of its own has what it is computed of in one piece.
+            within.append(within[-1] or is_tile(term))
+            args = [visit(arg) for arg in term.args]
+            within.pop()
+            return self.kernel.terms.remake(term, args)
+
+        def is_tile(term: Term) -> bool:
+            """Whether a term in a fold is to be a tile: see `materialize`."""
+            fold = inside[-1]
+            if fold is None or fold.args[-1] is term or cost(term) < COSTLY:
+                return False
+            assert isinstance(fold.kind, Folded | ChunkFold)
+            return not {*around, fold.kind.index} <= term.free
 
         def chosen_of(term: Term) -> Term:
             """A load that is chosen: only what it takes to find it may be staged."""
@@ -673,7 +749,9 @@ class KernelCode:
             fill_extended(self, staged, range_of)
             return
         along = ""
-        if load.type == memory_element(load.type) and not code.is_contiguous(load):
+        # Truth values are bytes there.
+        is_whole = load.type == memory_element(load.type) or load.computes(AtOp.name)
+        if is_whole and not code.is_contiguous(load):
             count = code.lanes.lanes
             for axis in staged.axes:
                 if self.advances(load, axis) and range_of(axis).size >= count:
@@ -768,7 +846,7 @@ class KernelCode:
         code = self.code
         count = code.lanes.lanes
         whole = code.mul(code.div(range_.length, count), count)
-        type_ = code.vector_type(load.type)
+        type_ = code.vector_type(memory_element(load.type))
 
         def elements() -> SSAValue:
             if not load.computes(AtOp.name):

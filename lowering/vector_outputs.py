@@ -36,6 +36,7 @@ from moa_dialect.passes.kernels import (
     Output,
 )
 from moa_dialect.passes.lift import TILE_BYTES
+from moa_dialect.passes.narrow_indices import narrowing_of
 from moa_dialect.types import dtype_of, memory_element
 
 
@@ -133,10 +134,11 @@ class Outputs:
         own = lane if kernel.lane else kernel.blocked if kernel.schedule.each else ""
         states = kernel.state_axes((own,) if own else ())
         resolve = Chunk(code.terms, states).resolve
+        narrow = narrowing_of(kernel.kernel, lane)
         if kernel.blocked:
             axes = (kernel.blocked, *axes)
         statements = [
-            Statement(f"o{o.number}", axes, resolve(o.value), Target.OUTPUT)
+            Statement(f"o{o.number}", axes, narrow(resolve(o.value)), Target.OUTPUT)
             for o in outputs
         ]
         tile_axes: dict[str, int] = {}

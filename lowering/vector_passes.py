@@ -6,21 +6,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from xdsl.dialects import arith, scf, vector
-from xdsl.dialects.arith import FastMathFlagsAttr
 from xdsl.dialects.builtin import (
-    AnyFloat,
     IntegerAttr,
     VectorType,
     i1,
     i32,
     i64,
 )
-from xdsl.dialects.utils import FastMathFlag
-from xdsl.dialects.vector import CombiningKindAttr, CombiningKindFlag
 from xdsl.ir import Attribute, Block, Region, SSAValue
 from xdsl.utils.hints import isa
 
 from moa_dialect.lowering.emitter import neutral
+from moa_dialect.lowering.shuffles import reduced
 from moa_dialect.lowering.tiles import (
     Chunk,
     Nest,
@@ -41,10 +38,10 @@ from moa_dialect.lowering.vector_code import (
     Values,
     VectorCode,
     checks,
-    element_of_vector,
     is_some,
 )
 from moa_dialect.lowering.vector_kernel import KernelCode, Range, Staged
+from moa_dialect.lowering.visible import Visible
 from moa_dialect.passes.kernels import (
     AFTER,
     BEFORE,
@@ -54,6 +51,8 @@ from moa_dialect.passes.kernels import (
     Pivot,
     ignores_nan,
 )
+from moa_dialect.passes.narrow_indices import Narrowing, narrowing_of
+from moa_dialect.passes.simplify import with_one_factor
 from moa_dialect.passes.skips import taking_part
 from moa_dialect.passes.terms import (
     ChunkFold,
@@ -76,7 +75,7 @@ class PassCode:
         self.size = kernel.schedule.chunk
         self.lows: Values = []
         self.highs: Values = []
-        self.taking_part: Term | None = None
+        self.visible: Visible | None = None
         self.quiet = {
             a.name for a in pass_.accumulators if ignores_nan(kernel.kernel, pass_, a)
         }
@@ -90,7 +89,11 @@ class PassCode:
         self._bounds()
         keeps = self.kernel.schedule.aligned and any(self.differs)
         chunk = Chunk(code.terms, self._axes(), self._count_axes(), keeps)
-        statements = chunk.statements(pass_)
+        narrow = self._narrowing()
+        statements = [
+            replace(s, value=narrow(with_one_factor(code.terms, s.value)))
+            for s in chunk.statements(pass_)
+        ]
         if any(checks(s.value) for s in statements) and (
             any(self.differs) or not is_some(pass_.lower, pass_.upper)
         ):
@@ -101,13 +104,16 @@ class PassCode:
         ):
             raise NotLifted("a fold that depends on the lane by its bounds alone")
         tile_axes = self._tile_axes()
-        if (condition := self._condition()) is not None:
-            name = f"{pass_.index}.part"
-            axes = (pass_.index,)
-            statements.append(Statement(name, axes, condition, Target.TILE))
-        statements, staged = self.kernel.stage(statements, tile_axes, f"s{pass_.index}")
+        condition = self._condition()
         if condition is not None:
-            self.taking_part = statements.pop().value
+            condition = narrow(condition)
+            self.visible = self._visible(condition)
+            if not self.visible.is_direct:
+                name, axes = f"{pass_.index}.part", (pass_.index,)
+                statements.append(Statement(name, axes, condition, Target.TILE))
+        statements, staged = self.kernel.stage(statements, tile_axes, f"s{pass_.index}")
+        if self.visible is not None and not self.visible.is_direct:
+            self.visible = self._visible(statements.pop().value)
         statements = materialize(code.terms, statements, list(tile_axes), pass_.index)
         self.in_pairs = tiles_in_pairs(statements)
         self.during = [s for s in staged if pass_.index in s.load.free]
@@ -120,6 +126,13 @@ class PassCode:
         self.nests = arrange([s for s in statements if s not in early], pass_.index)
         self._allocate(self.nests)
         code.quiet = self.quiet
+        if self.visible is not None:
+            self.visible.prepare()
+            if not self.before:
+                # Pairs are those of the whole range.
+                apart = self.size if self.kernel.schedule.aligned else 2
+                range_ = self.visible.range(self.first, self.last, apart)
+                self.begin, self.end = range_
         states = self._segments(self._start())
         code.length = code.start = None
         self._finish(states)
@@ -132,11 +145,17 @@ class PassCode:
         if not any(self.differs):
             self.first = self.full_first = code.value(pass_.lower)
             self.last = self.full_last = code.value(pass_.upper)
+            self.begin, self.end = self.first, self.last
             return
         self.lows = [code.vector(pass_.lower, 0, k) for k in self.numbers()]
         self.highs = [code.vector(pass_.upper, 0, k) for k in self.numbers()]
         self.first, self.full_first = self._ends(self.lows, pass_.lower)
         self.full_last, self.last = self._ends(self.highs, pass_.upper)
+        self.begin, self.end = self.first, self.last
+
+    def _narrowing(self) -> Narrowing:
+        """How index arithmetic becomes narrow in the lanes."""
+        return narrowing_of(self.kernel.kernel, self.code.lanes.axis, self.pass_)
 
     def _axes(self) -> dict[str, tuple[str, ...]]:
         """For each state of the kernel the lanes, if it depends on them."""
@@ -150,7 +169,7 @@ class PassCode:
         """The loops: over chunks that only some lanes have, then all, then some."""
         code = self.code
         if not any(self.differs):
-            return self._segment(self.first, self.last, False, states)
+            return self._segment(self.begin, self.end, False, states)
         if self.kernel.schedule.aligned:
             return self._aligned(states)
         # Those in the middle as many as registers take at a time: what is left of them
@@ -160,15 +179,15 @@ class PassCode:
         def multiple(value: SSAValue) -> SSAValue:
             return code.mul(code.div(value, registers), registers)
 
-        end = code.max(self.last, self.first)
-        middle = code.max(code.min(self.full_first, end), self.first)
+        end = code.max(self.end, self.begin)
+        middle = code.max(code.min(self.full_first, end), self.begin)
         if self.differs[0]:
-            before = code.add(code.sub(middle, self.first), registers - 1)
-            middle = code.min(code.add(self.first, multiple(before)), end)
+            before = code.add(code.sub(middle, self.begin), registers - 1)
+            middle = code.min(code.add(self.begin, multiple(before)), end)
         late = code.max(code.min(self.full_last, end), middle)
         late = code.add(middle, multiple(code.sub(late, middle)))
         if self.differs[0]:
-            states = self._segment(self.first, middle, True, states)
+            states = self._segment(self.begin, middle, True, states)
         states = self._segment(middle, late, False, states)
         return self._segment(late, end, True, states)
 
@@ -178,22 +197,22 @@ class PassCode:
         So the indices of a lane come in the same chunks whatever bounds others have.
         """
         code, size = self.code, self.size
-        end = code.max(self.last, self.first)
+        end = code.max(self.end, self.begin)
 
         def multiple(value: SSAValue) -> SSAValue:
             return code.mul(code.div(value, size), size)
 
         above = multiple(code.add(self.full_first, size - 1))
-        middle = code.max(code.min(above, end), self.first)
+        middle = code.max(code.min(above, end), self.begin)
         late = code.max(code.min(multiple(self.full_last), end), middle)
         if self.differs[0]:
 
             def body(index: SSAValue, carried: list[SSAValue]) -> Sequence[SSAValue]:
-                first = code.max(index, self.first)
+                first = code.max(index, self.begin)
                 stop = code.min(code.add(index, size), middle)
                 return self._chunk(first, code.sub(stop, first), True, carried)
 
-            start = multiple(self.first)
+            start = multiple(self.begin)
             states = code.loop(start, middle, size, states, body)
         states = self._segment(middle, late, False, states)
         return self._segment(late, end, True, states)
@@ -226,14 +245,19 @@ class PassCode:
             code.mask = self._mask(index)
         self._counts(index, length, masked)
         found: list[SSAValue]
-        if self.taking_part is None:
+        if self.visible is None:
             found = self._states(self.during, masked)
         else:
             for item in self.before:
                 self._fill_chunk(item, masked)
             rest = [item for item in self.during if item not in self.before]
-            is_some = self._any(self.taking_part, length)
+            first, end = self.visible.part(length)
+            is_some = code.emit(arith.CmpiOp(first, end, "slt"))
             with code.scope(block := Block()):
+                if not self.before:
+                    code.start = code.add(index, first)
+                    code.length = code.sub(end, first)
+                    code.mask = self._mask(code.start) if masked else None
                 code.builder.insert(scf.YieldOp(*self._states(rest, masked)))
             other = Block([scf.YieldOp(*states)])
             types = [state.type for state in states]
@@ -258,54 +282,19 @@ class PassCode:
             return None  # The first chunk may have no index to ask.
         return taking_part(self.code.terms, self.pass_)
 
+    def _visible(self, condition: Term) -> Visible:
+        """What tells which part of a chunk changes a state."""
+        granule = self.kernel.schedule.registers
+        if self.kernel.schedule.pairs and granule % 2:
+            granule *= 2  # Pairs are those of the whole chunk.
+        axis, advances = self.pass_.index, self.kernel.advances
+        return Visible(self.code, axis, condition, granule, advances)
+
     def _is_for_condition(self, staged: Staged) -> bool:
-        names = {
-            t.kind.name
-            for t in (() if self.taking_part is None else walk(self.taking_part))
-            if isinstance(t.kind, Held)
-        }
-        return staged.name in names
-
-    def _any(self, condition: Term, length: SSAValue) -> SSAValue:
-        """Whether a condition holds for an index of the chunk, in any lane.
-
-        The first and the last index are tried before the others: most chunks in which
-        one takes part need no more.
-        """
-        code, axis = self.code, self.pass_.index
-        numbers = self.numbers() if code.is_vector(condition) else range(1)
-
-        def at(local: SSAValue) -> list[SSAValue]:
-            assert code.start is not None
-            with code.bound(axis, code.add(code.start, local), local):
-                return [code.value(condition, 0, number) for number in numbers]
-
-        def either(left: SSAValue, right: SSAValue) -> SSAValue:
-            return code.make(arith.OrIOp, (left, right), left.type)
-
-        def whether(found: Sequence[SSAValue]) -> SSAValue:
-            total = found[0]
-            for other in found[1:]:
-                total = either(total, other)
-            if not isa(total.type, VectorType):
-                return total
-            return reduced(code, "or", total)
-
-        def more(index: SSAValue, carried: list[SSAValue]) -> Sequence[SSAValue]:
-            return [either(*both) for both in zip(carried, at(index), strict=True)]
-
-        ends: list[SSAValue] = []
-        for place in (self.number(0), code.sub(length, 1)):
-            with code.scope():
-                ends += at(place)
-        is_some = whether(ends)
-        block = Block([scf.YieldOp(is_some)])
-        with code.scope(other := Block()):
-            start = [code.constant(0, i1, code.is_vector(condition)) for _ in numbers]
-            last = code.sub(length, 1)
-            found = code.loop(self.number(1), last, 1, start, more)
-            code.builder.insert(scf.YieldOp(whether(found)))
-        return code.emit(scf.IfOp(is_some, [i1], Region(block), Region(other)))
+        if self.visible is None or self.visible.is_direct:
+            return False
+        terms = walk(self.visible.condition)
+        return staged.name in {t.kind.name for t in terms if isinstance(t.kind, Held)}
 
     def _fill_chunk(self, staged: Staged, masked: bool) -> None:
         self.kernel.fill(staged, self._range)
@@ -501,7 +490,7 @@ class PassCode:
         if str(unit) != "-0.0":
             return start
         zero = code.constant(0.0, type_, True)
-        if self.taking_part is not None:
+        if self.visible is not None:
             return zero
         if self.lows:
             less = _compare(code, "slt", self.lows[number], self.highs[number])
@@ -611,8 +600,10 @@ class SplitPass(PassCode):
         index = terms.index(pass_.index)
         both = terms.compute(arith.AddiOp, (index, terms.index(self.LANE)))
 
+        narrow = narrowing_of(kernel.kernel, pass_.index, pass_)
+
         def split(term: Term) -> Term:
-            return terms.substitute(term, {pass_.index: both})
+            return terms.substitute(narrow(term), {pass_.index: both})
 
         groups = [
             replace(
@@ -649,6 +640,10 @@ class SplitPass(PassCode):
             steps = range(first, first + self.lanes.lanes)
             lane = code.vector_constant(steps, i32)
             self.is_left.append(_compare(code, "slt", lane, bound))
+
+    def _narrowing(self) -> Narrowing:
+        kernel, width = self.kernel.kernel, self.lanes.width
+        return narrowing_of(kernel, self.LANE, self.pass_, width)
 
     def _axes(self) -> dict[str, tuple[str, ...]]:
         states = self.kernel.state_axes(())
@@ -881,26 +876,6 @@ def _compare(
         result = VectorType(i1, type_.get_shape())
     properties: dict[str, Attribute] = {"predicate": IntegerAttr(number, i64)}
     return code.make(arith.CmpiOp, (left, right), result, properties)
-
-
-def reduced(code: VectorCode, kind: str, value: SSAValue) -> SSAValue:
-    """All lanes of a vector combined into one scalar."""
-    type_ = value.type
-    assert isa(type_, VectorType)
-    operands = [value]
-    if kind == "add" and isinstance(type_.element_type, AnyFloat):
-        # Otherwise sums start from 0, and -0 is lost.
-        operands.append(code.constant(-0.0, type_.element_type, False))
-    # xDSL's constructor gives the result the type of the vector.
-    op = vector.ReductionOp.create(
-        operands=operands,
-        result_types=[element_of_vector(type_)],
-        properties={
-            "kind": CombiningKindAttr(CombiningKindFlag(kind)),
-            "fastmath": FastMathFlagsAttr([FastMathFlag.REASSOC]),
-        },
-    )
-    return code.emit(op)
 
 
 def contracts(nest: Nest) -> bool:

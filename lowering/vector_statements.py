@@ -57,6 +57,8 @@ from moa_dialect.lowering.vector_kernel import KernelCode, Range
 from moa_dialect.lowering.vector_passes import PassCode
 from moa_dialect.ops.normal_form import AtOp
 from moa_dialect.passes.kernels import Pass, static_extent
+from moa_dialect.passes.narrow_indices import narrowing_of
+from moa_dialect.passes.simplify import with_one_factor
 from moa_dialect.passes.strides import coefficient
 from moa_dialect.passes.terms import (
     ChunkFold,
@@ -97,7 +99,9 @@ class StatementsPass(PassCode):
         axes = self._tile_axes()
         chunk = Chunk(code.terms, self.kernel.state_axes(self.rows))
         found: list[Statement] = []
+        narrow = narrowing_of(self.kernel.kernel, pass_.index, pass_)
         for s in chunk.statements(pass_):
+            s = replace(s, value=narrow(with_one_factor(code.terms, s.value)))
             own = (*self.rows, *s.axes)
             if s.target is Target.TILE:
                 own = tuple(axis for axis in axes if axis in s.value.free)

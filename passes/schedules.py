@@ -5,13 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 
 from xdsl.dialects.builtin import StringAttr
 
 from moa_dialect.errors import CompileError, DTypeError
 from moa_dialect.ops.normal_form import ComprehensionOp
 from moa_dialect.passes.grid import share_named
-from moa_dialect.passes.kernels import SCHEDULE, Kernel, Output, all_terms
+from moa_dialect.passes.kernels import (
+    SCHEDULE,
+    Kernel,
+    Output,
+    all_terms,
+    static_extent,
+)
 from moa_dialect.types import dtype_of
 
 
@@ -174,6 +181,35 @@ def schedule_of(op: ComprehensionOp, kernel: Kernel) -> Schedule | None:
         return None
     share_named(kernel, text.data)
     return parse_schedule(text.data, [kernel.hints[axis] for axis in kernel.axes])
+
+
+_SAVED = 20
+"""The last task runs narrower code if that saves one part in so many of all lanes."""
+
+
+def vectors_of_rest(kernel: Kernel, lane: str, lanes: int, vectors: int) -> int:
+    """How many vectors the last task of a kernel with passes has; 0 if as the others.
+
+    It is so where fewer hold what is left of the axis in the lanes, and enough is saved
+    for code of its own. Where bounds differ between lanes, short axes have one vector
+    in each task.
+
+    Args:
+        kernel: the kernel, which has one axis in the lanes and no other one blocked.
+        lane: the name of that axis.
+        lanes: the lanes of a vector.
+        vectors: the vectors of a task.
+    """
+    extent = static_extent(kernel.extents[lane])
+    width = lanes * vectors
+    if not kernel.passes or extent is None or extent <= width:
+        return 0
+    if any(lane in bound.free for pass_ in kernel.passes for bound in pass_.bounds):
+        return 0
+    rest = ceil(extent % width / lanes)
+    saved = (vectors - rest) * lanes if rest else 0
+    whole = ceil(extent / width) * width
+    return rest if saved * _SAVED >= whole else 0
 
 
 def last_axis(kernel: Kernel, output: Output) -> str:

@@ -7,7 +7,14 @@ from math import inf, isfinite
 
 import numpy as np
 from xdsl.dialects import arith, math
-from xdsl.dialects.builtin import IntegerAttr, StringAttr, SymbolRefAttr, i1
+from xdsl.dialects.builtin import (
+    Float32Type,
+    Float64Type,
+    IntegerAttr,
+    StringAttr,
+    SymbolRefAttr,
+    i1,
+)
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Attribute, Operation
 from xdsl.utils.hints import isa
@@ -15,7 +22,17 @@ from xdsl.utils.hints import isa
 from moa_dialect.algebra.scalar import SCALAR_OPERATIONS
 from moa_dialect.ops.function import FunctionAttr
 from moa_dialect.passes.symbolic import is_real, is_truth, real
-from moa_dialect.passes.terms import Choice, Computed, Folded, Reader, Term, Terms, walk
+from moa_dialect.passes.terms import (
+    Choice,
+    ChunkFold,
+    Combination,
+    Computed,
+    Folded,
+    Reader,
+    Term,
+    Terms,
+    walk,
+)
 from moa_dialect.scalar_code import identity_of
 from moa_dialect.types import dtype_of
 
@@ -343,6 +360,62 @@ def _fits(number: float, type_: Attribute) -> bool:
         return number == number
     dtype = dtype_of(type_)
     return float(np.array(number, np.float64).astype(dtype)) == number
+
+
+def with_one_factor(terms: Terms, term: Term) -> Term:
+    """A value in which `(a x) / b` is `(a / b) x`, for numbers a and b, not in folds.
+
+    So it is for real numbers. A product is rounded once then, and a division takes
+    several times as long as a product.
+    """
+    done: dict[Term, Term] = {}
+
+    def visit(term: Term) -> Term:
+        if (
+            not term.args
+            or term.is_fold
+            or not isinstance(term.kind, Computed | ChunkFold | Combination)
+        ):
+            return term
+        if term not in done:
+            found = terms.remake(term, [visit(arg) for arg in term.args])
+            done[term] = _scaled(terms, found)
+        return done[term]
+
+    return visit(term)
+
+
+def _scaled(terms: Terms, term: Term) -> Term:
+    """A product with a number, or a quotient by one, whose other factor is none."""
+    found = _factor(term)
+    if found is None:
+        return term
+    value, number = found
+    if (inner := _factor(value)) is not None:
+        value, number = inner[0], inner[1] * number
+    least, most = _SCALES.get(type(term.type), (inf, 0.0))
+    if not least <= abs(number) <= most:
+        return term
+    return real(terms, arith.MulfOp, value, terms.number(number, term.type))
+
+
+def _factor(term: Term) -> tuple[Term, float] | None:
+    """What a term is the product of, if one factor is a number; None if it is not."""
+    if not term.computes("arith.mulf", "arith.divf"):
+        return None
+    left, right = term.args
+    if term.computes("arith.divf"):
+        return (left, 1 / right.number) if right.number else None
+    if right.number is not None:
+        return left, right.number
+    return None if left.number is None else (right, left.number)
+
+
+_SCALES: dict[type[Attribute], tuple[float, float]] = {
+    Float32Type: (2.0**-100, 2.0**100),
+    Float64Type: (2.0**-1000, 2.0**1000),
+}
+"""The numbers by which a value is multiplied that no product of numbers may leave."""
 
 
 _NAMED: dict[str, type[Operation]] = {

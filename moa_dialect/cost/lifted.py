@@ -66,6 +66,7 @@ from moa_dialect.passes.schedules import (
     element_bytes,
     last_axis,
     schedule_of,
+    vectors_of_rest,
 )
 from moa_dialect.passes.statement_lanes import is_read_in_turn
 from moa_dialect.passes.strides import advances, is_affine, step, turning_axis
@@ -445,6 +446,11 @@ class _Lifted:
             count = ceiling(extent / size)
             if axis == lane and number:
                 self.rounded = width * self.number(count) / number
+                if tiling.is_vector and self.nominal is None and not blocked:
+                    rest = vectors_of_rest(kernel, lane, tiling.lanes, tiling.vectors)
+                    if rest:
+                        fewer = (tiling.vectors - rest) * tiling.lanes
+                        self.rounded -= fewer / number
                 if self.nominal is None and static_extent(kernel.extents[axis]) is None:
                     # Of the last ones all but one may have no index.
                     self.rounded += width / number

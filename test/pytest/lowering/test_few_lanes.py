@@ -17,6 +17,7 @@ import moa_dialect as moa
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.kernels import read_kernel, work_of
 from moa_dialect.passes.rebuild import comprehensions
+from moa_dialect.passes.schedules import vectors_of_rest
 
 Program = Callable[..., Any]
 
@@ -63,6 +64,29 @@ def test_few_queries(n: int) -> None:
     a = numbers(2, n, 19).astype(np.float32)
     expected = moa.interpret(attended, a)
     np.testing.assert_allclose(moa.jit(attended)(a), expected, 3e-6, 3e-6)
+
+
+@pytest.mark.parametrize("n", [65, 97, 130])
+def test_the_last_task_has_the_vectors_that_hold_what_is_left(n: int) -> None:
+    a = numbers(2, n, 5).astype(np.float32)
+    kernel = moa.jit(attended, schedule="j=procs,regs:4,lanes:16;p=chunk:96,regs:4")
+    expected = moa.interpret(attended, a)
+    np.testing.assert_allclose(kernel(a), expected, 3e-6, 3e-6)
+
+
+def test_what_is_left_has_code_of_its_own_if_that_saves_enough() -> None:
+    def rest(n: int, program: Program = attended) -> int:
+        module = moa.jit(program).lower(numbers(1, n, 4)).module("fused")
+        (function,) = functions_of(module)
+        (op,) = comprehensions(function)
+        kernel = read_kernel(op, function)
+        return vectors_of_rest(kernel, kernel.axes[-1], 16, 4)
+
+    assert [rest(n) for n in (65, 97, 130)] == [1, 3, 1]
+    assert [rest(n) for n in (33, 64, 127, 128)] == [0, 0, 0, 0]
+    assert rest(2049) == 0  # Of 33 tasks one.
+    assert rest(97, lambda a: moa.attention(a, a, a, is_causal=True)) == 0
+    assert rest(97, lambda a: a + a) == 0
 
 
 def test_lanes_are_the_next_power_of_two() -> None:

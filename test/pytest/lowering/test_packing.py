@@ -164,3 +164,23 @@ def test_products_are_not_summed_along_strided_lanes() -> None:
     message = r"lanes of %b\[%p, %j\] along p lie 24 apart.*where i=procs,block:"
     with pytest.raises(CompileError, match=message):
         lifted(matrices(16, 40, 24), "p=chunk:2,block:1,regs:1,lanes:8")
+
+
+def test_what_a_weight_is_computed_of_is_no_factor_by_itself() -> None:
+    """A weight is a tile: its exponential is computed once, whatever is in it."""
+
+    def attended(is_changed: bool) -> Callable[..., Any]:
+        def changed(s: Any, b: Any, h: Any, i: Any, j: Any) -> Any:
+            return s - moa.exp2((h + 1.0) * -0.5) * (i - j)
+
+        mod = changed if is_changed else None
+        return lambda q, k, v: moa.attention(q, k, v, score_mod=mod)
+
+    arrays = [np.zeros((2, 96, 64), np.float32)] * 3
+    schedule = "j=procs,regs:2,lanes:16;p=chunk:96,regs:4"
+
+    def exponentials(is_changed: bool) -> int:
+        module = lifted(arrays, schedule, attended(is_changed))
+        return sum(op.name == "math.exp" for op in module.walk())
+
+    assert exponentials(True) == exponentials(False)

@@ -70,6 +70,8 @@ def conditions(program: Program, *arrays: Any) -> list[bool]:
 
 
 DOCUMENTS = {
+    "at both ends": np.repeat([7, -2, 7], [50, 110, 50]),
+    "far apart": np.repeat([1 << 40, -(1 << 40), 3], [100, 100, 10]),
     "in order": np.repeat([0, 1, 2, 3, 4], [3, 120, 1, 40, 46]),
     "mixed": np.arange(N) * 7 % 5,
     "each alone": np.arange(N),
@@ -120,6 +122,66 @@ def test_what_is_skipped_is_not_read() -> None:
     found = moa.jit(biased, schedule=schedule)(q, k, v, bias)
     expected = reference(q, k, np.nan_to_num(v), bias == 0)
     np.testing.assert_allclose(found, expected, 1e-5, 1e-6)
+
+
+def test_what_is_hidden_at_the_ends_of_a_chunk_is_not_read() -> None:
+    q, k, v = (numbers(N, 16, seed=n) for n in range(3))
+    documents = np.repeat([0, 1], [104, N - 104])
+    v[:104] = np.nan
+    schedule = "i=procs,regs:1,lanes:8;p=chunk:96,regs:4"
+    found = moa.jit(of_documents(documents), schedule=schedule)(q, k, v)
+    mask = documents[:, None] == documents
+    expected = reference(q, k, np.nan_to_num(v), mask)
+    np.testing.assert_allclose(found[104:], expected[104:], 1e-5, 1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_an_order_of_keys_that_is_data(dtype: Any) -> None:
+    """A query sees the keys whose place is not after its own."""
+    q, k, v = (numbers(N, 16, seed=n) for n in range(3))
+    places = np.random.default_rng(5).permutation(N).astype(dtype)
+    places = np.sort(places.reshape(7, 30), 1).ravel()
+
+    def seen(q: Any, k: Any, v: Any, places: Any) -> Any:
+        return masked(q, k, v, moa.outer("ge", places, places))
+
+    found = moa.jit(seen)(q, k, v, places)
+    expected = reference(q, k, v, places[:, None] >= places)
+    np.testing.assert_allclose(found, expected, 1e-5, 1e-6)
+
+
+def test_keys_that_are_padding() -> None:
+    def kept(q: Any, k: Any, v: Any, shown: Any) -> Any:
+        return masked(q, k, v, moa.omega("and", (0, 1), moa.iota(N) >= 0, shown))
+
+    q, k, v = (numbers(N, 16, seed=n) for n in range(3))
+    kernel, places = moa.jit(kept), np.arange(N)
+    for first, last in ((0, 1), (5, 22), (0, 96), (95, 97), (150, N), (0, N)):
+        shown = (places >= first) & (places < last)
+        expected = reference(q, k, v, np.broadcast_to(shown, (N, N)))
+        np.testing.assert_allclose(kernel(q, k, v, shown), expected, 1e-5, 1e-6)
+
+
+def test_chunks_are_the_same_whatever_other_lanes_see() -> None:
+    """With `deterministic`: a query's result does not depend on the others'."""
+    q, k, v = (numbers(N, 16, seed=n) for n in range(3))
+    some = np.arange(N)[:, None] // 70 == np.arange(N) // 70
+    more = some.copy()
+    more[1::2] = True
+    kernel = moa.jit(masked, deterministic=True)
+    found, other = kernel(q, k, v, some), kernel(q, k, v, more)
+    np.testing.assert_array_equal(found[::2], other[::2])
+
+
+def test_tasks_are_narrower_where_data_hides_keys() -> None:
+    arrays = [moa.ArraySpec((8, 2048, 64), np.float32)] * 3
+
+    def vectors(program: Program) -> int:
+        (schedule,) = moa.jit(program).lower(*arrays).schedules
+        return int(schedule.split("regs:")[1][0])
+
+    plain = vectors(lambda q, k, v: moa.attention(q, k, v))
+    assert vectors(of_documents(np.arange(2048) // 100)) < plain
 
 
 def test_there_is_a_condition_where_a_choice_leaves_nothing() -> None:
