@@ -23,6 +23,9 @@ from moa_dialect.types import dtype_of, memory_element, shape_of
 _AHEAD = 6 << 10
 """How many bytes before they are needed rows are asked for."""
 
+_FURTHER = 1 << 10
+"""How many bytes further on a row is asked for that is read in long pieces."""
+
 ROW = 128
 """How many elements rows have whose extent types do not give."""
 
@@ -59,6 +62,8 @@ class StatementCode(VectorCode):
             None if every copy has one.
         wide: whether loads take twice as many elements as there are lanes: pairs.
         share: what is asked for where rows are read several times.
+        along: how long pieces of rows are and how many are read side by side, if what
+            comes next in these is asked for; else None.
         whole: how many indices the lanes go along, if types tell; else 0.
         rows: another register axis; or empty. The copies of the first one come one
             after the other, and again for each index of this one.
@@ -68,6 +73,7 @@ class StatementCode(VectorCode):
     last: tuple[SSAValue, SSAValue] | None = None
     wide: bool = False
     share: Share | None = None
+    along: tuple[int, int] | None = None
     whole: int = 0
     rows: str = ""
     columns: int = 1
@@ -168,6 +174,11 @@ class StatementCode(VectorCode):
         """
         size = dtype_of(load.type).itemsize
         width = self.lanes.width * size
+        if self.along:
+            at = self._further(load, _FURTHER // size)
+            for start in range(0, width, LINE):
+                self._ask(load, self.add(at, start // size))
+            return
         rows = self._rows_ahead(load)
         first = self.add(self.address(load, 0), self.mul(self._stride(load), rows))
         share = self.share
@@ -181,6 +192,28 @@ class StatementCode(VectorCode):
                 first, width = self.add(first, self.mul(at, each)), each * size
         for start in range(0, width, LINE):
             self._ask(load, self.add(first, start // size))
+
+    def _further(self, load: Term, many: int) -> SSAValue:
+        """What is so many elements further on in rows that are read piece by piece.
+
+        After the last element of a piece comes the first one some rows further on.
+        """
+        assert self.along is not None
+        length, rows = self.along
+        address = self.address(load, 0)
+        if many >= length:
+            return self.add(address, self.mul(self._stride(load), rows))
+
+        def jump() -> SSAValue:
+            local = self.local[self.lanes.axis]
+            is_more = self.emit(
+                arith.CmpiOp(local, self.number(length - many), "slt")
+            )
+            after = self.sub(self.mul(self._stride(load), rows), length - many)
+            return self.emit(arith.SelectOp(is_more, self.number(many), after))
+
+        key = ("further", load.args[0], self.local[self.lanes.axis], many)
+        return self.add(address, self.once(key, jump))
 
     def _ask_rows(self, load: Term) -> None:
         """Ask for rows further on, at each step as much as is being read.

@@ -83,7 +83,8 @@ def _emit(
         if kernel.passes and not schedule.each:
             raise NotLifted("a block of an axis of a kernel with passes")
     if blocked or not schedule.lane:
-        split_folds(kernel, (blocked,) if blocked and not schedule.each else ())
+        rows = kernel.named(schedule.columns) if schedule.each else blocked
+        split_folds(kernel, (rows,) if rows else ())
     outputs: list[tuple[SSAValue, Sequence[SSAValue]]] = []
     for array in op.arrays:
         place, *copies = lowering.targets[array]

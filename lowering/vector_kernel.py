@@ -95,6 +95,12 @@ class Staged:
     element: Attribute
     in_pairs: str = ""
 
+    @property
+    def key(self) -> Hashable:
+        """What tells tiles apart."""
+        sizes = tuple(self.sizes[axis] for axis in sorted(self.axes))
+        return self.load, sizes, self.element, self.in_pairs
+
 
 @dataclass
 class Range:
@@ -124,7 +130,10 @@ class KernelCode:
         blocked: the axis of which a task has several indices; or empty.
         block_start: the first of them.
         block_length: how many of them there are, where types do not give the extent.
+        columns: another axis of which a task has several indices; or empty.
+        column_start: the first of those.
         skip: how many lanes have indices that the task before has too.
+        packed: the tiles of rows of lanes that are packed as they are read often.
     """
 
     kernel: Kernel
@@ -140,11 +149,15 @@ class KernelCode:
     blocked: str = field(init=False)
     block_start: SSAValue | None = None
     block_length: SSAValue | None = None
+    columns: str = field(init=False)
+    column_start: SSAValue | None = None
     skip: SSAValue | None = None
+    packed: set[str] = field(default_factory=set[str])
 
     def __post_init__(self) -> None:
         self.lane = self.kernel.named(self.schedule.lane)
         self.blocked = self.kernel.named(self.schedule.blocked)
+        self.columns = self.kernel.named(self.schedule.columns)
 
     def emit(self, body: Callable[[KernelCode], None]) -> None:
         """Emit a parallel loop over tasks, with what `body` emits in each."""
@@ -159,6 +172,10 @@ class KernelCode:
         if self.blocked:
             extent, size = extents[self.blocked], self.number(schedule.block)
             extents[self.blocked] = self._index(arith.CeilDivSIOp, extent, size)
+        if self.columns:
+            size = self.number(schedule.piece)
+            all_columns = extents[self.columns]
+            extents[self.columns] = self._index(arith.CeilDivSIOp, all_columns, size)
         blocks = self.number(1)
         if self.lane:
             rest = self.number(schedule.width - 1)
@@ -179,7 +196,7 @@ class KernelCode:
             task.insert_op_before(op, first)
         zero, one = self.number(0), self.number(1)
         loop = scf.ParallelOp([zero], [tasks], [one], Region(task))
-        per_task = work_of(kernel) * schedule.block
+        per_task = work_of(kernel) * schedule.block * schedule.piece
         per_task *= schedule.width if self.lane else 1
         loop.attributes[WORK] = IntegerAttr(min(per_task, 2**63 - 1), i64)
         outer.insert(loop)
@@ -197,10 +214,13 @@ class KernelCode:
     def static(self, axis: str, whole: bool = False) -> int | None:
         """The extent of an axis as a number, None if it is not known.
 
-        That of the blocked axis is the block's, unless the `whole` one is asked for.
+        That of the blocked axis is the block's, unless the `whole` one is asked for;
+        that of columns the piece's.
         """
         if axis == self.blocked and not whole:
             return self.schedule.block
+        if axis == self.columns and not whole:
+            return self.schedule.piece
         return static_extent(self.kernel.extents[axis])
 
     def length_of(self, axis: str) -> tuple[SSAValue, int | None]:
@@ -225,6 +245,8 @@ class KernelCode:
 
     def start_of(self, axis: str) -> SSAValue:
         """The first index that a task has of a row axis, or of the blocked axis."""
+        if axis == self.columns and self.column_start is not None:
+            return self.column_start
         if axis != self.blocked:
             return self.number(0)
         assert self.block_start is not None
@@ -263,6 +285,15 @@ class KernelCode:
             rest = self._index(arith.DivUIOp, rest, extents[axis])
         if extent is not None:
             self._begin_block(index.pop(self.blocked), extents[self.blocked], extent)
+        if self.columns:
+            size = self.schedule.piece
+            whole = self.static(self.columns, whole=True)
+            if whole is None or whole < size:
+                raise NotLifted("a piece of columns of which there may be fewer")
+            piece = index.pop(self.columns)
+            first = self._index(arith.MuliOp, piece, self.number(size))
+            last = self.number(whole - size)
+            self.column_start = self._index(arith.MinSIOp, first, last)
         code = StatementCode if schedule.each else VectorCode
         self.code = code(
             self.kernel.terms,
@@ -386,6 +417,7 @@ class KernelCode:
         statements: Sequence[Statement],
         axes: dict[str, int],
         tag: str,
+        unpacked: Sequence[Staged] | None = None,
     ) -> tuple[list[Statement], list[Staged]]:
         """Replace loads by tiles.
 
@@ -396,8 +428,11 @@ class KernelCode:
             statements: the statements.
             axes: the tile axes and how large tiles are along them.
             tag: how names of tiles begin.
+            unpacked: the tiles there are, if rows of lanes are to be read as they are.
         """
         made: dict[Hashable, Staged] = {}
+        for item in unpacked or ():
+            made[item.key] = item
         known = dict(axes)
         folded: set[str] = set()
         around: tuple[str, ...] = ()
@@ -446,8 +481,12 @@ class KernelCode:
                 if not self.code.is_contiguous(term):
                     return self._staged(term, known, made, tag)
                 rows = prod(axes[axis] for axis in around if axis not in term.free)
-                if self._is_packed(term, rows, folded, known):
-                    return self._staged(term, known, made, tag)
+                is_packed = self._is_packed(term, rows, folded, known)
+                if unpacked is None and is_packed:
+                    found = self._staged(term, known, made, tag)
+                    assert isinstance(found.kind, Held)
+                    self.packed.add(found.kind.name)
+                    return found
             if term.computes(arith.ExtFOp.name) and (
                 term.args[0].computes(AtOp.name) or self._is_apart(term.args[0])
             ):
@@ -503,6 +542,11 @@ class KernelCode:
             and not self.code.is_contiguous(load)
         )
 
+    @property
+    def many_rows(self) -> int:
+        """How many rows of a block have to read rows of lanes for these to be packed."""
+        return _OFTEN * self.schedule.registers
+
     def _is_packed(
         self, load: Term, rows: int, folded: set[str], known: Mapping[str, int]
     ) -> bool:
@@ -512,7 +556,7 @@ class KernelCode:
         a power of 2, in few sets of the caches.
         """
         return (
-            rows >= _OFTEN * self.schedule.registers
+            rows >= self.many_rows
             and bool(load.free & folded)
             and self._fits(load, known, load.type, "")
         )

@@ -51,7 +51,12 @@ class Outputs:
         """Emit the outputs, those over the same axes together."""
         groups: dict[tuple[str, ...], list[Output]] = {}
         for output in self.kernel.kernel.outputs:
-            groups.setdefault(output.axes, []).append(output)
+            axes = output.axes
+            if self.kernel.columns:
+                if axes:
+                    raise NotLifted("rows of a result, and columns of a task")
+                axes = (self.kernel.columns,)
+            groups.setdefault(axes, []).append(output)
         for axes, outputs in groups.items():
             if self.kernel.lane:
                 self._group(axes, outputs)
@@ -70,7 +75,8 @@ class Outputs:
         *others, lane = axes
         for output in outputs:
             _, strides = self.kernel.outputs[output.number]
-            if not is_unit(strides[-1]):
+            every = (*self.kernel.kernel.axes, *output.axes)
+            if not is_unit(strides[every.index(lane)]):
                 raise NotLifted("rows whose elements do not lie next to each other")
         size = self.kernel.static(lane)
         outer = code.lanes
@@ -121,8 +127,14 @@ class Outputs:
 
         def block(index: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
             base = code.min(index, code.sub(extent, width))
-            code.lanes = Lanes(lane, base, lanes, vectors)
-            self._group(others, outputs)
+            if lane != self.kernel.columns:
+                code.lanes = Lanes(lane, base, lanes, vectors)
+                self._group(others, outputs)
+                return []
+            first = code.add(self.kernel.start_of(lane), base)
+            code.lanes = Lanes(lane, first, lanes, vectors)
+            with code.bound(lane, first, base):
+                self._group(others, outputs)
             return []
 
         code.loop(first, end, width, [], block)

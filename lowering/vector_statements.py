@@ -73,6 +73,9 @@ from moa_dialect.types import dtype_of, element_of, shape_of
 _MOST_VECTORS = 8
 """How many vectors a row of sums has in registers at most."""
 
+_SIDE_BY_SIDE = 8
+"""How many rows are read side by side, a piece of each, where pieces are long."""
+
 _PART = 8 << 10
 """How many bytes of rows are summed before the next: a part of the first cache."""
 
@@ -306,6 +309,9 @@ class StatementsPass(PassCode):
         dims = [self._tile_axes()[axis] for axis in axes]
         if dims:
             dims[-1] = -(-dims[-1] // self.lanes) * self.lanes
+            if self.kernel.columns in axes[1:]:
+                # Rows begin in other lines of a page than those before.
+                dims[-1] += (self.kernel.schedule.vectors + 1) * self.lanes
         memory = self.kernel.allocate(dims, type_)
         self.code.buffers[name] = Buffer(memory, axes, False, "", names)
 
@@ -538,6 +544,8 @@ class StatementsPass(PassCode):
             copies = min(copies, many)
         # As many sums as the schedule has.
         vectors = min(_MOST_VECTORS, schedule.vectors * schedule.registers // copies)
+        if lane == self.kernel.columns:
+            vectors = schedule.vectors
         if (size := self._static(lane)) is not None:
             vectors = max(1, min(vectors, size // self.lanes))
 
@@ -548,13 +556,15 @@ class StatementsPass(PassCode):
             initial: Term | None = None,
             part: tuple[SSAValue, SSAValue] | None = None,
         ) -> None:
-            if part is not None:
+            if lane == self.kernel.columns:
+                code.along = self.kernel.schedule.piece, _SIDE_BY_SIDE
+            elif part is not None:
                 code.share = self._share(statement, copies, vectors, part[0])
             if paired:
                 found = self._jam(fold, *paired, initial, part)
             else:
                 found = code.jam(fold, initial, part)
-            code.share = None
+            code.share = code.along = None
             for (copy, number), value in found.items():
                 self._put(statement, value, copy, number)
 
@@ -610,6 +620,8 @@ class StatementsPass(PassCode):
         """How many rows are summed before the next ones."""
         loads = [t for t in walk(fold) if t.computes(AtOp.name) and lane in t.free]
         bytes_ = max(map(_row_bytes, loads), default=_PART)
+        if lane == self.kernel.columns:
+            return _SIDE_BY_SIDE
         return max(2, _PART // bytes_ // 2 * 2)
 
     def _part_of(

@@ -28,6 +28,7 @@ from moa_dialect.passes.grid import (
     Grid,
     check_fits,
     choose_grid,
+    products_of_outputs,
     read_grid,
     rows_of,
     share_named,
@@ -56,7 +57,7 @@ from moa_dialect.passes.schedules import (
     parse_schedule,
 )
 from moa_dialect.passes.share_rows import find_shared, share_rows
-from moa_dialect.passes.statement_lanes import have_lanes
+from moa_dialect.passes.statement_lanes import have_lanes, is_read_in_turn
 from moa_dialect.passes.strides import (
     advances,
     is_affine,
@@ -454,8 +455,8 @@ def choose_any(
         read: reads the kernel, of which indices that read the same may become an axis.
         machine: the machine.
     """
-    kernels = [read() for _ in range(3)]
-    ways = (choose, choose_shared, choose_each)
+    kernels = [read() for _ in range(4)]
+    ways = (choose, choose_shared, choose_each, choose_columns)
     chosen = [way(kernel, machine) for way, kernel in zip(ways, kernels, strict=True)]
     pairs = zip(chosen, kernels, strict=True)
     found = [(schedule, kernel) for schedule, kernel in pairs if schedule is not None]
@@ -560,6 +561,103 @@ def choose_each(kernel: Kernel, machine: Machine) -> Schedule | None:
         ahead=True,
         each=True,
     )
+
+
+def choose_columns(kernel: Kernel, machine: Machine) -> Schedule | None:
+    """A schedule with sums of few rows and many columns in memory; None if none is.
+
+    It is for products of few rows, which read an array once, and take no longer than
+    that if they read it in long pieces. Statements have lanes of their own.
+    """
+    return Estimator(kernel, machine.description).best(in_pieces(kernel, machine))
+
+
+def in_pieces(kernel: Kernel, machine: Machine) -> list[Schedule]:
+    """The schedules whose tasks have few rows whole, and pieces of columns."""
+    found = rows_and_columns(kernel)
+    if found is None:
+        return []
+    rows, columns = found
+    lanes = machine.vector_bytes // element_bytes(kernel)
+    count = static_extent(kernel.extents[rows]) if rows else 1
+    extent = static_extent(kernel.extents[columns])
+    if not count or count > 2 * lanes or not extent or extent < 2 * lanes:
+        return []
+    if count == 1:
+        rows = ""
+    copy = kernel.copy()
+    split_folds(copy, (columns,))
+    if any(t.is_fold for o in copy.outputs for t in walk(o.value)):
+        return []
+    if not copy.passes or not have_lanes(copy, rows, lanes):
+        return []
+    if not all(
+        advances(load, columns)
+        for output in copy.outputs
+        for load in walk(output.value)
+        if load.computes(AtOp.name) and columns in load.free
+    ):
+        return []
+    # Few rows with long pieces of them, or eight with short ones.
+    groups = ceil(count / _ROWS_AT_A_TIME)
+    registers = ceil(count / groups)
+    sums = machine.registers // 2
+    vectors = max(1, (sums + sums // 2 if 1 < registers < 4 else sums) // registers)
+    pairs = machine.has_bf16_dot and multiplies_bf16(kernel)
+    size = element_bytes(kernel)
+    longest = max(_range_of(copy, pass_) for pass_ in copy.passes)
+    is_along = all(
+        is_read_in_turn(a.part, columns) for p in copy.passes for a in p.accumulators
+    )
+    chunk = _WHOLE if is_along else min(4 * _LONG, max(lanes, longest))
+    schedules: list[Schedule] = []
+    for parts in (1, 2, 4, 8):
+        tasks = parts * machine.cores
+        piece = ceil(extent / tasks / lanes) * lanes
+        if piece > extent or (piece + 2 * lanes) * count * size > TILE_BYTES // 2:
+            continue
+        schedules.append(
+            Schedule(
+                "",
+                lanes,
+                vectors,
+                registers,
+                chunk,
+                kernel.hints[rows] if rows else "",
+                count,
+                pairs=pairs,
+                ahead=count > 1,
+                each=True,
+                columns=kernel.hints[columns],
+                piece=piece,
+            )
+        )
+    return schedules
+
+
+_ROWS_AT_A_TIME = 8
+"""How many rows have their sums in registers at most, where a task has few."""
+
+_WHOLE = 1 << 16
+"""How many indices are summed at most before what they are for is added to a state."""
+
+
+def rows_and_columns(kernel: Kernel) -> tuple[str, str] | None:
+    """The rows of a product, or none, and the columns; None if it is no product.
+
+    Results lie next to each other along the columns.
+    """
+    if kernel.passes or not kernel.axes or kernel.origins:
+        return None
+    last = {last_axis(kernel, output) for output in kernel.outputs}
+    if len(last) != 1 or any(output.axes for output in kernel.outputs):
+        return None
+    (columns,) = last
+    if not columns:
+        return None
+    others = [axis for axis in reversed(kernel.axes) if axis != columns]
+    rows = next((a for a in others if products_of_outputs(kernel, a, columns)), "")
+    return rows, columns
 
 
 def strided_loads(kernel: Kernel, schedule: Schedule) -> list[tuple[Term, str]]:

@@ -96,6 +96,7 @@ class Tiling:
         registers: indices of another axis that share what does not depend on it.
         pairs: whether products of bf16 are summed in pairs.
         ahead: whether what a pass reads is asked for early.
+        columns: an axis along which sums of a task are in memory; or empty.
         is_vector: whether lanes are those of a vector register.
         on_threads: whether tasks are those of threads of a CPU.
     """
@@ -110,6 +111,7 @@ class Tiling:
     registers: int = 1
     pairs: bool = False
     ahead: bool = False
+    columns: str = ""
     is_vector: bool = False
     on_threads: bool = False
 
@@ -119,17 +121,24 @@ class Tiling:
         if isinstance(schedule, Schedule) and schedule.each:
             # Rows side by side; or of one row what the lanes of a statement have.
             chunk = schedule.chunk
-            if not schedule.blocked:
-                chunk = max(1, chunk // schedule.width)
+            lane, width = schedule.blocked, schedule.block
+            blocked, block = schedule.columns, schedule.piece
+            if not lane and blocked:
+                lane, width, blocked, block = blocked, block, "", 1
+            elif not lane:
+                width, chunk = schedule.width, max(1, chunk // schedule.width)
             return Tiling(
-                schedule.blocked,
-                schedule.block if schedule.blocked else schedule.width,
+                lane,
+                width,
                 chunk,
+                blocked,
+                block,
                 lanes=schedule.lanes,
                 vectors=schedule.vectors,
                 registers=schedule.registers,
                 pairs=schedule.pairs,
                 ahead=schedule.ahead,
+                columns=schedule.columns,
                 on_threads=True,
             )
         if isinstance(schedule, Schedule):
@@ -144,8 +153,8 @@ class Tiling:
                 schedule.registers,
                 schedule.pairs,
                 schedule.ahead,
-                True,
-                True,
+                is_vector=True,
+                on_threads=True,
             )
         if not schedule.rows:
             threads = 32 * schedule.warps
@@ -408,8 +417,9 @@ class _Lifted:
     def read(self) -> list[Node]:
         kernel, tiling = self.kernel, self.tiling
         blocked = kernel.named(tiling.blocked)
-        if blocked or not tiling.lane:
-            split_folds(kernel, (blocked,) if blocked else ())
+        rows = kernel.named(tiling.columns) or blocked
+        if rows or not tiling.lane:
+            split_folds(kernel, (rows,) if rows else ())
         lane = kernel.named(tiling.lane)
         order = [axis for axis in kernel.axes if axis != lane]
         order += [lane] if lane else []
