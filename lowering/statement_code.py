@@ -64,6 +64,8 @@ class StatementCode(VectorCode):
         share: what is asked for where rows are read several times.
         along: how long pieces of rows are and how many are read side by side, if what
             comes next in these is asked for; else None.
+        below: how many rows further on is asked for what the lanes go along, if several
+            rows are read side by side; else 0.
         whole: how many indices the lanes go along, if types tell; else 0.
         rows: another register axis; or empty. The copies of the first one come one
             after the other, and again for each index of this one.
@@ -74,6 +76,7 @@ class StatementCode(VectorCode):
     wide: bool = False
     share: Share | None = None
     along: tuple[int, int] | None = None
+    below: int = 0
     whole: int = 0
     rows: str = ""
     columns: int = 1
@@ -162,7 +165,9 @@ class StatementCode(VectorCode):
                 continue
             if not self.is_vector(load) or not self.is_contiguous(load):
                 continue
-            if self.ahead == index:
+            if self.below:
+                self._ask_below(load)
+            elif self.ahead == index:
                 self._ask_columns(load)
             elif self.ahead == self.register:
                 self._ask_rows(load)
@@ -192,6 +197,18 @@ class StatementCode(VectorCode):
                 first, width = self.add(first, self.mul(at, each)), each * size
         for start in range(0, width, LINE):
             self._ask(load, self.add(first, start // size))
+
+    def _ask_below(self, load: Term) -> None:
+        """Ask for the same columns some rows further on, of rows read side by side."""
+        if self.register not in load.free:
+            return
+        size = dtype_of(load.type).itemsize
+        step = self.lanes.lanes * (2 if self.wide else 1) * size
+        far = self.mul(self._stride(load, self.register), self.below)
+        for copy in range(self.columns if self.rows else self.copies):
+            at = self.add(self.address(load, copy), far)
+            for start in range(0, step, LINE):
+                self._ask(load, self.add(at, start // size))
 
     def _further(self, load: Term, many: int) -> SSAValue:
         """What is so many elements further on in rows that are read piece by piece.
@@ -255,14 +272,15 @@ class StatementCode(VectorCode):
         size = dtype_of(load.type).itemsize
         return max(1, _AHEAD // max(1, size * (length if length > 0 else ROW)))
 
-    def _stride(self, load: Term) -> SSAValue:
-        """How far apart what is read for two indices of the pass is."""
+    def _stride(self, load: Term, axis: str | None = None) -> SSAValue:
+        """How far apart what is read for two indices of an axis is; of the pass's."""
+        axis = self.ahead if axis is None else axis
         array, *indices = load.args
         assert isinstance(array.kind, SSAValue)
         _, strides = self.place(array.kind)
         total = self.number(0)
         for index, stride in zip(indices, strides, strict=True):
-            times = coefficient(index, self.ahead)
+            times = coefficient(index, axis)
             if times:
                 total = self.add(total, self.mul(stride, times))
         return total

@@ -57,9 +57,11 @@ from moa_dialect.lowering.vector_kernel import KernelCode, Range
 from moa_dialect.lowering.vector_passes import PassCode
 from moa_dialect.ops.normal_form import AtOp
 from moa_dialect.passes.kernels import Pass, static_extent
+from moa_dialect.passes.lift import TILE_BYTES
 from moa_dialect.passes.strides import coefficient
 from moa_dialect.passes.terms import (
     ChunkFold,
+    Combination,
     Computed,
     Folded,
     Held,
@@ -73,8 +75,8 @@ from moa_dialect.types import dtype_of, element_of, shape_of
 _MOST_VECTORS = 8
 """How many vectors a row of sums has in registers at most."""
 
-_SIDE_BY_SIDE = 8
-"""How many rows are read side by side, a piece of each, where pieces are long."""
+_BELOW = 4
+"""How many rows further on are asked for where rows are read a piece of each."""
 
 _PART = 8 << 10
 """How many bytes of rows are summed before the next: a part of the first cache."""
@@ -108,6 +110,7 @@ class StatementsPass(PassCode):
         if any(checks(s.value) for s in found):
             raise NotLifted("an index that is checked, in lanes that change")
         found = self._with_narrow_tiles(found)
+        found = self._with_rows(found)
         found = materialize(code.terms, found, list(axes), pass_.index)
         found = self._apart(found)
         early = self._early(found)
@@ -183,21 +186,69 @@ class StatementsPass(PassCode):
                     found = self._with_tile(found, one)
         return found
 
+    def _with_rows(self, statements: Sequence[Statement]) -> list[Statement]:
+        """Let what is read of rows for all columns of a task be a tile.
+
+        Else rows of an array that lie a page apart would be in few sets of the caches.
+        """
+        columns, size = self.kernel.columns, self._tile_axes()
+        found = list(statements)
+        if not columns:
+            return found
+        for fold in [t for s in statements for t in walk(s.value) if _is_fold(t)]:
+            body, index = fold.args[-1], _index_of(fold)
+            if not body.computes("arith.mulf") or self._narrow(fold) is not None:
+                continue
+            for factor in body.args:
+                bytes_ = dtype_of(factor.type).itemsize
+                if (
+                    columns not in factor.free
+                    and {index, *self.rows} <= factor.free
+                    and self.rows
+                    and self._is_within(factor)
+                    and self._is_in_lanes(body, index)
+                    and size[self.rows[0]] * self.size * bytes_ <= TILE_BYTES // 4
+                ):
+                    found = self._with_tile(found, factor)
+        return found
+
     def _fold_inside(self, statements: Sequence[Statement]) -> Term | None:
         """A fold that is not a statement yet and has no other one in it."""
         known = {s.value for s in statements if s.target is Target.TILE}
+        known |= {self._fold(s) for s in statements}
         for s in statements:
             for term in walk(s.value):
                 if _is_fold(term) and term not in known:
                     return term
         return None
 
+    def _fold(self, statement: Statement) -> Term | None:
+        """The fold that a statement is; None if it is none.
+
+        It may be one that is added to a state where that lies, if columns are in the
+        lanes and all of a task's are in memory.
+        """
+        value = statement.value
+        if _is_fold(value):
+            return value
+        if not self.kernel.columns or not isinstance(value.kind, Combination):
+            return None
+        fold, before = value.args
+        is_plain = isinstance(before.kind, Held) and isinstance(fold.kind, ChunkFold)
+        columns = statement.axes[-1:] == (self.kernel.columns,)
+        if not is_plain or not columns or self._has_folds(fold.args[0]):
+            return None
+        return fold if self._is_in_lanes(fold.args[0], statement.axes[-1]) else None
+
+    def _has_folds(self, term: Term) -> bool:
+        return any(_is_fold(inner) for inner in walk(term))
+
     def _broadcast(self, statements: Sequence[Statement]) -> Term | None:
         """A value that a fold would compute for each index, and put into all lanes."""
         for s in statements:
-            if not _is_fold(s.value):
+            if (fold := self._fold(s)) is None:
                 continue
-            body, index = s.value.args[-1], _index_of(s.value)
+            body, index = fold.args[-1], _index_of(fold)
             lane = self._lane_of(s)
             paired = self._paired(s, lane)
             parts = [body] if paired is None else paired
@@ -212,7 +263,7 @@ class StatementsPass(PassCode):
         Raises:
             NotLifted: if what is read lies next to each other along neither.
         """
-        value = statement.value
+        value = self._fold(statement) or statement.value
         last = statement.axes[-1] if statement.axes else ""
         if not _is_fold(value):
             if last and not self._is_in_lanes(value, last):
@@ -309,7 +360,7 @@ class StatementsPass(PassCode):
         dims = [self._tile_axes()[axis] for axis in axes]
         if dims:
             dims[-1] = -(-dims[-1] // self.lanes) * self.lanes
-            if self.kernel.columns in axes[1:]:
+            if self.kernel.columns and len(axes) > 1:
                 # Rows begin in other lines of a page than those before.
                 dims[-1] += (self.kernel.schedule.vectors + 1) * self.lanes
         memory = self.kernel.allocate(dims, type_)
@@ -373,12 +424,13 @@ class StatementsPass(PassCode):
         """Emit statements; those that have no folds and the same axes share loops."""
         together: list[Statement] = []
         for s in statements:
-            if together and (_is_fold(s.value) or s.axes != together[0].axes):
+            fold = self._fold(s)
+            if together and (fold is not None or s.axes != together[0].axes):
                 self._elementwise(together)
                 together = []
-            if not _is_fold(s.value):
+            if fold is None:
                 together.append(s)
-            elif (lane := self._lane_of(s)) == _index_of(s.value):
+            elif (lane := self._lane_of(s)) == _index_of(fold):
                 self._fold_across(s)
             else:
                 self._fold_along(s, lane)
@@ -535,7 +587,9 @@ class StatementsPass(PassCode):
 
     def _fold_along(self, statement: Statement, lane: str) -> None:
         """A fold with an axis of its result in the lanes."""
-        code, fold = self.code, statement.value
+        code, fold = self.code, self._fold(statement)
+        assert fold is not None
+        is_added = fold is not statement.value
         *others, _ = statement.axes
         register = others.pop() if others else ""
         schedule = self.kernel.schedule
@@ -544,20 +598,22 @@ class StatementsPass(PassCode):
             copies = min(copies, many)
         # As many sums as the schedule has.
         vectors = min(_MOST_VECTORS, schedule.vectors * schedule.registers // copies)
-        if lane == self.kernel.columns:
+        if is_added:
             vectors = schedule.vectors
         if (size := self._static(lane)) is not None:
             vectors = max(1, min(vectors, size // self.lanes))
 
         paired = self._paired(statement, lane)
-        part = self._part_of(fold, (*others, register, lane), copies, vectors)
+        part = None
+        if not is_added:
+            part = self._part_of(fold, (*others, register, lane), copies, vectors)
 
         def sums(
             initial: Term | None = None,
             part: tuple[SSAValue, SSAValue] | None = None,
         ) -> None:
-            if lane == self.kernel.columns:
-                code.along = self.kernel.schedule.piece, _SIDE_BY_SIDE
+            if is_added:
+                code.along = schedule.piece, schedule.chunk
             elif part is not None:
                 code.share = self._share(statement, copies, vectors, part[0])
             if paired:
@@ -577,7 +633,7 @@ class StatementsPass(PassCode):
             self._blocks(lane, vectors, rows)
 
         if part is None:
-            every(sums)
+            every(lambda: sums(statement.value.args[1] if is_added else None))
             return
         assert code.length is not None
         unit = code.terms.number(neutral(_function_of(fold), fold.type), fold.type)
@@ -620,8 +676,6 @@ class StatementsPass(PassCode):
         """How many rows are summed before the next ones."""
         loads = [t for t in walk(fold) if t.computes(AtOp.name) and lane in t.free]
         bytes_ = max(map(_row_bytes, loads), default=_PART)
-        if lane == self.kernel.columns:
-            return _SIDE_BY_SIDE
         return max(2, _PART // bytes_ // 2 * 2)
 
     def _part_of(
@@ -656,7 +710,8 @@ class StatementsPass(PassCode):
 
         The one in the lanes first, which is an axis of the result; None if it is not.
         """
-        fold = statement.value
+        fold = self._fold(statement)
+        assert fold is not None
         index, factors = _index_of(fold), self._narrow(fold)
         if factors is None or lane == index:
             return None
@@ -850,9 +905,11 @@ class StatementsPass(PassCode):
                     # Beyond the last row it is read again.
                     last = code.sub(range_.length, 1)
                     code.last = code.add(range_.start, last), last
+                if along == self.kernel.columns:
+                    code.below = _BELOW
                 with self._register(along, columns), code.bound(along, first, index):
                     self.kernel.over(others, self._range, block)
-                code.last = None
+                code.last, code.below = None, 0
                 return []
 
             code.loop(lower, upper, columns, [], one)

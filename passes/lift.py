@@ -602,18 +602,23 @@ def in_pieces(kernel: Kernel, machine: Machine) -> list[Schedule]:
     groups = ceil(count / _ROWS_AT_A_TIME)
     registers = ceil(count / groups)
     sums = machine.registers // 2
-    vectors = max(1, (sums + sums // 2 if 1 < registers < 4 else sums) // registers)
+    if 1 < registers < _ROWS_AT_A_TIME:
+        sums += sums // 2
+    vectors = max(1, _power_below(sums // registers))
     pairs = machine.has_bf16_dot and multiplies_bf16(kernel)
     size = element_bytes(kernel)
     longest = max(_range_of(copy, pass_) for pass_ in copy.passes)
     is_along = all(
         is_read_in_turn(a.part, columns) for p in copy.passes for a in p.accumulators
     )
-    chunk = _WHOLE if is_along else min(4 * _LONG, max(lanes, longest))
+    chunk = _SIDE_BY_SIDE
+    if not is_along:
+        chunk = _power_below(_ROWS_BYTES // size // count)
+        chunk = min(max(lanes, chunk), 8 * _LONG, ceil(max(longest, 1) / lanes) * lanes)
     schedules: list[Schedule] = []
     for parts in (1, 2, 4, 8):
         tasks = parts * machine.cores
-        piece = ceil(extent / tasks / lanes) * lanes
+        piece = ceil(extent / tasks / (vectors * lanes)) * vectors * lanes
         if piece > extent or (piece + 2 * lanes) * count * size > TILE_BYTES // 2:
             continue
         schedules.append(
@@ -638,8 +643,11 @@ def in_pieces(kernel: Kernel, machine: Machine) -> list[Schedule]:
 _ROWS_AT_A_TIME = 8
 """How many rows have their sums in registers at most, where a task has few."""
 
-_WHOLE = 1 << 16
-"""How many indices are summed at most before what they are for is added to a state."""
+_SIDE_BY_SIDE = 8
+"""How many rows are read side by side, a piece of each, where pieces are long."""
+
+_ROWS_BYTES = 16 << 10
+"""How many bytes of the few rows a chunk has: a part of the first cache."""
 
 
 def rows_and_columns(kernel: Kernel) -> tuple[str, str] | None:

@@ -51,6 +51,7 @@ from moa_dialect.cost.nests import (
 from moa_dialect.ops.normal_form import AtOp, ComprehensionOp, ExtentOp, FixedExtentOp
 from moa_dialect.passes.grid import Grid, share_named
 from moa_dialect.passes.kernels import (
+    Accumulator,
     Kernel,
     Output,
     Pass,
@@ -121,10 +122,10 @@ class Tiling:
         if isinstance(schedule, Schedule) and schedule.each:
             # Rows side by side; or of one row what the lanes of a statement have.
             chunk = schedule.chunk
-            lane, width = schedule.blocked, schedule.block
-            blocked, block = schedule.columns, schedule.piece
-            if not lane and blocked:
-                lane, width, blocked, block = blocked, block, "", 1
+            lane, width, blocked, block = schedule.blocked, schedule.block, "", 1
+            if schedule.columns:
+                lane, width = schedule.columns, schedule.piece
+                blocked, block = schedule.blocked, schedule.block
             elif not lane:
                 width, chunk = schedule.width, max(1, chunk // schedule.width)
             return Tiling(
@@ -137,7 +138,8 @@ class Tiling:
                 vectors=schedule.vectors,
                 registers=schedule.registers,
                 pairs=schedule.pairs,
-                ahead=schedule.ahead,
+                # Long pieces of a few rows are streams that are read ahead anyway.
+                ahead=schedule.ahead or bool(schedule.columns),
                 columns=schedule.columns,
                 on_threads=True,
             )
@@ -516,6 +518,7 @@ class _Lifted:
                 body += self._rounds(count)
             if a.axes and _is_product(a.part):
                 body += self._contracts(a.part, count)
+                body += self._mixes_of_columns(a, [*rows, *self._lanes(a.part.free)])
             elif not a.axes and tiling.lanes > 1:
                 wait = self.of.ratio(LATENCY, min(tiling.vectors, MOST_CHAINS))
                 if is_rounded:
@@ -788,6 +791,14 @@ class _Lifted:
         each = round(MIX * (lanes - 1) + vain)
         return [Work("wait", element_name(fold.type) or "i64", each * count)]
 
+    def _mixes_of_columns(self, a: Accumulator, free: Sequence[Expr]) -> list[Work]:
+        """The same for a chunk's sums of a task's columns, if their index is there."""
+        lane = self.kernel.named(self.tiling.columns)
+        if not lane or is_read_in_turn(a.part, lane):
+            return []
+        each = MIX * (self.tiling.lanes - 1)
+        return [Work("wait", element_name(a.type) or "i64", each * self._times(free))]
+
     def _loads(self, term: Term, access: Access, count: Expr) -> list[Work]:
         """What is loaded outside of sums of products, and turned if need be."""
         found: list[Work] = []
@@ -799,7 +810,7 @@ class _Lifted:
             others = [symbols(i) for i in access.indices[:-1]]
             # Instructions for products of matrices take either order.
             is_apart = any(lanes & free for free in others) and not self.tiling.pairs
-            if not self.inside and is_apart:
+            if not self.inside and is_apart and not self.tiling.columns:
                 found.append(Work("wait", "f32", SHUFFLES * count))
             return found
         if self.along not in term.free or self.tiling.lanes == 1:
