@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 from xdsl.builder import Builder
 from xdsl.context import Context
+from xdsl.dialects import arith, scf
 from xdsl.dialects.builtin import (
     ModuleOp,
 )
-from xdsl.ir import Block, SSAValue
+from xdsl.ir import Block, Region, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint
 
@@ -52,22 +53,33 @@ def vectorize(lowering: Lowering, op: ComprehensionOp) -> bool:
     """
     if SCHEDULE not in op.attributes:
         return False
-    try:
-        kernel = read_kernel(op, lowering.function)
-        axes = list(kernel.axes)
-        schedule = schedule_of(op, kernel)
-        if schedule is None:
+    for is_bounded in (False, True):
+        try:
+            kernel = read_kernel(op, lowering.function)
+            axes = list(kernel.axes)
+            schedule = schedule_of(op, kernel)
+            if schedule is None:
+                return False
+            _emit(lowering, kernel, schedule, axes, is_bounded)
+        except NotATerm:
             return False
-        _emit(lowering, kernel, schedule, axes)
-    except (NotATerm, NotLifted):
-        return False
-    return True
+        except NotLifted:
+            continue
+        return True
+    return False
 
 
 def _emit(
-    lowering: Lowering, kernel: Kernel, schedule: Schedule, axes: Sequence[str]
+    lowering: Lowering,
+    kernel: Kernel,
+    schedule: Schedule,
+    axes: Sequence[str],
+    is_bounded: bool,
 ) -> None:
     """Emit a kernel, which had these axes; nothing is emitted if that fails.
+
+    If it `is_bounded`, it has tiles along axes whose extents types do not give, and
+    takes those that are not too long; the others are left to loops of one element.
 
     Raises:
         NotLifted: if there is no vector code for it.
@@ -99,7 +111,7 @@ def _emit(
         return place.buffer, place.free
 
     block = Block()
-    KernelCode(
+    code = KernelCode(
         kernel,
         schedule,
         Builder(InsertPoint.at_end(block)),
@@ -107,12 +119,40 @@ def _emit(
         place_of,
         lowering.get,
         outputs,
-    ).emit(_task)
+        is_bounded=is_bounded,
+    )
+    code.emit(_task)
+    if code.limits:
+        _choose(lowering, op, block, code.limits)
     for inner in list(block.ops):
         inner.detach()
         lowering.builder.insert(inner)
     for array in op.arrays:
         lowering.places[array] = lowering.targets[array][0]
+
+
+def _choose(
+    lowering: Lowering, op: ComprehensionOp, block: Block, limits: dict[SSAValue, int]
+) -> None:
+    """Let a block choose what is in it if extents are small enough, else loops."""
+    fits = [inner for inner in block.ops]
+    for inner in fits:
+        inner.detach()
+    builder = Builder(InsertPoint.at_end(block))
+    conditions: list[SSAValue] = []
+    for extent, limit in limits.items():
+        given, most = lowering.get(extent), lowering.number(limit)
+        conditions.append(builder.insert(arith.CmpiOp(given, most, "sle")).result)
+    condition = conditions[0]
+    for other in conditions[1:]:
+        condition = builder.insert(arith.AndIOp(condition, other)).result
+    outer, loops = lowering.builder, Block()
+    lowering.builder = Builder(InsertPoint.at_end(loops))
+    lowering.comprehension(op)
+    lowering.builder.insert(scf.YieldOp())
+    lowering.builder = outer
+    small = Block([*fits, scf.YieldOp()])
+    builder.insert(scf.IfOp(condition, (), Region(small), Region(loops)))
 
 
 def _task(kernel: KernelCode) -> None:

@@ -68,6 +68,9 @@ INDEX = IndexType()
 _SEVERAL = 2
 """From so many operations on a factor is computed before the loop that takes it."""
 
+LIMIT = 512
+"""How many indices tiles have along axes whose extents types do not give."""
+
 _OFTEN = 4
 """So many times rows of lanes must be read to be put next to each other first."""
 
@@ -134,6 +137,10 @@ class KernelCode:
         column_start: the first of those.
         skip: how many lanes have indices that the task before has too.
         packed: the tiles of rows of lanes that are packed as they are read often.
+        is_bounded: whether tiles may lie along axes whose extents types do not give:
+            the code is right if these are at most `limits`.
+        limits: what those extents are at most.
+        lengths: for the index of a fold inside how many it has, if so.
     """
 
     kernel: Kernel
@@ -153,6 +160,9 @@ class KernelCode:
     column_start: SSAValue | None = None
     skip: SSAValue | None = None
     packed: set[str] = field(default_factory=set[str])
+    is_bounded: bool = False
+    limits: dict[SSAValue, int] = field(default_factory=dict[SSAValue, int])
+    lengths: dict[str, SSAValue] = field(default_factory=dict[str, SSAValue])
 
     def __post_init__(self) -> None:
         self.lane = self.kernel.named(self.schedule.lane)
@@ -223,6 +233,13 @@ class KernelCode:
             return self.schedule.piece
         return static_extent(self.kernel.extents[axis])
 
+    def most(self, extent: SSAValue) -> int | None:
+        """How large an extent is at most that a tile has, None if that is not known."""
+        found = static_extent(extent)
+        if found is None and self.is_bounded:
+            found = self.limits[extent] = LIMIT
+        return found
+
     def length_of(self, axis: str) -> tuple[SSAValue, int | None]:
         """How many indices a task has of a row axis, also as a number if it is known.
 
@@ -233,14 +250,15 @@ class KernelCode:
             return self.block_length, None
         size = self.static(axis)
         if size is None:
+            if self.is_bounded:
+                return self.extent(axis), None
             raise NotLifted("rows of an extent that types do not give")
         return self.number(size), size
 
     def range_of(self, axis: str) -> Range:
         """The indices that a task has of a row axis."""
-        length, _ = self.length_of(axis)
-        size = self.static(axis)
-        assert size is not None
+        length, size = self.length_of(axis)
+        size = size or self.static(axis) or LIMIT
         return Range(self.start_of(axis), length, size)
 
     def start_of(self, axis: str) -> SSAValue:
@@ -564,7 +582,14 @@ class KernelCode:
     def _fold_size(self, fold: Term) -> int | None:
         """How many indices a fold has, if it starts from 0."""
         lower, upper = fold.args[:2]
-        return known_number(upper) if lower.number == 0 else None
+        if lower.number != 0:
+            return None
+        known = known_number(upper)
+        if known is None and self.is_bounded and isinstance(upper.kind, SSAValue):
+            assert isinstance(fold.kind, Folded)
+            self.lengths[fold.kind.index] = upper.kind
+            return LIMIT
+        return known
 
     def _staged(
         self,
@@ -708,6 +733,10 @@ class KernelCode:
             if not axis.startswith("%"):
                 return ranges(axis)
             size = staged.sizes[axis]  # The index of a fold inside.
+            if axis in self.lengths:
+                self.limits[self.lengths[axis]] = LIMIT
+                length = self.value_of(self.lengths[axis])
+                return Range(self.number(0), length, size)
             return Range(self.number(0), self.number(size), size)
 
         if staged.in_pairs:

@@ -30,7 +30,7 @@ from moa_dialect.lowering.vector_code import (
     NotLifted,
     is_unit,
 )
-from moa_dialect.lowering.vector_kernel import KernelCode
+from moa_dialect.lowering.vector_kernel import LIMIT, KernelCode
 from moa_dialect.lowering.vector_passes import contracts
 from moa_dialect.passes.kernels import (
     Output,
@@ -154,12 +154,20 @@ class Outputs:
         tile_axes: dict[str, int] = {}
         for axis in axes:
             size = kernel.static(axis)
+            if size is None and kernel.is_bounded:
+                size = LIMIT
             if size is None:
                 raise NotLifted("rows of an extent that types do not give")
             tile_axes[axis] = size
         tag = f"e{outputs[0].number}"
         statements, staged = kernel.stage(statements, tile_axes, "s" + tag)
         statements = materialize(code.terms, statements, axes, tag)
+        are_turned = not all(map(self._is_contiguous, outputs))
+        for axis in axes:
+            tiles = [*staged, *(s for s in statements if s.target is Target.TILE)]
+            if are_turned or any(axis in tile.axes for tile in tiles):
+                if kernel.static(axis) is None:
+                    kernel.most(kernel.kernel.extents[axis])
 
         for item in staged:
             kernel.fill(item, kernel.range_of)

@@ -399,6 +399,8 @@ class PassCode:
             for axis in a.axes:
                 size = self.kernel.static(axis)
                 if size is None:
+                    size = self.kernel.most(self.kernel.kernel.extents[axis])
+                if size is None:
                     raise NotLifted("rows of an extent that types do not give")
                 axes[axis] = size
         return axes
@@ -898,8 +900,8 @@ class SplitPass(PassCode):
                     loops(axes[1:], [*indices, index])
                 return []
 
-            size = self.number(self._tile_axes()[axes[0]])
-            code.loop(self.number(0), size, 1, [], body)
+            length, _ = self.kernel.length_of(axes[0])
+            code.loop(self.number(0), length, 1, [], body)
 
         loops(a.axes, [])
         code.buffers[a.name] = Buffer(memory, a.axes, has_lanes=False)

@@ -127,6 +127,8 @@ class StatementsPass(PassCode):
         code.length = code.start = None
 
     def _tile_axes(self) -> dict[str, int]:
+        if self.kernel.is_bounded:
+            raise NotLifted("rows of an extent that types do not give")
         sizes = super()._tile_axes()
         rows = dict.fromkeys(self.rows, self.kernel.schedule.block)
         return rows | sizes

@@ -611,6 +611,8 @@ def in_pieces(kernel: Kernel, machine: Machine) -> list[Schedule]:
     is_along = all(
         is_read_in_turn(a.part, columns) for p in copy.passes for a in p.accumulators
     )
+    if not is_along and count == 1:
+        return []  # Nothing is shared.
     chunk = _SIDE_BY_SIDE
     if not is_along:
         chunk = _power_below(_ROWS_BYTES // size // count)
