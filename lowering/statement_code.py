@@ -6,7 +6,7 @@ Tiles and states are plain memory there, read in vectors along their last axis.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from xdsl.dialects import arith, memref, vector
 from xdsl.dialects.builtin import i1
@@ -70,6 +70,8 @@ class StatementCode(VectorCode):
         rows: another register axis; or empty. The copies of the first one come one
             after the other, and again for each index of this one.
         columns: how many copies there are of the first one, if there is another.
+        ends: the last index of axes of which copies may go beyond: they are that one
+            again.
     """
 
     last: tuple[SSAValue, SSAValue] | None = None
@@ -80,6 +82,7 @@ class StatementCode(VectorCode):
     whole: int = 0
     rows: str = ""
     columns: int = 1
+    ends: dict[str, SSAValue] = field(default_factory=dict[str, SSAValue])
 
     def copy_of(self, term: Term, copy: int) -> int:
         """Of the copies that have the same value of a term, the first."""
@@ -91,7 +94,7 @@ class StatementCode(VectorCode):
 
     def moved(self, copy: int) -> dict[str, int] | None:
         """As always, but for copies beyond the last index, which is there again."""
-        if self.last is not None:
+        if self.last is not None or {self.register, self.rows} & self.ends.keys():
             return None
         if not self.rows:
             return super().moved(copy)
@@ -103,12 +106,18 @@ class StatementCode(VectorCode):
         if self.rows:
             row, column = divmod(copy, self.columns)
             if axis == self.rows:
-                return self.add(self.index[axis], row)
+                return self._within(axis, self.add(self.index[axis], row))
             copy = column
         found = super()._index(axis, copy, number)
+        if axis in self.ends and axis != self.lanes.axis:
+            found = self._within(axis, found)
         if self.last is not None and axis == self.register != self.lanes.axis:
             return self.min(found, self.last[0])
         return found
+
+    def _within(self, axis: str, index: SSAValue) -> SSAValue:
+        """An index, the last there is of its axis if it is beyond."""
+        return self.min(index, self.ends[axis]) if axis in self.ends else index
 
     def local_index(self, axis: str, copy: int) -> SSAValue:
         """The index of an axis within the tiles."""

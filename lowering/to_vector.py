@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from xdsl.builder import Builder
 from xdsl.context import Context
 from xdsl.dialects import arith, scf
-from xdsl.dialects.builtin import (
-    ModuleOp,
-)
+from xdsl.dialects.builtin import IntegerAttr, ModuleOp, i64
 from xdsl.ir import Block, Region, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint
+from xdsl.utils.hints import isa
 
 from moa_dialect.algebra.layout import Order
 from moa_dialect.lowering.kernel_axes import let_extents_be_known, strides_along
@@ -32,6 +31,8 @@ from moa_dialect.lowering.vector_statements import StatementsPass
 from moa_dialect.ops.normal_form import ComprehensionOp
 from moa_dialect.passes.guards import guard_choices
 from moa_dialect.passes.kernels import (
+    FEW_ROWS,
+    FEW_SCHEDULE,
     SCHEDULE,
     Kernel,
     read_kernel,
@@ -51,22 +52,78 @@ def vectorize(lowering: Lowering, op: ComprehensionOp) -> bool:
     Returns:
         Whether it is emitted: not if there is no vector code for it.
     """
-    if SCHEDULE not in op.attributes:
+    block = _code_for(lowering, op, SCHEDULE)
+    if block is None:
         return False
+    if FEW_SCHEDULE in op.attributes:
+        few = _code_for(lowering, op, FEW_SCHEDULE)
+        if few is not None:
+            block = _by_extents(lowering, op, few, block)
+    for inner in list(block.ops):
+        inner.detach()
+        lowering.builder.insert(inner)
+    for array in op.arrays:
+        lowering.places[array] = lowering.targets[array][0]
+    return True
+
+
+def _code_for(lowering: Lowering, op: ComprehensionOp, name: str) -> Block | None:
+    """The code under the schedule of this name, None if there is none."""
     for is_bounded in (False, True):
         try:
             kernel = read_kernel(op, lowering.function)
             axes = list(kernel.axes)
-            schedule = schedule_of(op, kernel)
+            schedule = schedule_of(op, kernel, name)
             if schedule is None:
-                return False
-            _emit(lowering, kernel, schedule, axes, is_bounded)
+                return None
+            return _emit(lowering, kernel, schedule, axes, is_bounded)
         except NotATerm:
-            return False
+            return None
         except NotLifted:
             continue
-        return True
-    return False
+    return None
+
+
+def _by_extents(
+    lowering: Lowering, op: ComprehensionOp, few: Block, others: Block
+) -> Block:
+    """A block that chooses the code for few rows where there are few.
+
+    And columns enough for the pieces that its tasks have.
+    """
+    kernel = read_kernel(op, lowering.function)
+    schedule = schedule_of(op, kernel, FEW_SCHEDULE)
+    assert schedule is not None
+    builder = Builder(InsertPoint.at_end(block := Block()))
+    conditions: list[SSAValue] = []
+    for name, most, predicate in (
+        (schedule.blocked, op.attributes.get(FEW_ROWS), "sle"),
+        (schedule.columns, IntegerAttr(schedule.piece, i64), "sge"),
+    ):
+        axis = kernel.named(name)
+        if not isa(most, IntegerAttr) or static_extent(kernel.extents[axis]):
+            continue
+        extent = lowering.get(kernel.extents[axis])
+        number = lowering.number(most.value.data)
+        conditions.append(builder.insert(arith.CmpiOp(extent, number, predicate)).result)
+    return _chosen(builder, block, conditions, few, others)
+
+
+def _chosen(
+    builder: Builder,
+    block: Block,
+    conditions: Sequence[SSAValue],
+    one: Block,
+    other: Block,
+) -> Block:
+    """A block that does what is in one block if all conditions hold, else the other."""
+    condition = conditions[0]
+    for more in conditions[1:]:
+        condition = builder.insert(arith.AndIOp(condition, more)).result
+    for each in (one, other):
+        each.add_op(scf.YieldOp())
+    builder.insert(scf.IfOp(condition, (), Region(one), Region(other)))
+    return block
 
 
 def _emit(
@@ -75,8 +132,8 @@ def _emit(
     schedule: Schedule,
     axes: Sequence[str],
     is_bounded: bool,
-) -> None:
-    """Emit a kernel, which had these axes; nothing is emitted if that fails.
+) -> Block:
+    """The code of a kernel, which had these axes.
 
     If it `is_bounded`, it has tiles along axes whose extents types do not give, and
     takes those that are not too long; the others are left to loops of one element.
@@ -122,37 +179,23 @@ def _emit(
         is_bounded=is_bounded,
     )
     code.emit(_task)
-    if code.limits:
-        _choose(lowering, op, block, code.limits)
-    for inner in list(block.ops):
-        inner.detach()
-        lowering.builder.insert(inner)
-    for array in op.arrays:
-        lowering.places[array] = lowering.targets[array][0]
+    return _where_small(lowering, op, block, code.limits) if code.limits else block
 
 
-def _choose(
+def _where_small(
     lowering: Lowering, op: ComprehensionOp, block: Block, limits: dict[SSAValue, int]
-) -> None:
-    """Let a block choose what is in it if extents are small enough, else loops."""
-    fits = [inner for inner in block.ops]
-    for inner in fits:
-        inner.detach()
-    builder = Builder(InsertPoint.at_end(block))
+) -> Block:
+    """A block that does what is in one if extents are small enough, else loops."""
+    builder = Builder(InsertPoint.at_end(chosen := Block()))
     conditions: list[SSAValue] = []
     for extent, limit in limits.items():
         given, most = lowering.get(extent), lowering.number(limit)
         conditions.append(builder.insert(arith.CmpiOp(given, most, "sle")).result)
-    condition = conditions[0]
-    for other in conditions[1:]:
-        condition = builder.insert(arith.AndIOp(condition, other)).result
     outer, loops = lowering.builder, Block()
     lowering.builder = Builder(InsertPoint.at_end(loops))
     lowering.comprehension(op)
-    lowering.builder.insert(scf.YieldOp())
     lowering.builder = outer
-    small = Block([*fits, scf.YieldOp()])
-    builder.insert(scf.IfOp(condition, (), Region(small), Region(loops)))
+    return _chosen(builder, chosen, conditions, block, loops)
 
 
 def _task(kernel: KernelCode) -> None:

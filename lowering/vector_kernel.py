@@ -306,11 +306,15 @@ class KernelCode:
         if self.columns:
             size = self.schedule.piece
             whole = self.static(self.columns, whole=True)
-            if whole is None or whole < size:
-                raise NotLifted("a piece of columns of which there may be fewer")
+            if whole is not None and whole < size:
+                raise NotLifted("a piece of columns of which there are fewer")
             piece = index.pop(self.columns)
             first = self._index(arith.MuliOp, piece, self.number(size))
-            last = self.number(whole - size)
+            if whole is not None:
+                last = self.number(whole - size)
+            else:  # There are as many, or this code is not run.
+                end = self.extent(self.columns)
+                last = self._index(arith.SubiOp, end, self.number(size))
             self.column_start = self._index(arith.MinSIOp, first, last)
         code = StatementCode if schedule.each else VectorCode
         self.code = code(
@@ -326,6 +330,11 @@ class KernelCode:
         )
         if self.block_length is not None:
             self.code.uneven.add(self.blocked)
+            if isinstance(self.code, StatementCode):
+                last = self._index(
+                    arith.SubiOp, self.extent(self.blocked), self.number(1)
+                )
+                self.code.ends[self.blocked] = last
 
     def _begin_block(self, block: SSAValue, blocks: SSAValue, extent: SSAValue) -> None:
         """The indices that a task has of the blocked axis.
@@ -340,11 +349,19 @@ class KernelCode:
             last = self.number(static - self.schedule.block)
             self.block_start = self._index(arith.MinSIOp, first, last)
             return
+        registers = self.number(self.schedule.registers)
         if self.schedule.each:
-            raise NotLifted("rows of an extent that types do not give")
+            if not self.columns:
+                raise NotLifted("rows of an extent that types do not give")
+            # As many as run at a time, or twice: beyond the last row it is there again.
+            self.block_start = self._index(arith.MuliOp, block, size)
+            left = self._index(arith.SubiOp, extent, self.block_start)
+            left = self._index(arith.CeilDivSIOp, left, registers)
+            left = self._index(arith.MuliOp, left, registers)
+            self.block_length = self._index(arith.MinSIOp, left, size)
+            return
         some = self._index(arith.MaxSIOp, blocks, self.number(1))
         even = self._index(arith.CeilDivSIOp, extent, some)
-        registers = self.number(self.schedule.registers)
         even = self._index(arith.CeilDivSIOp, even, registers)
         even = self._index(arith.MuliOp, even, registers)
         even = self._index(arith.MinSIOp, even, size)

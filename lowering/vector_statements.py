@@ -136,12 +136,18 @@ class StatementsPass(PassCode):
     def _range(self, axis: str) -> Range:
         if axis in self.rows:
             size = self.kernel.schedule.block
-            return Range(self.kernel.start_of(axis), self.number(size), size)
+            length, _ = self.kernel.length_of(axis)
+            return Range(self.kernel.start_of(axis), length, size)
         return super()._range(axis)
 
     def _static(self, axis: str) -> int | None:
-        """How many indices a tile axis has, None if that differs between chunks."""
-        return None if axis == self.pass_.index else self._tile_axes()[axis]
+        """How many indices a tile axis has, None if that differs between chunks.
+
+        Or between tasks.
+        """
+        if axis == self.pass_.index or axis in self.code.uneven:
+            return None
+        return self._tile_axes()[axis]
 
     # Statements.
 
@@ -558,7 +564,8 @@ class StatementsPass(PassCode):
         if static is None:
             whole = code.mul(code.div(range_.length, copies), copies)
             parts = [(self.number(0), whole, copies)]
-            parts += [(whole, range_.length, 1)] if copies > 1 else []
+            if copies > 1 and axis not in code.uneven:
+                parts.append((whole, range_.length, 1))
         else:
             rest = static % copies
             whole = self.number(static - rest)
@@ -867,6 +874,8 @@ class StatementsPass(PassCode):
         rows, many = others[-1] if others else "", 1
         if rows:
             many = self._static(rows)
+            if rows in code.uneven:
+                many = self.kernel.schedule.registers
             if many is None:
                 rows, many = "", 1
             else:
@@ -881,9 +890,22 @@ class StatementsPass(PassCode):
             parts += parts[-columns:] * ((lanes - len(parts)) // columns)
             self._put_rows(statement, sums_of_rows(code, parts, combine), columns)
 
+        def some(row: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
+            code.rows, code.columns = rows, columns
+            with (
+                self._register(along, most * columns),
+                code.bound(rows, code.add(self._range(rows).start, row), row),
+            ):
+                square()
+            code.rows, code.columns = "", 1
+            return []
+
         def block() -> None:
             if not rows:
                 square()
+                return
+            if rows in code.uneven:
+                code.loop(self.number(0), self._range(rows).length, most, [], some)
                 return
             first, ahead = self._range(rows).start, code.ahead
             for row in range(0, many, most):

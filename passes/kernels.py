@@ -50,6 +50,13 @@ SCHEDULE = "moa.schedule"
 OTHER_SCHEDULE = "moa.other_schedule"
 """The attribute that says how it runs if there is no code for its schedule."""
 
+FEW_SCHEDULE = "moa.few_schedule"
+"""The attribute that says how it runs with few rows, if types do not give how many, and
+with columns enough for the pieces of that schedule."""
+
+FEW_ROWS = "moa.few_rows"
+"""The attribute that says up to how many rows are few."""
+
 AFTER = Held("count", "after")
 """How many indices are accounted for, those that are being added included."""
 

@@ -13,7 +13,7 @@ from functools import partial
 from math import ceil, isqrt, prod
 
 from xdsl.context import Context
-from xdsl.dialects.builtin import ModuleOp, StringAttr
+from xdsl.dialects.builtin import IntegerAttr, ModuleOp, StringAttr, i64
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import SSAValue
 from xdsl.passes import ModulePass
@@ -36,6 +36,8 @@ from moa_dialect.passes.grid import (
 )
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.kernels import (
+    FEW_ROWS,
+    FEW_SCHEDULE,
     OTHER_SCHEDULE,
     SCHEDULE,
     Kernel,
@@ -572,8 +574,50 @@ def choose_columns(kernel: Kernel, machine: Machine) -> Schedule | None:
     return Estimator(kernel, machine.description).best(in_pieces(kernel, machine))
 
 
-def in_pieces(kernel: Kernel, machine: Machine) -> list[Schedule]:
-    """The schedules whose tasks have few rows whole, and pieces of columns."""
+def choose_few(
+    kernel: Kernel, machine: Machine, usual: Schedule
+) -> tuple[Schedule, int | None] | None:
+    """A schedule for few rows, where types do not give how many there are.
+
+    Args:
+        kernel: the kernel.
+        machine: the machine.
+        usual: the schedule of other numbers of rows.
+
+    Returns:
+        The schedule, which takes less time for as many columns as are usual, and up to
+        how many rows; None instead of a number if types give it. None if it is of no
+        use.
+    """
+    schedules = in_pieces(kernel, machine, unknown=True)
+    found = rows_and_columns(kernel)
+    if not schedules or found is None:
+        return None
+    rows, _ = found
+    if not rows or static_extent(kernel.extents[rows]) is not None:
+        estimator = Estimator(kernel, machine.description)
+        best = estimator.best(schedules)
+        if best is None or estimator.seconds(best) >= estimator.seconds(usual):
+            return None
+        return best, None
+    most = 0
+    few = schedules[0]
+    for count in (1, _FEW // 4, _FEW // 2, _FEW):
+        estimator = Estimator(kernel, machine.description, sizes={rows: count})
+        best = estimator.best(schedules)
+        if best is None or estimator.seconds(best) >= estimator.seconds(usual):
+            break
+        few, most = best, count
+    return (few, most) if most else None
+
+
+def in_pieces(
+    kernel: Kernel, machine: Machine, unknown: bool = False
+) -> list[Schedule]:
+    """The schedules whose tasks have few rows whole, and pieces of columns.
+
+    If the extents of either are `unknown` they are for few rows and columns enough.
+    """
     found = rows_and_columns(kernel)
     if found is None:
         return []
@@ -581,7 +625,10 @@ def in_pieces(kernel: Kernel, machine: Machine) -> list[Schedule]:
     lanes = machine.vector_bytes // element_bytes(kernel)
     count = static_extent(kernel.extents[rows]) if rows else 1
     extent = static_extent(kernel.extents[columns])
-    if not count or count > 2 * lanes or not extent or extent < 2 * lanes:
+    if unknown != (count is None or extent is None):
+        return []
+    count = _FEW if count is None else count
+    if not 0 < count <= 2 * lanes or (extent is not None and extent < 2 * lanes):
         return []
     if count == 1:
         rows = ""
@@ -589,7 +636,7 @@ def in_pieces(kernel: Kernel, machine: Machine) -> list[Schedule]:
     split_folds(copy, (columns,))
     if any(t.is_fold for o in copy.outputs for t in walk(o.value)):
         return []
-    if not copy.passes or not have_lanes(copy, rows, lanes):
+    if not copy.passes or not have_lanes(copy, rows, lanes, columns):
         return []
     if not all(
         advances(load, columns)
@@ -620,8 +667,10 @@ def in_pieces(kernel: Kernel, machine: Machine) -> list[Schedule]:
     schedules: list[Schedule] = []
     for parts in (1, 2, 4, 8):
         tasks = parts * machine.cores
-        piece = ceil(extent / tasks / (vectors * lanes)) * vectors * lanes
-        if piece > extent or (piece + 2 * lanes) * count * size > TILE_BYTES // 2:
+        piece = _PIECE // parts
+        if extent is not None:
+            piece = ceil(extent / tasks / (vectors * lanes)) * vectors * lanes
+        if (extent is not None and piece > extent) or (piece + 2 * lanes) * count * size > TILE_BYTES // 2:
             continue
         schedules.append(
             Schedule(
@@ -644,6 +693,12 @@ def in_pieces(kernel: Kernel, machine: Machine) -> list[Schedule]:
 
 _ROWS_AT_A_TIME = 8
 """How many rows have their sums in registers at most, where a task has few."""
+
+_FEW = 16
+"""How many rows are few, at most, if types do not give how many there are."""
+
+_PIECE = 512
+"""How many columns a piece has at most, if types do not give how many there are."""
 
 _SIDE_BY_SIDE = 8
 """How many rows are read side by side, a piece of each, where pieces are long."""
@@ -849,6 +904,15 @@ class LiftPass(ModulePass):
                     refuse_strided(comprehension, function, self.schedule, machine)
                 if schedule is not None:
                     comprehension.attributes[SCHEDULE] = StringAttr(str(schedule))
+                if self.target == "cpu" and is_free and isinstance(schedule, Schedule):
+                    kernel = read_kernel(comprehension, function)
+                    few = choose_few(kernel, machine, schedule)
+                    if few is not None:
+                        text = StringAttr(str(few[0]))
+                        comprehension.attributes[FEW_SCHEDULE] = text
+                        if few[1] is not None:
+                            most = IntegerAttr(few[1], i64)
+                            comprehension.attributes[FEW_ROWS] = most
                 is_chosen = self.schedule == AUTO or is_merge
                 if isinstance(schedule, Grid) and schedule.has_engine and is_chosen:
                     other = self._grid(read_kernel(comprehension, function), False)

@@ -181,9 +181,11 @@ def element_bytes(kernel: Kernel) -> int:
     return max(4, *floats) if max(floats) else max(others)
 
 
-def schedule_of(op: ComprehensionOp, kernel: Kernel) -> Schedule | None:
-    """The schedule that a comprehension has, None if it has none."""
-    text = op.attributes.get(SCHEDULE)
+def schedule_of(
+    op: ComprehensionOp, kernel: Kernel, name: str = SCHEDULE
+) -> Schedule | None:
+    """The schedule that a comprehension has under a name, None if it has none."""
+    text = op.attributes.get(name)
     if not isinstance(text, StringAttr):
         return None
     share_named(kernel, text.data)

@@ -242,6 +242,7 @@ def nest_of(
     tiling: Tiling,
     arrays: dict[SSAValue, Array],
     nominal: int | None = None,
+    sizes: Mapping[str, int] | None = None,
 ) -> Nest:
     """The loop nest of one kernel of a function, in numbers.
 
@@ -251,9 +252,10 @@ def nest_of(
         tiling: the tiling.
         arrays: the arrays that it reads, as far as they are known.
         nominal: what the extents of its results count as, if they are not to matter.
+        sizes: the extents of axes of the kernel that types do not give.
     """
     nest = Nest([], list(arrays.values()), {}, algebra=NUMBERS)
-    _add(nest, kernel, tiling, arrays, nominal)
+    _add(nest, kernel, tiling, arrays, nominal, sizes)
     _mark_results(function, arrays)
     return nest
 
@@ -264,9 +266,10 @@ def _add(
     tiling: Tiling,
     arrays: dict[SSAValue, Array],
     nominal: int | None = None,
+    sizes: Mapping[str, int] | None = None,
 ) -> None:
     """Add the loops of a kernel to a nest."""
-    reader = _Lifted(kernel, tiling, arrays, nest, nominal)
+    reader = _Lifted(kernel, tiling, arrays, nest, nominal, sizes or {})
     indices = (tiling.width if tiling.lane else 1) * tiling.block
     made = reader.read()
     nest.body += made
@@ -301,6 +304,7 @@ class _Lifted:
     arrays: dict[SSAValue, Array]
     nest: Nest
     nominal: int | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict[str, int])
     names: dict[str, Expr] = field(default_factory=dict[str, Expr])
     inner: dict[Expr, Loop] = field(default_factory=dict[Expr, Loop])
     tasks: list[Loop] = field(default_factory=list[Loop])
@@ -340,6 +344,8 @@ class _Lifted:
     def extent(self, axis: str) -> Expr:
         if self.nominal is not None and axis in self.kernel.axes:
             return self.of.integer(self.nominal)
+        if axis in self.sizes:
+            return self.of.integer(self.sizes[axis])
         return self.size(self.kernel.extents[axis])
 
     def size(self, value: SSAValue) -> Expr:
