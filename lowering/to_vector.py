@@ -178,8 +178,18 @@ def _emit(
         outputs,
         is_bounded=is_bounded,
     )
+    code.is_for_many = _has_other_code(op, kernel, code)
     code.emit(_task)
     return _where_small(lowering, op, block, code.limits) if code.limits else block
+
+
+def _has_other_code(op: ComprehensionOp, kernel: Kernel, code: KernelCode) -> bool:
+    """Whether blocks of few rows, which read what others pack, have other code."""
+    most, few = op.attributes.get(FEW_ROWS), schedule_of(op, kernel, FEW_SCHEDULE)
+    if few is None or not isa(most, IntegerAttr):
+        return False
+    columns = kernel.extents[kernel.named(few.columns)]
+    return static_extent(columns) is not None and most.value.data >= code.many_rows
 
 
 def _where_small(

@@ -133,10 +133,12 @@ class KernelCode:
         blocked: the axis of which a task has several indices; or empty.
         block_start: the first of them.
         block_length: how many of them there are, where types do not give the extent.
+        is_pair: whether these are two, or one, where statements have lanes of their own.
         columns: another axis of which a task has several indices; or empty.
         column_start: the first of those.
         skip: how many lanes have indices that the task before has too.
         packed: the tiles of rows of lanes that are packed as they are read often.
+        is_for_many: whether few rows of a number that is not known have other code.
         is_bounded: whether tiles may lie along axes whose extents types do not give:
             the code is right if these are at most `limits`.
         limits: what those extents are at most.
@@ -156,10 +158,12 @@ class KernelCode:
     blocked: str = field(init=False)
     block_start: SSAValue | None = None
     block_length: SSAValue | None = None
+    is_pair: SSAValue | None = None
     columns: str = field(init=False)
     column_start: SSAValue | None = None
     skip: SSAValue | None = None
     packed: set[str] = field(default_factory=set[str])
+    is_for_many: bool = False
     is_bounded: bool = False
     limits: dict[SSAValue, int] = field(default_factory=dict[SSAValue, int])
     lengths: dict[str, SSAValue] = field(default_factory=dict[str, SSAValue])
@@ -353,12 +357,16 @@ class KernelCode:
         if self.schedule.each:
             if not self.columns:
                 raise NotLifted("rows of an extent that types do not give")
-            # As many as run at a time, or twice: beyond the last row it is there again.
+            # A pair, or as many as run at a time: beyond the last row it is there again.
             self.block_start = self._index(arith.MuliOp, block, size)
             left = self._index(arith.SubiOp, extent, self.block_start)
+            pair, is_pair = self.number(2), arith.CmpiOp(left, self.number(2), "sle")
+            self.is_pair = self.builder.insert(is_pair).result
             left = self._index(arith.CeilDivSIOp, left, registers)
             left = self._index(arith.MuliOp, left, registers)
-            self.block_length = self._index(arith.MinSIOp, left, size)
+            left = self._index(arith.MinSIOp, left, size)
+            choice = arith.SelectOp(self.is_pair, pair, left)
+            self.block_length = self.builder.insert(choice).result
             return
         some = self._index(arith.MaxSIOp, blocks, self.number(1))
         even = self._index(arith.CeilDivSIOp, extent, some)

@@ -218,6 +218,8 @@ class Outputs:
             copies = (
                 kernel.schedule.registers if contracts(nest) else kernel.schedule.unroll
             )
+            if kernel.is_pair is not None:
+                copies = 2
             if not nest.axes:
                 for item in nest.items:
                     assert isinstance(item, Statement)

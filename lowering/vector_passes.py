@@ -297,7 +297,7 @@ class PassCode:
         """
         kernel, code = self.kernel, self.code
         packed = {item.name for item in staged} & kernel.packed
-        if kernel.block_length is None or not packed:
+        if kernel.block_length is None or kernel.is_for_many or not packed:
             return
         tag = f"u{self.pass_.index}"
         others, used = kernel.stage(statements, tile_axes, tag, staged)

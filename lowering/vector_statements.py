@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from xdsl.dialects import arith, memref, vector
+from xdsl.dialects import arith, memref, scf, vector
 from xdsl.dialects.builtin import (
     IntegerAttr,
     StringAttr,
@@ -27,7 +27,7 @@ from xdsl.dialects.builtin import (
     i32,
     i64,
 )
-from xdsl.ir import Attribute, SSAValue
+from xdsl.ir import Attribute, Block, Region, SSAValue
 
 from moa_dialect.lowering import pairs
 from moa_dialect.lowering.emitter import NotLifted, neutral
@@ -564,8 +564,9 @@ class StatementsPass(PassCode):
         if static is None:
             whole = code.mul(code.div(range_.length, copies), copies)
             parts = [(self.number(0), whole, copies)]
-            if copies > 1 and axis not in code.uneven:
-                parts.append((whole, range_.length, 1))
+            if copies > 1:
+                least = 2 if axis in code.uneven else 1
+                parts.append((whole, range_.length, least))
         else:
             rest = static % copies
             whole = self.number(static - rest)
@@ -870,7 +871,6 @@ class StatementsPass(PassCode):
                 others, self._range, lambda: self._copies(along, copies, singly)
             )
             return
-        range_ = self._range(along)
         rows, many = others[-1] if others else "", 1
         if rows:
             many = self._static(rows)
@@ -882,6 +882,39 @@ class StatementsPass(PassCode):
                 others.pop()
         # So many rows that what is read of them is not all that is read.
         most = min(max(1, lanes // 2), _power_above(many))
+        if rows not in code.uneven:
+            self._squares(statement, others, rows, many, most)
+            return
+        assert self.kernel.is_pair is not None
+        blocks: list[Block] = []
+        for count in (2, most):
+            with code.scope(block := Block()):
+                self._squares(statement, others, rows, count, count)
+                code.builder.insert(scf.YieldOp())
+            blocks.append(block)
+        pair, several = (Region(block) for block in blocks)
+        code.builder.insert(scf.IfOp(self.kernel.is_pair, (), pair, several))
+
+    def _squares(
+        self,
+        statement: Statement,
+        others: Sequence[str],
+        rows: str,
+        many: int,
+        most: int,
+    ) -> None:
+        """A fold with its own index in the lanes, as many sums at a time as lanes.
+
+        Args:
+            statement: the statement.
+            others: the axes around.
+            rows: an axis of which several indices share what is read; or empty.
+            many: how many indices it has.
+            most: how many share it.
+        """
+        code, lanes = self.code, self.lanes
+        combine, along = self._combine(statement), statement.axes[-1]
+        range_, size = self._range(along), self._static(along)
         columns = lanes // most
 
         def square() -> None:

@@ -602,7 +602,9 @@ def choose_few(
         return best, None
     most = 0
     few = schedules[0]
-    for count in (1, _FEW // 4, _FEW // 2, _FEW):
+    for count in (1, 4, 8, 12, 16, 24, 32):
+        if count > schedules[0].block:
+            break
         estimator = Estimator(kernel, machine.description, sizes={rows: count})
         best = estimator.best(schedules)
         if best is None or estimator.seconds(best) >= estimator.seconds(usual):
@@ -627,7 +629,7 @@ def in_pieces(
     extent = static_extent(kernel.extents[columns])
     if unknown != (count is None or extent is None):
         return []
-    count = _FEW if count is None else count
+    count = min(_FEW, 2 * lanes) if count is None else count
     if not 0 < count <= 2 * lanes or (extent is not None and extent < 2 * lanes):
         return []
     if count == 1:
@@ -678,7 +680,8 @@ def in_pieces(
                 lanes,
                 vectors,
                 registers,
-                chunk,
+                # Where all sums are in registers nothing is read in between.
+                _DEEP if is_along and piece == vectors * lanes else chunk,
                 kernel.hints[rows] if rows else "",
                 count,
                 pairs=pairs,
@@ -694,7 +697,7 @@ def in_pieces(
 _ROWS_AT_A_TIME = 8
 """How many rows have their sums in registers at most, where a task has few."""
 
-_FEW = 16
+_FEW = 32
 """How many rows are few, at most, if types do not give how many there are."""
 
 _PIECE = 512

@@ -707,6 +707,11 @@ class _Lifted:
                 if access is not None:
                     access.packed = self._is_packed(access)
                     found.append(self._around(access))
+                    if access.packed and self._are_apart(access.array):
+                        # Once for all groups of a task.
+                        wait = PACKED * times(term) / self.group_trips
+                        dtype = element_name(term.type) or "i64"
+                        found.append(Work("wait", dtype, wait))
                     found.extend(self._loads(term, access, times(term)))
                 return
             if self.tiling.pairs and _narrow(term):
@@ -886,6 +891,8 @@ class _Lifted:
         """
         if self.group is None or self.tiling.lanes == 1 or not access.indices:
             return False
+        if self.tiling.columns:
+            return False
         lane = self.kernel.named(self.tiling.lane)
         lanes = set(self._lanes(frozenset((lane,)))) if lane else set[Expr]()
         *others, last = (symbols(i) for i in access.indices)
@@ -895,6 +902,10 @@ class _Lifted:
             and any(free & self.inner.keys() for free in others)
             and self.number(self.mean(self.group_trips)) >= OFTEN
         )
+
+    def _are_apart(self, array: Array) -> bool:
+        """Whether rows of an array lie in pages of their own."""
+        return self.number(array.shape[-1]) * array.element_bytes >= PAGE
 
     def _outputs(self) -> list[Node]:
         kernel = self.kernel
@@ -993,6 +1004,9 @@ TASK = 4
 OFTEN = 4
 """So many groups of a task's rows must read a row of lanes for it to be packed."""
 
+
+PACKED = 8
+"""Operations that an element waits that is packed, where rows are a page apart."""
 
 SHUFFLES = 4
 """Operations of a GPU for an element whose lanes do not lie next to each other."""
