@@ -6,7 +6,7 @@ Tiles and states are plain memory there, read in vectors along their last axis.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from xdsl.dialects import arith, memref, vector
 from xdsl.dialects.builtin import i1
@@ -22,6 +22,9 @@ from moa_dialect.types import dtype_of, memory_element, shape_of
 
 _AHEAD = 6 << 10
 """How many bytes before they are needed rows are asked for."""
+
+_FURTHER = 1 << 10
+"""How many bytes further on a row is asked for that is read in long pieces."""
 
 ROW = 128
 """How many elements rows have whose extent types do not give."""
@@ -59,18 +62,27 @@ class StatementCode(VectorCode):
             None if every copy has one.
         wide: whether loads take twice as many elements as there are lanes: pairs.
         share: what is asked for where rows are read several times.
+        along: how long pieces of rows are and how many are read side by side, if what
+            comes next in these is asked for; else None.
+        below: how many rows further on is asked for what the lanes go along, if several
+            rows are read side by side; else 0.
         whole: how many indices the lanes go along, if types tell; else 0.
         rows: another register axis; or empty. The copies of the first one come one
             after the other, and again for each index of this one.
         columns: how many copies there are of the first one, if there is another.
+        ends: the last index of axes of which copies may go beyond: they are that one
+            again.
     """
 
     last: tuple[SSAValue, SSAValue] | None = None
     wide: bool = False
     share: Share | None = None
+    along: tuple[int, int] | None = None
+    below: int = 0
     whole: int = 0
     rows: str = ""
     columns: int = 1
+    ends: dict[str, SSAValue] = field(default_factory=dict[str, SSAValue])
 
     def copy_of(self, term: Term, copy: int) -> int:
         """Of the copies that have the same value of a term, the first."""
@@ -82,7 +94,7 @@ class StatementCode(VectorCode):
 
     def moved(self, copy: int) -> dict[str, int] | None:
         """As always, but for copies beyond the last index, which is there again."""
-        if self.last is not None:
+        if self.last is not None or {self.register, self.rows} & self.ends.keys():
             return None
         if not self.rows:
             return super().moved(copy)
@@ -94,12 +106,18 @@ class StatementCode(VectorCode):
         if self.rows:
             row, column = divmod(copy, self.columns)
             if axis == self.rows:
-                return self.add(self.index[axis], row)
+                return self._within(axis, self.add(self.index[axis], row))
             copy = column
         found = super()._index(axis, copy, number)
+        if axis in self.ends and axis != self.lanes.axis:
+            found = self._within(axis, found)
         if self.last is not None and axis == self.register != self.lanes.axis:
             return self.min(found, self.last[0])
         return found
+
+    def _within(self, axis: str, index: SSAValue) -> SSAValue:
+        """An index, the last there is of its axis if it is beyond."""
+        return self.min(index, self.ends[axis]) if axis in self.ends else index
 
     def local_index(self, axis: str, copy: int) -> SSAValue:
         """The index of an axis within the tiles."""
@@ -156,7 +174,9 @@ class StatementCode(VectorCode):
                 continue
             if not self.is_vector(load) or not self.is_contiguous(load):
                 continue
-            if self.ahead == index:
+            if self.below:
+                self._ask_below(load)
+            elif self.ahead == index:
                 self._ask_columns(load)
             elif self.ahead == self.register:
                 self._ask_rows(load)
@@ -168,6 +188,11 @@ class StatementCode(VectorCode):
         """
         size = dtype_of(load.type).itemsize
         width = self.lanes.width * size
+        if self.along:
+            at = self._further(load, _FURTHER // size)
+            for start in range(0, width, LINE):
+                self._ask(load, self.add(at, start // size))
+            return
         rows = self._rows_ahead(load)
         first = self.add(self.address(load, 0), self.mul(self._stride(load), rows))
         share = self.share
@@ -181,6 +206,38 @@ class StatementCode(VectorCode):
                 first, width = self.add(first, self.mul(at, each)), each * size
         for start in range(0, width, LINE):
             self._ask(load, self.add(first, start // size))
+
+    def _ask_below(self, load: Term) -> None:
+        """Ask for the same columns some rows further on, of rows read side by side."""
+        if self.register not in load.free:
+            return
+        size = dtype_of(load.type).itemsize
+        step = self.lanes.lanes * (2 if self.wide else 1) * size
+        far = self.mul(self._stride(load, self.register), self.below)
+        for copy in range(self.columns if self.rows else self.copies):
+            at = self.add(self.address(load, copy), far)
+            for start in range(0, step, LINE):
+                self._ask(load, self.add(at, start // size))
+
+    def _further(self, load: Term, many: int) -> SSAValue:
+        """What is so many elements further on in rows that are read piece by piece.
+
+        After the last element of a piece comes the first one some rows further on.
+        """
+        assert self.along is not None
+        length, rows = self.along
+        address = self.address(load, 0)
+        if many >= length:
+            return self.add(address, self.mul(self._stride(load), rows))
+
+        def jump() -> SSAValue:
+            local = self.local[self.lanes.axis]
+            is_more = self.emit(arith.CmpiOp(local, self.number(length - many), "slt"))
+            after = self.sub(self.mul(self._stride(load), rows), length - many)
+            return self.emit(arith.SelectOp(is_more, self.number(many), after))
+
+        key = ("further", load.args[0], self.local[self.lanes.axis], many)
+        return self.add(address, self.once(key, jump))
 
     def _ask_rows(self, load: Term) -> None:
         """Ask for rows further on, at each step as much as is being read.
@@ -222,14 +279,15 @@ class StatementCode(VectorCode):
         size = dtype_of(load.type).itemsize
         return max(1, _AHEAD // max(1, size * (length if length > 0 else ROW)))
 
-    def _stride(self, load: Term) -> SSAValue:
-        """How far apart what is read for two indices of the pass is."""
+    def _stride(self, load: Term, axis: str | None = None) -> SSAValue:
+        """How far apart what is read for two indices of an axis is; of the pass's."""
+        axis = self.ahead if axis is None else axis
         array, *indices = load.args
         assert isinstance(array.kind, SSAValue)
         _, strides = self.place(array.kind)
         total = self.number(0)
         for index, stride in zip(indices, strides, strict=True):
-            times = coefficient(index, self.ahead)
+            times = coefficient(index, axis)
             if times:
                 total = self.add(total, self.mul(stride, times))
         return total

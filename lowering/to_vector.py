@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 from xdsl.builder import Builder
 from xdsl.context import Context
-from xdsl.dialects.builtin import (
-    ModuleOp,
-)
-from xdsl.ir import Block, SSAValue
+from xdsl.dialects import arith, scf
+from xdsl.dialects.builtin import IntegerAttr, ModuleOp, i64
+from xdsl.ir import Block, Region, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint
+from xdsl.utils.hints import isa
 
 from moa_dialect.algebra.layout import Order
 from moa_dialect.lowering.kernel_axes import let_extents_be_known, strides_along
@@ -31,6 +31,8 @@ from moa_dialect.lowering.vector_statements import StatementsPass
 from moa_dialect.ops.normal_form import ComprehensionOp
 from moa_dialect.passes.guards import guard_choices
 from moa_dialect.passes.kernels import (
+    FEW_ROWS,
+    FEW_SCHEDULE,
     SCHEDULE,
     Kernel,
     read_kernel,
@@ -50,24 +52,93 @@ def vectorize(lowering: Lowering, op: ComprehensionOp) -> bool:
     Returns:
         Whether it is emitted: not if there is no vector code for it.
     """
-    if SCHEDULE not in op.attributes:
+    block = _code_for(lowering, op, SCHEDULE)
+    if block is None:
         return False
-    try:
-        kernel = read_kernel(op, lowering.function)
-        axes = list(kernel.axes)
-        schedule = schedule_of(op, kernel)
-        if schedule is None:
-            return False
-        _emit(lowering, kernel, schedule, axes)
-    except (NotATerm, NotLifted):
-        return False
+    if FEW_SCHEDULE in op.attributes:
+        few = _code_for(lowering, op, FEW_SCHEDULE)
+        if few is not None:
+            block = _by_extents(lowering, op, few, block)
+    for inner in list(block.ops):
+        inner.detach()
+        lowering.builder.insert(inner)
+    for array in op.arrays:
+        lowering.places[array] = lowering.targets[array][0]
     return True
 
 
+def _code_for(lowering: Lowering, op: ComprehensionOp, name: str) -> Block | None:
+    """The code under the schedule of this name, None if there is none."""
+    for is_bounded in (False, True):
+        try:
+            kernel = read_kernel(op, lowering.function)
+            axes = list(kernel.axes)
+            schedule = schedule_of(op, kernel, name)
+            if schedule is None:
+                return None
+            return _emit(lowering, kernel, schedule, axes, is_bounded)
+        except NotATerm:
+            return None
+        except NotLifted:
+            continue
+    return None
+
+
+def _by_extents(
+    lowering: Lowering, op: ComprehensionOp, few: Block, others: Block
+) -> Block:
+    """A block that chooses the code for few rows where there are few.
+
+    And columns enough for the pieces that its tasks have.
+    """
+    kernel = read_kernel(op, lowering.function)
+    schedule = schedule_of(op, kernel, FEW_SCHEDULE)
+    assert schedule is not None
+    builder = Builder(InsertPoint.at_end(block := Block()))
+    conditions: list[SSAValue] = []
+    for name, most, predicate in (
+        (schedule.blocked, op.attributes.get(FEW_ROWS), "sle"),
+        (schedule.columns, IntegerAttr(schedule.piece, i64), "sge"),
+    ):
+        axis = kernel.named(name)
+        if not isa(most, IntegerAttr) or static_extent(kernel.extents[axis]):
+            continue
+        extent = lowering.get(kernel.extents[axis])
+        number = lowering.number(most.value.data)
+        conditions.append(
+            builder.insert(arith.CmpiOp(extent, number, predicate)).result
+        )
+    return _chosen(builder, block, conditions, few, others)
+
+
+def _chosen(
+    builder: Builder,
+    block: Block,
+    conditions: Sequence[SSAValue],
+    one: Block,
+    other: Block,
+) -> Block:
+    """A block that does what is in one block if all conditions hold, else the other."""
+    condition = conditions[0]
+    for more in conditions[1:]:
+        condition = builder.insert(arith.AndIOp(condition, more)).result
+    for each in (one, other):
+        each.add_op(scf.YieldOp())
+    builder.insert(scf.IfOp(condition, (), Region(one), Region(other)))
+    return block
+
+
 def _emit(
-    lowering: Lowering, kernel: Kernel, schedule: Schedule, axes: Sequence[str]
-) -> None:
-    """Emit a kernel, which had these axes; nothing is emitted if that fails.
+    lowering: Lowering,
+    kernel: Kernel,
+    schedule: Schedule,
+    axes: Sequence[str],
+    is_bounded: bool,
+) -> Block:
+    """The code of a kernel, which had these axes.
+
+    If it `is_bounded`, it has tiles along axes whose extents types do not give, and
+    takes those that are not too long; the others are left to loops of one element.
 
     Raises:
         NotLifted: if there is no vector code for it.
@@ -83,7 +154,8 @@ def _emit(
         if kernel.passes and not schedule.each:
             raise NotLifted("a block of an axis of a kernel with passes")
     if blocked or not schedule.lane:
-        split_folds(kernel, (blocked,) if blocked and not schedule.each else ())
+        rows = kernel.named(schedule.columns) if schedule.each else blocked
+        split_folds(kernel, (rows,) if rows else ())
     outputs: list[tuple[SSAValue, Sequence[SSAValue]]] = []
     for array in op.arrays:
         place, *copies = lowering.targets[array]
@@ -98,7 +170,7 @@ def _emit(
         return place.buffer, place.free
 
     block = Block()
-    KernelCode(
+    code = KernelCode(
         kernel,
         schedule,
         Builder(InsertPoint.at_end(block)),
@@ -106,12 +178,36 @@ def _emit(
         place_of,
         lowering.get,
         outputs,
-    ).emit(_task)
-    for inner in list(block.ops):
-        inner.detach()
-        lowering.builder.insert(inner)
-    for array in op.arrays:
-        lowering.places[array] = lowering.targets[array][0]
+        is_bounded=is_bounded,
+    )
+    code.is_for_many = _has_other_code(op, kernel, code)
+    code.emit(_task)
+    return _where_small(lowering, op, block, code.limits) if code.limits else block
+
+
+def _has_other_code(op: ComprehensionOp, kernel: Kernel, code: KernelCode) -> bool:
+    """Whether blocks of few rows, which read what others pack, have other code."""
+    most, few = op.attributes.get(FEW_ROWS), schedule_of(op, kernel, FEW_SCHEDULE)
+    if few is None or not isa(most, IntegerAttr):
+        return False
+    columns = kernel.extents[kernel.named(few.columns)]
+    return static_extent(columns) is not None and most.value.data >= code.many_rows
+
+
+def _where_small(
+    lowering: Lowering, op: ComprehensionOp, block: Block, limits: dict[SSAValue, int]
+) -> Block:
+    """A block that does what is in one if extents are small enough, else loops."""
+    builder = Builder(InsertPoint.at_end(chosen := Block()))
+    conditions: list[SSAValue] = []
+    for extent, limit in limits.items():
+        given, most = lowering.get(extent), lowering.number(limit)
+        conditions.append(builder.insert(arith.CmpiOp(given, most, "sle")).result)
+    outer, loops = lowering.builder, Block()
+    lowering.builder = Builder(InsertPoint.at_end(loops))
+    lowering.comprehension(op)
+    lowering.builder = outer
+    return _chosen(builder, chosen, conditions, block, loops)
 
 
 def _task(kernel: KernelCode) -> None:

@@ -70,6 +70,9 @@ INDEX = IndexType()
 _SEVERAL = 2
 """From so many operations on a factor is computed before the loop that takes it."""
 
+LIMIT = 512
+"""How many indices tiles have along axes whose extents types do not give."""
+
 _OFTEN = 4
 """So many times rows of lanes must be read to be put next to each other first."""
 
@@ -101,6 +104,12 @@ class Staged:
     element: Attribute
     in_pairs: str = ""
 
+    @property
+    def key(self) -> Hashable:
+        """What tells tiles apart."""
+        sizes = tuple(self.sizes[axis] for axis in sorted(self.axes))
+        return self.load, sizes, self.element, self.in_pairs
+
 
 @dataclass
 class Range:
@@ -130,8 +139,17 @@ class KernelCode:
         blocked: the axis of which a task has several indices; or empty.
         block_start: the first of them.
         block_length: how many of them there are, where types do not give the extent.
+        is_pair: whether these are two, or one, where statements have lanes of their own.
+        columns: another axis of which a task has several indices; or empty.
+        column_start: the first of those.
         skip: how many lanes have indices that the task before has too.
         before: the width of the tasks before the last one, if it is not as wide; or 0.
+        packed: the tiles of rows of lanes that are packed as they are read often.
+        is_for_many: whether few rows of a number that is not known have other code.
+        is_bounded: whether tiles may lie along axes whose extents types do not give:
+            the code is right if these are at most `limits`.
+        limits: what those extents are at most.
+        lengths: for the index of a fold inside how many it has, if so.
     """
 
     kernel: Kernel
@@ -147,12 +165,21 @@ class KernelCode:
     blocked: str = field(init=False)
     block_start: SSAValue | None = None
     block_length: SSAValue | None = None
+    is_pair: SSAValue | None = None
+    columns: str = field(init=False)
+    column_start: SSAValue | None = None
     skip: SSAValue | None = None
     before: int = 0
+    packed: set[str] = field(default_factory=set[str])
+    is_for_many: bool = False
+    is_bounded: bool = False
+    limits: dict[SSAValue, int] = field(default_factory=dict[SSAValue, int])
+    lengths: dict[str, SSAValue] = field(default_factory=dict[str, SSAValue])
 
     def __post_init__(self) -> None:
         self.lane = self.kernel.named(self.schedule.lane)
         self.blocked = self.kernel.named(self.schedule.blocked)
+        self.columns = self.kernel.named(self.schedule.columns)
 
     def emit(self, body: Callable[[KernelCode], None]) -> None:
         """Emit a parallel loop over tasks, with what `body` emits in each."""
@@ -167,6 +194,10 @@ class KernelCode:
         if self.blocked:
             extent, size = extents[self.blocked], self.number(schedule.block)
             extents[self.blocked] = self._index(arith.CeilDivSIOp, extent, size)
+        if self.columns:
+            size = self.number(schedule.piece)
+            all_columns = extents[self.columns]
+            extents[self.columns] = self._index(arith.CeilDivSIOp, all_columns, size)
         blocks = self.number(1)
         if self.lane:
             rest = self.number(schedule.width - 1)
@@ -195,7 +226,7 @@ class KernelCode:
             task.insert_op_before(op, first)
         zero, one = self.number(0), self.number(1)
         loop = scf.ParallelOp([zero], [tasks], [one], Region(task))
-        per_task = work_of(kernel) * schedule.block
+        per_task = work_of(kernel) * schedule.block * schedule.piece
         per_task *= schedule.width if self.lane else 1
         loop.attributes[WORK] = IntegerAttr(min(per_task, 2**63 - 1), i64)
         outer.insert(loop)
@@ -249,11 +280,21 @@ class KernelCode:
     def static(self, axis: str, whole: bool = False) -> int | None:
         """The extent of an axis as a number, None if it is not known.
 
-        That of the blocked axis is the block's, unless the `whole` one is asked for.
+        That of the blocked axis is the block's, unless the `whole` one is asked for;
+        that of columns the piece's.
         """
         if axis == self.blocked and not whole:
             return self.schedule.block
+        if axis == self.columns and not whole:
+            return self.schedule.piece
         return static_extent(self.kernel.extents[axis])
+
+    def most(self, extent: SSAValue) -> int | None:
+        """How large an extent is at most that a tile has, None if that is not known."""
+        found = static_extent(extent)
+        if found is None and self.is_bounded:
+            found = self.limits[extent] = LIMIT
+        return found
 
     def length_of(self, axis: str) -> tuple[SSAValue, int | None]:
         """How many indices a task has of a row axis, also as a number if it is known.
@@ -265,18 +306,21 @@ class KernelCode:
             return self.block_length, None
         size = self.static(axis)
         if size is None:
+            if self.is_bounded:
+                return self.extent(axis), None
             raise NotLifted("rows of an extent that types do not give")
         return self.number(size), size
 
     def range_of(self, axis: str) -> Range:
         """The indices that a task has of a row axis."""
-        length, _ = self.length_of(axis)
-        size = self.static(axis)
-        assert size is not None
+        length, size = self.length_of(axis)
+        size = size or self.static(axis) or LIMIT
         return Range(self.start_of(axis), length, size)
 
     def start_of(self, axis: str) -> SSAValue:
         """The first index that a task has of a row axis, or of the blocked axis."""
+        if axis == self.columns and self.column_start is not None:
+            return self.column_start
         if axis != self.blocked:
             return self.number(0)
         assert self.block_start is not None
@@ -316,6 +360,19 @@ class KernelCode:
             rest = self._index(arith.DivUIOp, rest, extents[axis])
         if extent is not None:
             self._begin_block(index.pop(self.blocked), extents[self.blocked], extent)
+        if self.columns:
+            size = self.schedule.piece
+            whole = self.static(self.columns, whole=True)
+            if whole is not None and whole < size:
+                raise NotLifted("a piece of columns of which there are fewer")
+            piece = index.pop(self.columns)
+            first = self._index(arith.MuliOp, piece, self.number(size))
+            if whole is not None:
+                last = self.number(whole - size)
+            else:  # There are as many, or this code is not run.
+                end = self.extent(self.columns)
+                last = self._index(arith.SubiOp, end, self.number(size))
+            self.column_start = self._index(arith.MinSIOp, first, last)
         code = StatementCode if schedule.each else VectorCode
         self.code = code(
             self.kernel.terms,
@@ -330,6 +387,11 @@ class KernelCode:
         )
         if self.block_length is not None:
             self.code.uneven.add(self.blocked)
+            if isinstance(self.code, StatementCode):
+                last = self._index(
+                    arith.SubiOp, self.extent(self.blocked), self.number(1)
+                )
+                self.code.ends[self.blocked] = last
 
     def _begin_block(self, block: SSAValue, blocks: SSAValue, extent: SSAValue) -> None:
         """The indices that a task has of the blocked axis.
@@ -344,11 +406,23 @@ class KernelCode:
             last = self.number(static - self.schedule.block)
             self.block_start = self._index(arith.MinSIOp, first, last)
             return
+        registers = self.number(self.schedule.registers)
         if self.schedule.each:
-            raise NotLifted("rows of an extent that types do not give")
+            if not self.columns:
+                raise NotLifted("rows of an extent that types do not give")
+            # A pair, or as many as run at a time: beyond the last row it is there again.
+            self.block_start = self._index(arith.MuliOp, block, size)
+            left = self._index(arith.SubiOp, extent, self.block_start)
+            pair, is_pair = self.number(2), arith.CmpiOp(left, self.number(2), "sle")
+            self.is_pair = self.builder.insert(is_pair).result
+            left = self._index(arith.CeilDivSIOp, left, registers)
+            left = self._index(arith.MuliOp, left, registers)
+            left = self._index(arith.MinSIOp, left, size)
+            choice = arith.SelectOp(self.is_pair, pair, left)
+            self.block_length = self.builder.insert(choice).result
+            return
         some = self._index(arith.MaxSIOp, blocks, self.number(1))
         even = self._index(arith.CeilDivSIOp, extent, some)
-        registers = self.number(self.schedule.registers)
         even = self._index(arith.CeilDivSIOp, even, registers)
         even = self._index(arith.MuliOp, even, registers)
         even = self._index(arith.MinSIOp, even, size)
@@ -443,6 +517,7 @@ class KernelCode:
         statements: Sequence[Statement],
         axes: dict[str, int],
         tag: str,
+        unpacked: Sequence[Staged] | None = None,
     ) -> tuple[list[Statement], list[Staged]]:
         """Replace loads by tiles.
 
@@ -453,8 +528,11 @@ class KernelCode:
             statements: the statements.
             axes: the tile axes and how large tiles are along them.
             tag: how names of tiles begin.
+            unpacked: the tiles there are, if rows of lanes are to be read as they are.
         """
         made: dict[Hashable, Staged] = {}
+        for item in unpacked or ():
+            made[item.key] = item
         known = dict(axes)
         folded: set[str] = set()
         around: tuple[str, ...] = ()
@@ -509,8 +587,12 @@ class KernelCode:
                 if not self.code.is_contiguous(term):
                     return self._staged(term, known, made, tag)
                 rows = prod(axes[axis] for axis in around if axis not in term.free)
-                if self._is_packed(term, rows, folded, known):
-                    return self._staged(term, known, made, tag)
+                is_packed = self._is_packed(term, rows, folded, known)
+                if unpacked is None and is_packed:
+                    found = self._staged(term, known, made, tag)
+                    assert isinstance(found.kind, Held)
+                    self.packed.add(found.kind.name)
+                    return found
             if term.computes(arith.ExtFOp.name) and (
                 term.args[0].computes(AtOp.name) or self._is_apart(term.args[0])
             ):
@@ -579,6 +661,11 @@ class KernelCode:
             and not self.code.is_contiguous(load)
         )
 
+    @property
+    def many_rows(self) -> int:
+        """How many rows of a block have to read rows of lanes for these to be packed."""
+        return _OFTEN * self.schedule.registers
+
     def _is_packed(
         self, load: Term, rows: int, folded: set[str], known: Mapping[str, int]
     ) -> bool:
@@ -588,7 +675,7 @@ class KernelCode:
         a power of 2, in few sets of the caches.
         """
         return (
-            rows >= _OFTEN * self.schedule.registers
+            rows >= self.many_rows
             and bool(load.free & folded)
             and self._fits(load, known, load.type, "")
         )
@@ -596,7 +683,14 @@ class KernelCode:
     def _fold_size(self, fold: Term) -> int | None:
         """How many indices a fold has, if it starts from 0."""
         lower, upper = fold.args[:2]
-        return known_number(upper) if lower.number == 0 else None
+        if lower.number != 0:
+            return None
+        known = known_number(upper)
+        if known is None and self.is_bounded and isinstance(upper.kind, SSAValue):
+            assert isinstance(fold.kind, Folded)
+            self.lengths[fold.kind.index] = upper.kind
+            return LIMIT
+        return known
 
     def _staged(
         self,
@@ -740,6 +834,10 @@ class KernelCode:
             if not axis.startswith("%"):
                 return ranges(axis)
             size = staged.sizes[axis]  # The index of a fold inside.
+            if axis in self.lengths:
+                self.limits[self.lengths[axis]] = LIMIT
+                length = self.value_of(self.lengths[axis])
+                return Range(self.number(0), length, size)
             return Range(self.number(0), self.number(size), size)
 
         if staged.in_pairs:

@@ -30,7 +30,7 @@ from moa_dialect.lowering.vector_code import (
     NotLifted,
     is_unit,
 )
-from moa_dialect.lowering.vector_kernel import KernelCode
+from moa_dialect.lowering.vector_kernel import LIMIT, KernelCode
 from moa_dialect.lowering.vector_passes import contracts
 from moa_dialect.passes.kernels import (
     Output,
@@ -52,7 +52,12 @@ class Outputs:
         """Emit the outputs, those over the same axes together."""
         groups: dict[tuple[str, ...], list[Output]] = {}
         for output in self.kernel.kernel.outputs:
-            groups.setdefault(output.axes, []).append(output)
+            axes = output.axes
+            if self.kernel.columns:
+                if axes:
+                    raise NotLifted("rows of a result, and columns of a task")
+                axes = (self.kernel.columns,)
+            groups.setdefault(axes, []).append(output)
         for axes, outputs in groups.items():
             if self.kernel.lane:
                 self._group(axes, outputs)
@@ -71,7 +76,8 @@ class Outputs:
         *others, lane = axes
         for output in outputs:
             _, strides = self.kernel.outputs[output.number]
-            if not is_unit(strides[-1]):
+            every = (*self.kernel.kernel.axes, *output.axes)
+            if not is_unit(strides[every.index(lane)]):
                 raise NotLifted("rows whose elements do not lie next to each other")
         size = self.kernel.static(lane)
         outer = code.lanes
@@ -122,8 +128,14 @@ class Outputs:
 
         def block(index: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
             base = code.min(index, code.sub(extent, width))
-            code.lanes = Lanes(lane, base, lanes, vectors)
-            self._group(others, outputs)
+            if lane != self.kernel.columns:
+                code.lanes = Lanes(lane, base, lanes, vectors)
+                self._group(others, outputs)
+                return []
+            first = code.add(self.kernel.start_of(lane), base)
+            code.lanes = Lanes(lane, first, lanes, vectors)
+            with code.bound(lane, first, base):
+                self._group(others, outputs)
             return []
 
         code.loop(first, end, width, [], block)
@@ -144,12 +156,20 @@ class Outputs:
         tile_axes: dict[str, int] = {}
         for axis in axes:
             size = kernel.static(axis)
+            if size is None and kernel.is_bounded:
+                size = LIMIT
             if size is None:
                 raise NotLifted("rows of an extent that types do not give")
             tile_axes[axis] = size
         tag = f"e{outputs[0].number}"
         statements, staged = kernel.stage(statements, tile_axes, "s" + tag)
         statements = materialize(code.terms, statements, axes, tag)
+        are_turned = not all(map(self._is_contiguous, outputs))
+        for axis in axes:
+            tiles = [*staged, *(s for s in statements if s.target is Target.TILE)]
+            if are_turned or any(axis in tile.axes for tile in tiles):
+                if kernel.static(axis) is None:
+                    kernel.most(kernel.kernel.extents[axis])
 
         for item in staged:
             kernel.fill(item, kernel.range_of)
@@ -200,6 +220,8 @@ class Outputs:
             copies = (
                 kernel.schedule.registers if contracts(nest) else kernel.schedule.unroll
             )
+            if kernel.is_pair is not None:
+                copies = 2
             if not nest.axes:
                 for item in nest.items:
                     assert isinstance(item, Statement)

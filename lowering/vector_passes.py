@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from xdsl.dialects import arith, scf, vector
 from xdsl.dialects.builtin import (
@@ -64,6 +64,21 @@ from moa_dialect.passes.terms import (
 from moa_dialect.types import kind_of
 
 
+@dataclass(frozen=True)
+class FewRows:
+    """What a chunk does in blocks of few rows, and when it does that.
+
+    Attributes:
+        are_many: whether a block has many rows.
+        packed: the tiles that are not needed then.
+        nests: what is done with few.
+    """
+
+    are_many: SSAValue
+    packed: set[str]
+    nests: Sequence[Nest]
+
+
 class PassCode:
     """One pass of a kernel: its states, and the loops over chunks."""
 
@@ -76,6 +91,7 @@ class PassCode:
         self.lows: Values = []
         self.highs: Values = []
         self.visible: Visible | None = None
+        self.few: FewRows | None = None
         self.quiet = {
             a.name for a in pass_.accumulators if ignores_nan(kernel.kernel, pass_, a)
         }
@@ -111,10 +127,14 @@ class PassCode:
             if not self.visible.is_direct:
                 name, axes = f"{pass_.index}.part", (pass_.index,)
                 statements.append(Statement(name, axes, condition, Target.TILE))
+        given = statements
         statements, staged = self.kernel.stage(statements, tile_axes, f"s{pass_.index}")
         if self.visible is not None and not self.visible.is_direct:
             self.visible = self._visible(statements.pop().value)
+        count = len(statements)
         statements = materialize(code.terms, statements, list(tile_axes), pass_.index)
+        if condition is None and len(statements) == count:
+            self._for_few_rows(given, tile_axes, staged)
         self.in_pairs = tiles_in_pairs(statements)
         self.during = [s for s in staged if pass_.index in s.load.free]
         self.before = [s for s in self.during if self._is_for_condition(s)]
@@ -269,10 +289,48 @@ class PassCode:
 
     def _states(self, staged: Sequence[Staged], masked: bool) -> list[SSAValue]:
         """The states after a chunk of which this is still to be staged."""
-        for item in staged:
-            self._fill_chunk(item, masked)
-        self._nests(self.nests)
-        return self._held("new")
+        code, few = self.code, self.few
+
+        def states(staged: Sequence[Staged], nests: Sequence[Nest]) -> list[SSAValue]:
+            for item in staged:
+                self._fill_chunk(item, masked)
+            self._nests(nests)
+            return self._held("new")
+
+        if few is None:
+            return states(staged, self.nests)
+        with code.scope(many := Block()):
+            found = states(staged, self.nests)
+            code.builder.insert(scf.YieldOp(*found))
+        with code.scope(other := Block()):
+            rest = [item for item in staged if item.name not in few.packed]
+            code.builder.insert(scf.YieldOp(*states(rest, few.nests)))
+        types = [value.type for value in found]
+        choice = scf.IfOp(few.are_many, types, Region(many), Region(other))
+        return [*code.builder.insert(choice).results]
+
+    def _for_few_rows(
+        self,
+        statements: Sequence[Statement],
+        tile_axes: dict[str, int],
+        staged: Sequence[Staged],
+    ) -> None:
+        """Let blocks of few rows read what is packed for others as it is.
+
+        How many rows there are is seen when it runs, if types do not give it.
+        """
+        kernel, code = self.kernel, self.code
+        packed = {item.name for item in staged} & kernel.packed
+        if kernel.block_length is None or kernel.is_for_many or not packed:
+            return
+        tag = f"u{self.pass_.index}"
+        others, used = kernel.stage(statements, tile_axes, tag, staged)
+        if len(used) != len(staged):
+            return  # What is packed is read in another way besides.
+        least = self.number(kernel.many_rows)
+        are_many = code.emit(arith.CmpiOp(kernel.block_length, least, "sge"))
+        nests = arrange(others, self.pass_.index)
+        self.few = FewRows(are_many, packed, nests)
 
     # Chunks that change nothing.
 
@@ -329,6 +387,8 @@ class PassCode:
         for a in self.pass_.accumulators:
             for axis in a.axes:
                 size = self.kernel.static(axis)
+                if size is None:
+                    size = self.kernel.most(self.kernel.kernel.extents[axis])
                 if size is None:
                     raise NotLifted("rows of an extent that types do not give")
                 axes[axis] = size
@@ -835,8 +895,8 @@ class SplitPass(PassCode):
                     loops(axes[1:], [*indices, index])
                 return []
 
-            size = self.number(self._tile_axes()[axes[0]])
-            code.loop(self.number(0), size, 1, [], body)
+            length, _ = self.kernel.length_of(axes[0])
+            code.loop(self.number(0), length, 1, [], body)
 
         loops(a.axes, [])
         code.buffers[a.name] = Buffer(memory, a.axes, has_lanes=False)

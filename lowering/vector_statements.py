@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from xdsl.dialects import arith, memref, vector
+from xdsl.dialects import arith, memref, scf, vector
 from xdsl.dialects.builtin import (
     IntegerAttr,
     StringAttr,
@@ -27,7 +27,7 @@ from xdsl.dialects.builtin import (
     i32,
     i64,
 )
-from xdsl.ir import Attribute, SSAValue
+from xdsl.ir import Attribute, Block, Region, SSAValue
 
 from moa_dialect.lowering import pairs
 from moa_dialect.lowering.emitter import NotLifted, neutral
@@ -57,11 +57,13 @@ from moa_dialect.lowering.vector_kernel import KernelCode, Range
 from moa_dialect.lowering.vector_passes import PassCode
 from moa_dialect.ops.normal_form import AtOp
 from moa_dialect.passes.kernels import Pass, static_extent
+from moa_dialect.passes.lift import TILE_BYTES
 from moa_dialect.passes.narrow_indices import narrowing_of
 from moa_dialect.passes.simplify import with_one_factor
 from moa_dialect.passes.strides import coefficient
 from moa_dialect.passes.terms import (
     ChunkFold,
+    Combination,
     Computed,
     Folded,
     Held,
@@ -74,6 +76,9 @@ from moa_dialect.types import dtype_of, element_of, shape_of
 
 _MOST_VECTORS = 8
 """How many vectors a row of sums has in registers at most."""
+
+_BELOW = 4
+"""How many rows further on are asked for where rows are read a piece of each."""
 
 _PART = 8 << 10
 """How many bytes of rows are summed before the next: a part of the first cache."""
@@ -109,6 +114,7 @@ class StatementsPass(PassCode):
         if any(checks(s.value) for s in found):
             raise NotLifted("an index that is checked, in lanes that change")
         found = self._with_narrow_tiles(found)
+        found = self._with_rows(found)
         found = materialize(code.terms, found, list(axes), pass_.index)
         found = self._apart(found)
         early = self._early(found)
@@ -125,6 +131,8 @@ class StatementsPass(PassCode):
         code.length = code.start = None
 
     def _tile_axes(self) -> dict[str, int]:
+        if self.kernel.is_bounded:
+            raise NotLifted("rows of an extent that types do not give")
         sizes = super()._tile_axes()
         rows = dict.fromkeys(self.rows, self.kernel.schedule.block)
         return rows | sizes
@@ -132,12 +140,18 @@ class StatementsPass(PassCode):
     def _range(self, axis: str) -> Range:
         if axis in self.rows:
             size = self.kernel.schedule.block
-            return Range(self.kernel.start_of(axis), self.number(size), size)
+            length, _ = self.kernel.length_of(axis)
+            return Range(self.kernel.start_of(axis), length, size)
         return super()._range(axis)
 
     def _static(self, axis: str) -> int | None:
-        """How many indices a tile axis has, None if that differs between chunks."""
-        return None if axis == self.pass_.index else self._tile_axes()[axis]
+        """How many indices a tile axis has, None if that differs between chunks.
+
+        Or between tasks.
+        """
+        if axis == self.pass_.index or axis in self.code.uneven:
+            return None
+        return self._tile_axes()[axis]
 
     # Statements.
 
@@ -184,21 +198,69 @@ class StatementsPass(PassCode):
                     found = self._with_tile(found, one)
         return found
 
+    def _with_rows(self, statements: Sequence[Statement]) -> list[Statement]:
+        """Let what is read of rows for all columns of a task be a tile.
+
+        Else rows of an array that lie a page apart would be in few sets of the caches.
+        """
+        columns, size = self.kernel.columns, self._tile_axes()
+        found = list(statements)
+        if not columns:
+            return found
+        for fold in [t for s in statements for t in walk(s.value) if _is_fold(t)]:
+            body, index = fold.args[-1], _index_of(fold)
+            if not body.computes("arith.mulf") or self._narrow(fold) is not None:
+                continue
+            for factor in body.args:
+                bytes_ = dtype_of(factor.type).itemsize
+                if (
+                    columns not in factor.free
+                    and {index, *self.rows} <= factor.free
+                    and self.rows
+                    and self._is_within(factor)
+                    and self._is_in_lanes(body, index)
+                    and size[self.rows[0]] * self.size * bytes_ <= TILE_BYTES // 4
+                ):
+                    found = self._with_tile(found, factor)
+        return found
+
     def _fold_inside(self, statements: Sequence[Statement]) -> Term | None:
         """A fold that is not a statement yet and has no other one in it."""
         known = {s.value for s in statements if s.target is Target.TILE}
+        known |= {self._fold(s) for s in statements}
         for s in statements:
             for term in walk(s.value):
                 if _is_fold(term) and term not in known:
                     return term
         return None
 
+    def _fold(self, statement: Statement) -> Term | None:
+        """The fold that a statement is; None if it is none.
+
+        It may be one that is added to a state where that lies, if columns are in the
+        lanes and all of a task's are in memory.
+        """
+        value = statement.value
+        if _is_fold(value):
+            return value
+        if not self.kernel.columns or not isinstance(value.kind, Combination):
+            return None
+        fold, before = value.args
+        is_plain = isinstance(before.kind, Held) and isinstance(fold.kind, ChunkFold)
+        columns = statement.axes[-1:] == (self.kernel.columns,)
+        if not is_plain or not columns or self._has_folds(fold.args[0]):
+            return None
+        return fold if self._is_in_lanes(fold.args[0], statement.axes[-1]) else None
+
+    def _has_folds(self, term: Term) -> bool:
+        return any(_is_fold(inner) for inner in walk(term))
+
     def _broadcast(self, statements: Sequence[Statement]) -> Term | None:
         """A value that a fold would compute for each index, and put into all lanes."""
         for s in statements:
-            if not _is_fold(s.value):
+            if (fold := self._fold(s)) is None:
                 continue
-            body, index = s.value.args[-1], _index_of(s.value)
+            body, index = fold.args[-1], _index_of(fold)
             lane = self._lane_of(s)
             paired = self._paired(s, lane)
             parts = [body] if paired is None else paired
@@ -213,7 +275,7 @@ class StatementsPass(PassCode):
         Raises:
             NotLifted: if what is read lies next to each other along neither.
         """
-        value = statement.value
+        value = self._fold(statement) or statement.value
         last = statement.axes[-1] if statement.axes else ""
         if not _is_fold(value):
             if last and not self._is_in_lanes(value, last):
@@ -310,6 +372,9 @@ class StatementsPass(PassCode):
         dims = [self._tile_axes()[axis] for axis in axes]
         if dims:
             dims[-1] = -(-dims[-1] // self.lanes) * self.lanes
+            if self.kernel.columns and len(axes) > 1:
+                # Rows begin in other lines of a page than those before.
+                dims[-1] += (self.kernel.schedule.vectors + 1) * self.lanes
         memory = self.kernel.allocate(dims, type_)
         self.code.buffers[name] = Buffer(memory, axes, False, "", names)
 
@@ -371,12 +436,13 @@ class StatementsPass(PassCode):
         """Emit statements; those that have no folds and the same axes share loops."""
         together: list[Statement] = []
         for s in statements:
-            if together and (_is_fold(s.value) or s.axes != together[0].axes):
+            fold = self._fold(s)
+            if together and (fold is not None or s.axes != together[0].axes):
                 self._elementwise(together)
                 together = []
-            if not _is_fold(s.value):
+            if fold is None:
                 together.append(s)
-            elif (lane := self._lane_of(s)) == _index_of(s.value):
+            elif (lane := self._lane_of(s)) == _index_of(fold):
                 self._fold_across(s)
             else:
                 self._fold_along(s, lane)
@@ -502,7 +568,9 @@ class StatementsPass(PassCode):
         if static is None:
             whole = code.mul(code.div(range_.length, copies), copies)
             parts = [(self.number(0), whole, copies)]
-            parts += [(whole, range_.length, 1)] if copies > 1 else []
+            if copies > 1:
+                least = 2 if axis in code.uneven else 1
+                parts.append((whole, range_.length, least))
         else:
             rest = static % copies
             whole = self.number(static - rest)
@@ -533,7 +601,9 @@ class StatementsPass(PassCode):
 
     def _fold_along(self, statement: Statement, lane: str) -> None:
         """A fold with an axis of its result in the lanes."""
-        code, fold = self.code, statement.value
+        code, fold = self.code, self._fold(statement)
+        assert fold is not None
+        is_added = fold is not statement.value
         *others, _ = statement.axes
         register = others.pop() if others else ""
         schedule = self.kernel.schedule
@@ -542,23 +612,29 @@ class StatementsPass(PassCode):
             copies = min(copies, many)
         # As many sums as the schedule has.
         vectors = min(_MOST_VECTORS, schedule.vectors * schedule.registers // copies)
+        if is_added:
+            vectors = schedule.vectors
         if (size := self._static(lane)) is not None:
             vectors = max(1, min(vectors, size // self.lanes))
 
         paired = self._paired(statement, lane)
-        part = self._part_of(fold, (*others, register, lane), copies, vectors)
+        part = None
+        if not is_added:
+            part = self._part_of(fold, (*others, register, lane), copies, vectors)
 
         def sums(
             initial: Term | None = None,
             part: tuple[SSAValue, SSAValue] | None = None,
         ) -> None:
-            if part is not None:
+            if is_added:
+                code.along = schedule.piece, schedule.chunk
+            elif part is not None:
                 code.share = self._share(statement, copies, vectors, part[0])
             if paired:
                 found = self._jam(fold, *paired, initial, part)
             else:
                 found = code.jam(fold, initial, part)
-            code.share = None
+            code.share = code.along = None
             for (copy, number), value in found.items():
                 self._put(statement, value, copy, number)
 
@@ -571,7 +647,7 @@ class StatementsPass(PassCode):
             self._blocks(lane, vectors, rows)
 
         if part is None:
-            every(sums)
+            every(lambda: sums(statement.value.args[1] if is_added else None))
             return
         assert code.length is not None
         unit = code.terms.number(neutral(_function_of(fold), fold.type), fold.type)
@@ -648,7 +724,8 @@ class StatementsPass(PassCode):
 
         The one in the lanes first, which is an axis of the result; None if it is not.
         """
-        fold = statement.value
+        fold = self._fold(statement)
+        assert fold is not None
         index, factors = _index_of(fold), self._narrow(fold)
         if factors is None or lane == index:
             return None
@@ -798,16 +875,50 @@ class StatementsPass(PassCode):
                 others, self._range, lambda: self._copies(along, copies, singly)
             )
             return
-        range_ = self._range(along)
         rows, many = others[-1] if others else "", 1
         if rows:
             many = self._static(rows)
+            if rows in code.uneven:
+                many = self.kernel.schedule.registers
             if many is None:
                 rows, many = "", 1
             else:
                 others.pop()
         # So many rows that what is read of them is not all that is read.
         most = min(max(1, lanes // 2), _power_above(many))
+        if rows not in code.uneven:
+            self._squares(statement, others, rows, many, most)
+            return
+        assert self.kernel.is_pair is not None
+        blocks: list[Block] = []
+        for count in (2, most):
+            with code.scope(block := Block()):
+                self._squares(statement, others, rows, count, count)
+                code.builder.insert(scf.YieldOp())
+            blocks.append(block)
+        pair, several = (Region(block) for block in blocks)
+        code.builder.insert(scf.IfOp(self.kernel.is_pair, (), pair, several))
+
+    def _squares(
+        self,
+        statement: Statement,
+        others: Sequence[str],
+        rows: str,
+        many: int,
+        most: int,
+    ) -> None:
+        """A fold with its own index in the lanes, as many sums at a time as lanes.
+
+        Args:
+            statement: the statement.
+            others: the axes around.
+            rows: an axis of which several indices share what is read; or empty.
+            many: how many indices it has.
+            most: how many share it.
+        """
+        code, lanes = self.code, self.lanes
+        combine, along = self._combine(statement), statement.axes[-1]
+        range_, size = self._range(along), self._static(along)
         columns = lanes // most
 
         def square() -> None:
@@ -816,9 +927,22 @@ class StatementsPass(PassCode):
             parts += parts[-columns:] * ((lanes - len(parts)) // columns)
             self._put_rows(statement, sums_of_rows(code, parts, combine), columns)
 
+        def some(row: SSAValue, _: list[SSAValue]) -> Sequence[SSAValue]:
+            code.rows, code.columns = rows, columns
+            with (
+                self._register(along, most * columns),
+                code.bound(rows, code.add(self._range(rows).start, row), row),
+            ):
+                square()
+            code.rows, code.columns = "", 1
+            return []
+
         def block() -> None:
             if not rows:
                 square()
+                return
+            if rows in code.uneven:
+                code.loop(self.number(0), self._range(rows).length, most, [], some)
                 return
             first, ahead = self._range(rows).start, code.ahead
             for row in range(0, many, most):
@@ -842,9 +966,11 @@ class StatementsPass(PassCode):
                     # Beyond the last row it is read again.
                     last = code.sub(range_.length, 1)
                     code.last = code.add(range_.start, last), last
+                if along == self.kernel.columns:
+                    code.below = _BELOW
                 with self._register(along, columns), code.bound(along, first, index):
                     self.kernel.over(others, self._range, block)
-                code.last = None
+                code.last, code.below = None, 0
                 return []
 
             code.loop(lower, upper, columns, [], one)

@@ -508,7 +508,7 @@ def _chosen(
     if not kernel.passes:
         for rows in reversed(kernel.axes[:-1]):
             columns = kernel.axes[-1]
-            types = _products_of_outputs(kernel, rows, columns)
+            types = products_of_outputs(kernel, rows, columns)
             if types:
                 grid = _for_rows(
                     kernel, rows, types, tier, has_tf32, deterministic, columns
@@ -1017,7 +1017,7 @@ def _products(kernel: Kernel, rows: str) -> set[str]:
     return found
 
 
-def _products_of_outputs(kernel: Kernel, rows: str, columns: str) -> set[str]:
+def products_of_outputs(kernel: Kernel, rows: str, columns: str) -> set[str]:
     """The same for the folds in the outputs of a kernel without passes."""
     found: set[str] = set()
     for output in kernel.outputs:

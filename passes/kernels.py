@@ -52,6 +52,12 @@ OTHER_SCHEDULE = "moa.other_schedule"
 
 BY_HAND = "moa.by_hand"
 """The attribute of a comprehension whose schedule was given, not chosen."""
+FEW_SCHEDULE = "moa.few_schedule"
+"""The attribute that says how it runs with few rows, if types do not give how many, and
+with columns enough for the pieces of that schedule."""
+
+FEW_ROWS = "moa.few_rows"
+"""The attribute that says up to how many rows are few."""
 
 AFTER = Held("count", "after")
 """How many indices are accounted for, those that are being added included."""

@@ -13,7 +13,7 @@ from functools import partial
 from math import ceil, isqrt, prod
 
 from xdsl.context import Context
-from xdsl.dialects.builtin import ModuleOp, StringAttr, UnitAttr
+from xdsl.dialects.builtin import IntegerAttr, ModuleOp, StringAttr, UnitAttr, i64
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import SSAValue
 from xdsl.passes import ModulePass
@@ -28,6 +28,7 @@ from moa_dialect.passes.grid import (
     Grid,
     check_fits,
     choose_grid,
+    products_of_outputs,
     read_grid,
     rows_of,
     share_named,
@@ -36,6 +37,8 @@ from moa_dialect.passes.grid import (
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.kernels import (
     BY_HAND,
+    FEW_ROWS,
+    FEW_SCHEDULE,
     OTHER_SCHEDULE,
     SCHEDULE,
     Kernel,
@@ -58,7 +61,7 @@ from moa_dialect.passes.schedules import (
 )
 from moa_dialect.passes.share_rows import find_shared, share_rows
 from moa_dialect.passes.skips import taking_part
-from moa_dialect.passes.statement_lanes import have_lanes
+from moa_dialect.passes.statement_lanes import have_lanes, is_read_in_turn
 from moa_dialect.passes.strides import (
     advances,
     is_affine,
@@ -481,8 +484,8 @@ def choose_any(
         read: reads the kernel, of which indices that read the same may become an axis.
         machine: the machine.
     """
-    kernels = [read() for _ in range(3)]
-    ways = (choose, choose_shared, choose_each)
+    kernels = [read() for _ in range(4)]
+    ways = (choose, choose_shared, choose_each, choose_columns)
     chosen = [way(kernel, machine) for way, kernel in zip(ways, kernels, strict=True)]
     pairs = zip(chosen, kernels, strict=True)
     found = [(schedule, kernel) for schedule, kernel in pairs if schedule is not None]
@@ -587,6 +590,171 @@ def choose_each(kernel: Kernel, machine: Machine) -> Schedule | None:
         ahead=True,
         each=True,
     )
+
+
+def choose_columns(kernel: Kernel, machine: Machine) -> Schedule | None:
+    """A schedule with sums of few rows and many columns in memory; None if none is.
+
+    It is for products of few rows, which read an array once, and take no longer than
+    that if they read it in long pieces. Statements have lanes of their own.
+    """
+    return Estimator(kernel, machine.description).best(in_pieces(kernel, machine))
+
+
+def choose_few(
+    kernel: Kernel, machine: Machine, usual: Schedule
+) -> tuple[Schedule, int | None] | None:
+    """A schedule for few rows, where types do not give how many there are.
+
+    Args:
+        kernel: the kernel.
+        machine: the machine.
+        usual: the schedule of other numbers of rows.
+
+    Returns:
+        The schedule, which takes less time for as many columns as are usual, and up to
+        how many rows; None instead of a number if types give it. None if it is of no
+        use.
+    """
+    schedules = in_pieces(kernel, machine, unknown=True)
+    found = rows_and_columns(kernel)
+    if not schedules or found is None:
+        return None
+    rows, _ = found
+    if not rows or static_extent(kernel.extents[rows]) is not None:
+        estimator = Estimator(kernel, machine.description)
+        best = estimator.best(schedules)
+        if best is None or estimator.seconds(best) >= estimator.seconds(usual):
+            return None
+        return best, None
+    most = 0
+    few = schedules[0]
+    for count in (1, 4, 8, 12, 16, 24, 32):
+        if count > schedules[0].block:
+            break
+        estimator = Estimator(kernel, machine.description, sizes={rows: count})
+        best = estimator.best(schedules)
+        if best is None or estimator.seconds(best) >= estimator.seconds(usual):
+            break
+        few, most = best, count
+    return (few, most) if most else None
+
+
+def in_pieces(
+    kernel: Kernel, machine: Machine, unknown: bool = False
+) -> list[Schedule]:
+    """The schedules whose tasks have few rows whole, and pieces of columns.
+
+    If the extents of either are `unknown` they are for few rows and columns enough.
+    """
+    found = rows_and_columns(kernel)
+    if found is None:
+        return []
+    rows, columns = found
+    lanes = machine.vector_bytes // element_bytes(kernel)
+    count = static_extent(kernel.extents[rows]) if rows else 1
+    extent = static_extent(kernel.extents[columns])
+    if unknown != (count is None or extent is None):
+        return []
+    count = min(_FEW, 2 * lanes) if count is None else count
+    if not 0 < count <= 2 * lanes or (extent is not None and extent < 2 * lanes):
+        return []
+    if count == 1:
+        rows = ""
+    copy = kernel.copy()
+    split_folds(copy, (columns,))
+    if any(t.is_fold for o in copy.outputs for t in walk(o.value)):
+        return []
+    if not copy.passes or not have_lanes(copy, rows, lanes, columns):
+        return []
+    if not all(
+        advances(load, columns)
+        for output in copy.outputs
+        for load in walk(output.value)
+        if load.computes(AtOp.name) and columns in load.free
+    ):
+        return []
+    # Few rows with long pieces of them, or eight with short ones.
+    groups = ceil(count / _ROWS_AT_A_TIME)
+    registers = ceil(count / groups)
+    sums = machine.registers // 2
+    if 1 < registers < _ROWS_AT_A_TIME:
+        sums += sums // 2
+    vectors = max(1, _power_below(sums // registers))
+    pairs = machine.has_bf16_dot and multiplies_bf16(kernel)
+    size = element_bytes(kernel)
+    longest = max(_range_of(copy, pass_) for pass_ in copy.passes)
+    is_along = all(
+        is_read_in_turn(a.part, columns) for p in copy.passes for a in p.accumulators
+    )
+    if not is_along and count == 1:
+        return []  # Nothing is shared.
+    chunk = _SIDE_BY_SIDE
+    if not is_along:
+        chunk = _power_below(_ROWS_BYTES // size // count)
+        chunk = min(max(lanes, chunk), 8 * _LONG, ceil(max(longest, 1) / lanes) * lanes)
+    schedules: list[Schedule] = []
+    for parts in (1, 2, 4, 8):
+        tasks = parts * machine.cores
+        piece = _PIECE // parts
+        if extent is not None:
+            piece = ceil(extent / tasks / (vectors * lanes)) * vectors * lanes
+        if (extent is not None and piece > extent) or (
+            piece + 2 * lanes
+        ) * count * size > TILE_BYTES // 2:
+            continue
+        schedules.append(
+            Schedule(
+                "",
+                lanes,
+                vectors,
+                registers,
+                # Where all sums are in registers nothing is read in between.
+                _DEEP if is_along and piece == vectors * lanes else chunk,
+                kernel.hints[rows] if rows else "",
+                count,
+                pairs=pairs,
+                ahead=count > 1,
+                each=True,
+                columns=kernel.hints[columns],
+                piece=piece,
+            )
+        )
+    return schedules
+
+
+_ROWS_AT_A_TIME = 8
+"""How many rows have their sums in registers at most, where a task has few."""
+
+_FEW = 32
+"""How many rows are few, at most, if types do not give how many there are."""
+
+_PIECE = 512
+"""How many columns a piece has at most, if types do not give how many there are."""
+
+_SIDE_BY_SIDE = 8
+"""How many rows are read side by side, a piece of each, where pieces are long."""
+
+_ROWS_BYTES = 16 << 10
+"""How many bytes of the few rows a chunk has: a part of the first cache."""
+
+
+def rows_and_columns(kernel: Kernel) -> tuple[str, str] | None:
+    """The rows of a product, or none, and the columns; None if it is no product.
+
+    Results lie next to each other along the columns.
+    """
+    if kernel.passes or not kernel.axes or kernel.origins:
+        return None
+    last = {last_axis(kernel, output) for output in kernel.outputs}
+    if len(last) != 1 or any(output.axes for output in kernel.outputs):
+        return None
+    (columns,) = last
+    if not columns:
+        return None
+    others = [axis for axis in reversed(kernel.axes) if axis != columns]
+    rows = next((a for a in others if products_of_outputs(kernel, a, columns)), "")
+    return rows, columns
 
 
 def strided_loads(kernel: Kernel, schedule: Schedule) -> list[tuple[Term, str]]:
@@ -770,6 +938,15 @@ class LiftPass(ModulePass):
                     refuse_strided(comprehension, function, self.schedule, machine)
                 if schedule is not None:
                     comprehension.attributes[SCHEDULE] = StringAttr(str(schedule))
+                if self.target == "cpu" and is_free and isinstance(schedule, Schedule):
+                    kernel = read_kernel(comprehension, function)
+                    few = choose_few(kernel, machine, schedule)
+                    if few is not None:
+                        text = StringAttr(str(few[0]))
+                        comprehension.attributes[FEW_SCHEDULE] = text
+                        if few[1] is not None:
+                            most = IntegerAttr(few[1], i64)
+                            comprehension.attributes[FEW_ROWS] = most
                 is_chosen = self.schedule == AUTO or is_merge
                 if isinstance(schedule, Grid) and not is_chosen:
                     comprehension.attributes[BY_HAND] = UnitAttr()

@@ -35,7 +35,8 @@ class Schedule:
     With `ahead` what p goes along is asked for early. With `each`, as in
     `i_g=procs,block:4;p=chunk:128,block:4,regs:4,lanes:16,each`, every statement of a
     task has the axis in the lanes along which it reads elements in turn: no axis is in
-    the lanes of all.
+    the lanes of all. With `j=procs,columns:2048` besides, a task has 2048 indices of j,
+    with the sums of all of them in memory: rows along j are read in long pieces.
 
     Attributes:
         lane: the axis in the lanes, by its name in the text; empty if folded axes are.
@@ -50,6 +51,8 @@ class Schedule:
         aligned: whether chunks begin at multiples of their length, whatever the bounds.
         ahead: whether rows that a pass reads are asked for early.
         each: whether each statement has a lane axis of its own.
+        columns: an axis of which a task has a piece then, by its name; or empty.
+        piece: how many indices that is.
     """
 
     lane: str
@@ -63,6 +66,8 @@ class Schedule:
     aligned: bool = False
     ahead: bool = False
     each: bool = False
+    columns: str = ""
+    piece: int = 1
 
     @property
     def width(self) -> int:
@@ -84,6 +89,8 @@ class Schedule:
         pairs += ",ahead" if self.ahead else ""
         pairs += ",each" if self.each else ""
         block = f"{self.blocked}=procs,block:{self.block};" if self.blocked else ""
+        if self.columns:
+            block += f"{self.columns}=procs,columns:{self.piece};"
         if self.lane:
             fold = f"chunk:{self.chunk},regs:{self.registers}{pairs}"
             return f"{block}{self.lane}=procs,{lanes};p={fold}"
@@ -92,7 +99,7 @@ class Schedule:
 
 _RESOURCES = (
     *("procs", "chunk", "block", "regs", "lanes"),
-    *("pairs", "aligned", "ahead", "each"),
+    *("columns", "pairs", "aligned", "ahead", "each"),
 )
 
 _ITEM = re.compile(r"(?P<name>[a-z]+)(:(?P<number>[0-9]+))?$")
@@ -108,6 +115,7 @@ def parse_schedule(text: str, axes: Sequence[str]) -> Schedule:
     fold: dict[str, int] = {}
     lane: str | None = None
     blocked, block = "", 1
+    columns, piece = "", 1
     for part in filter(None, text.replace(" ", "").split(";")):
         axis, equals, resources = part.partition("=")
         found: dict[str, int] = {}
@@ -133,12 +141,16 @@ def parse_schedule(text: str, axes: Sequence[str]) -> Schedule:
                 lane, lanes = axis, found
             elif "block" in found:
                 blocked, block = axis, found["block"]
+            elif "columns" in found:
+                columns, piece = axis, found["columns"]
         elif "lanes" in found:
             lane, lanes, fold = "", found, found
         else:
             fold = found
     if lane is None:
         raise CompileError("schedule: no axis has lanes")
+    if columns and "each" not in fold:
+        raise CompileError(f"schedule: {columns} has columns, but no statement lanes")
     if lane and "chunk" in lanes:
         raise CompileError(f"schedule: {lane} is not folded and has no chunks")
     count = lanes["lanes"]
@@ -158,6 +170,8 @@ def parse_schedule(text: str, axes: Sequence[str]) -> Schedule:
         "aligned" in fold,
         "ahead" in fold,
         "each" in fold,
+        columns,
+        piece,
     )
 
 
@@ -174,9 +188,11 @@ def element_bytes(kernel: Kernel) -> int:
     return max(4, *floats) if max(floats) else max(others)
 
 
-def schedule_of(op: ComprehensionOp, kernel: Kernel) -> Schedule | None:
-    """The schedule that a comprehension has, None if it has none."""
-    text = op.attributes.get(SCHEDULE)
+def schedule_of(
+    op: ComprehensionOp, kernel: Kernel, name: str = SCHEDULE
+) -> Schedule | None:
+    """The schedule that a comprehension has under a name, None if it has none."""
+    text = op.attributes.get(name)
     if not isinstance(text, StringAttr):
         return None
     share_named(kernel, text.data)

@@ -20,7 +20,7 @@ from moa_dialect.passes.strides import advances
 from moa_dialect.passes.terms import Choice, Folded, Term, walk
 
 
-def have_lanes(kernel: Kernel, rows: str, lanes: int) -> bool:
+def have_lanes(kernel: Kernel, rows: str, lanes: int, columns: str = "") -> bool:
     """Whether each statement of a kernel's passes has an axis that may be in its lanes.
 
     Folds whose own index is to be there have to fill them, rows half of them.
@@ -29,6 +29,7 @@ def have_lanes(kernel: Kernel, rows: str, lanes: int) -> bool:
         kernel: the kernel, with passes.
         rows: the axis of which a task has all indices; or empty.
         lanes: how many lanes a vector has.
+        columns: an axis of which a task has enough indices, however many there are.
     """
     if any(
         term.computes(InBoundsOp.name) or isinstance(term.kind, Choice)
@@ -39,16 +40,20 @@ def have_lanes(kernel: Kernel, rows: str, lanes: int) -> bool:
         if rows and rows in pass_.lower.free | pass_.upper.free:
             return False
         if not all(
-            _has_lanes(kernel, pass_, a, rows, lanes) for a in pass_.accumulators
+            _has_lanes(kernel, pass_, a, rows, lanes, columns)
+            for a in pass_.accumulators
         ):
             return False
     return True
 
 
 def _has_lanes(
-    kernel: Kernel, pass_: Pass, a: Accumulator, rows: str, lanes: int
+    kernel: Kernel, pass_: Pass, a: Accumulator, rows: str, lanes: int, columns: str
 ) -> bool:
-    sizes = [static_extent(kernel.extents[axis]) for axis in a.axes]
+    sizes = [
+        lanes if axis == columns else static_extent(kernel.extents[axis])
+        for axis in a.axes
+    ]
     if any(size is None for size in sizes) or (sizes and (sizes[-1] or 0) < lanes // 2):
         return False
     folds = [term for term in walk(a.part) if isinstance(term.kind, Folded)]

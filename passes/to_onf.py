@@ -316,7 +316,7 @@ class Lowering:
                 if self.kernels is None or not (
                     is_outermost and self.kernels(self, op)
                 ):
-                    self._comprehension(op)
+                    self.comprehension(op)
             case FoldOp() if isa(op.result.type, TensorType):
                 self._buffers(op)
                 for place in self.targets[op.result]:
@@ -440,7 +440,7 @@ class Lowering:
         loop = LoopOp(*bounds, stride, Region(block), initial)
         return self.builder.insert(loop).carried
 
-    def _comprehension(self, op: ComprehensionOp) -> None:
+    def comprehension(self, op: ComprehensionOp) -> None:
         indices, outer = self.loops([self.get(extent) for extent in op.extents])
         for arg, index in zip(op.body.block.args, indices, strict=True):
             index.name_hint = arg.name_hint

@@ -6,7 +6,7 @@ These are the functions of the cost model (`moa_dialect.cost.lifted` reads the k
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from xdsl.dialects.func import FuncOp
@@ -33,11 +33,13 @@ class Estimator:
         kernel: the kernel, which is not changed.
         machine: the machine.
         nominal: what the extents of results count as, if they are not to matter.
+        sizes: the extents of axes of the kernel that types do not give.
     """
 
     kernel: Kernel
     machine: CostMachine
     nominal: int | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict[str, int])
     _nests: dict[Schedule, Nest] = field(default_factory=dict[Schedule, Nest])
     _least: dict[Schedule, float] = field(default_factory=dict[Schedule, float])
     _seconds: dict[Schedule, float] = field(default_factory=dict[Schedule, float])
@@ -58,6 +60,7 @@ class Estimator:
                 Tiling.of(schedule),
                 arrays,
                 self.nominal,
+                self.sizes,
             )
         return self._nests[schedule]
 

@@ -51,6 +51,7 @@ from moa_dialect.cost.nests import (
 from moa_dialect.ops.normal_form import AtOp, ComprehensionOp, ExtentOp, FixedExtentOp
 from moa_dialect.passes.grid import Grid, share_named
 from moa_dialect.passes.kernels import (
+    Accumulator,
     Kernel,
     Output,
     Pass,
@@ -99,6 +100,7 @@ class Tiling:
         registers: indices of another axis that share what does not depend on it.
         pairs: whether products of bf16 are summed in pairs.
         ahead: whether what a pass reads is asked for early.
+        columns: an axis along which sums of a task are in memory; or empty.
         is_vector: whether lanes are those of a vector register.
         on_threads: whether tasks are those of threads of a CPU.
     """
@@ -113,6 +115,7 @@ class Tiling:
     registers: int = 1
     pairs: bool = False
     ahead: bool = False
+    columns: str = ""
     is_vector: bool = False
     on_threads: bool = False
 
@@ -122,17 +125,25 @@ class Tiling:
         if isinstance(schedule, Schedule) and schedule.each:
             # Rows side by side; or of one row what the lanes of a statement have.
             chunk = schedule.chunk
-            if not schedule.blocked:
-                chunk = max(1, chunk // schedule.width)
+            lane, width, blocked, block = schedule.blocked, schedule.block, "", 1
+            if schedule.columns:
+                lane, width = schedule.columns, schedule.piece
+                blocked, block = schedule.blocked, schedule.block
+            elif not lane:
+                width, chunk = schedule.width, max(1, chunk // schedule.width)
             return Tiling(
-                schedule.blocked,
-                schedule.block if schedule.blocked else schedule.width,
+                lane,
+                width,
                 chunk,
+                blocked,
+                block,
                 lanes=schedule.lanes,
                 vectors=schedule.vectors,
                 registers=schedule.registers,
                 pairs=schedule.pairs,
-                ahead=schedule.ahead,
+                # Long pieces of a few rows are streams that are read ahead anyway.
+                ahead=schedule.ahead or bool(schedule.columns),
+                columns=schedule.columns,
                 on_threads=True,
             )
         if isinstance(schedule, Schedule):
@@ -147,8 +158,8 @@ class Tiling:
                 schedule.registers,
                 schedule.pairs,
                 schedule.ahead,
-                True,
-                True,
+                is_vector=True,
+                on_threads=True,
             )
         if not schedule.rows:
             threads = 32 * schedule.warps
@@ -251,6 +262,7 @@ def nest_of(
     tiling: Tiling,
     arrays: dict[SSAValue, Array],
     nominal: int | None = None,
+    sizes: Mapping[str, int] | None = None,
 ) -> Nest:
     """The loop nest of one kernel of a function, in numbers.
 
@@ -260,9 +272,10 @@ def nest_of(
         tiling: the tiling.
         arrays: the arrays that it reads, as far as they are known.
         nominal: what the extents of its results count as, if they are not to matter.
+        sizes: the extents of axes of the kernel that types do not give.
     """
     nest = Nest([], list(arrays.values()), {}, algebra=NUMBERS)
-    _add(nest, kernel, tiling, arrays, nominal)
+    _add(nest, kernel, tiling, arrays, nominal, sizes)
     _mark_results(function, arrays)
     return nest
 
@@ -273,9 +286,10 @@ def _add(
     tiling: Tiling,
     arrays: dict[SSAValue, Array],
     nominal: int | None = None,
+    sizes: Mapping[str, int] | None = None,
 ) -> None:
     """Add the loops of a kernel to a nest."""
-    reader = _Lifted(kernel, tiling, arrays, nest, nominal)
+    reader = _Lifted(kernel, tiling, arrays, nest, nominal, sizes or {})
     indices = (tiling.width if tiling.lane else 1) * tiling.block
     made = reader.read()
     nest.body += made
@@ -310,6 +324,7 @@ class _Lifted:
     arrays: dict[SSAValue, Array]
     nest: Nest
     nominal: int | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict[str, int])
     names: dict[str, Expr] = field(default_factory=dict[str, Expr])
     inner: dict[Expr, Loop] = field(default_factory=dict[Expr, Loop])
     tasks: list[Loop] = field(default_factory=list[Loop])
@@ -349,6 +364,8 @@ class _Lifted:
     def extent(self, axis: str) -> Expr:
         if self.nominal is not None and axis in self.kernel.axes:
             return self.of.integer(self.nominal)
+        if axis in self.sizes:
+            return self.of.integer(self.sizes[axis])
         return self.size(self.kernel.extents[axis])
 
     def size(self, value: SSAValue) -> Expr:
@@ -428,8 +445,9 @@ class _Lifted:
     def read(self) -> list[Node]:
         kernel, tiling = self.kernel, self.tiling
         blocked = kernel.named(tiling.blocked)
-        if blocked or not tiling.lane:
-            split_folds(kernel, (blocked,) if blocked else ())
+        rows = kernel.named(tiling.columns) or blocked
+        if rows or not tiling.lane:
+            split_folds(kernel, (rows,) if rows else ())
         lane = kernel.named(tiling.lane)
         order = [axis for axis in kernel.axes if axis != lane]
         order += [lane] if lane else []
@@ -531,6 +549,7 @@ class _Lifted:
                 body += self._rounds(count)
             if a.axes and _is_product(a.part):
                 body += self._contracts(a.part, count)
+                body += self._mixes_of_columns(a, [*rows, *self._lanes(a.part.free)])
             elif not a.axes and tiling.lanes > 1:
                 wait = self.of.ratio(LATENCY, min(tiling.vectors, MOST_CHAINS))
                 if is_rounded:
@@ -713,6 +732,11 @@ class _Lifted:
                 if access is not None:
                     access.packed = self._is_packed(access)
                     found.append(self._around(access))
+                    if access.packed and self._are_apart(access.array):
+                        # Once for all groups of a task.
+                        wait = PACKED * times(term) / self.group_trips
+                        dtype = element_name(term.type) or "i64"
+                        found.append(Work("wait", dtype, wait))
                     found.extend(self._loads(term, access, times(term)))
                 return
             if self.tiling.pairs and _narrow(term):
@@ -803,6 +827,14 @@ class _Lifted:
         each = round(MIX * (lanes - 1) + vain)
         return [Work("wait", element_name(fold.type) or "i64", each * count)]
 
+    def _mixes_of_columns(self, a: Accumulator, free: Sequence[Expr]) -> list[Work]:
+        """The same for a chunk's sums of a task's columns, if their index is there."""
+        lane = self.kernel.named(self.tiling.columns)
+        if not lane or is_read_in_turn(a.part, lane):
+            return []
+        each = MIX * (self.tiling.lanes - 1)
+        return [Work("wait", element_name(a.type) or "i64", each * self._times(free))]
+
     def _loads(self, term: Term, access: Access, count: Expr) -> list[Work]:
         """What is loaded outside of sums of products, and turned if need be."""
         found: list[Work] = []
@@ -814,7 +846,7 @@ class _Lifted:
             others = [symbols(i) for i in access.indices[:-1]]
             # Instructions for products of matrices take either order.
             is_apart = any(lanes & free for free in others) and not self.tiling.pairs
-            if not self.inside and is_apart:
+            if not self.inside and is_apart and not self.tiling.columns:
                 found.append(Work("wait", "f32", SHUFFLES * count))
             return found
         if self.along not in term.free or self.tiling.lanes == 1:
@@ -884,6 +916,8 @@ class _Lifted:
         """
         if self.group is None or self.tiling.lanes == 1 or not access.indices:
             return False
+        if self.tiling.columns:
+            return False
         lane = self.kernel.named(self.tiling.lane)
         lanes = set(self._lanes(frozenset((lane,)))) if lane else set[Expr]()
         *others, last = (symbols(i) for i in access.indices)
@@ -893,6 +927,10 @@ class _Lifted:
             and any(free & self.inner.keys() for free in others)
             and self.number(self.mean(self.group_trips)) >= OFTEN
         )
+
+    def _are_apart(self, array: Array) -> bool:
+        """Whether rows of an array lie in pages of their own."""
+        return self.number(array.shape[-1]) * array.element_bytes >= PAGE
 
     def _outputs(self) -> list[Node]:
         kernel = self.kernel
@@ -991,6 +1029,9 @@ TASK = 4
 OFTEN = 4
 """So many groups of a task's rows must read a row of lanes for it to be packed."""
 
+
+PACKED = 8
+"""Operations that an element waits that is packed, where rows are a page apart."""
 
 SHUFFLES = 4
 """Operations of a GPU for an element whose lanes do not lie next to each other."""
