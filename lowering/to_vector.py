@@ -8,7 +8,8 @@ chunk by chunk, and stores its outputs. What has no vector code is left to moa-t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from xdsl.builder import Builder
 from xdsl.context import Context
@@ -20,6 +21,7 @@ from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint
 
 from moa_dialect.algebra.layout import Order
+from moa_dialect.errors import CompileError
 from moa_dialect.lowering.kernel_axes import let_extents_be_known, strides_along
 from moa_dialect.lowering.vector_code import (
     NotLifted,
@@ -44,11 +46,21 @@ from moa_dialect.passes.terms import (
 from moa_dialect.passes.to_onf import Lowering, lower_functions
 
 
-def vectorize(lowering: Lowering, op: ComprehensionOp) -> bool:
+def vectorize(
+    lowering: Lowering, op: ComprehensionOp, strict: bool = False
+) -> bool:
     """Emit a comprehension at the top of a function as a kernel, if it has a schedule.
+
+    Args:
+        lowering: the function in the making.
+        op: the comprehension.
+        strict: whether it is an error that there is no vector code for it.
 
     Returns:
         Whether it is emitted: not if there is no vector code for it.
+
+    Raises:
+        CompileError: if there is none, and that is an error.
     """
     if SCHEDULE not in op.attributes:
         return False
@@ -59,7 +71,13 @@ def vectorize(lowering: Lowering, op: ComprehensionOp) -> bool:
         if schedule is None:
             return False
         _emit(lowering, kernel, schedule, axes)
-    except (NotATerm, NotLifted):
+    except (NotATerm, NotLifted) as reason:
+        if strict:
+            text = op.attributes[SCHEDULE]
+            name = lowering.function.sym_name.data
+            raise CompileError(
+                f"@{name}: no vector code under the schedule {text}: {reason}"
+            ) from None
         return False
     return True
 
@@ -79,7 +97,7 @@ def _emit(
     if blocked:
         size = static_extent(kernel.extents[blocked])
         if size is not None and size < schedule.block:
-            raise NotLifted("a block of an axis that may be shorter")
+            schedule = replace(schedule, block=max(size, 1))
         if kernel.passes and not schedule.each:
             raise NotLifted("a block of an axis of a kernel with passes")
     if blocked or not schedule.lane:
@@ -130,10 +148,17 @@ class ToVectorPass(ModulePass):
 
     A comprehension that has a schedule (moa-lift) becomes a parallel loop over tasks;
     one that has none, or for which there is no vector code, becomes a nest of loops
-    over flat addresses.
+    over flat addresses. With `strict` the latter is an error, which says why.
     """
 
     name = "moa-to-vector"
 
+    strict: bool = False
+
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        lower_functions(op, Order.ROW, vectorize)
+        """Lower functions.
+
+        Raises:
+            CompileError: with `strict`, for a schedule under which there is no code.
+        """
+        lower_functions(op, Order.ROW, partial(vectorize, strict=self.strict))

@@ -50,6 +50,9 @@ SCHEDULE = "moa.schedule"
 OTHER_SCHEDULE = "moa.other_schedule"
 """The attribute that says how it runs if there is no code for its schedule."""
 
+FOLDED = "p"
+"""What folded axes are called in the text of schedules; so no other axis is."""
+
 AFTER = Held("count", "after")
 """How many indices are accounted for, those that are being added included."""
 
@@ -202,7 +205,8 @@ class _KernelReader(Reader):
         hints: dict[str, str] = {}
         for number, (name, arg) in enumerate(zip(axes, block.args, strict=True)):
             hint = arg.name_hint or "i"
-            hints[name] = hint if hint not in hints.values() else f"{hint}_{number}"
+            is_free = hint != FOLDED and hint not in hints.values()
+            hints[name] = hint if is_free else f"{hint}_{number}"
         extents = dict(zip(axes, op.extents, strict=True))
         self.kernel = Kernel(op, self.terms, axes, extents, hints)
         for arg, name in zip(block.args, axes, strict=True):

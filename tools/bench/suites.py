@@ -64,6 +64,11 @@ class Grid:
         return found
 
 
+def _option(axis: str) -> str:
+    """How the command line has an axis."""
+    return f"--{axis.replace('_', '-')}"
+
+
 @dataclass(frozen=True)
 class Suite:
     """Cases that belong together.
@@ -97,8 +102,10 @@ class Suite:
         known = list(dict.fromkeys(name for grid in self.grids for name in grid.axes))
         for name in given:
             if name not in known:
-                options = ", ".join(f"--{option}" for option in known)
-                raise SuiteError(f"suite {self.name} has no --{name}; it has {options}")
+                options = ", ".join(map(_option, known))
+                raise SuiteError(
+                    f"suite {self.name} has no {_option(name)}; it has {options}"
+                )
         if not threads:
             powers = [1 << k for k in range(cores.bit_length()) if 1 << k < cores]
             threads = [*powers, cores] if self.all_threads else [cores]
