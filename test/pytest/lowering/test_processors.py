@@ -9,7 +9,12 @@ Code for AVX2 runs where the machine has it; that for AArch64 is only looked at.
 
 from __future__ import annotations
 
+import os
+import platform
 import re
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
@@ -23,6 +28,7 @@ from xdsl.utils.hints import isa
 
 import moa_dialect as moa
 from moa_dialect import library
+from moa_dialect.errors import OptionError
 from moa_dialect.lowering import host
 from moa_dialect.lowering.compiler import compilation_of, llvm_ir_text
 from moa_dialect.lowering.engine import load
@@ -145,3 +151,62 @@ def test_code_for_aarch64_has_no_scalar_multiplications_in_loops(name: str) -> N
     for block in innermost_loops(text):
         scalar = [x for x in block if re.match(r"\tf(madd|mul)\ts\d", x)]
         assert len(scalar) <= len(multiplications(block, "neon"))
+
+
+# The CPU that is asked for
+
+
+@pytest.mark.parametrize(
+    ("cpu", "kind"),
+    [
+        ("x86-64", "avx2"),
+        ("x86-64-v3", "avx2"),
+        ("x86-64-v4", "avx512"),
+        ("skylake-avx512", "avx512"),
+        ("znver4", "avx512bf16"),
+        ("sapphirerapids", "avx512bf16"),
+    ],
+)
+def test_the_kind_of_a_cpu_is_seen_from_code_for_it(cpu: str, kind: str) -> None:
+    assert host.kind_of(replace(host.PROCESSORS["avx2"], cpu=cpu)) == kind
+
+
+def test_the_kind_of_an_aarch64_processor() -> None:
+    assert host.kind_of(host.PROCESSORS["neon"]) == "neon"
+
+
+needs_x86 = pytest.mark.skipif(
+    platform.machine() != "x86_64", reason="the names are those of x86"
+)
+
+
+@needs_x86
+@pytest.mark.parametrize("name", ["x86-64-v5", "i386", "native", "\u00e9"])
+def test_a_cpu_that_llvm_does_not_know_is_an_error(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LLVM itself would end the process."""
+    monkeypatch.setenv(host.SETTING, name)
+    monkeypatch.setattr(host, "cpu", host.cpu.__wrapped__)
+    with pytest.raises(OptionError, match=f"MOA_CPU: expected a CPU .* got '{name}'"):
+        host.cpu()
+
+
+@needs_x86
+def test_schedules_are_for_the_cpu_that_is_asked_for() -> None:
+    """There is no instruction for pairs of bf16 on it, whatever this machine has."""
+    code = """
+        import ml_dtypes, numpy, moa_dialect as moa
+        from moa_dialect.passes.machine import host_machine
+        a = numpy.ones((20, 40), ml_dtypes.bfloat16)
+        product = moa.jit(lambda a, b: moa.inner("add", "mul", a, moa.transpose(b)))
+        print(host_machine().kind, float(product(a, a).astype(float).max()))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env={**os.environ, "MOA_CPU": "x86-64-v3", "MOA_CACHE": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.returncode) == ("avx2 40.0\n", 0), done.stderr
