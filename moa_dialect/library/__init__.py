@@ -23,6 +23,7 @@ from moa_dialect.library.linear import (
     matmul_omega,
     trace,
 )
+from moa_dialect.library.logistic import sigmoid
 from moa_dialect.library.losses import (
     cross_entropy,
     entropy,
@@ -114,6 +115,7 @@ __all__ = [
     "prefix_sums",
     "rms_norm",
     "shift",
+    "sigmoid",
     "sigmoid_attention",
     "skewness",
     "softmax",

@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import mpmath
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -521,6 +522,26 @@ def test_one_kernel_serves_all_shapes(name: str, data: st.DataObject) -> None:
     case = BY_NAME[name]
     arrays = arguments(case, shapes_of(name, data.draw), "f8")
     same(dynamic(case, arrays), case.reference(*arrays), "f8")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_error_of_a_sigmoid_is_bounded(dtype: Any) -> None:
+    """At most 2.5 units in the last place, where it is subnormal too."""
+    info, seed = np.finfo(dtype), np.random.default_rng(0)
+    low = -104.5 if dtype == np.float32 else -746.0
+    bits = seed.integers(0, 2**info.bits, 300, np.uint64).astype(f"u{info.bits // 8}")
+    points = [seed.uniform(low, 40, 300), seed.uniform(-4, 4, 300), [0.0, low, -low]]
+    x = np.concatenate([bits.view(dtype), *points]).astype(dtype)
+    x = x[np.isfinite(x)]
+    given = moa.jit(library.sigmoid)(x)
+    with mpmath.workprec(200):
+        for argument, value in zip(map(float, x), map(float, given), strict=True):
+            exact = 1 / (1 + mpmath.exp(-max(min(argument, 1e5), -1e5)))
+            exponent = max(int(mpmath.floor(mpmath.log(exact, 2))), info.minexp)
+            unit = mpmath.ldexp(1, exponent - info.nmant)
+            assert abs(mpmath.mpf(value) - exact) <= 2.5 * unit, argument
+    edges = moa.jit(library.sigmoid)(np.array([np.inf, -np.inf, np.nan], dtype))
+    np.testing.assert_array_equal(edges, np.array([1, 0, np.nan], dtype))
 
 
 def test_every_program_is_compared() -> None:

@@ -668,8 +668,16 @@ def test_files_that_are_at_fault(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert message("--from", other) == (
         f"moa-bench: {other}: not a file that --json wrote"
     )
+    for text in ('{"format": 1, "results": 3}', '{"format": 1, "results": [{}]}'):
+        other.write_text(text)
+        assert message("--from", other).endswith("not a file that --json wrote")
     plot = tmp_path / "none" / "a.png"
     assert message("rows", "--plot", plot) == f"moa-bench: {plot}: no such folder"
+    if find_spec("matplotlib") is not None:
+        plot = tmp_path / "a.foo"
+        assert "a.foo: expected a name that ends with one of ." in message(
+            "rows", "--plot", plot
+        )
 
 
 def test_list(capsys: pytest.CaptureFixture[str]):
