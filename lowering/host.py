@@ -136,6 +136,18 @@ def kind_of(processor: Processor) -> str:
     return "avx512bf16" if "vcvtneps2bf16" in text else "avx512"
 
 
+def rounds_to_bf16(processor: Processor | None = None) -> bool:
+    """Whether code for a processor, or the host, rounds to bf16 without calls."""
+    if processor is None:
+        processor = Processor(_default_triple(), cpu(), features())
+    if not processor.triple.startswith("x86"):
+        return True
+    if processor.features:
+        known = {"+avx512bf16", "+avxneconvert"} & {*processor.features.split(",")}
+        return bool(known)
+    return kind_of(processor) == "avx512bf16"
+
+
 def kind_by_setting() -> str | None:
     """The kind of the CPU that `$MOA_CPU` names, None if it names none."""
     if not os.environ.get(SETTING):

@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import mpmath
 import numpy as np
 import pytest
@@ -854,3 +855,30 @@ def test_errors_at_run_time(name: str) -> None:
 def test_extents_that_must_be_known(program: Callable[..., Any]) -> None:
     with pytest.raises(ShapeError, match=r"known|unknown|shape"):
         moa.jit(program).lower(moa.ArraySpec((None,)))
+
+
+NARROW: dict[str, Callable[..., Any]] = {
+    "mean": library.mean,
+    "variance": library.variance,
+    "softmax": library.softmax,
+    "logsumexp": library.logsumexp,
+    "layernorm": library.layernorm,
+    "rms_norm": library.rms_norm,
+    "kurtosis": library.kurtosis,
+    "matmul": lambda x: library.matmul(x, moa.transpose(x)),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", NARROW)
+def test_sums_of_narrow_floats_are_in_f32(name: str, dtype: str) -> None:
+    """A sum of 70000 ones is no f16, and in bf16 it stays at 256."""
+    program, type_ = NARROW[name], np.dtype(getattr(ml_dtypes, dtype, dtype))
+    x = (np.random.default_rng(0).normal(size=(2, 70_000)) + 0.5).astype(type_)
+    x = x * type_.type(1 / 16) if name == "matmul" else x
+    given = np.asarray(moa.jit(program)(x))
+    assert given.dtype == type_
+    expected = np.asarray(moa.jit(program)(x.astype(np.float64)))
+    size = np.abs(expected).max()
+    unit = 2.0**-11 if dtype == "float16" else 2.0**-8
+    np.testing.assert_allclose(given.astype(float), expected, 1.01 * unit, size * unit)

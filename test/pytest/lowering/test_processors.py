@@ -20,6 +20,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from xdsl.context import Context
@@ -36,6 +37,10 @@ from moa_dialect.lowering.expand_math import ExpandMathPass
 from moa_dialect.lowering.pipelines import FUSING
 from moa_dialect.passes.lift import LiftPass
 from moa_dialect.passes.machine import MACHINES
+
+needs_x86 = pytest.mark.skipif(
+    platform.machine() != "x86_64", reason="this is of x86 alone"
+)
 
 PROGRAMS: dict[str, tuple[Callable[..., Any], list[tuple[int, ...]]]] = {
     "attention": (lambda q, k, v: moa.attention(q, k, v), [(2, 96, 64)] * 3),
@@ -153,6 +158,41 @@ def test_code_for_aarch64_has_no_scalar_multiplications_in_loops(name: str) -> N
         assert len(scalar) <= len(multiplications(block, "neon"))
 
 
+@pytest.mark.parametrize("machine", ["avx2", "avx512", "avx512bf16", "neon"])
+def test_rounding_to_bf16_is_no_call(machine: str) -> None:
+    """Also where there is no instruction for it."""
+    spec = moa.ArraySpec((16, 64), ml_dtypes.bfloat16)
+    module = moa.jit(library.softmax).lower(spec).module("fused")
+    LiftPass(machine=machine).apply(Context(), module)
+    for pass_ in FUSING["target"][1:]:
+        if isinstance(pass_, ExpandMathPass):
+            pass_ = replace(pass_, target="generic")
+        pass_.apply(Context(), module)
+    processor = host.PROCESSORS[machine]
+    text = host.assembly(llvm_ir_text(module, False, processor), processor)
+    assert "bf2" not in text
+    assert ("vcvtneps2bf16" in text) == (machine == "avx512bf16")
+
+
+@needs_x86
+def test_rounding_to_bf16_on_the_bits_is_to_the_nearest() -> None:
+    """Ties to even, infinities and NaN; subnormal numbers as well."""
+    bits = np.random.default_rng(0).integers(0, 2**32, 4096, np.uint64)
+    x = bits.astype(np.uint32).view(np.float32)
+    x[:6] = [1.00390625, 1.01171875, np.inf, -np.inf, np.nan, 1e-39]
+    module = moa.jit(lambda x: moa.cast(x, "bf16")).lower(x).module("fused")
+    LiftPass(machine="avx2").apply(Context(), module)
+    for pass_ in FUSING["target"][1:]:
+        pass_.apply(Context(), module)
+    rounded = load(compilation_of(module, None, host.PROCESSORS["avx2"]))(x)
+    with np.errstate(invalid="ignore"):
+        expected = x.astype(ml_dtypes.bfloat16)
+    is_nan = np.isnan(x)
+    np.testing.assert_array_equal(np.isnan(rounded.astype(np.float32)), is_nan)
+    given, wanted = rounded.view(np.uint16), expected.view(np.uint16)
+    np.testing.assert_array_equal(given[~is_nan], wanted[~is_nan])
+
+
 # The CPU that is asked for
 
 
@@ -173,11 +213,6 @@ def test_the_kind_of_a_cpu_is_seen_from_code_for_it(cpu: str, kind: str) -> None
 
 def test_the_kind_of_an_aarch64_processor() -> None:
     assert host.kind_of(host.PROCESSORS["neon"]) == "neon"
-
-
-needs_x86 = pytest.mark.skipif(
-    platform.machine() != "x86_64", reason="the names are those of x86"
-)
 
 
 @needs_x86
