@@ -66,11 +66,12 @@ def directory() -> Path | None:
     """Where entries are, or None if the cache is off."""
     if os.environ.get("MOA_CACHE") == "0":
         return None
-    if given := os.environ.get("MOA_CACHE_DIR"):
-        return Path(given)
-    if given := os.environ.get("XDG_CACHE_HOME"):
-        return Path(given) / "moa"
     try:
+        if given := os.environ.get("MOA_CACHE_DIR"):
+            return Path(given).expanduser()
+        # The XDG specification has relative paths ignored.
+        if os.path.isabs(given := os.environ.get("XDG_CACHE_HOME", "")):
+            return Path(given) / "moa"
         return Path.home() / ".cache" / "moa"
     except RuntimeError:  # there is no home
         return None

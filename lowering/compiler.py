@@ -56,19 +56,43 @@ def _memory(type_: Attribute) -> Memory:
     return Memory(dtype.name, shape, "F" if _is_fortran(type_) else "C")
 
 
-def llvm_dialect(module: ModuleOp, for_callers: bool = True) -> ir.Module:
+def _pipeline(for_callers: bool, processor: host.Processor | None) -> str:
+    """Upstream's passes for a processor.
+
+    LLVM has x86 call a function for each number that is rounded to bf16, where there is
+    no instruction for that. So arithmetic on bf16 is on f32 before, and rounding is
+    arithmetic on the bits, in vectors.
+    """
+    found = TO_LLVM if for_callers else WITHOUT_WRAPPERS
+    if host.rounds_to_bf16(processor):
+        return found
+    return found.replace("arith-expand,", _BF16_BY_BITS)
+
+
+_BF16_BY_BITS = (
+    "arith-emulate-unsupported-floats{source-types=bf16 target-type=f32},"
+    "arith-expand{include-bf16=true},"
+)
+
+
+def llvm_dialect(
+    module: ModuleOp,
+    for_callers: bool = True,
+    processor: host.Processor | None = None,
+) -> ir.Module:
     """A module at the target stage in the LLVM dialect, upstream.
 
     Args:
         module: the module; its parallel loops are outlined in place.
         for_callers: have functions with C interfaces beside the others.
+        processor: what it is for; None for the host.
     """
     OutlineTasksPass().apply(Context(), module)
     for op in module.walk():
         if op.attributes.pop(ROLLED, None) is not None:
             op.attributes["loop_annotation"] = attribute(_ROLLED_LOOP)
     native = upstream.parse(upstream.generic_text(module), upstream.new_context())
-    pipeline = TO_LLVM if for_callers else WITHOUT_WRAPPERS
+    pipeline = _pipeline(for_callers, processor)
     upstream.run_pipeline(native, pipeline, verify_each=False)
     return native
 
@@ -78,13 +102,22 @@ def llvm_dialect_text(module: ModuleOp) -> str:
     return f"{llvm_dialect(module)}"
 
 
-def llvm_ir_text(module: ModuleOp, for_callers: bool = True) -> str:
+def llvm_ir_text(
+    module: ModuleOp,
+    for_callers: bool = True,
+    processor: host.Processor | None = None,
+) -> str:
     """A module at the target stage as LLVM IR.
+
+    Args:
+        module: the module; its parallel loops are outlined in place.
+        for_callers: have functions with C interfaces beside the others.
+        processor: what it is for; None for the host.
 
     Raises:
         CompileError: if operations of other dialects are left.
     """
-    return upstream.llvm_ir(llvm_dialect(module, for_callers))
+    return upstream.llvm_ir(llvm_dialect(module, for_callers, processor))
 
 
 def entry_points(signature: Signature, has_status: bool) -> str:
@@ -202,7 +235,7 @@ def compilations_of(
                     f"@{function.sym_name.data}: expected arrays as arguments, "
                     f"got {type_}"
                 )
-    text = llvm_ir_text(module, for_callers=False)
+    text = llvm_ir_text(module, for_callers=False, processor=processor)
     # Equal code may be called in different ways.
     plain = [_signature(function, "") for function in functions]
     digest = hashlib.sha256(f"{text}{plain}{processor}".encode()).hexdigest()[:32]

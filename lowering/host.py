@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from moa_dialect.errors import CompileError
+from moa_dialect.errors import CompileError, OptionError
 from moa_dialect.lowering.libcalls import keep_own_names
 
 
@@ -56,8 +56,41 @@ def cpu() -> str:
 
     The host's, or what `$MOA_CPU` says: with `x86-64-v3` kernels run on others, too,
     and can be kept on disk for them.
+
+    Raises:
+        OptionError: if LLVM knows no CPU of that name.
     """
-    return os.environ.get(SETTING) or _string("LLVMGetHostCPUName")
+    if named := os.environ.get(SETTING):
+        _check_name(named)
+        return named
+    return _string("LLVMGetHostCPUName")
+
+
+_PARSE = "_ZN4llvm3X8612parseArchX86ENS_9StringRefEb"
+"""The function of LLVM that knows the names of x86's CPUs: 0 for any other."""
+
+
+def _check_name(name: str) -> None:
+    """Check that a name is that of an x86 CPU of 64 bits, on one.
+
+    For another name LLVM makes code for none, and ends the process.
+
+    Raises:
+        OptionError: if it is not.
+    """
+    if not _default_triple().startswith("x86_64") or name == "generic":
+        return
+    try:
+        parse = _llvm()[_PARSE]
+    except AttributeError:
+        return
+    parse.restype, parse.argtypes = c_int, (c_char_p, c_size_t, ctypes.c_bool)
+    text = name.encode()
+    if not parse(text, len(text), True):
+        raise OptionError(
+            f"{SETTING}: expected a CPU of 64 bits as LLVM names it, such as "
+            f"x86-64-v3, got {name!r}"
+        )
 
 
 @cache
@@ -76,6 +109,50 @@ class Processor:
     triple: str
     cpu: str
     features: str = ""
+
+
+_PROBE = """
+define <16 x float> @add(<16 x float> %a, <16 x float> %b) {
+  %c = fadd <16 x float> %a, %b
+  ret <16 x float> %c
+}
+define <16 x bfloat> @round(<16 x float> %a) {
+  %b = fptrunc <16 x float> %a to <16 x bfloat>
+  ret <16 x bfloat> %b
+}
+"""
+
+
+def kind_of(processor: Processor) -> str:
+    """Which of `PROCESSORS` has the vectors that a processor has, or fewer.
+
+    LLVM tells no features of a CPU by its name, but its code shows them.
+    """
+    if not processor.triple.startswith("x86"):
+        return "neon"
+    text = assembly(_PROBE, processor)
+    if "zmm" not in text:
+        return "avx2"
+    return "avx512bf16" if "vcvtneps2bf16" in text else "avx512"
+
+
+def rounds_to_bf16(processor: Processor | None = None) -> bool:
+    """Whether code for a processor, or the host, rounds to bf16 without calls."""
+    if processor is None:
+        processor = Processor(_default_triple(), cpu(), features())
+    if not processor.triple.startswith("x86"):
+        return True
+    if processor.features:
+        known = {"+avx512bf16", "+avxneconvert"} & {*processor.features.split(",")}
+        return bool(known)
+    return kind_of(processor) == "avx512bf16"
+
+
+def kind_by_setting() -> str | None:
+    """The kind of the CPU that `$MOA_CPU` names, None if it names none."""
+    if not os.environ.get(SETTING):
+        return None
+    return kind_of(Processor(_default_triple(), cpu(), features()))
 
 
 _X86, _ARM = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"

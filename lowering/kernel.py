@@ -269,7 +269,10 @@ class Kernel:
                 or (tensor.shape != shape and not _fits(tensor.shape, shape))
             ):
                 return None
-            pointer = tensor.data_ptr()
+            try:
+                pointer = tensor.data_ptr()
+            except RuntimeError:  # such as a batch of torch.vmap
+                return None
             if pointer & mask:
                 return None
             pointers.append(pointer)
@@ -386,6 +389,12 @@ class Kernel:
             return array
         if copy is False:
             layout = "Fortran" if fortran else "C"
+            if fits:
+                raise LayoutError(
+                    f"argument {number} '{self.names[number]}': expected elements at "
+                    f"multiples of {array.itemsize} bytes, got one at "
+                    f"{array.ctypes.data:#x}"
+                )
             raise LayoutError(
                 f"argument {number} '{self.names[number]}': expected a "
                 f"{layout}-contiguous array, got strides {array.strides} for shape "

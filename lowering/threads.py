@@ -46,6 +46,12 @@ WORK = "moa.work"
 In the unit of `moa_dialect.passes.work`: an addition of scalars.
 """
 
+RUNS, AT_A_TIME = "moa.runs", "moa.at_a_time"
+"""The attributes of an `scf.parallel` that say how its iterations are dealt out.
+
+In so many runs of iterations that follow each other, or so many at a time, in turn.
+"""
+
 SETTING = "moa_num_threads"
 """The i32 of the process that says how many threads to use; 0 leaves it to OpenMP."""
 
@@ -413,6 +419,23 @@ class _Outlining:
         )
         Rewriter.insert_op(thread, InsertPoint.before(self.function))
 
+    def _part(self, count: SSAValue, threads: SSAValue, builder: Builder) -> SSAValue:
+        """How many tasks a thread takes at a time: as the loop says, or for balance."""
+        attributes = self.loop.attributes
+        if isa(given := attributes.get(AT_A_TIME), IntegerAttr):
+            return builder.insert(constant(given.value.data, IndexType())).result
+        if isa(given := attributes.get(RUNS), IntegerAttr):
+            runs = builder.insert(constant(given.value.data, IndexType()))
+            return builder.insert(arith.CeilDivSIOp(count, runs)).result
+        share = builder.insert(constant(CHUNKS_PER_THREAD, IndexType()))
+        chunks = builder.insert(arith.MuliOp(threads, share))
+        part = builder.insert(arith.DivSIOp(count, chunks)).result
+        if isa(work := attributes.get(WORK), IntegerAttr):
+            few = max(AT_ONCE // max(work.value.data, 1), 1)
+            most = builder.insert(constant(few, IndexType()))
+            part = builder.insert(arith.MinSIOp(part, most)).result
+        return part
+
     def _parallel(self) -> None:
         """`f.parallel(captured, count)`: all tasks, by several threads if it pays.
 
@@ -445,13 +468,7 @@ class _Outlining:
         inner.insert(scf.YieldOp())
 
         inner = Builder(InsertPoint.at_end(together))
-        share = inner.insert(constant(CHUNKS_PER_THREAD, IndexType()))
-        chunks = inner.insert(arith.MuliOp(threads, share))
-        part = inner.insert(arith.DivSIOp(count, chunks)).result
-        if isa(work, IntegerAttr):
-            few = max(AT_ONCE // max(work.value.data, 1), 1)
-            most = inner.insert(constant(few, IndexType()))
-            part = inner.insert(arith.MinSIOp(part, most)).result
+        part = self._part(count, threads, inner)
         chunk = inner.insert(arith.MaxSIOp(part, one)).result
         _store(0, cells, zero, inner)
         if self.status is not None:
@@ -585,7 +602,9 @@ class OutlineTasksPass(ModulePass):
     over several axes or with reductions are left to one thread.
 
     The attribute `moa.work` of a loop says how much work an iteration is, in additions.
-    If all together are less than `threshold`, one thread does them.
+    If all together are less than `threshold`, one thread does them. With `moa.runs` the
+    iterations are dealt out in so many runs that follow each other, with
+    `moa.at_a_time` so many at a time, in turn.
     """
 
     name = "moa-outline-tasks"

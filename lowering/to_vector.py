@@ -8,18 +8,21 @@ chunk by chunk, and stores its outputs. What has no vector code is left to moa-t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
 
 from xdsl.builder import Builder
 from xdsl.context import Context
 from xdsl.dialects import arith, scf
-from xdsl.dialects.builtin import IntegerAttr, ModuleOp, i64
+from xdsl.dialects.builtin import IntegerAttr, ModuleOp, StringAttr, i64
 from xdsl.ir import Block, Region, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint
 from xdsl.utils.hints import isa
 
 from moa_dialect.algebra.layout import Order
+from moa_dialect.errors import CompileError
 from moa_dialect.lowering.kernel_axes import let_extents_be_known, strides_along
 from moa_dialect.lowering.vector_code import (
     NotLifted,
@@ -46,18 +49,35 @@ from moa_dialect.passes.terms import (
 from moa_dialect.passes.to_onf import Lowering, lower_functions
 
 
-def vectorize(lowering: Lowering, op: ComprehensionOp) -> bool:
+def vectorize(lowering: Lowering, op: ComprehensionOp, strict: bool = False) -> bool:
     """Emit a comprehension at the top of a function as a kernel, if it has a schedule.
+
+    Args:
+        lowering: the function in the making.
+        op: the comprehension.
+        strict: whether it is an error that there is no vector code for it.
 
     Returns:
         Whether it is emitted: not if there is no vector code for it.
+
+    Raises:
+        CompileError: if there is none, and that is an error.
     """
-    block = _code_for(lowering, op, SCHEDULE)
-    if block is None:
+    if not isinstance(op.attributes.get(SCHEDULE), StringAttr):
+        return False
+    try:
+        block = _code_for(lowering, op, SCHEDULE)
+    except (NotATerm, NotLifted) as reason:
+        if strict:
+            text = op.attributes[SCHEDULE]
+            name = lowering.function.sym_name.data
+            raise CompileError(
+                f"@{name}: no vector code under the schedule {text}: {reason}"
+            ) from None
         return False
     if FEW_SCHEDULE in op.attributes:
-        few = _code_for(lowering, op, FEW_SCHEDULE)
-        if few is not None:
+        with suppress(NotATerm, NotLifted):
+            few = _code_for(lowering, op, FEW_SCHEDULE)
             block = _by_extents(lowering, op, few, block)
     for inner in list(block.ops):
         inner.detach()
@@ -67,21 +87,25 @@ def vectorize(lowering: Lowering, op: ComprehensionOp) -> bool:
     return True
 
 
-def _code_for(lowering: Lowering, op: ComprehensionOp, name: str) -> Block | None:
-    """The code under the schedule of this name, None if there is none."""
-    for is_bounded in (False, True):
-        try:
-            kernel = read_kernel(op, lowering.function)
-            axes = list(kernel.axes)
-            schedule = schedule_of(op, kernel, name)
-            if schedule is None:
-                return None
-            return _emit(lowering, kernel, schedule, axes, is_bounded)
-        except NotATerm:
-            return None
-        except NotLifted:
-            continue
-    return None
+def _code_for(
+    lowering: Lowering, op: ComprehensionOp, name: str, is_bounded: bool = False
+) -> Block:
+    """The code under the schedule of this name, which is there.
+
+    Raises:
+        NotATerm: if the kernel has what there is no vector code for.
+        NotLifted: if there is none under this schedule.
+    """
+    kernel = read_kernel(op, lowering.function)
+    axes = list(kernel.axes)
+    schedule = schedule_of(op, kernel, name)
+    assert schedule is not None
+    try:
+        return _emit(lowering, kernel, schedule, axes, is_bounded)
+    except NotLifted:
+        if is_bounded:
+            raise
+    return _code_for(lowering, op, name, is_bounded=True)
 
 
 def _by_extents(
@@ -150,7 +174,7 @@ def _emit(
     if blocked:
         size = static_extent(kernel.extents[blocked])
         if size is not None and size < schedule.block:
-            raise NotLifted("a block of an axis that may be shorter")
+            schedule = replace(schedule, block=max(size, 1))
         if kernel.passes and not schedule.each:
             raise NotLifted("a block of an axis of a kernel with passes")
     if blocked or not schedule.lane:
@@ -226,10 +250,17 @@ class ToVectorPass(ModulePass):
 
     A comprehension that has a schedule (moa-lift) becomes a parallel loop over tasks;
     one that has none, or for which there is no vector code, becomes a nest of loops
-    over flat addresses.
+    over flat addresses. With `strict` the latter is an error, which says why.
     """
 
     name = "moa-to-vector"
 
+    strict: bool = False
+
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        lower_functions(op, Order.ROW, vectorize)
+        """Lower functions.
+
+        Raises:
+            CompileError: with `strict`, for a schedule under which there is no code.
+        """
+        lower_functions(op, Order.ROW, partial(vectorize, strict=self.strict))

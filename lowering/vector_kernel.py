@@ -27,7 +27,7 @@ from moa_dialect.lowering.narrow_tiles import fill_extended, fill_pairs
 from moa_dialect.lowering.pairs import LANES
 from moa_dialect.lowering.shuffles import transposed
 from moa_dialect.lowering.statement_code import StatementCode
-from moa_dialect.lowering.threads import WORK
+from moa_dialect.lowering.threads import AT_A_TIME, RUNS, WORK
 from moa_dialect.lowering.tiles import (
     COSTLY,
     Statement,
@@ -229,6 +229,9 @@ class KernelCode:
         per_task = work_of(kernel) * schedule.block * schedule.piece
         per_task *= schedule.width if self.lane else 1
         loop.attributes[WORK] = IntegerAttr(min(per_task, 2**63 - 1), i64)
+        for name, number in ((RUNS, schedule.procs), (AT_A_TIME, schedule.cyclic)):
+            if number:
+                loop.attributes[name] = IntegerAttr(number, i64)
         outer.insert(loop)
 
     def _rest(self) -> Schedule | None:

@@ -864,13 +864,13 @@ class StatementsPass(PassCode):
         combine = self._combine(statement)
         *others, along = statement.axes or ("",)
         size = self._static(along) if along else 1
-        if size is not None and size < lanes // 2:
+        if not along or (size is not None and size < lanes // 2):
 
             def singly() -> None:
                 for copy, value in enumerate(self._partial(statement)):
                     self._put(statement, across(code, value, combine), copy, 0)
 
-            copies = min(size, _MOST_VECTORS)
+            copies = min(size or 1, _MOST_VECTORS)
             self.kernel.over(
                 others, self._range, lambda: self._copies(along, copies, singly)
             )

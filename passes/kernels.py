@@ -52,12 +52,16 @@ OTHER_SCHEDULE = "moa.other_schedule"
 
 BY_HAND = "moa.by_hand"
 """The attribute of a comprehension whose schedule was given, not chosen."""
+
 FEW_SCHEDULE = "moa.few_schedule"
 """The attribute that says how it runs with few rows, if types do not give how many, and
 with columns enough for the pieces of that schedule."""
 
 FEW_ROWS = "moa.few_rows"
 """The attribute that says up to how many rows are few."""
+
+FOLDED = "p"
+"""What folded axes are called in the text of schedules; so no other axis is."""
 
 AFTER = Held("count", "after")
 """How many indices are accounted for, those that are being added included."""
@@ -211,7 +215,8 @@ class _KernelReader(Reader):
         hints: dict[str, str] = {}
         for number, (name, arg) in enumerate(zip(axes, block.args, strict=True)):
             hint = arg.name_hint or "i"
-            hints[name] = hint if hint not in hints.values() else f"{hint}_{number}"
+            is_free = hint != FOLDED and hint not in hints.values()
+            hints[name] = hint if is_free else f"{hint}_{number}"
         extents = dict(zip(axes, op.extents, strict=True))
         self.kernel = Kernel(op, self.terms, axes, extents, hints)
         for arg, name in zip(block.args, axes, strict=True):

@@ -7,7 +7,8 @@ the cost model tells the time of each schedule that could be, and the least time
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil, isqrt, prod
@@ -55,8 +56,11 @@ from moa_dialect.passes.nests import flattened
 from moa_dialect.passes.rebuild import comprehensions
 from moa_dialect.passes.schedules import (
     Schedule,
+    axes_in,
     element_bytes,
+    is_for,
     last_axis,
+    names_of,
     parse_schedule,
 )
 from moa_dialect.passes.share_rows import find_shared, share_rows
@@ -821,7 +825,7 @@ def refuse_strided(
 
     kernel, costs = read(), machine.description
     share_named(kernel, text)
-    schedule = parse_schedule(text, [kernel.hints[axis] for axis in kernel.axes])
+    schedule = parse_schedule(text, *names_of(kernel))
     taken = Estimator(kernel, costs).seconds(schedule)
     if not schedule.lane:
         split_folds(kernel)  # So it is run.
@@ -861,6 +865,15 @@ _LONG = 128
 """How many of them a chunk has then."""
 
 
+@contextmanager
+def _named(function: FuncOp) -> Iterator[None]:
+    """Let errors about a schedule by hand say which function it does not fit."""
+    try:
+        yield
+    except CompileError as error:
+        raise CompileError(f"@{function.sym_name.data}: {error}") from None
+
+
 @dataclass(frozen=True)
 class LiftPass(ModulePass):
     """Chooses how the comprehensions at the top of functions run.
@@ -879,7 +892,8 @@ class LiftPass(ModulePass):
     there are none by `tall`. Beside one with `tma` that is chosen goes
     the one without, as `moa.other_schedule`, should there be no code for the first.
 
-    A schedule by hand is refused where lanes do not lie next to each other and cannot
+    A schedule by hand is for all kernels that have the axes it names; for others one is
+    chosen. It is refused where lanes do not lie next to each other and cannot
     be turned, unless `strided` allows such lanes.
 
     With `deterministic` the schedule, and with it the order of every sum, depends
@@ -917,6 +931,9 @@ class LiftPass(ModulePass):
                 f"got {self.tier}"
             )
         machine = machine_named(self.machine)
+        is_given = self.target == "cpu" and self.schedule != AUTO
+        if is_given:
+            self._check_axes(op)
         for function in functions_of(op):
             has_parts = any(PARTS in c.attributes for c in comprehensions(function))
             for comprehension in map(flattened, comprehensions(function)):
@@ -927,15 +944,17 @@ class LiftPass(ModulePass):
                 except NotATerm:
                     continue  # Left to moa-to-onf.
                 schedule = None
-                is_free = self.schedule == AUTO and not self.deterministic
-                if self.target == "cpu" and is_free:
+                if is_given and is_for(self.schedule, kernel):
+                    with _named(function):
+                        schedule = parse_schedule(self.schedule, *names_of(kernel))
+                        if not self.strided:
+                            text = self.schedule
+                            refuse_strided(comprehension, function, text, machine)
+                elif self.target == "cpu" and not self.deterministic:
                     read = partial(read_kernel, comprehension, function)
                     schedule, _ = choose_any(read, machine)
                 else:
                     schedule = self._schedule(kernel, machine, is_merge)
-                is_linted = self.schedule != AUTO and not self.strided
-                if self.target == "cpu" and is_linted:
-                    refuse_strided(comprehension, function, self.schedule, machine)
                 if schedule is not None:
                     comprehension.attributes[SCHEDULE] = StringAttr(str(schedule))
                 if self.target == "cpu" and is_free and isinstance(schedule, Schedule):
@@ -956,10 +975,31 @@ class LiftPass(ModulePass):
                         text = StringAttr(str(other))
                         comprehension.attributes[OTHER_SCHEDULE] = text
 
+    def _check_axes(self, op: ModuleOp) -> None:
+        """Check that a schedule by hand names axes of some kernel.
+
+        Raises:
+            CompileError: if it names one that no kernel has, or is no schedule.
+        """
+        named, known = axes_in(self.schedule), dict[str, None]()
+        for function in functions_of(op):
+            for comprehension in map(flattened, comprehensions(function)):
+                try:
+                    kernel = read_kernel(comprehension, function)
+                except NotATerm:
+                    continue
+                share_named(kernel, self.schedule)
+                axes, folded = names_of(kernel)
+                known |= dict.fromkeys([*axes, *folded])
+        for axis in named:
+            if known and axis not in known:
+                raise CompileError(
+                    f"schedule: expected axes {', '.join(known)}, got {axis}"
+                )
+
     def _schedule(
         self, kernel: Kernel, machine: Machine, is_merge: bool
     ) -> Schedule | Grid | None:
-        axes = [kernel.hints[axis] for axis in kernel.axes]
         if self.target == "nvptx":
             if self.schedule != AUTO and not (is_merge and split_of(self.schedule)):
                 grid = read_grid(self.schedule, kernel)
@@ -967,10 +1007,6 @@ class LiftPass(ModulePass):
                 check_fits(kernel, grid, self.shared_bytes)
                 return grid
             return self._grid(kernel, self.engine)
-        if self.schedule != AUTO:
-            share_named(kernel, self.schedule)
-            axes = [kernel.hints[axis] for axis in kernel.axes]
-            return parse_schedule(self.schedule, axes)
         found = choose(kernel, machine, self.deterministic)
         if found is None or not self.deterministic:
             return found

@@ -10,6 +10,7 @@ from pathlib import Path
 from moa_dialect.cost.machines import CostMachine, shipped
 from moa_dialect.cost.machines import machine as described
 from moa_dialect.errors import MoaError
+from moa_dialect.lowering import host
 
 
 @dataclass(frozen=True)
@@ -110,9 +111,14 @@ def machine_like(costs: CostMachine) -> Machine:
 
 @cache
 def host_machine() -> Machine:
-    """The machine this runs on, as far as Linux tells; else one of a common size."""
+    """The machine this runs on, as far as Linux tells; else one of a common size.
+
+    It has the vectors of the CPU that code is made for.
+    """
     flags = _flags()
-    if flags is None:
+    if (named := host.kind_by_setting()) is not None:
+        kind = named
+    elif flags is None:
         kind = "neon" if os.uname().machine in ("aarch64", "arm64") else "avx2"
     else:
         kind = "avx512" if {"avx512f", "avx512vl", "avx512dq"} <= flags else "avx2"

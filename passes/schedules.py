@@ -10,9 +10,10 @@ from math import ceil
 from xdsl.dialects.builtin import StringAttr
 
 from moa_dialect.errors import CompileError, DTypeError
-from moa_dialect.ops.normal_form import ComprehensionOp
+from moa_dialect.ops.normal_form import CascadeOp, ComprehensionOp, FoldOp
 from moa_dialect.passes.grid import share_named
 from moa_dialect.passes.kernels import (
+    FOLDED,
     SCHEDULE,
     Kernel,
     Output,
@@ -37,6 +38,9 @@ class Schedule:
     task has the axis in the lanes along which it reads elements in turn: no axis is in
     the lanes of all. With `j=procs,columns:2048` besides, a task has 2048 indices of j,
     with the sums of all of them in memory: rows along j are read in long pieces.
+    the lanes of all. Threads take tasks as they come, unless the text says how they are
+    dealt out: `procs:2` in two runs of tasks that follow each other, `cyclic` one by
+    one in turn, `cyclic:4` four by four.
 
     Attributes:
         lane: the axis in the lanes, by its name in the text; empty if folded axes are.
@@ -53,6 +57,9 @@ class Schedule:
         each: whether each statement has a lane axis of its own.
         columns: an axis of which a task has a piece then, by its name; or empty.
         piece: how many indices that is.
+        dealt: the axis whose text says how tasks are dealt out; or empty.
+        procs: into how many runs of tasks that follow each other; 0 if not so.
+        cyclic: how many tasks at a time, in turn; 0 if not so.
     """
 
     lane: str
@@ -68,6 +75,9 @@ class Schedule:
     each: bool = False
     columns: str = ""
     piece: int = 1
+    dealt: str = ""
+    procs: int = 0
+    cyclic: int = 0
 
     @property
     def width(self) -> int:
@@ -88,40 +98,64 @@ class Schedule:
         pairs += ",aligned" if self.aligned else ""
         pairs += ",ahead" if self.ahead else ""
         pairs += ",each" if self.each else ""
-        block = f"{self.blocked}=procs,block:{self.block};" if self.blocked else ""
+        block = ""
+        if self.blocked:
+            block = f"{self.blocked}={self._procs(self.blocked)},block:{self.block};"
         if self.columns:
-            block += f"{self.columns}=procs,columns:{self.piece};"
+            procs = self._procs(self.columns)
+            block += f"{self.columns}={procs},columns:{self.piece};"
+        if self.dealt not in ("", self.blocked, self.columns, self.lane):
+            block = f"{self.dealt}={self._procs(self.dealt)};{block}"
         if self.lane:
             fold = f"chunk:{self.chunk},regs:{self.registers}{pairs}"
-            return f"{block}{self.lane}=procs,{lanes};p={fold}"
+            return f"{block}{self.lane}={self._procs(self.lane)},{lanes};p={fold}"
         return f"{block}p=chunk:{self.chunk},block:{self.registers},{lanes}{pairs}"
 
+    def _procs(self, axis: str) -> str:
+        """That an axis is shared among tasks, and how they are dealt out."""
+        if axis != self.dealt:
+            return "procs"
+        return f"procs,cyclic:{self.cyclic}" if self.cyclic else f"procs:{self.procs}"
+
+
+_FLAGS = ("pairs", "aligned", "ahead", "each")
+
+_OF_LANES = ("procs", "cyclic", "regs", "lanes")
+_OF_AXIS = ("procs", "cyclic", "block", "columns")
+_OF_FOLDS = ("chunk", "regs", "pairs", "aligned", "ahead")
+_OF_FOLDS_IN_LANES = ("chunk", "block", "regs", "lanes", *_FLAGS)
+"""What the parts of an axis may be bound to: of one in the lanes, of another one, of
+the folded axes, and of those if they are in the lanes."""
 
 _RESOURCES = (
-    *("procs", "chunk", "block", "regs", "lanes"),
-    *("columns", "pairs", "aligned", "ahead", "each"),
+    *("procs", "cyclic", "chunk", "block", "regs", "lanes", "columns"),
+    *_FLAGS,
 )
+
+_MOST = {"regs": 64, "lanes": 64}
+"""The most registers and lanes: code for each of them is written out."""
+
+_LARGEST = 1 << 20
+"""No tile has as many indices."""
 
 _ITEM = re.compile(r"(?P<name>[a-z]+)(:(?P<number>[0-9]+))?$")
 
 
-def parse_schedule(text: str, axes: Sequence[str]) -> Schedule:
-    """Read a schedule for a kernel whose axes have these names.
+def _lifts(text: str) -> dict[str, dict[str, int]]:
+    """For each axis that a schedule names its resources, and how many of each.
 
     Raises:
-        CompileError: if it is none.
+        CompileError: if the text is no schedule.
     """
-    lanes: dict[str, int] = {}
-    fold: dict[str, int] = {}
-    lane: str | None = None
-    blocked, block = "", 1
-    columns, piece = "", 1
+    lifts: dict[str, dict[str, int]] = {}
     for part in filter(None, text.replace(" ", "").split(";")):
         axis, equals, resources = part.partition("=")
-        found: dict[str, int] = {}
+        if axis in lifts:
+            raise CompileError(f"schedule: expected each axis once, got {axis} twice")
+        found = lifts[axis] = dict[str, int]()
         for item in resources.split(","):
             match = _ITEM.match(item)
-            if not equals or match is None:
+            if not axis or not equals or match is None:
                 raise CompileError(
                     "schedule: expected axis=resource:extent,..., separated by "
                     f"semicolons, got {part!r}"
@@ -132,47 +166,137 @@ def parse_schedule(text: str, axes: Sequence[str]) -> Schedule:
                 raise CompileError(
                     f"schedule: expected {', '.join(others)} or {last_name}, got {name}"
                 )
-            number = int(match["number"] or 1)
-            if number < 1:
+            if name in found:
+                raise CompileError(f"schedule: {axis} has {name} twice")
+            if name in _FLAGS and match["number"]:
+                raise CompileError(f"schedule: {name} has no extent, got {item!r}")
+            number = int(match["number"] or (0 if name == "procs" else 1))
+            if number < 1 and match["number"]:
                 raise CompileError(f"schedule: {name} of at least 1, got {number}")
+            most = _MOST.get(name, _LARGEST)
+            if number > most:
+                raise CompileError(
+                    f"schedule: {name} of at most {most}, got {match['number']}"
+                )
             found[name] = number
-        if axis in axes:
-            if "lanes" in found:
-                lane, lanes = axis, found
-            elif "block" in found:
-                blocked, block = axis, found["block"]
-            elif "columns" in found:
-                columns, piece = axis, found["columns"]
-        elif "lanes" in found:
-            lane, lanes, fold = "", found, found
-        else:
+    return lifts
+
+
+def axes_in(text: str) -> list[str]:
+    """The axes that a schedule names, the folded ones too.
+
+    Raises:
+        CompileError: if the text is no schedule.
+    """
+    return list(_lifts(text))
+
+
+def parse_schedule(
+    text: str, axes: Sequence[str], folded: Sequence[str] = (FOLDED,)
+) -> Schedule:
+    """Read a schedule for a kernel whose axes have these names.
+
+    Args:
+        text: the schedule.
+        axes: the names of the kernel's axes.
+        folded: what its folded axes may be called.
+
+    Raises:
+        CompileError: if it is none, or not one for such a kernel.
+    """
+    fold: dict[str, int] = {}
+    lane: str | None = None
+    lanes, dealt, blocked, columns = fold, "", "", ""
+    lifts = _lifts(text)
+    for axis, found in lifts.items():
+        is_folded = axis not in axes
+        if is_folded and axis not in folded:
+            known = ", ".join(dict.fromkeys([*axes, *folded]))
+            raise CompileError(f"schedule: expected axes {known}, got {axis}")
+        if is_folded and fold:
+            raise CompileError("schedule: expected folded axes once, got them twice")
+        if "lanes" in found:
+            if lane is not None:
+                names = f"{lane or 'folded axes'} and {axis}"
+                raise CompileError(f"schedule: expected one axis in lanes, got {names}")
+            lane, lanes = "" if is_folded else axis, found
+        if is_folded:
             fold = found
+        elif "block" in found and "lanes" not in found:
+            if blocked:
+                raise CompileError(
+                    f"schedule: expected one axis with a block, got {blocked} and {axis}"
+                )
+            blocked = axis
+        elif "columns" in found and "lanes" not in found:
+            columns = axis
+        if found.get("procs") or "cyclic" in found:
+            if found.get("procs") and "cyclic" in found:
+                raise CompileError(
+                    f"schedule: {axis}: expected an extent of procs or cyclic, got both"
+                )
+            if dealt:
+                raise CompileError(
+                    "schedule: expected one axis that says how tasks are dealt out, "
+                    f"got {dealt} and {axis}"
+                )
+            dealt = axis
     if lane is None:
         raise CompileError("schedule: no axis has lanes")
     if columns and "each" not in fold:
         raise CompileError(f"schedule: {columns} has columns, but no statement lanes")
-    if lane and "chunk" in lanes:
-        raise CompileError(f"schedule: {lane} is not folded and has no chunks")
+    for axis, found in lifts.items():
+        _check(axis, found, axis not in axes)
     count = lanes["lanes"]
     if count & (count - 1):
         raise CompileError(f"schedule: lanes are a power of 2, got {count}")
     registers = fold.get("block" if not lane else "regs", 1)
-    vectors, chunk = lanes.get("regs", 1), fold.get("chunk", 1)
+    if registers > _MOST["regs"]:
+        raise CompileError(
+            f"schedule: block of folded axes of at most {_MOST['regs']}, "
+            f"got {registers}"
+        )
     return Schedule(
         lane,
         count,
-        vectors,
+        lanes.get("regs", 1),
         registers,
-        chunk,
+        fold.get("chunk", 1),
         blocked,
-        block,
+        lifts[blocked]["block"] if blocked else 1,
         "pairs" in fold,
         "aligned" in fold,
         "ahead" in fold,
         "each" in fold,
         columns,
-        piece,
+        lifts[columns]["columns"] if columns else 1,
+        dealt,
+        lifts[dealt].get("procs", 0) if dealt else 0,
+        lifts[dealt].get("cyclic", 0) if dealt else 0,
     )
+
+
+def _check(axis: str, found: dict[str, int], is_folded: bool) -> None:
+    """Check that an axis has only such resources as mean something for it.
+
+    Raises:
+        CompileError: if it has others.
+    """
+    has_lanes = "lanes" in found
+    allowed = _OF_LANES if has_lanes else _OF_AXIS
+    if is_folded:
+        allowed = _OF_FOLDS_IN_LANES if has_lanes else _OF_FOLDS
+    for name in found:
+        if name in allowed:
+            continue
+        if name == "chunk":
+            raise CompileError(f"schedule: {axis} is not folded and has no chunks")
+        what = "a folded axis" if is_folded else "an axis"
+        where = " in the lanes" if has_lanes else ""
+        raise CompileError(
+            f"schedule: {axis}: expected {', '.join(allowed[:-1])} or {allowed[-1]} "
+            f"for {what}{where}, got {name}"
+        )
 
 
 def element_bytes(kernel: Kernel) -> int:
@@ -196,7 +320,30 @@ def schedule_of(
     if not isinstance(text, StringAttr):
         return None
     share_named(kernel, text.data)
-    return parse_schedule(text.data, [kernel.hints[axis] for axis in kernel.axes])
+    return parse_schedule(text.data, *names_of(kernel))
+
+
+def is_for(text: str, kernel: Kernel) -> bool:
+    """Whether a kernel has all axes that a schedule names.
+
+    Indices that read the same are an axis of it afterwards, if it names that.
+
+    Raises:
+        CompileError: if the text is no schedule.
+    """
+    share_named(kernel, text)
+    axes, folded = names_of(kernel)
+    return {*_lifts(text)} <= {*axes, *folded}
+
+
+def names_of(kernel: Kernel) -> tuple[list[str], list[str]]:
+    """What the axes of a kernel are called in schedules, and what its folded axes."""
+    folds = [op for op in kernel.op.walk() if isinstance(op, FoldOp | CascadeOp)]
+    hints = [
+        region.block.args[0].name_hint for op in folds for region in op.regions[:1]
+    ]
+    folded = dict.fromkeys([FOLDED, *(hint for hint in hints if hint)])
+    return [kernel.hints[axis] for axis in kernel.axes], list(folded)
 
 
 _SAVED = 20

@@ -51,6 +51,7 @@ from moa_dialect.passes.lift import (
 from moa_dialect.passes.machine import Machine, host_machine, machine_like
 from moa_dialect.passes.nests import flattened
 from moa_dialect.passes.rebuild import comprehensions
+from moa_dialect.passes.schedules import is_for
 from moa_dialect.passes.split_cascades import SplitCascadesPass
 from moa_dialect.passes.terms import NotATerm
 from moa_dialect.passes.to_onf import PARTS
@@ -208,7 +209,7 @@ class Program:
                 op.attributes[SCHEDULE] = StringAttr(f"{grid}")
                 continue
             text = options.schedule
-            if text == AUTO:
+            if text == AUTO or not is_for(text, kernel):
                 if options.deterministic:
                     schedule = choose(kernel, here, deterministic=True)
                 else:

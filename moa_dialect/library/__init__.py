@@ -3,7 +3,8 @@
 Softmax, attention and the normalisations act on the last axis (products on the last
 two); axes before it are a frame they are applied over by omega. The others say which
 axes they act on. Each is a function of arrays to use inside a traced program or to give
-to `moa.jit`.
+to `moa.jit`. Those that sum many elements compute in f32 where arrays are of f16 or
+bf16, and round their result once.
 """
 
 from moa_dialect.library.attention import attention
@@ -23,6 +24,7 @@ from moa_dialect.library.linear import (
     matmul_omega,
     trace,
 )
+from moa_dialect.library.logistic import sigmoid
 from moa_dialect.library.losses import (
     cross_entropy,
     entropy,
@@ -114,6 +116,7 @@ __all__ = [
     "prefix_sums",
     "rms_norm",
     "shift",
+    "sigmoid",
     "sigmoid_attention",
     "skewness",
     "softmax",

@@ -16,14 +16,12 @@ from moa_dialect.frontend.jit import is_array, jit
 from moa_dialect.frontend.trace import Array, active_trace, as_array
 from moa_dialect.library.broadcasting import extent, repeated_along, stretched
 from moa_dialect.library.linear import matmul
+from moa_dialect.library.narrow import HALVES, widened
 from moa_dialect.library.positions import Position
 from moa_dialect.library.softmax import row_maximum, row_sum
-from moa_dialect.types import dtype_of, element_type_of, kind_of
+from moa_dialect.types import dtype_of, kind_of
 
 ScoreMod = Callable[[Any, Any, Any, Any, Any], Any]
-
-BFLOAT = element_type_of("bf16")
-HALVES = (element_type_of("f16"), BFLOAT)
 
 
 def attention(
@@ -131,7 +129,7 @@ def _defined(
     _check_dtypes(q, k, v)
     _check_shapes(q, k, v)
     given = q.element_type
-    q, k, v = map(_widened, (q, k, v))
+    q, k, v = map(widened, (q, k, v))
     k, v = for_each_head(k, q), for_each_head(v, q)
 
     scores = factor(scale, q) * products(q, k)
@@ -274,15 +272,11 @@ def _scalar(result: Any, score: Any) -> Any:
 # Types
 
 
-def _widened(a: Any) -> Any:
-    return moa.cast(a, "f32") if a.element_type in HALVES else a
-
-
 def _operand(name: str, value: Any, given: Any, q: Any) -> Any:
     """A bias or sink in the type that scores have."""
     array = as_array(value, q.element_type if _is_number(value) else None)
     if array.element_type == given:
-        array = _widened(array)
+        array = widened(array)
     if array.element_type != q.element_type:
         hint = (
             ", which moa.where(mask, 0.0, -inf) makes of truth values"

@@ -22,7 +22,6 @@ from typing import Any
 from moa_dialect.errors import ShapeError
 from moa_dialect.frontend import functions as moa
 from moa_dialect.library.attention import (
-    HALVES,
     factor,
     for_each_head,
     products,
@@ -30,6 +29,7 @@ from moa_dialect.library.attention import (
 )
 from moa_dialect.library.broadcasting import stretched
 from moa_dialect.library.linear import matmul
+from moa_dialect.library.narrow import widened
 from moa_dialect.library.softmax import row_sum
 from moa_dialect.types import dtype_of
 
@@ -79,7 +79,7 @@ def attention_gradients(
 
 def row_products(a: Any, b: Any) -> Any:
     """`+ red Ω<1> (A × B)`, of half precision in f32: shape (..., n, e) to (..., n)."""
-    return row_sum(_widened(a) * _widened(b))
+    return row_sum(widened(a) * widened(b))
 
 
 def query_gradient(
@@ -113,7 +113,7 @@ def query_gradient(
     Raises:
         ShapeError: for shapes that do not fit.
     """
-    keys = for_each_head(_widened(k), q)
+    keys = for_each_head(widened(k), q)
     changes = _score_gradients(q, k, v, lse, delta, gradient, bias, scale, is_causal)
     return _narrowed(factor(scale, q) * matmul(changes, keys), q)
 
@@ -140,7 +140,7 @@ def key_gradient(
     """
     changes = _score_gradients(q, k, v, lse, delta, gradient, bias, scale, is_causal)
     turned = moa.omega(moa.transpose, 2, changes)
-    return factor(scale, q) * matmul(turned, _widened(q))
+    return factor(scale, q) * matmul(turned, widened(q))
 
 
 def value_gradient(
@@ -171,7 +171,7 @@ def value_gradient(
         ShapeError: for shapes that do not fit.
     """
     weights = _weights(q, k, lse, bias, scale, is_causal)
-    return matmul(moa.omega(moa.transpose, 2, weights), _widened(gradient))
+    return matmul(moa.omega(moa.transpose, 2, weights), widened(gradient))
 
 
 def summed_by_head(each: Any, like: Any) -> Any:
@@ -247,10 +247,10 @@ def bias_gradient(
 
 def _weights(q: Any, k: Any, lse: Any, bias: Any, scale: Any, is_causal: bool) -> Any:
     """`exp(S - L)`, and 0 in rows that see no key."""
-    q, k = _widened(q), for_each_head(_widened(k), q)
+    q, k = widened(q), for_each_head(widened(k), q)
     scores = factor(scale, q) * products(q, k)
     if bias is not None:
-        bias = stretched(_widened(bias), scores, q.ndim, "attention_gradients: bias")
+        bias = stretched(widened(bias), scores, q.ndim, "attention_gradients: bias")
         scores = scores + bias
     if is_causal:
         scores = moa.omega(with_visible_keys(True, None), 2, scores)
@@ -272,13 +272,9 @@ def _score_gradients(
 ) -> Any:
     """`P × ((dO +•× ⊘V) -Ω<1 0> D)`."""
     weights = _weights(q, k, lse, bias, scale, is_causal)
-    values = for_each_head(_widened(v), q)
-    changes = moa.omega("sub", (1, 0), products(_widened(gradient), values), delta)
+    values = for_each_head(widened(v), q)
+    changes = moa.omega("sub", (1, 0), products(widened(gradient), values), delta)
     return weights * changes
-
-
-def _widened(a: Any) -> Any:
-    return moa.cast(a, "f32") if a.element_type in HALVES else a
 
 
 def _narrowed(a: Any, like: Any) -> Any:

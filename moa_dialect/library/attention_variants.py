@@ -8,9 +8,11 @@ from moa_dialect.frontend import functions as moa
 from moa_dialect.library.attention import factor, products
 from moa_dialect.library.broadcasting import extent
 from moa_dialect.library.linear import matmul
+from moa_dialect.library.narrow import in_f32
 from moa_dialect.library.softmax import row_sum, softmax
 
 
+@in_f32
 def differential_attention(
     q1: Any,
     k1: Any,
@@ -40,6 +42,7 @@ def differential_attention(
     return matmul(first - weight * second, v)
 
 
+@in_f32
 def sigmoid_attention(
     q: Any,
     k: Any,
@@ -71,6 +74,7 @@ def sigmoid_attention(
     return matmul(_causal(weights) if is_causal else weights, v)
 
 
+@in_f32
 def linear_attention(q: Any, k: Any, v: Any, is_causal: bool = False) -> Any:
     """`(ϕ(Q) +•× (⊘ϕ(K) +•× V)) / (ϕ(Q) +•× (+ red ϕ(K)))` with `ϕ(x) = elu(x) + 1`.
 

@@ -6,8 +6,10 @@ from typing import Any
 
 from moa_dialect.errors import ShapeError
 from moa_dialect.frontend import functions as moa
+from moa_dialect.library.narrow import in_f32
 
 
+@in_f32
 def matmul(a: Any, b: Any) -> Any:
     """The matrix product `A +•× B`, over leading axes that both share.
 
@@ -26,6 +28,7 @@ def _product(a: Any, b: Any) -> Any:
     return moa.inner("add", "mul", a, b)
 
 
+@in_f32
 def matmul_omega(a: Any, b: Any) -> Any:
     """The matrix product as `(+ red) Ω<2> (A (× Ω<0 1>) Ω<1 2> B)`.
 
@@ -55,6 +58,7 @@ def _sum(a: Any) -> Any:
     return moa.reduce("add", a)
 
 
+@in_f32
 def contract(a: Any, b: Any, axis_a: int, axis_b: int) -> Any:
     """The sum of products over axis `axis_a` of a and axis `axis_b` of b.
 
@@ -89,6 +93,7 @@ def _check_axis(name: str, axis: int, rank: int) -> None:
         )
 
 
+@in_f32
 def bilinear(x: Any, a: Any, y: Any) -> Any:
     """The bilinear form `x +•× A +•× y`.
 

@@ -6,10 +6,12 @@ from typing import Any
 
 from moa_dialect.errors import DTypeError
 from moa_dialect.frontend import functions as moa
+from moa_dialect.library.narrow import in_f32
 from moa_dialect.library.softmax import row_maximum, row_sum, softmax
 from moa_dialect.types import element_type_of, kind_of
 
 
+@in_f32
 def log_softmax(x: Any) -> Any:
     """`(x - max) - log(sum exp(x - max))` over the last axis.
 
@@ -24,6 +26,7 @@ def log_softmax(x: Any) -> Any:
     return moa.omega("sub", (1, 0), shifted, moa.log(row_sum(moa.exp(shifted))))
 
 
+@in_f32
 def cross_entropy(logits: Any, targets: Any) -> Any:
     """`-log_softmax(logits)` at the target, or weighted by the targets: one per row.
 
@@ -59,6 +62,7 @@ def _element(row: Any, place: Any) -> Any:
     return moa.psi(moa.reshape([1], place), row)
 
 
+@in_f32
 def linear_cross_entropy(x: Any, weight: Any, targets: Any) -> Any:
     """`cross_entropy(X +•× ⊘W, targets)`: the loss of a linear classifier.
 
@@ -77,6 +81,7 @@ def _logits(x: Any, weight: Any) -> Any:
     return moa.inner("add", "mul", weight, x)
 
 
+@in_f32
 def entropy(logits: Any) -> Any:
     """`-sum p log p` with p the softmax of the last axis, in nats.
 
@@ -89,6 +94,7 @@ def entropy(logits: Any) -> Any:
     return moa.negative(row_sum(softmax(logits) * log_softmax(logits)))
 
 
+@in_f32
 def kl_divergence(p_logits: Any, q_logits: Any) -> Any:
     """`sum p (log p - log q)` with p and q the softmax of the last axes, in nats.
 

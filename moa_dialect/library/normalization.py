@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from moa_dialect.frontend import functions as moa
+from moa_dialect.library.narrow import in_f32
 from moa_dialect.library.statistics import centred, variance
 
 
+@in_f32
 def layernorm(x: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Any:
     """`(x - mean) / sqrt(variance + eps) * weight + bias` over the last axis.
 

@@ -6,10 +6,12 @@ import math
 from typing import Any
 
 from moa_dialect.frontend import functions as moa
+from moa_dialect.library.narrow import in_f32
 from moa_dialect.library.softmax import row_maximum, row_sum
 from moa_dialect.library.statistics import mean
 
 
+@in_f32
 def rms_norm(x: Any, weight: Any = None, eps: float = 1e-6) -> Any:
     """`x / sqrt(mean(x²) + eps) * weight` over the last axis.
 
@@ -27,6 +29,7 @@ def rms_norm(x: Any, weight: Any = None, eps: float = 1e-6) -> Any:
     return result if weight is None else moa.omega("mul", (1, 1), result, weight)
 
 
+@in_f32
 def l2_norm(x: Any) -> Any:
     """`a sqrt(sum (x / a)²)` with `a = max |x|`, over the last axis.
 
@@ -45,6 +48,7 @@ def l2_norm(x: Any) -> Any:
     return moa.where((largest > 0.0) & (largest < math.inf), length, largest)
 
 
+@in_f32
 def absmax_scaled_product(x: Any, weight: Any, bound: float = 127.0) -> Any:
     """`((x * (c / a)) +•× W) * (a / c)` with `a = max |x|` of each row and c a bound.
 

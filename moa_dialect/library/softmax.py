@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from moa_dialect.frontend import functions as moa
+from moa_dialect.library.narrow import in_f32
 
 
 def row_maximum(x: Any) -> Any:
@@ -25,6 +26,7 @@ def _sum(row: Any) -> Any:
     return moa.reduce("add", row)
 
 
+@in_f32
 def softmax(x: Any) -> Any:
     """`exp(x - max) / sum exp(x - max)` over the last axis.
 
@@ -39,6 +41,7 @@ def softmax(x: Any) -> Any:
     return moa.omega("div", (1, 0), exponentials, row_sum(exponentials))
 
 
+@in_f32
 def logsumexp(x: Any) -> Any:
     """`max + log(sum exp(x - max))` over the last axis.
 

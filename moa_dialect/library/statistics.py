@@ -8,9 +8,11 @@ from typing import Any
 from moa_dialect.errors import DTypeError, OptionError
 from moa_dialect.frontend import functions as moa
 from moa_dialect.library.broadcasting import extent
+from moa_dialect.library.narrow import in_f32
 from moa_dialect.library.softmax import row_sum
 
 
+@in_f32
 def mean(x: Any) -> Any:
     """`sum x / n` over the last axis.
 
@@ -23,6 +25,7 @@ def mean(x: Any) -> Any:
     return row_sum(x) / _count(x)
 
 
+@in_f32
 def variance(x: Any, ddof: int = 0) -> Any:
     """`sum (x - mean)² / (n - ddof)` over the last axis.
 
@@ -40,6 +43,7 @@ def variance(x: Any, ddof: int = 0) -> Any:
     return row_sum(deviations * deviations) / _count(x, ddof)
 
 
+@in_f32
 def covariance(x: Any, y: Any, ddof: int = 0) -> Any:
     """`sum (x - mean)(y - mean) / (n - ddof)` over the last axes.
 
@@ -54,6 +58,7 @@ def covariance(x: Any, y: Any, ddof: int = 0) -> Any:
     return row_sum(centred(x) * centred(y)) / _count(x, ddof)
 
 
+@in_f32
 def covariance_matrix(x: Any, ddof: int = 0) -> Any:
     """`⊘C +•× C / (n - ddof)` with C the columns of x less their means.
 
@@ -74,6 +79,7 @@ def covariance_matrix(x: Any, ddof: int = 0) -> Any:
     return moa.omega(cell, 2, x)
 
 
+@in_f32
 def skewness(x: Any) -> Any:
     """`m3 / m2^(3/2)` over the last axis, of the central moments.
 
@@ -89,6 +95,7 @@ def skewness(x: Any) -> Any:
     return mean(squares * deviations) / (second * moa.sqrt(second))
 
 
+@in_f32
 def kurtosis(x: Any, excess: bool = True) -> Any:
     """`m4 / m2²` over the last axis, of the central moments; less 3 for the excess.
 

@@ -15,6 +15,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -28,6 +29,7 @@ from moa_dialect.tools.bench.programs import ROWS
 from moa_dialect.tools.bench.report import (
     FORMAT,
     Document,
+    check_plot,
     entries_of,
     save_plot,
     table_text,
@@ -306,8 +308,10 @@ def read_document(path: Path) -> Document:
         raise BenchError(f"{path}: not a file that --json wrote") from None
     if isinstance(document, dict) and "results" in document:
         found = cast(Document, document)
-        if found.get("format") == FORMAT:
-            return found
+        with suppress(AttributeError, KeyError, TypeError, ValueError):
+            table_text(found)
+            if found.get("format") == FORMAT:
+                return found
     raise BenchError(f"{path}: not a file that --json wrote")
 
 
@@ -353,6 +357,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         check_writable(options.json)
         check_writable(options.plot)
+        if options.plot:
+            check_plot(options.plot)
         check_target(options)
         if options.target == "cuda" and options.suites:
             return measure_on_gpu(options)

@@ -176,8 +176,10 @@ def attention_reference(case: Case, inputs: Inputs, rows: Array | None) -> Array
             scores += distances[head]
         if mask is not None:
             scores = np.where(mask, scores, -np.inf)
-        powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        result[head] = (powers / powers.sum(axis=-1, keepdims=True)) @ v
+        largest = np.maximum(scores.max(axis=-1, keepdims=True), np.finfo(float).min)
+        powers = np.exp(scores - largest)
+        total = powers.sum(axis=-1, keepdims=True)
+        result[head] = (powers / np.where(total, total, 1)) @ v  # 0 without a key.
     return result
 
 

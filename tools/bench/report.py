@@ -266,6 +266,28 @@ def machine_text(document: Document) -> str:
 # Plots
 
 
+def check_plot(path: Path) -> None:
+    """Check that a plot can be drawn into such a file, before much time is spent on it.
+
+    Raises:
+        BenchError: if matplotlib is not installed, or cannot write such a file.
+    """
+    try:
+        import matplotlib
+    except ImportError:
+        raise BenchError(
+            'a plot needs matplotlib; pip install "moa-dialect[bench]"'
+        ) from None
+    matplotlib.use("Agg")
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    kinds = sorted(FigureCanvasBase.get_supported_filetypes())
+    if path.suffix[1:].lower() not in kinds:
+        raise BenchError(
+            f"{path}: expected a name that ends with one of .{', .'.join(kinds)}"
+        )
+
+
 def save_plot(document: Document, path: Path) -> None:
     """Draw the results; the kind of file follows from the name.
 
@@ -275,13 +297,7 @@ def save_plot(document: Document, path: Path) -> None:
         BenchError: if matplotlib is not installed, cannot write such a file, or there
             is nothing to draw.
     """
-    try:
-        import matplotlib
-    except ImportError:
-        raise BenchError(
-            'a plot needs matplotlib; pip install "moa-dialect[bench]"'
-        ) from None
-    matplotlib.use("Agg")
+    check_plot(path)
     from matplotlib import pyplot
 
     panels = list(_panels(document))
@@ -297,8 +313,6 @@ def save_plot(document: Document, path: Path) -> None:
     figure.tight_layout()
     try:
         figure.savefig(path)
-    except ValueError as error:
-        raise BenchError(f"{path}: {str(error).splitlines()[0]}") from None
     finally:
         pyplot.close(figure)
 

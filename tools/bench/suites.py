@@ -38,6 +38,7 @@ class Grid:
         contenders: who takes part.
         metric: what is measured.
         quick: other values, for a run of a minute or so.
+        others: axes that are there if they are given values.
     """
 
     program: str
@@ -45,13 +46,15 @@ class Grid:
     contenders: tuple[str, ...]
     metric: Metric = "time"
     quick: Axes = field(default_factory=dict[str, Values])
+    others: tuple[str, ...] = ()
 
     def cases(
         self, suite: str, given: Axes, threads: Sequence[int], quick: bool
     ) -> list[Case]:
         """The cases, with the values given in place of the suite's own."""
         axes = {**self.axes, **(self.quick if quick else {}), **given}
-        axes = {name: values for name, values in axes.items() if name in self.axes}
+        known = {*self.axes, *self.others}
+        axes = {name: values for name, values in axes.items() if name in known}
         found: list[Case] = []
         for point in itertools.product(*axes.values()):
             size = dict(zip(axes, point, strict=True))
@@ -62,6 +65,11 @@ class Grid:
                 for t in threads
             ]
         return found
+
+
+def _option(axis: str) -> str:
+    """How the command line has an axis."""
+    return f"--{axis.replace('_', '-')}"
 
 
 @dataclass(frozen=True)
@@ -94,11 +102,15 @@ class Suite:
         Raises:
             SuiteError: for an axis that no grid of the suite has.
         """
-        known = list(dict.fromkeys(name for grid in self.grids for name in grid.axes))
+        known = list(
+            dict.fromkeys(n for grid in self.grids for n in (*grid.axes, *grid.others))
+        )
         for name in given:
             if name not in known:
-                options = ", ".join(f"--{option}" for option in known)
-                raise SuiteError(f"suite {self.name} has no --{name}; it has {options}")
+                options = ", ".join(map(_option, known))
+                raise SuiteError(
+                    f"suite {self.name} has no {_option(name)}; it has {options}"
+                )
         if not threads:
             powers = [1 << k for k in range(cores.bit_length()) if 1 << k < cores]
             threads = [*powers, cores] if self.all_threads else [cores]
@@ -109,7 +121,9 @@ class Suite:
         ]
 
 
-def _attention(dtypes: Values, n: Values, summary: str, name: str) -> Suite:
+def _attention(
+    dtypes: Values, n: Values, summary: str, name: str, others: tuple[str, ...] = ()
+) -> Suite:
     grid = Grid(
         "attention",
         {
@@ -121,6 +135,7 @@ def _attention(dtypes: Values, n: Values, summary: str, name: str) -> Suite:
         },
         ATTENTION,
         quick={"n": (128, 256), "d": (64,)},
+        others=others,
     )
     return Suite(name, summary, (grid,))
 
@@ -134,7 +149,13 @@ SHORT = ("moa", "torch-sdpa", "onnxruntime", "openvino")
 SUITES: dict[str, Suite] = {
     suite.name: suite
     for suite in (
-        _attention(("f32",), N, "attention, full and causal", "attention"),
+        _attention(
+            ("f32",),
+            N,
+            "attention, full and causal",
+            "attention",
+            ("m", "e", "kv_heads", "window"),
+        ),
         _attention(("f32",), N, "attention in f32, full and causal", "attention-f32"),
         _attention(("bf16",), N, "attention in bf16", "attention-bf16"),
         _attention(("f64",), N[:-1], "attention in f64", "attention-f64"),

@@ -1,4 +1,6 @@
-// RUN: not moa-opt %s -p 'moa-lift{schedule="j=procs"}' 2>&1 | filecheck %s --check-prefix=LANES
+// RUN: not moa-opt %s -p 'moa-lift{schedule="i=procs"}' 2>&1 | filecheck %s --check-prefix=LANES
+// RUN: not moa-opt %s -p 'moa-lift{schedule="j=procs,lanes:4"}' 2>&1 | filecheck %s --check-prefix=AXIS
+// RUN: not moa-opt %s -p 'moa-lift{schedule="i=lanes:4;i=procs"}' 2>&1 | filecheck %s --check-prefix=TWICE
 // RUN: not moa-opt %s -p 'moa-lift{schedule="i=procs,lanes:3"}' 2>&1 | filecheck %s --check-prefix=POWER
 // RUN: not moa-opt %s -p 'moa-lift{schedule="i=cores:2"}' 2>&1 | filecheck %s --check-prefix=RESOURCE
 // RUN: not moa-opt %s -p 'moa-lift{schedule="i"}' 2>&1 | filecheck %s --check-prefix=SYNTAX
@@ -7,9 +9,11 @@
 // RUN: not moa-opt %s -p 'moa-lift{target=nvptx tier=simt}' 2>&1 | filecheck %s --check-prefix=TIER
 // RUN: not moa-opt %s -p 'moa-lift{target=nvptx schedule="i=procs"}' 2>&1 | filecheck %s --check-prefix=GRID
 
-// LANES:    schedule: no axis has lanes
-// POWER:    schedule: lanes are a power of 2, got 3
-// RESOURCE: schedule: expected procs, chunk, block, regs, lanes, pairs, aligned, ahead or each, got cores
+// LANES:    @copy: schedule: no axis has lanes
+// AXIS:     schedule: expected axes i, p, got j
+// TWICE:    schedule: expected each axis once, got i twice
+// POWER:    @copy: schedule: lanes are a power of 2, got 3
+// RESOURCE: schedule: expected procs, cyclic, chunk, block, regs, lanes, pairs, aligned, ahead or each, got cores
 // SYNTAX:   schedule: expected axis=resource:extent,..., separated by semicolons, got 'i'
 // TARGET:   moa-lift: unknown target: expected cpu or nvptx, got rocm
 // TIER:     moa-lift: unknown tier: expected portable, mma or wgmma, got simt

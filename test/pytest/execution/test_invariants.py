@@ -118,6 +118,7 @@ STATIC = [
         library.attention_gradients,
         [(20, 4), (30, 4), (30, 6), (20, 6), (20,), (20, 6)],
     ),
+    Case(library.sigmoid, [(6, 40)]),
     Case(library.sigmoid_attention, [(6, 40), (70, 40), (70, 50)]),
     Case(library.linear_attention, [(3, 4), (5, 4), (5, 2)], has_rows=True),
     Case(library.linear_attention, [(6, 40), (70, 40), (70, 50)], CAUSAL),

@@ -18,6 +18,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
+import mpmath
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -523,6 +525,26 @@ def test_one_kernel_serves_all_shapes(name: str, data: st.DataObject) -> None:
     same(dynamic(case, arrays), case.reference(*arrays), "f8")
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_error_of_a_sigmoid_is_bounded(dtype: Any) -> None:
+    """At most 2.5 units in the last place, where it is subnormal too."""
+    info, seed = np.finfo(dtype), np.random.default_rng(0)
+    low = -104.5 if dtype == np.float32 else -746.0
+    bits = seed.integers(0, 2**info.bits, 300, np.uint64).astype(f"u{info.bits // 8}")
+    points = [seed.uniform(low, 40, 300), seed.uniform(-4, 4, 300), [0.0, low, -low]]
+    x = np.concatenate([bits.view(dtype), *points]).astype(dtype)
+    x = x[np.isfinite(x)]
+    given = moa.jit(library.sigmoid)(x)
+    with mpmath.workprec(200):
+        for argument, value in zip(map(float, x), map(float, given), strict=True):
+            exact = 1 / (1 + mpmath.exp(-max(min(argument, 1e5), -1e5)))
+            exponent = max(int(mpmath.floor(mpmath.log(exact, 2))), info.minexp)
+            unit = mpmath.ldexp(1, exponent - info.nmant)
+            assert abs(mpmath.mpf(value) - exact) <= 2.5 * unit, argument
+    edges = moa.jit(library.sigmoid)(np.array([np.inf, -np.inf, np.nan], dtype))
+    np.testing.assert_array_equal(edges, np.array([1, 0, np.nan], dtype))
+
+
 def test_every_program_is_compared() -> None:
     """Here, or with PyTorch in the other file."""
     folder = Path(__file__).parent
@@ -833,3 +855,30 @@ def test_errors_at_run_time(name: str) -> None:
 def test_extents_that_must_be_known(program: Callable[..., Any]) -> None:
     with pytest.raises(ShapeError, match=r"known|unknown|shape"):
         moa.jit(program).lower(moa.ArraySpec((None,)))
+
+
+NARROW: dict[str, Callable[..., Any]] = {
+    "mean": library.mean,
+    "variance": library.variance,
+    "softmax": library.softmax,
+    "logsumexp": library.logsumexp,
+    "layernorm": library.layernorm,
+    "rms_norm": library.rms_norm,
+    "kurtosis": library.kurtosis,
+    "matmul": lambda x: library.matmul(x, moa.transpose(x)),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", NARROW)
+def test_sums_of_narrow_floats_are_in_f32(name: str, dtype: str) -> None:
+    """A sum of 70000 ones is no f16, and in bf16 it stays at 256."""
+    program, type_ = NARROW[name], np.dtype(getattr(ml_dtypes, dtype, dtype))
+    x = (np.random.default_rng(0).normal(size=(2, 70_000)) + 0.5).astype(type_)
+    x = x * type_.type(1 / 16) if name == "matmul" else x
+    given = np.asarray(moa.jit(program)(x))
+    assert given.dtype == type_
+    expected = np.asarray(moa.jit(program)(x.astype(np.float64)))
+    size = np.abs(expected).max()
+    unit = 2.0**-11 if dtype == "float16" else 2.0**-8
+    np.testing.assert_allclose(given.astype(float), expected, 1.01 * unit, size * unit)

@@ -177,9 +177,14 @@ def test_default_folder(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("MOA_CACHE_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
     assert cache.directory() == Path("/somewhere/moa")
-    monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/home/someone")
+    monkeypatch.setenv("XDG_CACHE_HOME", "not/absolute")
     assert cache.directory() == Path("/home/someone/.cache/moa")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache.directory() == Path("/home/someone/.cache/moa")
+    monkeypatch.setenv("MOA_CACHE_DIR", "~/kernels")
+    assert cache.directory() == Path("/home/someone/kernels")
+    monkeypatch.delenv("MOA_CACHE_DIR")
 
     def homeless() -> Path:
         raise RuntimeError("Could not determine home directory.")

@@ -137,6 +137,19 @@ def test_what_does_not_fit_is_an_error_every_time(kernel: Any):
             kernel(A, A)
 
 
+def test_without_a_copy_elements_have_to_be_aligned():
+    program = moa.jit(doubled, copy=False)
+    with pytest.raises(LayoutError, match=r"at multiples of 4 bytes, got one at 0x"):
+        program(ODD)
+
+
+def test_a_batch_of_vmap_is_no_tensor():
+    torch = pytest.importorskip("torch")
+    compiled = moa.jit(doubled).lower(A)
+    with pytest.raises(DTypeError, match="argument 0: unsupported tensor"):
+        torch.vmap(compiled)(torch.zeros(4, 2, 3))
+
+
 def test_results_are_fresh_arrays(kernel: Any):
     first, second = kernel(A), kernel(A)
     second[:] = 0

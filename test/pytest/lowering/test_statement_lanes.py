@@ -19,6 +19,7 @@ import pytest
 from xdsl.context import Context
 
 import moa_dialect as moa
+from moa_dialect import library
 from moa_dialect.lowering.engine import entries, kernel_of
 from moa_dialect.lowering.pipelines import FUSING
 from moa_dialect.passes.infer_shapes import functions_of
@@ -276,3 +277,13 @@ def test_bounds_that_differ_between_rows_have_no_code() -> None:
     LiftPass().apply(Context(), module)
     (op,) = comprehensions(functions_of(module)[0])
     assert "each" not in str(op.attributes[SCHEDULE])
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 4])
+@pytest.mark.parametrize("name", ["variance", "softmax"])
+def test_rows_in_few_lanes(name: str, lanes: int) -> None:
+    """Two lanes are not even a square of one row."""
+    program = getattr(library, name)
+    x = np.random.default_rng(0).normal(size=(5, 11)).astype(np.float32)
+    schedule = f"p=chunk:3,block:3,regs:2,lanes:{lanes},each"
+    agree(under(program, [x], schedule), program, [x])

@@ -19,6 +19,8 @@ from moa_dialect import library
 from moa_dialect.errors import CompileError
 from moa_dialect.lowering.engine import entries, kernel_of
 from moa_dialect.lowering.pipelines import FUSING
+from moa_dialect.lowering.to_vector import ToVectorPass
+from moa_dialect.parsing import ModuleParser
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.kernels import SCHEDULE, ignores_nan, read_kernel
 from moa_dialect.passes.lift import (
@@ -31,6 +33,7 @@ from moa_dialect.passes.lift import (
 )
 from moa_dialect.passes.machine import MACHINES
 from moa_dialect.passes.rebuild import comprehensions
+from moa_dialect.universe import register_dialects
 
 Program = Callable[..., Any]
 RTOL = {"float64": 1e-13, "float32": 3e-6, "float16": 4e-3, "bfloat16": 2e-2}
@@ -286,12 +289,39 @@ def test_a_sum_of_minus_zeros_is_one() -> None:
         ("i", "expected axis=resource:extent"),
         (
             "i=cores:2",
-            "expected procs, chunk, block, regs, lanes, pairs, aligned, ahead or each, got "
-            "cores",
+            "expected procs, cyclic, chunk, block, regs, lanes, pairs, aligned, ahead "
+            "or each, got cores",
         ),
         ("i=lanes:0", "lanes of at least 1, got 0"),
         ("i=lanes:3", "lanes are a power of 2, got 3"),
         ("i=lanes:4,chunk:2", "i is not folded and has no chunks"),
+        ("z=lanes:4", "expected axes i, j, p, got z"),
+        ("=lanes:4", "expected axis=resource:extent"),
+        ("i=lanes:4;i=procs", "expected each axis once, got i twice"),
+        ("i=lanes:4,lanes:8", "i has lanes twice"),
+        ("i=lanes:4;j=lanes:4", "expected one axis in lanes, got i and j"),
+        ("p=lanes:4;j=lanes:4", "expected one axis in lanes, got folded axes and j"),
+        ("i=block:4;j=block:4;p=lanes:4", "one axis with a block, got i and j"),
+        ("i=lanes:4;p=chunk:8,pairs:2", "pairs has no extent, got 'pairs:2'"),
+        ("i=lanes:128", "lanes of at most 64, got 128"),
+        ("i=lanes:4,regs:65", "regs of at most 64, got 65"),
+        ("p=lanes:4,block:65", "block of folded axes of at most 64, got 65"),
+        ("i=lanes:4;p=chunk:9999999999", "chunk of at most 1048576, got 9999999999"),
+        (
+            "i=lanes:4,block:4",
+            "i: expected procs, cyclic, regs or lanes for an axis in",
+        ),
+        ("i=lanes:4;j=regs:4", "j: expected procs, cyclic or block for an axis, got"),
+        (
+            "i=lanes:4;p=block:4",
+            "p: expected chunk, regs, pairs, aligned or ahead for a folded axis, got",
+        ),
+        (
+            "p=lanes:4,procs",
+            "p: expected chunk, block, .* folded axis in the lanes, got",
+        ),
+        ("i=procs:2,cyclic,lanes:4", "i: expected an extent of procs or cyclic, got"),
+        ("i=cyclic,lanes:4;j=procs:2", "how tasks are dealt out, got i and j"),
     ],
 )
 def test_text_that_is_no_schedule(text: str, message: str) -> None:
@@ -306,10 +336,101 @@ def test_text_that_is_no_schedule(text: str, message: str) -> None:
         Schedule("", 8, 4, 3, 32),
         Schedule("j", 16, 4, 6, 256, "i", 96),
         Schedule("", 16, 4, 4, 128, "j", 8, ahead=True, each=True),
+        Schedule("i", 16, 2, 12, 96, dealt="i", procs=3),
+        Schedule("j", 16, 4, 6, 256, "i", 96, dealt="i", cyclic=2),
+        Schedule("", 8, 4, 3, 32, dealt="j", cyclic=1),
+        Schedule("j", 8, 4, 3, 32, dealt="i", procs=2),
     ],
 )
 def test_a_schedule_reads_as_it_prints(schedule: Schedule) -> None:
     assert parse_schedule(str(schedule), ["i", "j"]) == schedule
+
+
+def test_folded_axes_may_have_names_of_their_own() -> None:
+    found = parse_schedule("i=lanes:4;k=chunk:7,regs:3", ["i"], ["p", "k"])
+    assert found == Schedule("i", 4, 1, 3, 7)
+    with pytest.raises(CompileError, match="expected folded axes once, got them twice"):
+        parse_schedule("i=lanes:4;k=chunk:7;p=chunk:2", ["i"], ["p", "k"])
+
+
+def test_a_schedule_is_for_the_kernels_that_have_its_axes() -> None:
+    def both(a: Any) -> Any:
+        return moa.reduce("add", a), a + 1.0
+
+    a = numbers(6, 40)
+    compiled = moa.jit(both, schedule="j=procs,regs:1,lanes:8").lower(a)
+    agree(compiled(a), both, [a])
+    assert "j=procs,regs:1,lanes:8;p=chunk:1,regs:1" in compiled.schedules
+
+
+@pytest.mark.parametrize("deal", ["procs", "procs:2", "procs:50", "cyclic", "cyclic:3"])
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        "i={};j=procs,regs:1,lanes:4;p=chunk:5,regs:2",
+        "i=procs,block:3;j={},regs:1,lanes:4;p=chunk:5,regs:2",
+        "i={};p=chunk:2,block:2,regs:1,lanes:4",
+    ],
+)
+def test_tasks_are_dealt_out_as_the_schedule_says(schedule: str, deal: str) -> None:
+    deal = deal if "cyclic" not in deal else f"procs,{deal}"
+    a, b = numbers(19, 23), numbers(17, 23, seed=1)
+    moa.set_num_threads(3)
+    try:
+        agree(under(by_rows, [a, b], schedule.format(deal)), by_rows, [a, b])
+    finally:
+        moa.set_num_threads(None)
+
+
+@pytest.mark.parametrize(
+    ("deal", "expected"), [("procs:2", "moa.runs = 2"), ("cyclic:3", "at_a_time = 3")]
+)
+def test_loops_say_how_tasks_are_dealt_out(deal: str, expected: str) -> None:
+    schedule = f"i={deal};j=procs,regs:1,lanes:4;p=chunk:5,regs:2"
+    compiled = moa.jit(by_rows, schedule=schedule).lower(numbers(9, 8), numbers(9, 8))
+    assert expected in compiled.text("target")
+
+
+def test_a_block_may_be_longer_than_its_axis() -> None:
+    a, b = numbers(5, 23), numbers(23, 17, seed=1)
+    schedule = "i=procs,block:64;j=procs,regs:1,lanes:8;p=chunk:9,regs:3"
+    agree(under(product, [a, b], schedule), product, [a, b])
+
+
+def test_an_axis_called_like_the_folded_ones_has_another_name() -> None:
+    text = """
+      func.func @sums(%a: tensor<8x600xf32>) -> tensor<8xf32> {
+        %m = moa.extent %a, 0 : tensor<8x600xf32>
+        %n = moa.extent %a, 1 : tensor<8x600xf32>
+        %zero = arith.constant 0 : index
+        %s = moa.comprehension [%p < %m] -> tensor<8xf32> {
+          %t = moa.fold add [%q = %zero to %n] -> f32 {
+            %x = moa.at %a[%p, %q] : tensor<8x600xf32>
+            moa.yield %x : f32
+          }
+          moa.yield %t : f32
+        }
+        func.return %s : tensor<8xf32>
+      }
+    """
+    a = numbers(8, 600)
+    context = Context()
+    register_dialects(context)
+    module = ModuleParser(context, text).parse_module()
+    for pass_ in (LiftPass(machine="avx512"), *FUSING["target"][1:]):
+        pass_.apply(Context(), module)
+    np.testing.assert_allclose(kernel_of(module, "sums")(a), a.sum(-1), 1e-4, 1e-4)
+
+
+def test_strict_code_is_an_error_where_there_is_none() -> None:
+    def sums(a: Any) -> Any:
+        return moa.scan("add", a)
+
+    module = moa.jit(sums).lower(numbers(7, 9)).module("fused")
+    schedule = "j=procs,block:9;i=procs,regs:1,lanes:4"
+    LiftPass(schedule, strided=True).apply(Context(), module)
+    with pytest.raises(CompileError, match="@sums: no vector code under .* by its bou"):
+        ToVectorPass(strict=True).apply(Context(), module)
 
 
 def chosen(program: Program, *arrays: np.ndarray, machine: str = "avx512") -> Schedule:

@@ -521,6 +521,20 @@ def test_values_in_place_of_the_suite_s_own():
     assert {(case.size["causal"], case.size["d"]) for case in cases} == {(True, 4)}
 
 
+def test_attention_may_be_given_other_sizes_than_it_has():
+    given = {"n": (8,), "m": (5,), "kv_heads": (2,), "window": (3,), "e": (7,)}
+    case, *_ = SUITES["attention"].cases(given, (1,), 2)
+    assert {name: (case.size[name],) for name in given} == given
+
+
+def test_a_query_without_a_key_is_0_in_the_reference():
+    case = attention(n=8, m=3, causal=True, window=2)
+    program = PROGRAMS["attention"]
+    found = program.reference(case, program.inputs(case), None)
+    assert np.isfinite(found).all()
+    assert (np.abs(found).sum(axis=(0, 2)) == 0).tolist() == [False] * 4 + [True] * 4
+
+
 def test_threads_of_the_scaling():
     cases = SUITES["scaling"].cases({"n": (8,)}, (), 6)
     assert [case.threads for case in cases] == [1, 2, 4, 6]
@@ -529,6 +543,10 @@ def test_threads_of_the_scaling():
 def test_an_axis_that_a_suite_has_not():
     with pytest.raises(SuiteError, match="suite rows has no --d; it has --program"):
         SUITES["rows"].cases({"d": (4,)}, (), 2)
+    with pytest.raises(
+        SuiteError, match="has no --e; it has .*, --kv-heads, --n, --m$"
+    ):
+        SUITES["decode"].cases({"e": (4,)}, (), 2)
 
 
 # Reports
@@ -652,8 +670,16 @@ def test_files_that_are_at_fault(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert message("--from", other) == (
         f"moa-bench: {other}: not a file that --json wrote"
     )
+    for text in ('{"format": 1, "results": 3}', '{"format": 1, "results": [{}]}'):
+        other.write_text(text)
+        assert message("--from", other).endswith("not a file that --json wrote")
     plot = tmp_path / "none" / "a.png"
     assert message("rows", "--plot", plot) == f"moa-bench: {plot}: no such folder"
+    if find_spec("matplotlib") is not None:
+        plot = tmp_path / "a.foo"
+        assert "a.foo: expected a name that ends with one of ." in message(
+            "rows", "--plot", plot
+        )
 
 
 def test_list(capsys: pytest.CaptureFixture[str]):
