@@ -419,9 +419,7 @@ class Reader:
 
     Attributes:
         terms: where the terms are made.
-        indices: the values that are indices of loops around, with their terms.
         scope: the block around all bodies; values defined there are from outside.
-        known: the terms of the values that were read.
         known: the terms of values that were read, or are given.
     """
 
