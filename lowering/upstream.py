@@ -131,7 +131,8 @@ def new_context() -> ir.Context:
     """An upstream context that lets other dialects' operations pass through."""
     from mlir import ir
 
-    context = ir.Context()
+    # Dialects are loaded when a text or a pass needs them: all take milliseconds.
+    context = ir.Context(load_on_create_dialects=[])
     context.allow_unregistered_dialects = True
     # A pass that reports an error and still succeeds would abort the process.
     context.emit_error_diagnostics = True

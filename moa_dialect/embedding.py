@@ -34,15 +34,15 @@ from xdsl.utils.exceptions import (
     VerifyException,
 )
 
-from moa_dialect.errors import CompileError, MoaError, PipelineError
-from moa_dialect.parsing import LocatingParser, with_elements
-from moa_dialect.passes.infer_shapes import operation_name
-from moa_dialect.tools.diagnostics import (
+from moa_dialect.diagnostics import (
     check_definitions,
     described,
     place_of,
     unverified,
 )
+from moa_dialect.errors import CompileError, MoaError, PipelineError
+from moa_dialect.parsing import LocatingParser, with_elements
+from moa_dialect.passes.infer_shapes import operation_name
 
 if TYPE_CHECKING:
     pass

@@ -63,6 +63,11 @@ def dtype_of(element_type: Attribute) -> np.dtype:
         ) from None
 
 
+def known_dtype(type_: Attribute) -> np.dtype | None:
+    """The same; None for any other type."""
+    return _DTYPES.get(type_)
+
+
 def element_type_of(dtype: Any) -> Attribute:
     """The element type for a NumPy dtype or for a name such as "f32".
 

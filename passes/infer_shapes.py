@@ -91,13 +91,15 @@ def is_one_block(function: FuncOp) -> bool:
 
 
 def functions_of(module: Operation) -> list[FuncOp]:
-    """All functions with a body in a module, in order."""
+    """All functions with a body in a module, in order; there are none in functions."""
     found: list[FuncOp] = []
     pending = [module]
     while pending:
         op = pending.pop()
-        if isinstance(op, FuncOp) and not op.is_declaration:
-            found.append(op)
+        if isinstance(op, FuncOp):
+            if not op.is_declaration:
+                found.append(op)
+            continue
         inside = [
             o for region in op.regions for block in region.blocks for o in block.ops
         ]

@@ -9,7 +9,7 @@ from math import ceil
 
 from xdsl.dialects.builtin import StringAttr
 
-from moa_dialect.errors import CompileError, DTypeError
+from moa_dialect.errors import CompileError
 from moa_dialect.ops.normal_form import CascadeOp, ComprehensionOp, FoldOp
 from moa_dialect.passes.grid import share_named
 from moa_dialect.passes.kernels import (
@@ -20,7 +20,7 @@ from moa_dialect.passes.kernels import (
     all_terms,
     static_extent,
 )
-from moa_dialect.types import dtype_of
+from moa_dialect.types import known_dtype
 
 
 @dataclass(frozen=True)
@@ -303,9 +303,8 @@ def element_bytes(kernel: Kernel) -> int:
     """The size of the widest float of a kernel, 4 at least; or of its widest number."""
     floats, others = [0], [1]
     for type_ in {term.type for term in all_terms(kernel)}:
-        try:
-            dtype = dtype_of(type_)
-        except DTypeError:
+        dtype = known_dtype(type_)
+        if dtype is None:
             continue  # An array.
         is_float = dtype.kind not in "iub"
         (floats if is_float else others).append(dtype.itemsize)

@@ -175,23 +175,34 @@ class Term:
 
 def walk(*terms: Term) -> Iterator[Term]:
     """All terms in these, each once, operands first."""
-    seen: set[Term] = set()
+    found: dict[Term, None] = {}
 
-    def visit(term: Term) -> Iterator[Term]:
-        if term in seen:
-            return
-        seen.add(term)
+    def visit(term: Term) -> None:
         for arg in term.args:
-            yield from visit(arg)
-        yield term
+            if arg not in found:
+                visit(arg)
+        found[term] = None
 
     for term in terms:
-        yield from visit(term)
+        if term not in found:
+            visit(term)
+    return iter(found)
 
 
 def contains(term: Term, wanted: set[Term] | frozenset[Term]) -> bool:
     """Whether a term has one of the wanted ones in it, itself included."""
-    return bool(wanted) and any(inner in wanted for inner in walk(term))
+    if not wanted:
+        return False
+    seen, pending = {term}, [term]
+    while pending:
+        inner = pending.pop()
+        if inner in wanted:
+            return True
+        for arg in inner.args:
+            if arg not in seen:
+                seen.add(arg)
+                pending.append(arg)
+    return False
 
 
 def narrow_factors(term: Term) -> tuple[Term, Term] | None:
@@ -408,9 +419,7 @@ class Reader:
 
     Attributes:
         terms: where the terms are made.
-        indices: the values that are indices of loops around, with their terms.
         scope: the block around all bodies; values defined there are from outside.
-        known: the terms of the values that were read.
         known: the terms of values that were read, or are given.
     """
 

@@ -5,10 +5,14 @@ Tests are written to the common subset of LLVM's FileCheck and its Python port,
 latter: `lit -Dfilecheck=python test/filecheck`.
 """
 
+import atexit
 import importlib.util
 import os
 import shutil
+import socket
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import lit.formats
@@ -78,3 +82,34 @@ if not_tool := site_tool("llvm", "not"):
 if mlir_opt := site_tool("mlir", "mlir-opt"):
     config.available_features.add("mlir-opt")
     config.substitutions.append(("%mlir_opt", mlir_opt))
+
+
+def forked_moa_opt() -> str | None:
+    """A command that is `moa-opt` without its start; None where none can be had.
+
+    Importing moa-opt takes most of the time of most of these tests. A process that has
+    imported it is forked for each call (moa_opt_forked.py), and ends with lit.
+    `lit -Dmoa-opt=started` starts `moa-opt` itself each time.
+    """
+    if not sys.platform.startswith("linux"):
+        return None
+    if lit_config.params.get("moa-opt") == "started":
+        return None
+    script = str(test_root / "moa_opt_forked.py")
+    folder = tempfile.mkdtemp(prefix="moa-opt-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = f"{folder}/socket"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen(64)  # calls wait until the process has started
+        subprocess.Popen(
+            [sys.executable, script, "serve", str(server.fileno()), str(os.getpid())],
+            pass_fds=[server.fileno()],
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **config.environment},
+        )
+    return f"{sys.executable} -I -S {script} run {path}"
+
+
+if forked := forked_moa_opt():
+    config.substitutions.append((word("moa-opt"), forked))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from moa_dialect.cost import Cost
-from moa_dialect.tools.diagnostics import BadInputError
+from moa_dialect.diagnostics import BadInputError
 
 SUFFIXES = (".svg", ".png", ".html")
 

@@ -34,11 +34,11 @@ from moa_dialect.cost.algebra import NOMINAL
 from moa_dialect.cost.extents import is_array
 from moa_dialect.cost.programs import names_of, specialised
 from moa_dialect.cost.report import amount, joules, seconds, table
+from moa_dialect.diagnostics import BadInputError, reported
 from moa_dialect.lowering.engine import find_entry
 from moa_dialect.options import Options
 from moa_dialect.tools.cost_paper import literal_rows, paper_rows
 from moa_dialect.tools.cost_programs import PROGRAMS
-from moa_dialect.tools.diagnostics import BadInputError, reported
 from moa_dialect.tools.moa_run import load_module
 from moa_dialect.types import shape_of
 

@@ -17,15 +17,15 @@ from xdsl.utils.exceptions import DiagnosticException
 from xdsl.xdsl_opt_main import xDSLOptMain
 
 from moa_dialect.collector import uncollected
-from moa_dialect.errors import MoaError
-from moa_dialect.parsing import ModuleParser, with_elements
-from moa_dialect.tools.diagnostics import (
+from moa_dialect.diagnostics import (
     BadInputError,
     check_definitions,
     describe,
     place_of,
     reported,
 )
+from moa_dialect.errors import MoaError
+from moa_dialect.parsing import ModuleParser, with_elements
 from moa_dialect.universe import MOA_UNIVERSE, register_dialects
 
 

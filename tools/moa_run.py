@@ -32,11 +32,11 @@ from xdsl.dialects.func import FuncOp
 from xdsl.ir import Attribute
 from xdsl.utils.hints import isa
 
+from moa_dialect.diagnostics import BadInputError, check_definitions, reported
 from moa_dialect.interpreter import interpret_module
 from moa_dialect.lowering.engine import find_entry
 from moa_dialect.options import DEFAULTS, Options
 from moa_dialect.parsing import ModuleParser
-from moa_dialect.tools.diagnostics import BadInputError, check_definitions, reported
 from moa_dialect.types import element_of, element_type_of
 from moa_dialect.universe import register_dialects
 

@@ -24,8 +24,7 @@ from moa_dialect.cost.algebra import (
     replaced,
     symbols,
 )
-from moa_dialect.errors import DTypeError
-from moa_dialect.types import dtype_of, shape_of
+from moa_dialect.types import known_dtype, shape_of
 
 Names = Sequence[Sequence[str | None]]
 """For each argument and axis the name of the extent, None if it has none."""
@@ -57,7 +56,7 @@ def kind_of(name: str) -> str | None:
 def element_name(type_: Attribute) -> str | None:
     """The element type of work, None for indices and truth values."""
     if isinstance(type_, AnyFloat):
-        return f"{type_}"
+        return type_.name
     if isinstance(type_, IntegerType) and type_.width.data > 1:
         return f"i{type_.width.data}"
     return None
@@ -65,10 +64,8 @@ def element_name(type_: Attribute) -> str | None:
 
 def bytes_of(type_: Attribute) -> int:
     """The size of an element in memory."""
-    try:
-        return dtype_of(type_).itemsize
-    except DTypeError:
-        return 8
+    dtype = known_dtype(type_)
+    return 8 if dtype is None else dtype.itemsize
 
 
 class Extents:

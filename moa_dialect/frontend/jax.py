@@ -35,6 +35,7 @@ from xdsl.ir.affine import AffineMap
 from xdsl.rewriter import InsertPoint, Rewriter
 from xdsl.utils.hints import isa
 
+from moa_dialect.diagnostics import described
 from moa_dialect.embedding import generic_text_of, parse_text, print_text, run_pipeline
 from moa_dialect.errors import CompileError, PipelineError
 from moa_dialect.frontend import stablehlo as stablehlo_forms
@@ -44,7 +45,6 @@ from moa_dialect.parsing import file_locations
 from moa_dialect.passes import raising
 from moa_dialect.passes.raising.source import torch_mlir_opt
 from moa_dialect.scalar_code import constant
-from moa_dialect.tools.diagnostics import described
 from moa_dialect.types import element_of, shape_of
 
 CONVERSION = (

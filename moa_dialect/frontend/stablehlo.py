@@ -28,6 +28,7 @@ from xdsl.ir import Attribute, Block, BlockArgument, Operation, SSAValue
 from xdsl.rewriter import InsertPoint, Rewriter
 from xdsl.utils.hints import isa
 
+from moa_dialect.diagnostics import described
 from moa_dialect.embedding import parse_text
 from moa_dialect.errors import PipelineError
 from moa_dialect.lowering.unregistered import name_of
@@ -35,7 +36,6 @@ from moa_dialect.passes.raising.indexed import Index, Updates, index_at
 from moa_dialect.passes.raising.rule import CannotRaise, Raising, Rule, check_tensors
 from moa_dialect.passes.raising.source import integers_of, property_of
 from moa_dialect.passes.raising.structured import read
-from moa_dialect.tools.diagnostics import described
 from moa_dialect.types import dense, element_of, shape_of
 
 MAX_STEPS = 64

@@ -152,3 +152,33 @@ func.func @left_alone(%b: memref<?xf32>, %n: index) {
 // CHECK-NOT:   GOMP_parallel
 // CHECK-LABEL: func.func @left_alone(
 // CHECK-COUNT-2: "scf.parallel"
+
+// -----
+
+// Where it is known that one thread does all, there is nothing to share.
+
+func.func @small(%b: memref<?xf32>) {
+  %c0 = arith.constant 0 : index
+  %c1 = arith.constant 1 : index
+  %c7 = arith.constant 7 : index
+  %c8 = arith.constant 8 : index
+  %most = arith.maxsi %c8, %c0 : index
+  %up = arith.addi %most, %c7 : index
+  %n = arith.divui %up, %c8 : index
+  %count = arith.muli %n, %c8 : index
+  "scf.parallel"(%c0, %count, %c1) <{operandSegmentSizes = array<i32: 1, 1, 1, 0>}> ({
+  ^bb0(%t: index):
+    %zero = arith.constant 0.0 : f32
+    memref.store %zero, %b[%t] : memref<?xf32>
+    scf.reduce
+  }) {moa.work = 100 : i64} : (index, index, index) -> ()
+  func.return
+}
+// CHECK-NOT:   GOMP_parallel
+// CHECK-LABEL: func.func private @small.task(
+// CHECK-LABEL: func.func private @small.tasks(
+// CHECK-NOT:   @small.share
+// CHECK-LABEL: func.func @small(
+// CHECK:         %[[COUNT:.*]] = arith.muli
+// CHECK:         %[[FROM:.*]] = arith.constant 0 : index
+// CHECK-NEXT:    func.call @small.tasks(%{{.*}}, %[[FROM]], %[[COUNT]])

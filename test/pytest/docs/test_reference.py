@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from xdsl.ir import Operation
 
+from moa_dialect.diagnostics import check_definitions
 from moa_dialect.dialect import ALGEBRA, NORMAL_FORM, OPERATIONAL
 from moa_dialect.tools import reference
-from moa_dialect.tools.diagnostics import check_definitions
 from moa_dialect.tools.examples import completed, examples, parser
 from moa_dialect.universe import MOA_UNIVERSE
 
