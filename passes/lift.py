@@ -874,6 +874,18 @@ def _named(function: FuncOp) -> Iterator[None]:
         raise CompileError(f"@{function.sym_name.data}: {error}") from None
 
 
+def _schedule_few(
+    op: ComprehensionOp, kernel: Kernel, machine: Machine, schedule: Schedule
+) -> None:
+    """Say how a comprehension runs with few rows, if that differs."""
+    few = choose_few(kernel, machine, schedule)
+    if few is None:
+        return
+    op.attributes[FEW_SCHEDULE] = StringAttr(str(few[0]))
+    if few[1] is not None:
+        op.attributes[FEW_ROWS] = IntegerAttr(few[1], i64)
+
+
 @dataclass(frozen=True)
 class LiftPass(ModulePass):
     """Chooses how the comprehensions at the top of functions run.
@@ -953,19 +965,12 @@ class LiftPass(ModulePass):
                 elif self.target == "cpu" and not self.deterministic:
                     read = partial(read_kernel, comprehension, function)
                     schedule, _ = choose_any(read, machine)
+                    if isinstance(schedule, Schedule):
+                        _schedule_few(comprehension, read(), machine, schedule)
                 else:
                     schedule = self._schedule(kernel, machine, is_merge)
                 if schedule is not None:
                     comprehension.attributes[SCHEDULE] = StringAttr(str(schedule))
-                if self.target == "cpu" and is_free and isinstance(schedule, Schedule):
-                    kernel = read_kernel(comprehension, function)
-                    few = choose_few(kernel, machine, schedule)
-                    if few is not None:
-                        text = StringAttr(str(few[0]))
-                        comprehension.attributes[FEW_SCHEDULE] = text
-                        if few[1] is not None:
-                            most = IntegerAttr(few[1], i64)
-                            comprehension.attributes[FEW_ROWS] = most
                 is_chosen = self.schedule == AUTO or is_merge
                 if isinstance(schedule, Grid) and not is_chosen:
                     comprehension.attributes[BY_HAND] = UnitAttr()
