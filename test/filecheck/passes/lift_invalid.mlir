@@ -13,7 +13,7 @@
 // AXIS:     schedule: expected axes i, p, got j
 // TWICE:    schedule: expected each axis once, got i twice
 // POWER:    @copy: schedule: lanes are a power of 2, got 3
-// RESOURCE: schedule: expected procs, cyclic, chunk, block, regs, lanes, pairs, aligned, ahead or each, got cores
+// RESOURCE: schedule: expected procs, cyclic, chunk, block, regs, lanes, columns, pairs, aligned, ahead or each, got cores
 // SYNTAX:   schedule: expected axis=resource:extent,..., separated by semicolons, got 'i'
 // TARGET:   moa-lift: unknown target: expected cpu or nvptx, got rocm
 // TIER:     moa-lift: unknown tier: expected portable, mma or wgmma, got simt
