@@ -80,7 +80,7 @@ class Cluster:
             term: the term.
             is_folded: whether it depends on folded axes, of which each has a part.
         """
-        free = term.free | ({FOLDED} if is_folded else set())
+        free = {*term.free, *((FOLDED,) if is_folded else ())}
         return Peers(self, tuple(axis for axis in self.sizes if axis not in free))
 
 

@@ -1397,6 +1397,7 @@ class GroupPass:
         return code.select(is_some, start, code.constant(0.0, type_))
 
     def hold(self, version: str, values: Sequence[SSAValue]) -> None:
+        """Let the values of all states be known as those of a version."""
         rest = list(values)
         for name, _, axis in self._states():
             self.code.axes[name] = axis

@@ -226,7 +226,11 @@ def read_lifted(
             return None
         if isinstance(schedule, Grid) and schedule.clusters:
             _share(nest, kernel, schedule, arrays)
+        before = len(nest.body)
         _add(nest, kernel, Tiling.of(schedule), arrays)
+        if isinstance(schedule, Grid) and schedule.merged > 1:
+            nodes = nest.body[before:]
+            nest.parts |= {id(node): schedule.merged for node in nodes}
         nest.ahead = nest.ahead and len(found) == 1
     _mark_results(function, arrays)
     return nest
