@@ -323,6 +323,62 @@ def test_a_chunk_that_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None
     is_wrong()
 
 
+OF_WARPS = "j=grid,warps:2,regs:2;p=chunk:16,stages:2,mma,tma"
+OF_GROUPS = "j=grid,warps:8,regs:2;p=chunk:32,stages:2,wgmma,tma,behind"
+
+
+@pytest.mark.parametrize(("schedule", "maps"), [(OF_WARPS, 2), (OF_GROUPS, 3)])
+def test_there_are_no_races(
+    schedule: str, maps: int, emulate: Callable[..., None]
+) -> None:
+    emulate("random", checks=True)
+    arrays = [random(n, 1, 70, 32) for n in range(3)]
+    check(library.attention, arrays, attention(*arrays), schedule, maps)
+
+
+def test_a_tile_let_go_while_products_read_it_is_a_race(
+    monkeypatch: pytest.MonkeyPatch, emulate: Callable[..., None]
+) -> None:
+    """The copy engine writes, in every order, what is not known to be read."""
+    emulate("forward", checks=True)
+    let_go_early(monkeypatch)
+    arrays = [random(n, 1, 140, 32) for n in range(3)]
+    message = r"by the copy engine, after reads of products of warp group \d"
+    schedule = OF_GROUPS.removesuffix(",behind")
+    with pytest.raises(KernelError, match=f"a race: .*{message}"):
+        compiled_for(library.attention, arrays, schedule)(*arrays)
+
+
+def without(operation: str, number: int = 0) -> Callable[[str], str]:
+    """Leaves out the line of an operation of a kernel."""
+
+    def change(text: str) -> str:
+        lines = text.split("\n")
+        found = [n for n, line in enumerate(lines) if f'"{operation}"(' in line]
+        del lines[found[number]]
+        return "\n".join(lines)
+
+    return change
+
+
+@pytest.mark.parametrize("order", ["forward", "reverse"])
+@pytest.mark.parametrize(
+    ("operation", "report"),
+    [
+        # After barriers in memory are made, and after queries are loaded by all.
+        ("gpu.barrier", r"after (thread 0|reads of warp \d)"),
+        ("nvvm.barrier", r"after (thread \d+|reads of warp \d)"),
+    ],
+)
+def test_a_missing_barrier_is_a_race_in_every_order(
+    operation: str, report: str, order: str, emulate: Callable[..., None]
+) -> None:
+    emulate(order, without(operation), checks=True)
+    arrays = [random(n, 1, 70, 32) for n in range(3)]
+    with pytest.raises(KernelError, match=rf"a race: .* {report}|not initialised"):
+        compiled_for(library.attention, arrays, OF_WARPS)(*arrays)
+
+
 def test_the_wrong_phase(monkeypatch: pytest.MonkeyPatch) -> None:
     turn = Ring.turn
 
@@ -334,7 +390,8 @@ def test_the_wrong_phase(monkeypatch: pytest.MonkeyPatch) -> None:
         compiled_for(product, [A, B], PRODUCT)(A, B)
 
 
-def test_a_tile_let_go_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def let_go_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles are let go when they are there, not when they were read."""
     await_chunk = Ring.await_chunk
 
     def awaited(self: Ring, number: int) -> None:
@@ -344,6 +401,10 @@ def test_a_tile_let_go_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> Non
     release = Ring.release
     monkeypatch.setattr(Ring, "await_chunk", awaited)
     monkeypatch.setattr(Ring, "release", nothing)
+
+
+def test_a_tile_let_go_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    let_go_early(monkeypatch)
     is_wrong()
 
 
