@@ -349,6 +349,25 @@ def test_a_tile_let_go_while_products_read_it_is_a_race(
         compiled_for(library.attention, arrays, schedule)(*arrays)
 
 
+def test_a_tile_that_is_loaded_once_and_not_waited_for_is_a_race(
+    emulate: Callable[..., None],
+) -> None:
+    """Though it has landed, in the order of copies, when others are waited for."""
+    wait = 'try_wait.parity.shared::cta.b64 P, [$0], $1;'
+
+    def change(text: str) -> str:
+        at = text.index(wait)
+        start = text.rindex('"llvm.inline_asm"(', 0, at)
+        return text[:start] + text[text.index("\n", at) + 1 :]
+
+    emulate("forward", change, checks=True)
+    arrays = [random(n, 1, 70, 32) for n in range(3)]
+    schedule = OF_GROUPS.removesuffix(",behind")
+    message = "a race: .* by products of warp group 0, after the copy engine"
+    with pytest.raises(KernelError, match=message):
+        compiled_for(library.attention, arrays, schedule)(*arrays)
+
+
 def without(operation: str, number: int = 0) -> Callable[[str], str]:
     """Leaves out the line of an operation of a kernel."""
 
