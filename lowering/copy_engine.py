@@ -207,11 +207,11 @@ class CopyEngine:
         offsets = copy.offset + np.arange(0, copy.tensor.box_bytes, 16)
         return swizzled(offsets, copy.tensor.swizzle) // 16
 
-    def _access(self, copy: _Copy, thread: int, writes: bool) -> int:
+    def _access(self, copy: _Copy, thread: int, copier: int, writes: bool) -> int:
         """Note the access of a copy to the memory of the block; gives its time."""
         assert self.races is not None
         places = np.arange(copy.offset, copy.offset + copy.tensor.box_bytes)
-        return self.races.access(self.races.engine, [thread // 32], places, writes)
+        return self.races.access(copier, [thread // 32], places, writes)
 
     def _checked(self, descriptor: int, at: tuple[int, ...], offset: int) -> _Copy:
         tensor = TensorMap.at(descriptor)
@@ -241,8 +241,9 @@ class CopyEngine:
         copy = self._checked(descriptor, at, offset)
         copy.barrier = barrier
         if self.races is not None:
-            time = self._access(copy, thread, True)
-            copy.known = self.races.known(thread // 32, time)
+            copier = self.races.copier(barrier)
+            time = self._access(copy, thread, copier, True)
+            copy.known = self.races.known(thread // 32, copier, time)
         self.shared[offset : offset + copy.tensor.box_bytes] = 0xFF
         self.loads.append(copy)
 
@@ -265,7 +266,7 @@ class CopyEngine:
         copy = self._checked(descriptor, at, offset)
         copy.group = self.groups.get(thread, 0)
         if self.races is not None:
-            copy.time = self._access(copy, thread, False)
+            copy.time = self._access(copy, thread, self.races.engine, False)
         self.stores.setdefault(thread, []).append(copy)
 
     def commit(self, thread: int) -> None:

@@ -75,9 +75,9 @@ class Emulator:
             text: a module with one `gpu.module` that holds `gpu.func` kernels or
                 `llvm.func` kernels, in upstream's dialects.
             checks: whether each access to memory is checked: to lie within the arrays
-                of the launch or the memory of the block, and, if barriers of whole
-                blocks are all that orders their warps, that no two warps access the
-                same bytes of the latter between barriers, one of them to write.
+                of the launch or the memory of the block, and that no two warps access
+                the same bytes, one of them to write, unless they know by barriers
+                which one was first.
 
         Raises:
             CompileError: if upstream does not take the text, or it has an operation
@@ -283,8 +283,14 @@ class _Launch:
             # What blocks of a cluster do in each other's memory is not followed.
             is_alone = prod(code.cluster) == 1
             self.checks = runtime.CHECKED | bounds | runtime.RACES * is_alone
-        ranges = [(first, first + size) for first, size in memory or ()]
-        self.ranges = np.array(ranges, np.uint64).reshape(-1, 2)
+        # Beside each byte of an array who has written and who has read it last.
+        follows = bool(self.checks & runtime.RACES)
+        self.shadows = [np.zeros(2 * n * follows, np.int64) for _, n in memory or ()]
+        ranges = [
+            (first, first + size, shadow.ctypes.data)
+            for (first, size), shadow in zip(memory or (), self.shadows, strict=True)
+        ]
+        self.ranges = np.array(ranges, np.uint64).reshape(-1, 3)
         self.block_size = block
         self.threads = block[0] * block[1] * block[2]
         self.rows = -(-self.threads // 32) * 32
@@ -391,6 +397,7 @@ class _Block:
         record[runtime.NTID : runtime.NTID + 3] = launch.block_size
         record[runtime.THREADS] = self.threads
         record[runtime.RANK] = self.rank
+        record[runtime.NUMBER] = 1 + at[0] + grid[0] * (at[1] + grid[1] * at[2])
         for word, array in (
             (runtime.SHARED, self.arena),
             (runtime.RANGES_AT, launch.ranges),
@@ -511,6 +518,7 @@ class _Block:
             )
 
     def _failure(self) -> str:
+        """What the runtime reports."""
         record = self.record
         code = int(record[runtime.ERROR])
         place = int(record[runtime.PLACE : runtime.PLACE + 2].view(np.int64)[0])
@@ -518,19 +526,24 @@ class _Block:
         if code == runtime.RACE and self.races is not None:
             who = self.races.name(int(record[runtime.OTHER]))
             return f"{reason}: byte {place}, after {who}"
-        if code == runtime.OUT_OF_BOUNDS:
+        if code in (runtime.OUT_OF_BOUNDS, runtime.RACE_IN_ARRAYS):
             at = place - self.arena.ctypes.data
             if 0 <= at < self.arena.size:
                 return f"{reason}: byte {at} of {self.shared_bytes} shared bytes"
             # The array that begins next before the address is meant, most likely.
             before = [
                 (place - int(first), int(last - first), number)
-                for number, (first, last) in enumerate(self.launch.ranges)
+                for number, (first, last, _) in enumerate(self.launch.ranges)
                 if int(first) <= place
             ]
             if before:
                 offset, size, number = min(before)
-                return f"{reason}: byte {offset} of the {size} of array {number}"
+                found = f"{reason}: byte {offset} of the {size} of array {number}"
+                if code == runtime.RACE_IN_ARRAYS:
+                    other, thread = divmod(int(record[runtime.OTHER]), 1024)
+                    found += f", after thread {thread}"
+                    found += " of another block" if other else ""
+                return found
         return reason
 
     def _attempt(

@@ -30,7 +30,7 @@ CTAID, NCTAID, NTID, THREADS, CURRENT, ERROR = 0, 3, 6, 9, 10, 11
 SHARED, RANDOM, ARRIVED, EXPECTED = 12, 14, 16, 32
 CHECKS, ENTITIES, SIZE, RANGES, OTHER = 48, 49, 50, 51, 56
 RANGES_AT, SHADOW, PLACE, FENCES, RESUMED = 52, 54, 58, 60, 61
-CLUSTER, RANK, CLOCKS = 62, 64, 66
+CLUSTER, RANK, NUMBER, CLOCKS = 62, 64, 65, 66
 BLOCK_WORDS = 68
 
 BARRIERS = 16
@@ -72,7 +72,8 @@ FINISHED, GOES_ON, STUCK, CALLS, FAILED = range(5)
     NO_BLOCK,
     ARRIVED_TWICE,
     NOT_ARRIVED,
-) = range(1, 14)
+    RACE_IN_ARRAYS,
+) = range(1, 15)
 FAILURES = {
     NEEDS_WARP: "a warp-wide operation without all 32 lanes",
     MISALIGNED_MATRIX: "an address of ldmatrix or stmatrix that is no multiple of 16",
@@ -83,6 +84,7 @@ FAILURES = {
     NO_MBARRIER: "an mbarrier that is not initialised, or of a block that has ended",
     OUT_OF_BOUNDS: "an access beyond the arrays of the launch or the shared memory",
     RACE: "a race: bytes of shared memory that two warps access without a barrier",
+    RACE_IN_ARRAYS: "a race: bytes of an array that two warps access without a barrier",
     NEEDS_GROUP: "an operation of warp groups without all 128 threads",
     NO_BLOCK: "an address in a block that the cluster has not",
     ARRIVED_TWICE: "an arrival at the barrier of the cluster without a wait before",
@@ -1341,8 +1343,8 @@ func.func @moa_emulator_access(
       }
       scf.yield %fits : i1
     } else {
-      %x = func.call @in_range(%block, %a, %size, %checks)
-        : (!llvm.ptr, i64, i32, i32) -> i1
+      %x = func.call @in_range(%thread, %block, %a, %size, %checks, %write)
+        : (!llvm.ptr, !llvm.ptr, i64, i32, i32, i32) -> i1
       %y = func.call @in_cluster(%thread, %block, %a, %size)
         : (!llvm.ptr, !llvm.ptr, i64, i32) -> i1
       %z = arith.ori %x, %y : i1
@@ -1366,7 +1368,8 @@ func.func @moa_emulator_access(
 
 // Whether bytes are within one of the arrays of the launch.
 func.func private @in_range(
-    %block: !llvm.ptr, %a: i64, %size: i32, %checks: i32) -> i1 {
+    %thread: !llvm.ptr, %block: !llvm.ptr, %a: i64, %size: i32, %checks: i32,
+    %write: i32) -> i1 {
   %bit = arith.andi %checks, %i{BOUNDS} : i32
   %unchecked = arith.cmpi eq, %bit, %i0 : i32
   %np = func.call @word(%block, %i{RANGES}) : (!llvm.ptr, i32) -> !llvm.ptr
@@ -1376,14 +1379,25 @@ func.func private @in_range(
   %size64 = arith.extui %size : i32 to i64
   %end = arith.addi %a, %size64 : i64
   %found = scf.for %i = %i0 to %n step %i1 iter_args(%any = %unchecked) -> (i1) : i32 {
-    %k = arith.muli %i, %i2 : i32
+    %k = arith.muli %i, %i3 : i32
     %fp = llvm.getelementptr %ranges[%k] : (!llvm.ptr, i32) -> !llvm.ptr, i64
     %lp = llvm.getelementptr %fp[1] : (!llvm.ptr) -> !llvm.ptr, i64
+    %mp = llvm.getelementptr %fp[2] : (!llvm.ptr) -> !llvm.ptr, i64
     %first = llvm.load %fp : !llvm.ptr -> i64
     %last = llvm.load %lp : !llvm.ptr -> i64
     %after = arith.cmpi uge, %a, %first : i64
     %before = arith.cmpi ule, %end, %last : i64
     %in = arith.andi %after, %before : i1
+    %races = func.call @looks(%block, %i0) : (!llvm.ptr, i32) -> i1
+    %fresh = arith.xori %any, %true : i1
+    %once = arith.andi %in, %fresh : i1
+    %follow = arith.andi %once, %races : i1
+    scf.if %follow {
+      %shadow = llvm.load %mp : !llvm.ptr -> !llvm.ptr
+      %offset = arith.subi %a, %first : i64
+      func.call @follow(%thread, %block, %shadow, %a, %offset, %size, %write)
+        : (!llvm.ptr, !llvm.ptr, !llvm.ptr, i64, i64, i32, i32) -> ()
+    }
     %or = arith.ori %any, %in : i1
     scf.yield %or : i1
   }
@@ -1475,6 +1489,87 @@ func.func private @track(
     }
   }
   return
+}
+
+// Who has written each byte of an array last, and who has read it last: the number of
+// the block, the clock of the warp, and the thread. Nothing orders blocks.
+func.func private @follow(
+    %thread: !llvm.ptr, %block: !llvm.ptr, %shadow: !llvm.ptr, %a: i64, %offset: i64,
+    %size: i32, %write: i32) {
+  %lp = func.call @word(%thread, %i{LINEAR}) : (!llvm.ptr, i32) -> !llvm.ptr
+  %linear = llvm.load %lp : !llvm.ptr -> i32
+  %warp = arith.shrui %linear, %i5 : i32
+  %known = func.call @clocks(%block, %warp) : (!llvm.ptr, i32) -> !llvm.ptr
+  %op = llvm.getelementptr %known[%warp] : (!llvm.ptr, i32) -> !llvm.ptr, i32
+  %now = llvm.load %op : !llvm.ptr -> i32
+  %high = arith.shli %now, %i11 : i32
+  %low = arith.ori %high, %linear : i32
+  %low64 = arith.extui %low : i32 to i64
+  %bp = func.call @word(%block, %i{NUMBER}) : (!llvm.ptr, i32) -> !llvm.ptr
+  %number = llvm.load %bp : !llvm.ptr -> i32
+  %number64 = arith.extui %number : i32 to i64
+  %top = arith.shli %number64, %l32 : i64
+  %mine = arith.ori %top, %low64 : i64
+  %writes = arith.cmpi ne, %write, %i0 : i32
+  %size64 = arith.extui %size : i32 to i64
+  scf.for %k = %l0 to %size64 step %l1 : i64 {
+    %b = arith.addi %offset, %k : i64
+    %b2 = arith.muli %b, %l2 : i64
+    %wp = llvm.getelementptr %shadow[%b2] : (!llvm.ptr, i64) -> !llvm.ptr, i64
+    %rp = llvm.getelementptr %wp[1] : (!llvm.ptr) -> !llvm.ptr, i64
+    %w = llvm.load %wp : !llvm.ptr -> i64
+    %r = llvm.load %rp : !llvm.ptr -> i64
+    %wo = func.call @is_other(%known, %w, %number, %warp)
+      : (!llvm.ptr, i64, i32, i32) -> i1
+    %ro0 = func.call @is_other(%known, %r, %number, %warp)
+      : (!llvm.ptr, i64, i32, i32) -> i1
+    %ro = arith.andi %ro0, %writes : i1
+    %race = arith.ori %wo, %ro : i1
+    scf.if %race {
+      func.call @failure(%thread, %i{RACE_IN_ARRAYS}) : (!llvm.ptr, i32) -> ()
+      %ap = func.call @word(%block, %i{PLACE}) : (!llvm.ptr, i32) -> !llvm.ptr
+      %at = arith.addi %a, %k : i64
+      llvm.store %at, %ap : i64, !llvm.ptr
+      %who0 = arith.select %wo, %w, %r : i64
+      %who = arith.trunci %who0 : i64 to i32
+      %whop = func.call @word(%block, %i{OTHER}) : (!llvm.ptr, i32) -> !llvm.ptr
+      %in_block = arith.andi %who, %i1023 : i32
+      %other64 = arith.shrui %who0, %l32 : i64
+      %other = arith.trunci %other64 : i64 to i32
+      %elsewhere = arith.cmpi ne, %other, %number : i32
+      %mark = arith.select %elsewhere, %i1024, %i0 : i32
+      %marked = arith.ori %in_block, %mark : i32
+      llvm.store %marked, %whop : i32, !llvm.ptr
+    }
+    scf.if %writes {
+      llvm.store %mine, %wp : i64, !llvm.ptr
+    } else {
+      llvm.store %mine, %rp : i64, !llvm.ptr
+    }
+  }
+  return
+}
+
+// Whether an access was of another block, or at a time that a warp does not know of.
+func.func private @is_other(
+    %known: !llvm.ptr, %record: i64, %number: i32, %warp: i32) -> i1 {
+  %b64 = arith.shrui %record, %l32 : i64
+  %b = arith.trunci %b64 : i64 to i32
+  %none = arith.cmpi eq, %b, %i0 : i32
+  %own = arith.cmpi eq, %b, %number : i32
+  %r = scf.if %own -> (i1) {
+    %low = arith.trunci %record : i64 to i32
+    %t = arith.andi %low, %i1023 : i32
+    %w = arith.shrui %t, %i5 : i32
+    %time = arith.shrui %low, %i11 : i32
+    %late = func.call @is_late(%known, %w, %warp, %time)
+      : (!llvm.ptr, i32, i32, i32) -> i1
+    scf.yield %late : i1
+  } else {
+    %is = arith.xori %none, %true : i1
+    scf.yield %is : i1
+  }
+  return %r : i1
 }
 
 // Whether another one did something at a time that a warp does not know of.

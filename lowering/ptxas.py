@@ -27,9 +27,17 @@ class Assembled:
     log: str
 
 
+INSTALLED = Path("/usr/local/cuda")
+"""Where NVIDIA's toolkit is, if nothing says so."""
+
+
 @cache
 def find() -> str | None:
-    """The assembler: of `$CUDA_HOME`, on the path, or in nvidia-cuda-nvcc."""
+    """The assembler.
+
+    That of `$CUDA_HOME`, on the path, in nvidia-cuda-nvcc, or of the toolkit in its
+    usual place.
+    """
     for name in ("CUDA_ROOT", "CUDA_HOME", "CUDA_PATH"):
         if folder := os.environ.get(name):
             found = shutil.which("ptxas", path=str(Path(folder, "bin")))
@@ -41,7 +49,7 @@ def find() -> str | None:
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         for path in sorted(Path(folder).glob("*/bin/ptxas")):
             return str(path)
-    return None
+    return shutil.which("ptxas", path=str(INSTALLED / "bin"))
 
 
 def assemble(ptx: str, chip: str) -> Assembled:

@@ -20,6 +20,9 @@ import numpy.typing as npt
 from moa_dialect.errors import KernelError
 from moa_dialect.lowering import emulator_runtime as runtime
 
+_COPIERS = 16
+"""As many mbarriers are told apart; more share copiers."""
+
 Places = npt.NDArray[np.int64]
 
 
@@ -27,7 +30,8 @@ class Races:
     """What is known of the accesses of one block.
 
     Attributes:
-        entities: how many there are: warps, then warp groups, then the copy engine.
+        entities: how many there are: warps, then warp groups, then copiers: copies that
+            arrive at different mbarriers do not order each other.
         shadow: for each byte who has written it last, and then for each byte and entity
             when it has read it; a writer is `clock << 11 | thread`, or for others than
             threads `clock << 11 | 1024 + entity`.
@@ -39,7 +43,7 @@ class Races:
         """Take memory for a block of so many bytes and warps."""
         self.size, self.warps = size, warps
         self.engine = warps + -(-warps // 4)
-        self.entities = self.engine + 1
+        self.entities = self.engine + _COPIERS
         rows = self.entities + runtime.BARRIERS + -(-size // 8)
         self.shadow = np.zeros(size * (1 + self.entities), np.int32)
         self.clocks = np.zeros((rows, self.entities), np.int32)
@@ -55,6 +59,10 @@ class Races:
     def group(self, thread: int) -> int:
         """The warp group of a thread."""
         return self.warps + thread // 128
+
+    def copier(self, mbarrier: int) -> int:
+        """Who makes the copies that arrive at an mbarrier."""
+        return self.engine + mbarrier // 8 % _COPIERS
 
     def access(
         self, actor: int, knowing: Sequence[int], places: Places, writes: bool
@@ -114,7 +122,7 @@ class Races:
     def _name(self, entity: int) -> str:
         if entity < self.warps:
             return f"warp {entity}"
-        if entity == self.engine:
+        if entity >= self.engine:
             return "the copy engine"
         return f"products of warp group {entity - self.warps}"
 
@@ -123,10 +131,10 @@ class Races:
         for warp in warps:
             self.clocks[warp, entity] = max(int(self.clocks[warp, entity]), time)
 
-    def known(self, warp: int, time: int) -> npt.NDArray[np.int32]:
-        """What a warp knows, and that the copy engine has come to a time."""
+    def known(self, warp: int, copier: int, time: int) -> npt.NDArray[np.int32]:
+        """What a warp knows, and that a copier has come to a time."""
         found = self.clocks[warp].copy()
-        found[self.engine] = time
+        found[copier] = time
         return found
 
     def tell(self, mbarrier: int, known: npt.NDArray[np.int32]) -> None:

@@ -6,19 +6,22 @@
 
 from __future__ import annotations
 
+import re
 from math import log
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xdsl.builder import Builder
-from xdsl.dialects import arith, gpu, math, memref
+from xdsl.dialects import arith, gpu, llvm, math, memref, vector
 from xdsl.dialects.builtin import (
     BFloat16Type,
+    DenseArrayBase,
     FunctionType,
     IntegerAttr,
     MemRefType,
     ModuleOp,
     NoneAttr,
     VectorType,
+    i64,
 )
 from xdsl.dialects.memref import ViewOp
 from xdsl.ir import Attribute, Operation, SSAValue
@@ -29,6 +32,8 @@ from moa_dialect.errors import CompileError
 from moa_dialect.lowering import upstream
 from moa_dialect.lowering.gpu_ops import (
     WORKGROUP,
+    AlignedLoadOp,
+    AlignedStoreOp,
     DynamicSharedMemoryOp,
     upstream_attribute,
 )
@@ -109,10 +114,28 @@ def spirv_dialect(module: ModuleOp) -> ir.Module:
             ) from None
         finally:
             handler.detach()
+    _say_version(native)
     known = ("spirv.", "builtin.module", "gpu.module", "func.")
     if left := upstream.operations_beside(native, known):
         raise CompileError(f"moa-spirv: upstream does not convert {', '.join(left)}")
     return native
+
+
+def _say_version(native: ir.Module) -> None:
+    """Let modules be of the version that their entry points are written for.
+
+    Upstream says the first version that has all operations. But from 1.4 on an entry
+    point lists all variables, as these do, and before only some.
+    """
+    from mlir import ir
+
+    def visit(op: Any) -> Any:
+        if op.name == "spirv.module":
+            text = re.sub(r"v1\.[0-3]", "v1.4", str(op.attributes["vce_triple"]))
+            op.attributes["vce_triple"] = ir.Attribute.parse(text, native.context)
+        return ir.WalkResult.ADVANCE
+
+    native.operation.walk(visit)
 
 
 def replace_kernels(module: ModuleOp) -> None:
@@ -164,6 +187,19 @@ def _prepare(op: Operation) -> None:
         scaled = builder.insert(arith.MulfOp(op.operand, factor)).result
         Rewriter.replace_op(op, math.ExpOp(scaled))
         return
+    if isinstance(op, AlignedLoadOp | AlignedStoreOp):
+        _in_halves(op)
+        return
+    if isinstance(op, llvm.BitcastOp):  # Of halves to words, and back.
+        builder = Builder(InsertPoint.before(op))
+        type_ = op.result.type
+        if isa(type_, VectorType):
+            Rewriter.replace_op(op, vector.BitcastOp(op.arg, type_))
+            return
+        word = vector.BitcastOp(op.arg, VectorType(type_, [1]))
+        builder.insert(word)
+        Rewriter.replace_op(op, vector.ExtractOp(word.result, [0], type_))
+        return
     if isinstance(op, DynamicSharedMemoryOp):
         Rewriter.erase_op(op, safe_erase=False)
         return
@@ -176,6 +212,41 @@ def _prepare(op: Operation) -> None:
     if isinstance(op, gpu.FuncOp):
         inputs = [arg.type for arg in op.body.blocks[0].args]
         op.properties["function_type"] = FunctionType.from_lists(inputs, [])
+
+
+_LONGEST = 4
+"""How long vectors in memory are, for upstream to read their types in text."""
+
+
+def _in_halves(op: AlignedLoadOp | AlignedStoreOp) -> None:
+    """Load or store a vector that is longer than those in two of half its length."""
+    is_load = isinstance(op, AlignedLoadOp)
+    whole = op.result.type if is_load else op.value.type
+    assert isa(whole, VectorType)
+    (count,) = whole.get_shape()
+    if count <= _LONGEST:
+        return
+    builder = Builder(InsertPoint.before(op))
+    half = VectorType(whole.element_type, [count // 2])
+    alignment = op.alignment.value.data // 2
+    parts: list[SSAValue] = []
+    for first in (0, count // 2):
+        *outer, last = op.indices
+        step = builder.insert(constant(first, last.type)).result
+        place = [*outer, builder.insert(arith.AddiOp(last, step)).result]
+        if is_load:
+            load = AlignedLoadOp(op.base, place, half, alignment)
+            parts.append(builder.insert(load).result)
+        else:
+            lanes = DenseArrayBase.from_list(i64, range(first, first + count // 2))
+            part = vector.ShuffleOp(op.value, op.value, lanes, result_type=half)
+            builder.insert(part)
+            builder.insert(AlignedStoreOp(part.result, op.base, place, alignment))
+    if is_load:
+        lanes = DenseArrayBase.from_list(i64, range(count))
+        Rewriter.replace_op(op, vector.ShuffleOp(*parts, lanes, result_type=whole))
+    else:
+        Rewriter.erase_op(op)
 
 
 def _placed(type_: Attribute, space: str) -> Attribute:

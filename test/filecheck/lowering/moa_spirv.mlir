@@ -37,3 +37,18 @@ func.func @sums(%a: tensor<8x512xf32>) -> tensor<8xf32> {
   }
   func.return %s : tensor<8xf32>
 }
+
+// -----
+
+// Sixteen bytes of halves are two vectors of four in memory; entry points that list
+// memory of the work-group are those of version 1.4.
+
+// CHECK-LABEL: func.func @halves(
+// CHECK:       "spirv.module"{{.*}}#spirv.vce<v1.4,
+// CHECK-NOT:   !spirv.ptr<vector<8xf16>
+// CHECK:       "spirv.Load"{{.*}}vector<4xf16>
+// CHECK:       "spirv.VectorShuffle"{{.*}} -> vector<8xf16>
+func.func @halves(%a: tensor<64x32xf16>, %b: tensor<32x16xf16>) -> tensor<64x16xf16> {
+  %r = moa.inner add mul %a, %b : tensor<64x32xf16>, tensor<32x16xf16> -> tensor<64x16xf16>
+  func.return %r : tensor<64x16xf16>
+}

@@ -256,7 +256,10 @@ def test_where_the_assembler_is(
     wheel.parent.mkdir(parents=True)
     spec = SimpleNamespace(submodule_search_locations=[str(folder)])
     monkeypatch.setattr(ptxas, "find_spec", lambda name: spec)
+    monkeypatch.setattr(ptxas, "INSTALLED", tmp_path / "none")
     assert search() is None
+    monkeypatch.setattr(ptxas, "INSTALLED", tmp_path)
+    assert search() == str(own)
     wheel.write_text("")
     assert search() == str(wheel)
 

@@ -398,7 +398,8 @@ def test_races_are_reported_in_every_order(first: str, second: str, order: str):
     with pytest.raises(
         KernelError,
         match=r"'matmul', block \(0, 0, 0\), thread \d+: a race: bytes of shared "
-        r"memory that two warps access without a barrier: byte \d+, after (thread \d+|reads of warp \d+)",
+        r"memory that two warps access without a barrier: byte \d+, after "
+        r"(thread \d+|reads of warp \d+)",
     ):
         checked.launch("matmul", (1, 1, 1), (16, 16, 1), words(a, b, c), order=order)
 
@@ -412,6 +413,56 @@ def test_no_race_is_seen_where_there_is_none(order: str):
         "matmul", (2, 2, 1), (16, 16, 1), words(a, b, c), order=order, memory=memory
     )
     np.testing.assert_array_equal(c, 32)
+
+
+IN_ARRAYS = """
+  gpu.func @exchange(%a: memref<?xf32>, %b: memref<?xf32>) kernel {
+    %t = gpu.thread_id x
+    %g = gpu.block_id x
+    %n = arith.constant 64 : index
+    %o = arith.muli %g, %n : index
+    %i = arith.addi %o, %t : index
+    %x = memref.load %a[%i] : memref<?xf32>
+    memref.store %x, %b[%i] : memref<?xf32>
+    BARRIER
+    %c = arith.constant DISTANCE : index
+    %j = arith.xori %i, %c : index
+    %y = memref.load %b[%j] : memref<?xf32>
+    memref.store %y, %a[%i] : memref<?xf32>
+    gpu.return
+  }
+"""
+"""A thread reads what it has written, or another one of its block, or of another."""
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(
+    ("distance", "barrier", "found"),
+    [
+        (0, "", ""),
+        (32, "gpu.barrier", ""),
+        (32, "", r"byte \d+ of the 512 of array 1, after thread \d+$"),
+        (64, "gpu.barrier", r"of array 1, after thread \d+ of another block$"),
+    ],
+)
+def test_races_in_arrays_are_reported_in_every_order(
+    distance: int, barrier: str, found: str, order: str
+):
+    text = IN_ARRAYS.replace("BARRIER", barrier).replace("DISTANCE", str(distance))
+    checked = Emulator(module(text), checks=True)
+    a, b = np.arange(128, dtype="f"), np.zeros(128, "f")
+    memory = [(x.ctypes.data, x.nbytes) for x in (a, b)]
+
+    def launch() -> None:
+        sizes = (2, 1, 1), (64, 1, 1)
+        checked.launch("exchange", *sizes, words(a, b), order=order, memory=memory)
+
+    if found:
+        with pytest.raises(KernelError, match=f"a race: bytes of an array .*{found}"):
+            launch()
+        return
+    launch()
+    np.testing.assert_array_equal(a, np.arange(128) ^ distance)
 
 
 @pytest.mark.parametrize(("rows", "at", "number"), [(31, 3968, 0), (30, 3840, 0)])

@@ -323,6 +323,81 @@ def test_a_chunk_that_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None
     is_wrong()
 
 
+OF_WARPS = "j=grid,warps:2,regs:2;p=chunk:16,stages:2,mma,tma"
+OF_GROUPS = "j=grid,warps:8,regs:2;p=chunk:32,stages:2,wgmma,tma,behind"
+
+
+@pytest.mark.parametrize(("schedule", "maps"), [(OF_WARPS, 2), (OF_GROUPS, 3)])
+def test_there_are_no_races(
+    schedule: str, maps: int, emulate: Callable[..., None]
+) -> None:
+    emulate("random", checks=True)
+    arrays = [random(n, 1, 70, 32) for n in range(3)]
+    check(library.attention, arrays, attention(*arrays), schedule, maps)
+
+
+def test_a_tile_let_go_while_products_read_it_is_a_race(
+    monkeypatch: pytest.MonkeyPatch, emulate: Callable[..., None]
+) -> None:
+    """The copy engine writes, in every order, what is not known to be read."""
+    emulate("forward", checks=True)
+    let_go_early(monkeypatch)
+    arrays = [random(n, 1, 140, 32) for n in range(3)]
+    message = r"by the copy engine, after reads of products of warp group \d"
+    schedule = OF_GROUPS.removesuffix(",behind")
+    with pytest.raises(KernelError, match=f"a race: .*{message}"):
+        compiled_for(library.attention, arrays, schedule)(*arrays)
+
+
+def test_a_tile_that_is_loaded_once_and_not_waited_for_is_a_race(
+    emulate: Callable[..., None],
+) -> None:
+    """Though it has landed, in the order of copies, when others are waited for."""
+    wait = 'try_wait.parity.shared::cta.b64 P, [$0], $1;'
+
+    def change(text: str) -> str:
+        at = text.index(wait)
+        start = text.rindex('"llvm.inline_asm"(', 0, at)
+        return text[:start] + text[text.index("\n", at) + 1 :]
+
+    emulate("forward", change, checks=True)
+    arrays = [random(n, 1, 70, 32) for n in range(3)]
+    schedule = OF_GROUPS.removesuffix(",behind")
+    message = "a race: .* by products of warp group 0, after the copy engine"
+    with pytest.raises(KernelError, match=message):
+        compiled_for(library.attention, arrays, schedule)(*arrays)
+
+
+def without(operation: str, number: int = 0) -> Callable[[str], str]:
+    """Leaves out the line of an operation of a kernel."""
+
+    def change(text: str) -> str:
+        lines = text.split("\n")
+        found = [n for n, line in enumerate(lines) if f'"{operation}"(' in line]
+        del lines[found[number]]
+        return "\n".join(lines)
+
+    return change
+
+
+@pytest.mark.parametrize("order", ["forward", "reverse"])
+@pytest.mark.parametrize(
+    ("operation", "report"),
+    [
+        # After barriers in memory are made, and after queries are loaded by all.
+        ("gpu.barrier", r"after (thread 0|reads of warp \d)"),
+        ("nvvm.barrier", r"after (thread \d+|reads of warp \d)"),
+    ],
+)
+def test_a_missing_barrier_is_a_race_in_every_order(
+    operation: str, report: str, order: str, emulate: Callable[..., None]
+) -> None:
+    emulate(order, without(operation), checks=True)
+    arrays = [random(n, 1, 70, 32) for n in range(3)]
+    with pytest.raises(KernelError, match=rf"a race: .* {report}|not initialised"):
+        compiled_for(library.attention, arrays, OF_WARPS)(*arrays)
+
+
 def test_the_wrong_phase(monkeypatch: pytest.MonkeyPatch) -> None:
     turn = Ring.turn
 
@@ -334,7 +409,8 @@ def test_the_wrong_phase(monkeypatch: pytest.MonkeyPatch) -> None:
         compiled_for(product, [A, B], PRODUCT)(A, B)
 
 
-def test_a_tile_let_go_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def let_go_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles are let go when they are there, not when they were read."""
     await_chunk = Ring.await_chunk
 
     def awaited(self: Ring, number: int) -> None:
@@ -344,6 +420,10 @@ def test_a_tile_let_go_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> Non
     release = Ring.release
     monkeypatch.setattr(Ring, "await_chunk", awaited)
     monkeypatch.setattr(Ring, "release", nothing)
+
+
+def test_a_tile_let_go_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    let_go_early(monkeypatch)
     is_wrong()
 
 

@@ -434,11 +434,48 @@ def test_a_schedule_reads_as_it_prints():
         ("i=grid,warps:1;p=chunk:16,stages:3", "stages of at most 2, got 3"),
         ("i=grid,warps:64;p=chunk:16", "warps of at most 32, got 64"),
         ("i=grid,warps:1;p=chunk:16,tf32", "tf32: expected mma or wgmma as well"),
+        ("i=grid,warps:1;i=grid,warps:2", "expected each axis once, got i again"),
+        ("p=chunk:64,threads:32,wgmma", "wgmma: expected an axis of rows"),
+        (
+            "i=grid,warps:6;p=chunk:16,wgmma",
+            "wgmma: expected warps of a multiple of 4, and regs of 2, got 6 and 2",
+        ),
+        (
+            "i=grid,warps:4,regs:4;p=chunk:16,wgmma",
+            "wgmma: expected warps of a multiple of 4, and regs of 2, got 4 and 4",
+        ),
+        (
+            "i=grid,groups:6,warps:8;p=chunk:16,wgmma,tma",
+            "expected groups of at most 2048 threads together, got 6 of 384",
+        ),
     ],
 )
 def test_schedules_that_are_none(text: str, message: str):
     with pytest.raises(CompileError, match=re.escape(message)):
         parse_grid(text, ["i", "j"])
+
+
+@pytest.mark.parametrize(
+    ("schedule", "reason"),
+    [
+        (
+            "i=grid,block:64;j=grid,warps:8,regs:2;p=chunk:64,mma",
+            "factors that depend on the columns of a group",
+        ),
+        (
+            "p=chunk:64,threads:32",
+            "a fold over a chunk that is no product of matrices",
+        ),
+    ],
+)
+def test_schedules_by_hand_that_there_is_no_code_for(schedule: str, reason: str):
+    specs = [moa.ArraySpec((2, 70, 64), BF16)] * 3
+    compiled = moa.jit(library.attention, target="cuda", schedule=schedule).lower(
+        *specs
+    )
+    message = f"schedule: there is no code for {reason}"
+    with pytest.raises(CompileError, match=message):
+        compiled.module("target")
 
 
 @pytest.mark.parametrize(
