@@ -226,8 +226,11 @@ class GroupKernel:
         if self.grid.tier == "wgmma" and (self.grid.blocks != 2 or self.grid.warps % 4):
             raise NotLifted("warp groups of four warps with 16 rows each")
         if self.row_axis and self.grid.lanes:
-            sizes_ = self.grid.lanes, self.grid.blocks, self.grid.warps
-            layout = Lanes(*sizes_, self.vector())
+            # The columns of a product are one for each lane, then again further on.
+            has_columns = self.grid.tier or self.column_axis or self._has_rows()
+            vector = 1 if has_columns else self.vector()
+            blocks, warps = self.grid.blocks, self.grid.warps
+            layout = Lanes(self.grid.lanes, blocks, warps, vector)
         elif self.row_axis and self.grid.is_square:
             layout = Square(self.grid.blocks, self.grid.warps)
         elif self.row_axis:
@@ -263,6 +266,10 @@ class GroupKernel:
                 self.cluster.meet()  # Others may still read what the group has.
         if not self.shared.bytes:
             self.shared.base.detach()
+
+    def _has_rows(self) -> bool:
+        """Whether something is accumulated for each element of a row."""
+        return any(a.axes for p in self.kernel.passes for a in p.accumulators)
 
     def _compute(self) -> None:
         """What is computed: the passes, then the outputs."""
@@ -625,7 +632,8 @@ class GroupPass:
         self.is_split = kernel.grid.merged > 1 and not row
         if row:
             # In registers as a whole: an index is where its element is.
-            self.size = self.block = -(-kernel.size_of(row) // 8) * 8
+            unit = code.layout.unit
+            self.size = self.block = -(-kernel.size_of(row) // unit) * unit
             code.alike[pass_.index] = row
         self._bounds()
         axes = {
@@ -951,7 +959,7 @@ class GroupPass:
         tile = self.kernel.shared.tile(
             term,
             axes,
-            padded_sizes(product, axes, sizes),
+            padded_sizes(product, axes, sizes, self.kernel.grid.lanes),
             element,
             stages,
             (is_grouped or is_boxed) and not is_streamed,

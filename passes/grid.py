@@ -385,7 +385,7 @@ def _check(found: dict[str, int], rows: str) -> None:
         )
     part = found.get("part", found["chunk"])
     unit = 16 if found.keys() & set(TIERS) else 8
-    unit = 32 if "square" in found else unit
+    unit = 32 if "square" in found else max(unit, found.get("lanes", 0))
     multiples = {
         "chunk": (found["chunk"], unit),
         "block of folded indices": (part, unit),
@@ -393,7 +393,8 @@ def _check(found: dict[str, int], rows: str) -> None:
     if found.keys() & set(TIERS) and not found.keys() & {"square", "lanes"}:
         multiples["regs"] = (found["regs"], 2)
     if found["block"] != 1:
-        multiples["block of columns"] = (found["block"], 8)
+        across = max(8, found.get("lanes", 0))
+        multiples["block of columns"] = (found["block"], across)
     for name, (number, unit) in multiples.items() if rows else ():
         if number % unit:
             raise CompileError(
@@ -748,7 +749,7 @@ def _smaller(grid: Grid) -> Iterator[Grid]:
     while True:
         for stages in range(grid.stages, 0, -1):
             chunk = grid.chunk
-            least = 32 if stages > 1 or grid.is_square else 16
+            least = 32 if stages > 1 or grid.is_square else max(16, grid.lanes)
             while chunk >= least and chunk % least == 0:
                 yield replace(
                     grid, warps=warps, blocks=blocks, chunk=chunk, stages=stages

@@ -218,12 +218,17 @@ def tile_dims(
 
 
 def padded_sizes(
-    product: Product, axes: Sequence[str], sizes: dict[str, int]
+    product: Product, axes: Sequence[str], sizes: dict[str, int], lanes: int = 0
 ) -> tuple[int, int]:
-    """The extents of a tile of a factor, filled up to what instructions take."""
+    """The extents of a tile of a factor, filled up to what instructions take.
+
+    With `lanes` that share a row each of them has a column.
+    """
     found: list[int] = []
     for name in axes:
         across = 16 if product.is_narrow else 8
+        if name == product.columns:
+            across = max(across, lanes)
         unit = product.depth if name == product.axis else across
         found.append(-(-sizes[name] // unit) * unit)
     return found[0], found[1]
@@ -570,7 +575,7 @@ class _Memory:
                 axes = (product.axis, across)
             is_ahead = index in term.free and not is_streamed
             stages = grid.stages if is_ahead else 1
-            padded = padded_sizes(product, axes, sizes)
+            padded = padded_sizes(product, axes, sizes, grid.lanes)
             of_pass = product.axis == index
             upper = pass_.upper if of_pass else product.fold.args[1]
             box = Ahead(product, term, axes, padded, must_end, upper)

@@ -207,6 +207,20 @@ def test_a_warp_has_several_rows_and_chunks() -> None:
         np.testing.assert_allclose(program(x), softmax(x.astype(float)), 1e-5, 1e-6)
 
 
+def test_rows_of_a_product_in_lanes() -> None:
+    """Rows of sums in registers, of a length that is no multiple of the lanes."""
+    for columns in (40, 64):
+        a, b = random(6, 6, 50), random(7, 50, columns)
+
+        def program(a: Any, b: Any) -> Any:
+            return library.softmax(moa.inner("add", "mul", a, b))
+
+        compiled = lowered(program, a, b)
+        assert "lanes:32" in compiled.schedules[0]
+        wanted = softmax(a.astype(float) @ b.astype(float))
+        np.testing.assert_allclose(compiled(a, b), wanted, 1e-5, 1e-6)
+
+
 def test_lanes_have_no_matrix_instructions() -> None:
     """A product by instructions is left to one thread for each element then."""
     schedule = "j=grid,warps:1,regs:4,lanes:32;p=chunk:32,stages:2,mma"
@@ -221,6 +235,7 @@ def test_lanes_have_no_matrix_instructions() -> None:
         ("i=grid,warps:1,lanes:3;p=chunk:32", "a power of 2 up to 32, got 3"),
         ("i=grid,warps:1,lanes:8;p=chunk:32,mma,square", "lanes: expected rows, and"),
         ("p=chunk:32,threads:32,lanes:8", "lanes: expected rows, and"),
+        ("i=grid,warps:1,lanes:32;p=chunk:16", "a chunk of a multiple of 32, got 16"),
     ],
 )
 def test_lanes_that_are_none(schedule: str, message: str) -> None:
@@ -279,5 +294,7 @@ def test_few_rows_of_a_product_in_f32(rows: int, is_turned: bool) -> None:
         f"j=grid,block:32;i=grid,warps:{-(-rows // each)},regs:{each},lanes:32;"
         "p=chunk:256,stages:2,mma"
     ]
+    # A lane has one column, and nothing of those beside.
+    assert compiled.text("asm").count("st.global") == each
     wanted = a.astype(float) @ (b.T if is_turned else b).astype(float)
     np.testing.assert_allclose(compiled(a, b), wanted, 1e-5, 1e-4)
