@@ -264,7 +264,7 @@ class Visible:
         first = code.add(code.start, place)
         last = code.add(code.start, code.sub(upper, 1))
         code.lanes = Lanes(self.axis, first, outer.lanes, 1, last)
-        code.scopes = [scopes[0], {}]  # What is known is of other lanes.
+        code.scopes = [{}]  # What is known is of other lanes.
         yield
         code.lanes, code.scopes = outer, scopes
 

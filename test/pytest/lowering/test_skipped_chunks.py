@@ -162,6 +162,14 @@ def test_keys_that_are_padding() -> None:
         np.testing.assert_allclose(kernel(q, k, v, shown), expected, 1e-5, 1e-6)
 
 
+def test_a_mask_of_data_and_one_of_bounds() -> None:
+    q, k, v = (numbers(N, 16, seed=n) for n in range(3))
+    mask = (np.arange(N)[:, None] // 70 == np.arange(N) // 70) & np.tri(N, dtype=bool)
+    bias = np.where(mask, 0, -np.inf).astype(np.float32)
+    found = moa.attention(q, k, v, bias=bias, is_causal=True)
+    np.testing.assert_allclose(found, reference(q, k, v, mask), 1e-5, 1e-6)
+
+
 def test_chunks_are_the_same_whatever_other_lanes_see() -> None:
     """With `deterministic`: a query's result does not depend on the others'."""
     q, k, v = (numbers(N, 16, seed=n) for n in range(3))

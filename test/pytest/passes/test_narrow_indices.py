@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from xdsl.dialects import arith
 from xdsl.dialects.builtin import IndexType, IntegerAttr, f32, f64, i1, i32, i64
 from xdsl.ir import Attribute, Operation
 
 from moa_dialect.passes.narrow_indices import Narrowing
-from moa_dialect.passes.terms import Term, Terms
+from moa_dialect.passes.simplify import predicate_of
+from moa_dialect.passes.terms import Computed, Term, Terms
 
 INDEX = IndexType()
 
@@ -135,6 +138,89 @@ def test_sums_of_indices_of_any_extent_stay() -> None:
     w.narrow.ranges = dict.fromkeys("ipq", (0, float("inf")))
     total = w.as_float(w.make(arith.AddiOp, w.i, w.p))
     assert w.narrow(total) is total
+
+
+def evaluated(term: Term, places: dict[str, int]) -> Any:
+    """The value of a term; integers wrap around as those of their type do."""
+    kind = term.kind
+    if isinstance(kind, str):
+        return places[kind]
+    if term.number is not None:
+        return np.float32(term.number) if term.type == f32 else term.number
+    args = [evaluated(arg, places) for arg in term.args]
+    assert isinstance(kind, Computed)
+    if kind.name in COMPUTED:
+        found = COMPUTED[kind.name](*args)
+        return wrapped(found, 32 if term.type == i32 else 64)
+    if kind.name in ("arith.cmpi", "arith.cmpf"):
+        less = predicate_of(term) in ("slt", "olt")
+        return args[0] < args[1] if less else args[0] > args[1]
+    if kind.name in ("arith.index_cast", "arith.trunci"):
+        return wrapped(args[0], 32 if term.type == i32 else 64)
+    if kind.name == "arith.select":
+        return args[1] if args[0] else args[2]
+    return FLOATS[kind.name](*args)
+
+
+def wrapped(value: int, bits: int) -> int:
+    half = 1 << (bits - 1)
+    return (value + half) % (2 * half) - half
+
+
+COMPUTED: dict[str, Callable[[int, int], int]] = {
+    "arith.addi": lambda a, b: a + b,
+    "arith.subi": lambda a, b: a - b,
+    "arith.muli": lambda a, b: a * b,
+    "arith.maxsi": max,
+    "arith.minsi": min,
+    "arith.divsi": lambda a, b: abs(a) // b * (1 if a >= 0 else -1),
+    "arith.remsi": lambda a, b: abs(a) % b * (1 if a >= 0 else -1),
+}
+FLOATS: dict[str, Callable[..., Any]] = {
+    "arith.sitofp": np.float32,
+    "arith.addf": np.add,
+    "arith.subf": np.subtract,
+    "arith.mulf": np.multiply,
+    "math.absf": np.abs,
+}
+
+
+@given(st.randoms(use_true_random=False))
+@settings(max_examples=150, deadline=None)
+def test_any_expression_has_the_same_value(random: Any) -> None:
+    """Bit by bit, for all indices below a causal mask, of extents up to 2^33."""
+    w = Written(1 << random.choice([3, 10, 20, 24, 31, 33]), random.random() < 0.5)
+
+    def expression(depth: int) -> Term:
+        if depth == 0 or random.random() < 0.1:
+            number = w.number(random.choice([-3, -1, 0, 1, 2, 5, 1 << 12]))
+            return random.choice([w.i, w.p, w.q, number])
+        one = expression(depth - 1)
+        kind = random.choice(["add", "sub", "mul", "max", "by", "abs", "choose"])
+        if kind == "abs":
+            return w.magnitude(one)
+        if kind == "by":
+            operation = random.choice([arith.DivSIOp, arith.RemSIOp])
+            return w.make(operation, one, w.number(random.choice([1, 2, 7])))
+        other = expression(depth - 1)
+        if kind == "choose":
+            return w.terms.select(w.less(one, other), one, w.number(4))
+        if kind == "max":
+            return w.make(random.choice([arith.MaxSIOp, arith.MinSIOp]), one, other)
+        operations = {"add": arith.AddiOp, "sub": arith.SubiOp, "mul": arith.MuliOp}
+        return w.make(operations[kind], one, other)
+
+    value = w.as_float(expression(random.randint(1, 4)))
+    condition = w.less(expression(2), expression(2))
+    last = int(w.narrow.ranges["i"][1])
+    for _ in range(8):
+        places = {n: random.choice([0, last, random.randint(0, last)]) for n in "iq"}
+        most = places["i"] if w.narrow.below else last
+        places["p"] = random.choice([0, most, random.randint(0, most)])
+        expected, found = (evaluated(t, places) for t in (value, w.narrow(value)))
+        assert expected.tobytes() == found.tobytes(), (value, places)
+        narrow = w.narrow(condition)
+        assert bool(evaluated(condition, places)) == bool(evaluated(narrow, places))
 
 
 EXPRESSIONS: dict[str, Callable[[Any, Any], Any]] = {
