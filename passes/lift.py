@@ -678,11 +678,11 @@ def in_pieces(
         if load.computes(AtOp.name) and columns in load.free
     ):
         return []
-    # Few rows with long pieces of them, or eight with short ones.
-    groups = ceil(count / _ROWS_AT_A_TIME)
+    # The fewer rows, the longer the pieces of them; of many four at a time.
+    groups = ceil(count / (_ROWS_ALONE if count <= _ROWS_ALONE else _ROWS_AT_A_TIME))
     registers = ceil(count / groups)
     sums = machine.registers // 2
-    if 1 < registers < _ROWS_AT_A_TIME:
+    if registers > 1:
         sums += sums // 2
     vectors = max(1, _power_below(sums // registers))
     pairs = machine.has_bf16_dot and multiplies_bf16(kernel)
@@ -727,8 +727,11 @@ def in_pieces(
     return schedules
 
 
-_ROWS_AT_A_TIME = 8
-"""How many rows have their sums in registers at most, where a task has few."""
+_ROWS_AT_A_TIME = 4
+"""How many rows have their sums in registers, where a task has some."""
+
+_ROWS_ALONE = 6
+"""How many at most if these are all."""
 
 _FEW = 32
 """How many rows are few, at most, if types do not give how many there are."""
