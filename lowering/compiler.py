@@ -35,6 +35,7 @@ from moa_dialect.lowering.threads import OutlineTasksPass
 from moa_dialect.lowering.to_scf import CHECKS, has_status, unlowered
 from moa_dialect.lowering.unregistered import attribute
 from moa_dialect.passes.check_storage import is_result
+from moa_dialect.walking import operations
 
 if TYPE_CHECKING:
     from mlir import ir
@@ -88,7 +89,7 @@ def llvm_dialect(
         processor: what it is for; None for the host.
     """
     OutlineTasksPass().apply(Context(), module)
-    for op in module.walk():
+    for op in operations(module):
         if op.attributes.pop(ROLLED, None) is not None:
             op.attributes["loop_annotation"] = attribute(_ROLLED_LOOP)
     native = upstream.parse(upstream.generic_text(module), upstream.new_context())

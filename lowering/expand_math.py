@@ -46,6 +46,7 @@ from xdsl.utils.hints import isa
 from moa_dialect.errors import CompileError
 from moa_dialect.lowering import host
 from moa_dialect.lowering import math_tables as tables
+from moa_dialect.walking import operations
 
 NONPOSITIVE = "moa.nonpositive"
 """The attribute of a `math.exp` or `math.exp2` whose operand is at most 0, or NaN."""
@@ -771,7 +772,7 @@ def expand_math(module: ModuleOp, target: str) -> None:
         target: `generic` or `avx512`.
     """
     constants: dict[Block, _Constants] = {}
-    for op in list(module.walk()):
+    for op in operations(module):
         expansion = _EXPANSIONS.get(type(op))
         if expansion is None:
             continue

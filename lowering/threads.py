@@ -39,6 +39,7 @@ from moa_dialect.errors import CompileError
 from moa_dialect.lowering.to_scf import has_status
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.scalar_code import constant
+from moa_dialect.walking import operations
 
 WORK = "moa.work"
 """The attribute of an `scf.parallel` that says how much work an iteration is, about.
@@ -227,10 +228,13 @@ def _emit_anew(
 def _captured(loop: scf.ParallelOp) -> list[SSAValue]:
     """The values from outside that the body uses, in the order of their first use."""
     inside = {
-        block for op in loop.walk() for region in op.regions for block in region.blocks
+        block
+        for op in operations(loop)
+        for region in op.regions
+        for block in region.blocks
     }
     found: dict[SSAValue, None] = {}
-    for op in loop.body.walk():
+    for op in operations(loop)[1:]:
         for operand in op.operands:
             owner = operand.owner
             block = owner if isinstance(owner, Block) else owner.parent
@@ -341,7 +345,7 @@ class _Outlining:
         # What remains in the loop, which goes away, is its end.
         body = self.loop.body.block
         body.args[0].replace_all_uses_with(index)
-        for op in self.loop.body.walk():
+        for op in operations(self.loop)[1:]:
             if any(operand in known for operand in op.operands):
                 op.operands = [known.get(operand, operand) for operand in op.operands]
         for op in list(body.ops):
@@ -622,7 +626,7 @@ def _is_task_loop(op: Operation) -> bool:
 def outermost(function: FuncOp) -> list[scf.ParallelOp]:
     """The parallel loops of a function that threads share, in no other one."""
     found: list[scf.ParallelOp] = []
-    for op in function.walk():
+    for op in operations(function):
         if not isinstance(op, scf.ParallelOp) or not _is_task_loop(op):
             continue
         parent = op.parent_op()

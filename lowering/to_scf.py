@@ -44,6 +44,7 @@ from moa_dialect.passes.infer_shapes import functions_of, is_one_block
 from moa_dialect.passes.to_onf import PARALLEL, STATUS
 from moa_dialect.scalar_code import apply_function, constant, fold_start
 from moa_dialect.types import dtype_of, element_of, shape_of
+from moa_dialect.walking import operations
 
 CHECKS = "moa.checks"
 """The attribute of a function that lists its checks as "relation: message".
@@ -444,4 +445,4 @@ class ToScfPass(ModulePass):
 
 def unlowered(module: ModuleOp) -> Sequence[str]:
     """The names of operations of the dialect that are left in a module."""
-    return sorted({op.name for op in module.walk() if op.name.startswith("moa.")})
+    return sorted({op.name for op in operations(module) if op.name.startswith("moa.")})

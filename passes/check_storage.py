@@ -20,6 +20,7 @@ from moa_dialect.ops.operational import BufferOp, LoopOp, RavOp, StoreOp
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.to_onf import PARTS, RESULT
 from moa_dialect.types import dtype_of, element_of, shape_of
+from moa_dialect.walking import operations
 
 
 def is_result(function: FuncOp, value: SSAValue) -> bool:
@@ -39,7 +40,7 @@ def output_extents(function: FuncOp) -> set[SSAValue]:
     the extents of the result's own memory.
     """
     found: set[SSAValue] = set()
-    for op in function.walk():
+    for op in operations(function):
         if isinstance(op, ExtentOp) and is_result(function, op.array):
             found.add(op.result)
         if not isinstance(op, StoreOp) or not isinstance(op.buffer.owner, RavOp):
@@ -81,7 +82,7 @@ def scratch_bytes(module: ModuleOp) -> int:
         CompileError: if a buffer's size depends on extents that types do not give.
     """
     total = 0
-    for op in module.walk():
+    for op in operations(module):
         if not isinstance(op, BufferOp):
             continue
         count = prod(map(static_size, op.extents))
@@ -127,7 +128,7 @@ class CheckStoragePass(ModulePass):
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for function in functions_of(op):
             outputs = output_extents(function)
-            for inner in function.walk():
+            for inner in operations(function):
                 reason = self._objection(inner, outputs)
                 if reason is not None:
                     raise VerifyException(

@@ -31,6 +31,7 @@ from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.share import captured, merge_equal
 from moa_dialect.passes.to_dnf import erase_dead
 from moa_dialect.scalar_code import constant
+from moa_dialect.walking import operations
 
 _MOVABLE = (
     arith.ConstantOp,
@@ -191,7 +192,7 @@ def hoist_arithmetic(block: Block) -> None:
 
 def fold_addresses(function: FuncOp) -> None:
     """Bring all accesses of one function into strided form."""
-    accesses = [op for op in function.walk() if isinstance(op, LoadOp | StoreOp)]
+    accesses = [op for op in operations(function) if isinstance(op, LoadOp | StoreOp)]
     if not accesses:
         return
     for op in accesses:
@@ -199,7 +200,7 @@ def fold_addresses(function: FuncOp) -> None:
     block = function.body.block
     hoist_arithmetic(block)
     merge_equal(block)
-    for op in reversed(list(function.walk())):
+    for op in reversed(operations(function)):
         if isinstance(op, _DIVISION) and op.result.first_use is None:
             Rewriter.erase_op(op)
     erase_dead(block)

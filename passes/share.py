@@ -35,6 +35,7 @@ from moa_dialect.ops.normal_form import (
 from moa_dialect.passes.derivation import record
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.types import shape_of
+from moa_dialect.walking import operations
 
 _DIVISIONS = (
     arith.DivSIOp,
@@ -50,9 +51,10 @@ _DIVISIONS = (
 def captured(op: Operation) -> set[SSAValue]:
     """The values an operation uses, its regions included, that it does not define."""
     used: set[SSAValue] = set()
-    for inner in op.walk():
+    inside = operations(op)
+    for inner in inside:
         used.update(inner.operands)
-    for inner in op.walk():
+    for inner in inside:
         used.difference_update(inner.results)
         for region in inner.regions:
             for block in region.blocks:
@@ -77,7 +79,7 @@ def _is_pure(op: Operation) -> bool:
         # xDSL does not know that the unsigned remainder has no effect.
         not (is_side_effect_free(inner) or isinstance(inner, arith.RemUIOp))
         or (isinstance(inner, _DIVISIONS) and not _is_positive(inner.operands[1]))
-        for inner in op.walk()
+        for inner in operations(op)
     )
 
 
@@ -89,7 +91,7 @@ def has_elements(op: Operation) -> bool:
     return not any(
         0 in shape_of(inner.array.type)
         or any(0 <= extent <= index for index, extent in _numbers(inner))
-        for inner in op.walk()
+        for inner in operations(op)
         if isinstance(inner, AtOp)
     )
 
@@ -137,7 +139,7 @@ def hoist(block: Block) -> None:
 
 def _reads(op: Operation) -> bool:
     """Whether an operation reads an array or checks an index, at any depth."""
-    return any(isinstance(inner, AtOp | InBoundsOp) for inner in op.walk())
+    return any(isinstance(inner, AtOp | InBoundsOp) for inner in operations(op))
 
 
 def _blocks(op: Operation) -> Iterator[Block]:

@@ -48,6 +48,7 @@ from moa_dialect.passes.work import (
     weight,
 )
 from moa_dialect.types import element_of, shape_of
+from moa_dialect.walking import operations
 
 Axes = frozenset[int]
 
@@ -302,7 +303,7 @@ def sink(op: ComprehensionOp, nominal: bool = False) -> None:
     """
     if any(rank(array) != len(op.extents) for array in op.arrays):
         return
-    if any(isinstance(inner, CascadeOp) for inner in op.walk()):
+    if any(isinstance(inner, CascadeOp) for inner in operations(op)):
         return
     innermost = nest(op, nominal)
     is_row = len(innermost.extents) == 1 and isinstance(

@@ -32,6 +32,7 @@ from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.to_dnf import erase_dead
 from moa_dialect.passes.to_onf import PARALLEL
 from moa_dialect.scalar_code import constant
+from moa_dialect.walking import operations
 
 Sum: TypeAlias = Polynomial[SSAValue]
 """A number as a sum of values, by which bounds are compared."""
@@ -160,7 +161,7 @@ _LESS_THAN = 2
 def find_choices(loop: LoopOp | FoldOp) -> Iterator[Choice]:
     """The comparisons in a loop that splitting the loop decides."""
     index = loop.body.block.args[0]
-    for op in loop.walk():
+    for op in operations(loop):
         if not isinstance(op, arith.CmpiOp) or not isinstance(op.lhs.type, IndexType):
             continue
         if op.predicate.value.data != _LESS_THAN:
@@ -209,15 +210,15 @@ def _clamped(value: SSAValue, low: SSAValue, high: SSAValue, b: Builder) -> SSAV
 
 def _decided(loop: LoopOp | FoldOp, choice: Choice, holds: bool) -> LoopOp | FoldOp:
     """A copy of the loop in which the comparison is known."""
-    position = list(loop.walk()).index(choice.comparison)
+    position = operations(loop).index(choice.comparison)
     copy = loop.clone()
-    _settle(copy, list(copy.walk())[position], holds)
+    _settle(copy, operations(copy)[position], holds)
     return copy
 
 
 def simplify(loop: Operation) -> None:
     """Follow the branches whose condition is a constant."""
-    for op in list(loop.walk()):
+    for op in operations(loop):
         if not isinstance(op, scf.IfOp | arith.SelectOp) or op.parent is None:
             continue  # Without a parent, it was in a branch that was not taken.
         condition = op.cond.owner

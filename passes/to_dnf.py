@@ -103,6 +103,7 @@ from moa_dialect.passes.psi_laws import (
 )
 from moa_dialect.scalar_code import apply_named, cast, constant, inline
 from moa_dialect.types import dense, element_of, is_element_type, shape_of
+from moa_dialect.walking import operations
 
 _AXIS_NAMES = "ijklmn"
 """What the indices of a result's axes are called, in order, where that many do."""
@@ -841,7 +842,9 @@ class PsiReduction:
 
     def _drop_checks(self) -> None:
         """Drop checks of indices whose terms say by now that they are in bounds."""
-        for op in [op for op in self.function.walk() if isinstance(op, InBoundsOp)]:
+        for op in [
+            op for op in operations(self.function) if isinstance(op, InBoundsOp)
+        ]:
             if self._is_below(op.index, op.extent):
                 op.result.replace_all_uses_with(op.index)
                 op.detach()
@@ -958,7 +961,7 @@ def _composes(block: Block) -> bool:
         and isinstance(op.array.owner, ComprehensionOp | ArrayOperation)
         and not isinstance(op.array.owner, ConstantOp)
         for outer in block.ops
-        for op in outer.walk()
+        for op in operations(outer)
     ) or any(
         isinstance(operand.owner, ComprehensionOp)
         for op in block.ops
@@ -1034,7 +1037,7 @@ def _name_of(op: Operation) -> str:
 
 def callees(function: FuncOp) -> Iterator[FuncOp]:
     """The functions that a function names: called, or applied by its operations."""
-    for op in function.walk():
+    for op in operations(function):
         for attribute in (*op.properties.values(), *op.attributes.values()):
             if isinstance(attribute, SymbolRefAttr):
                 yield lookup_function(op, attribute)
@@ -1090,7 +1093,7 @@ def check_extent_names(functions: Sequence[FuncOp]) -> None:
 
 def inline_calls(function: FuncOp) -> None:
     """Replace calls by the bodies of the called functions, innermost included."""
-    while calls := [op for op in function.walk() if isinstance(op, CallOp)]:
+    while calls := [op for op in operations(function) if isinstance(op, CallOp)]:
         for call in calls:
             callee = lookup_function(call, call.callee)
             builder = Builder(InsertPoint.before(call))
@@ -1145,7 +1148,7 @@ def _check_arrays(function: FuncOp) -> None:
                 f"function @{function.sym_name.data}: expected fewer than 2^63 "
                 f"elements, got {type_} as {name}"
             )
-    for op in function.walk():
+    for op in operations(function):
         if is_of_moa(op):
             continue
         if any(isa(value.type, TensorType) and value.uses for value in op.results):
@@ -1235,7 +1238,7 @@ def unused_private(module: ModuleOp) -> list[FuncOp]:
         symbol.string_value()
         for function in functions_of(module)
         if function not in programs
-        for op in function.walk()
+        for op in operations(function)
         for attribute in (*op.properties.values(), *op.attributes.values())
         for symbol in _symbols(attribute)
     }

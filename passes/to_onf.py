@@ -88,6 +88,7 @@ from moa_dialect.types import (
     memory_element,
     shape_of,
 )
+from moa_dialect.walking import operations
 
 RESULT = "moa.result"
 """The attribute of a function argument that is the memory of a result."""
@@ -1163,7 +1164,7 @@ def _expect_normal_form(function: FuncOp) -> None:
         raise CompileError(
             f"@{name}: expected one block, got {len(function.body.blocks)}"
         )
-    for op in function.walk():
+    for op in operations(function):
         makes_array = any(isa(value.type, TensorType) for value in op.results)
         if makes_array and not isinstance(
             op, ComprehensionOp | FoldOp | CascadeOp | ConstantOp
@@ -1200,7 +1201,7 @@ def to_onf(
     companion = extents_function(function, returned, order)
     types = _input_types(function, order)
     outputs = [memory_type(value.type, order) for value in returned]
-    checks = any(isinstance(op, RequireOp | InBoundsOp) for op in function.walk())
+    checks = any(isinstance(op, RequireOp | InBoundsOp) for op in operations(function))
     status = [MemRefType(i64, [3])] if checks else []
 
     lowering, middle = _start(function, [*types, *outputs, *status], order)

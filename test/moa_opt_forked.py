@@ -1,7 +1,7 @@
 """`moa-opt` for lit: forks of one process that has imported it, which takes longest.
 
-python moa_opt_forked.py serve NUMBER      serves a socket until its parent ends
-python moa_opt_forked.py run PATH ARG...   is moa-opt: files, folder and status too
+`python moa_opt_forked.py serve NUMBER PARENT` serves a socket until its parent ends;
+`python moa_opt_forked.py run PATH ARG...` is moa-opt: files, folder and status too.
 """
 
 import json
@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from importlib import import_module
 
 LONGEST = 120  # seconds, as test/lit.cfg.py has it
 
@@ -20,6 +21,8 @@ def serve(server: socket.socket, parent: int) -> None:
 
     for load in MOA_UNIVERSE.all_passes.values():
         load()
+    for package in ("sympy", "z3"):  # which passes import when they need them
+        import_module(package)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for children
     with server:
         server.settimeout(1)

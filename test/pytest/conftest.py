@@ -7,6 +7,8 @@ the same on every run, and fewer.
 The garbage collector leaves alone what there is once the tests are collected, and looks
 for cycles less often: a sixth of the time of the whole suite would be its.
 
+Beside other workers, threads of OpenMP that wait leave the cores to those.
+
 A test that leaves PyTorch's gradients off, or its threads changed, fails: those after
 it in the same process would see it.
 """
@@ -19,6 +21,8 @@ from typing import Any
 
 # Tests compile what they run; those of the cache on disk have one of their own.
 os.environ.setdefault("MOA_CACHE", "0")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest
 from hypothesis import HealthCheck, settings
