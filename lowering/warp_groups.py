@@ -103,9 +103,7 @@ def operand(
     return _numbers(elements[places // item], product.kind)
 
 
-def places_of(
-    descriptor: int, rows: int, product: Product, transposed: bool
-) -> Places:
+def places_of(descriptor: int, rows: int, product: Product, transposed: bool) -> Places:
     """Where the elements (rows x k) are that a descriptor stands for, in bytes.
 
     Raises:
