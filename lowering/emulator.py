@@ -338,18 +338,17 @@ class _Launch:
         running = self.blocks[:: -1 if self.order == "reverse" else 1]
         random = running[0].random
         while running:
-            goes_on = False
-            for block in list(running):
+            goes_on, turns = False, list(running)
+            if running[0].is_random and len(turns) > 1:
+                random.shuffle(turns)
+            for block in turns:
                 went, has_ended = block.run(self.blocks)
                 if has_ended:
                     running.remove(block)
                 goes_on |= went
             if goes_on or not running:
                 continue
-            # Of several blocks any one may be the next, if the order is random.
-            first = int(random.integers(len(running))) if len(running) > 1 else 0
-            first *= running[0].is_random
-            if not any(b.step() for b in running[first:] + running[:first]):
+            if not any(block.step() for block in turns):
                 places = [block.standstill() for block in running]
                 raise KernelError(f"{running[0].where()}: {'; '.join(places)}")
 

@@ -3,7 +3,8 @@
 The groups of a cluster run at the same time and reach each other's shared memory. Along
 each of its axes a cluster has neighbouring groups; its rank among them all is a number
 whose digits say which ones. What does not depend on an axis is the same for all groups
-along it: each has a part of it loaded, into the memory of all of them.
+along it: each has a part of it loaded, into the memory of all of them. Groups that have
+parts of the folded axes read each other's states.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from xdsl.dialects import arith
 from xdsl.dialects.builtin import IntegerType, i32
 from xdsl.ir import SSAValue
 
-from moa_dialect.lowering.gpu_ops import ClusterArriveOp, ClusterWaitOp
+from moa_dialect.lowering.gpu_ops import ClusterArriveOp, ClusterWaitOp, MapToBlockOp
 from moa_dialect.lowering.groups import GroupCode
+from moa_dialect.passes.grid import FOLDED
 from moa_dialect.passes.terms import Term
 
 
@@ -61,15 +63,25 @@ class Cluster:
 
         return code.once(("digit", axis), found)
 
+    def there(self, pointer: SSAValue, rank: SSAValue) -> SSAValue:
+        """Where an address of shared memory is in that of the group of a rank."""
+        number = self.code.emit(arith.IndexCastOp(rank, i32))
+        return self.code.emit(MapToBlockOp(pointer, number))
+
     def meet(self) -> None:
         """Wait until all threads of the cluster are here, and see what they stored."""
         self.code.builder.insert(ClusterArriveOp())
         self.code.builder.insert(ClusterWaitOp())
 
-    def peers(self, term: Term) -> Peers:
-        """The groups that have the same values of a term."""
-        axes = [axis for axis in self.sizes if axis not in term.free]
-        return Peers(self, tuple(axes))
+    def peers(self, term: Term, is_folded: bool) -> Peers:
+        """The groups that have the same values of a term.
+
+        Args:
+            term: the term.
+            is_folded: whether it depends on folded axes, of which each has a part.
+        """
+        free = {*term.free, *((FOLDED,) if is_folded else ())}
+        return Peers(self, tuple(axis for axis in self.sizes if axis not in free))
 
 
 @dataclass(frozen=True)

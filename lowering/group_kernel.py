@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Generator, Hashable, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from xdsl.builder import Builder
-from xdsl.dialects import arith, gpu, llvm, scf
+from xdsl.dialects import arith, gpu, llvm, memref, scf
 from xdsl.dialects.builtin import (
     AnyFloat,
     BFloat16Type,
     DenseArrayBase,
     Float16Type,
+    IndexType,
     IntegerAttr,
     MemRefType,
     VectorType,
     i1,
     i32,
+    i64,
 )
 from xdsl.ir import Attribute, Block, Region, SSAValue
 from xdsl.rewriter import InsertPoint
@@ -27,8 +31,11 @@ from moa_dialect.errors import CompileError
 from moa_dialect.lowering.chips import LARGEST
 from moa_dialect.lowering.emitter import INDEX, NotLifted, neutral
 from moa_dialect.lowering.gpu_ops import (
+    CLUSTER_POINTER,
     CLUSTER_SHAPE,
+    SHARED_POINTER,
     FenceInitOp,
+    IntToPointerOp,
     SetRegistersOp,
     TensorMapOp,
     VoteOp,
@@ -49,12 +56,14 @@ from moa_dialect.lowering.groups import (
     Values,
     divides,
 )
-from moa_dialect.lowering.tiles import Chunk
+from moa_dialect.lowering.tiles import Chunk, compare
 from moa_dialect.ops.normal_form import AtOp
-from moa_dialect.passes.grid import Grid
+from moa_dialect.passes.grid import FOLDED, Grid
 from moa_dialect.passes.kernels import (
     AFTER,
     BEFORE,
+    Accumulator,
+    Group,
     Kernel,
     Output,
     Pass,
@@ -134,6 +143,7 @@ class GroupKernel:
         self.exchanges: dict[Attribute, SSAValue] = {}
         self.host = self.builder
         self.loading: list[GroupPass] = []
+        self.events: list[GroupPass | None] = []
         self.count = self.chunks = self.number(0)
         self.clusters = self.grid.clusters_of(self.kernel)
         self.groups: dict[str, SSAValue] = {}
@@ -244,6 +254,8 @@ class GroupKernel:
         else:
             self._decode(group, sizes)
             self._compute()
+            if self.cluster is not None:
+                self.cluster.meet()  # Others may still read what the group has.
         if not self.shared.bytes:
             self.shared.base.detach()
 
@@ -313,14 +325,20 @@ class GroupKernel:
         with code.scope(loading := Block()):
             if registers is not None:
                 code.builder.insert(SetRegistersOp(registers[0], False))
-            with code.scope(one := Block()):
-                for pass_ in self.loading:
-                    for ring in pass_.rings:
-                        ring.prefetch()
-                self._for_tiles(group, sizes, self._load)
-                code.builder.insert(scf.YieldOp())
             is_loader = code.equals(code.thread, first)
-            code.builder.insert(scf.IfOp(is_loader, (), Region(one)))
+            for number, passes in enumerate(self._until_meetings()):
+                if number:  # Of all threads of the cluster, to merge states.
+                    assert self.cluster is not None
+                    self.cluster.meet()
+                if not passes:
+                    continue
+                with code.scope(one := Block()):
+                    for pass_ in passes:
+                        for ring in pass_.rings:
+                            ring.prefetch()
+                    self._for_tiles(group, sizes, partial(_load, passes))
+                    code.builder.insert(scf.YieldOp())
+                code.builder.insert(scf.IfOp(is_loader, (), Region(one)))
             code.builder.insert(scf.YieldOp())
         computes = code.compare("slt", code.thread, first)
         regions = Region(computing), Region(loading)
@@ -328,10 +346,18 @@ class GroupKernel:
         if self.cluster is not None:
             self.cluster.meet()  # Others may still write to what the group has.
 
-    def _load(self) -> None:
-        """What is loaded: the chunks of all passes."""
-        for pass_ in self.loading:
-            pass_.load()
+    def _until_meetings(self) -> list[list[GroupPass]]:
+        """The passes that are loaded before each meeting of a cluster, and after all.
+
+        A meeting is there for states to be merged, at which all threads have to come.
+        """
+        found: list[list[GroupPass]] = [[]]
+        for event in self.events:
+            if event is None:
+                found.append([])
+            else:
+                found[-1].append(event)
+        return found
 
     def _is_narrow(self) -> bool:
         """Whether all arrays of floats have half precision."""
@@ -568,6 +594,9 @@ class GroupPass:
         self.behind: list[Behind] = []
         self.partial: dict[str, str] = {}
         self.turns: Turns | None = None
+        self.is_split = False
+        self.part: SSAValue = kernel.number(0)
+        self.whole: tuple[SSAValue, SSAValue] = self.part, self.part
 
     @property
     def ring(self) -> Ring:
@@ -586,7 +615,9 @@ class GroupPass:
         """Emit the pass; the accumulators and pivots are known afterwards."""
         kernel, code, pass_ = self.kernel, self.code, self.pass_
         code.scopes.append({})
-        if row := self._row():
+        row = self._row()
+        self.is_split = kernel.grid.merged > 1 and not row
+        if row:
             # In registers as a whole: an index is where its element is.
             self.size = self.block = -(-kernel.size_of(row) // 8) * 8
             code.alike[pass_.index] = row
@@ -597,7 +628,8 @@ class GroupPass:
             for state in (*other.accumulators, *other.pivots)
         }
         keeps = kernel.grid.aligned and any(self.differs)
-        values = self.statements(Chunk(code.terms, axes, self._count_axes(), keeps))
+        chunk = Chunk(code.terms, axes, self._count_axes(), keeps)
+        values = self.statements(chunk)
         for a in pass_.accumulators:
             for axis in a.axes:
                 code.columns.setdefault(axis, kernel.columns_of(axis))
@@ -605,12 +637,14 @@ class GroupPass:
         self._find_tiles(values)
         before = code.contraction
         code.contraction = self._contraction
-        states = self._loop(self._start())
+        states = self._loop(self.start())
+        if self.is_split and states:
+            states = Merge(self, chunk).emit(states)
         code.contraction = before
         del code.columns[pass_.index]
         code.given, code.partial = {}, set()
         code.scopes.pop()
-        self._hold("final", states)
+        self.hold("final", states)
         if self._has_shared():
             code.barrier()
 
@@ -687,6 +721,28 @@ class GroupPass:
             self._bounds_of_cluster()
         if kernel.grid.aligned and self.differs[0]:
             self.first = code.sub(self.first, code.rem(self.first, self.size))
+        if self.is_split:
+            self._take_part()
+
+    def _take_part(self) -> None:
+        """Let the chunks be those of the group's part: as many in all but the last."""
+        kernel, code, size = self.kernel, self.code, self.size
+        assert kernel.cluster is not None
+        self.whole = first, last = self.first, self.last
+        span = code.max(code.sub(last, first), 0)
+        chunks = code.div(code.add(span, size - 1), size)
+        count = kernel.grid.merged
+        each = code.div(code.add(chunks, count - 1), count)
+        self.part = code.mul(each, size)
+        self.first, self.last = self.part_of(kernel.cluster.digit(FOLDED))
+        self.full_last = code.min(self.full_last, self.last)
+
+    def part_of(self, number: SSAValue) -> tuple[SSAValue, SSAValue]:
+        """The bounds of the part of a group of the cluster."""
+        code, (first, last) = self.code, self.whole
+        skipped = code.make(arith.MuliOp, (number, self.part), INDEX)
+        start = code.min(code.add(first, skipped), last)
+        return start, code.min(code.add(start, self.part), last)
 
     def _bounds_of_cluster(self) -> None:
         """Let the chunks be those of all rows of the cluster.
@@ -819,6 +875,7 @@ class GroupPass:
         ring = Ring.of(kernel.shared, count, grid.stages, grid.warps)
         self.rings.append(ring)
         kernel.loading.append(self)
+        kernel.events.append(self)
         for tile in self.ahead:
             ring.boxed.append(self._boxed(tile))
         still: list[Boxed] = []
@@ -940,7 +997,7 @@ class GroupPass:
             extents[axis] = kernel.bound(end)
         peers: Peers | None = None
         if kernel.cluster is not None:
-            found = kernel.cluster.peers(term)
+            found = kernel.cluster.peers(term, tile in self.ahead)
             peers = found if found.count > 1 else None
         groups = 1 if peers is None else peers.count
         rows, panels = share_of(tile.sizes, tile.element, groups)
@@ -1195,6 +1252,14 @@ class GroupPass:
 
     # States.
 
+    def state_places(self) -> list[tuple[str, tuple[int, int]]]:
+        """The names of the states, and rows and columns of each, in their order."""
+        return [
+            (name, place)
+            for name, _, axis in self._states()
+            for place in self._places(axis)
+        ]
+
     def _states(self) -> list[tuple[str, Attribute, str]]:
         """The states: name, type, and the axis of columns or nothing."""
         found: list[tuple[str, Attribute, str]] = []
@@ -1210,7 +1275,7 @@ class GroupPass:
         rows = max(1, len(self.code.rows))
         return [(row, column) for row in range(rows) for column in range(columns)]
 
-    def _start(self) -> list[SSAValue]:
+    def start(self) -> list[SSAValue]:
         """What states start from."""
         code, pass_ = self.code, self.pass_
         functions = {a.name: a.function for a in pass_.accumulators}
@@ -1238,7 +1303,8 @@ class GroupPass:
         is_some = code.once(key, lambda: code.compare("slt", bounds[0], bounds[1]))
         return code.select(is_some, start, code.constant(0.0, type_))
 
-    def _hold(self, version: str, values: Sequence[SSAValue]) -> None:
+    def hold(self, version: str, values: Sequence[SSAValue]) -> None:
+        """Let the values of all states be known as those of a version."""
         rest = list(values)
         for name, _, axis in self._states():
             self.code.axes[name] = axis
@@ -1411,7 +1477,7 @@ class GroupPass:
             count, *rest = found
             rest = rest[len(self._early_keys()) :]
             old, factors = rest[: len(states)], rest[len(states) :]
-            self._hold("old", old)
+            self.hold("old", old)
             code.in_flight = []
             with self._at_turn(code.sub(count, 1)):
                 self._begin_behind(factors)
@@ -1558,7 +1624,7 @@ class GroupPass:
         self._begin_reading()
         code.in_flight = list(begun)
         self.chunk = index
-        self._hold("old", rest[:states])
+        self.hold("old", rest[:states])
         code.scopes.append(dict(known))
         code.columns[pass_.index] = self._chunk_columns(index, is_masked)
         self._begin_early()
@@ -1713,7 +1779,7 @@ class GroupPass:
         code, pass_ = self.code, self.pass_
         code.in_flight = list(self.under_way)
         self.chunk = index
-        self._hold("old", states)
+        self.hold("old", states)
         before = code.vectors
         if not is_masked and is_multiple(pass_.lower, code.layout.vector):
             code.vectors = before | {pass_.index}
@@ -1766,20 +1832,26 @@ class GroupPass:
 
     def _counts(self, index: SSAValue, is_masked: bool) -> None:
         """How many indices are accounted for before and after a chunk."""
-        code, pass_ = self.code, self.pass_
+        code = self.code
         end = code.add(index, self.block)
         if is_masked:
             index, end = code.min(index, self.last), code.min(end, self.last)
         for held, at in ((BEFORE, index), (AFTER, end)):
-            if not any(self.differs):
-                code.states[held] = {(0, 0): code.sub(at, self.first)}
-                continue
-            counts: Values = {}
-            for row in range(len(code.rows)):
-                low, high = (code.value(b, row) for b in (pass_.lower, pass_.upper))
-                count = code.max(code.sub(code.min(high, at), low), 0)
-                counts[row, 0] = count
-            code.states[held] = counts
+            code.states[held] = self.counted(self.first, at)
+
+    def counted(self, first: SSAValue, last: SSAValue) -> Values:
+        """How many indices there are from one on and before another one."""
+        code, pass_ = self.code, self.pass_
+        if not any(self.differs):
+            return {(0, 0): code.sub(last, first)}
+        counts: Values = {}
+        for row in range(len(code.rows)):
+            low, high = (code.value(b, row) for b in (pass_.lower, pass_.upper))
+            if self.is_split:
+                low = code.max(low, first)
+            count = code.max(code.sub(code.min(high, last), low), 0)
+            counts[row, 0] = count
+        return counts
 
     def _chunk_columns(self, index: SSAValue, is_masked: bool) -> Columns:
         code, layout, pass_ = self.code, self.code.layout, self.pass_
@@ -1819,6 +1891,159 @@ class GroupPass:
         return Columns(found, valid)
 
 
+class Merge:
+    """The states of the groups of a cluster that have parts of a pass, merged.
+
+    What a group contributes is what its part made of the accumulators, moved from its
+    pivots to new ones; so it is a pass over the groups, with the same functions, pivots
+    and moves. Each thread reads what the thread of the same number has in the shared
+    memory of each group, in their order, and all groups have the states afterwards.
+    """
+
+    def __init__(self, pass_: GroupPass, chunk: Chunk):
+        self.of, self.chunk = pass_, chunk
+        self.kernel, self.code = pass_.kernel, pass_.code
+        assert pass_.kernel.cluster is not None
+        self.cluster = pass_.kernel.cluster
+
+    def emit(self, states: Sequence[SSAValue]) -> list[SSAValue]:
+        """Merge what the groups have of the states; gives the states."""
+        of, code = self.of, self.code
+        places = self._publish(states)
+        self.cluster.meet()
+        self.kernel.events.append(None)
+        before = code.given
+        merge = replace(
+            of.pass_,
+            groups=[
+                replace(
+                    group,
+                    accumulators=[
+                        replace(a, part=self._part(a, group))
+                        for a in group.accumulators
+                    ],
+                )
+                for group in of.pass_.groups
+            ],
+        )
+        code.given = {
+            statement.name: code.terms.rewrite(statement.value, _single)
+            for statement in self.chunk.statements(merge)
+        }
+
+        def body(number: SSAValue, carried: list[SSAValue]) -> list[SSAValue]:
+            of.hold("old", carried)
+            of.hold("peer", self._fetch(places, states, number))
+            start, end = of.part_of(number)
+            first, _ = of.whole
+            code.states[BEFORE] = of.counted(first, start)
+            code.states[AFTER] = of.counted(first, end)
+            code.states[_COUNT] = of.counted(start, end)
+            return [
+                code.value(code.given[name], *place)
+                for name, place in of.state_places()
+            ]
+
+        count = self.kernel.number(self.kernel.grid.merged)
+        found = code.loop(self.kernel.number(0), count, 1, of.start(), body)
+        code.given = before
+        return found
+
+    def _part(self, a: Accumulator, group: Group) -> Term:
+        """What a group contributes to an accumulator: its own, moved to new pivots."""
+        terms = self.code.terms
+        indices = [terms.index(axis) for axis in a.axes]
+        own = terms.held(Held(a.name, "peer"), indices, a.type)
+        if a.move is None:
+            return own
+        names = {state.name for state in (*group.pivots, *group.accumulators)}
+
+        def of_peer(term: Term) -> Term:
+            kind = term.kind
+            if not isinstance(kind, Held):
+                return term
+            if kind == BEFORE or (kind.name in names and kind.version == "old"):
+                peer = replace(kind, version="peer")
+                return terms.held(peer, term.args, term.type)
+            return term
+
+        many = terms.held(_COUNT, ())
+        is_some = compare(terms, "sgt", many, terms.number(0, many.type))
+        return terms.select(is_some, terms.rewrite(a.move, of_peer), own)
+
+    def _publish(self, states: Sequence[SSAValue]) -> list[tuple[SSAValue, int]]:
+        """Store what each thread has of the states; gives memory and number of each."""
+        code, threads = self.code, self.code.layout.threads
+        counts = Counter(value.type for value in states)
+        memory = {
+            type_: self.kernel.shared.allocate([count, threads], _stored(type_))
+            for type_, count in counts.items()
+        }
+        places: list[tuple[SSAValue, int]] = []
+        numbers: Counter[Attribute] = Counter()
+        for value in states:
+            number = numbers[value.type]
+            numbers[value.type] += 1
+            place = [code.number(number), code.thread]
+            places.append((memory[value.type], number))
+            if isinstance(value.type, IndexType):
+                value = code.emit(arith.IndexCastOp(value, i64))
+            code.store(value, places[-1][0], place)
+        return places
+
+    def _fetch(
+        self,
+        places: Sequence[tuple[SSAValue, int]],
+        states: Sequence[SSAValue],
+        number: SSAValue,
+    ) -> list[SSAValue]:
+        """What the thread of the same number has in the group with a part."""
+        code, threads = self.code, self.code.layout.threads
+        found: list[SSAValue] = []
+        for (memory, place), state in zip(places, states, strict=True):
+            element = _stored(state.type)
+
+            def start(memory: SSAValue = memory, element: Attribute = element):
+                base = code.emit(memref.ExtractAlignedPointerAsIndexOp.get(memory))
+                own = code.mul(code.thread, dtype_of(element).itemsize)
+                word = code.emit(arith.IndexCastOp(code.add(base, own), i64))
+                pointer = code.emit(IntToPointerOp(word, SHARED_POINTER))
+                rank = Peers(self.cluster, (FOLDED,)).rank(number)
+                return self.cluster.there(pointer, rank)
+
+            there = code.once(("there", memory, number), start)
+            pointer = llvm.GEPOp(
+                there, [place * threads], element, result_type=CLUSTER_POINTER
+            )
+            value = code.emit(llvm.LoadOp(code.emit(pointer), element))
+            if state.type == i1:
+                value = code.emit(arith.TruncIOp(value, i1))
+            elif isinstance(state.type, IndexType):
+                value = code.emit(arith.IndexCastOp(value, INDEX))
+            found.append(value)
+        return found
+
+
+_COUNT = Held("count", "peer")
+"""How many indices the part of a group of the cluster has."""
+
+
+def _stored(type_: Attribute) -> Attribute:
+    """The type that values of a type have in memory."""
+    return i64 if isinstance(type_, IndexType) else memory_element(type_)
+
+
+def _single(term: Term) -> Term:
+    """A fold over one index is what that contributes."""
+    return term.args[0] if isinstance(term.kind, ChunkFold) else term
+
+
+def _load(passes: Sequence[GroupPass]) -> None:
+    """Have the chunks of passes loaded."""
+    for pass_ in passes:
+        pass_.load()
+
+
 def _ready(product: Product) -> None:
     """The tiles of a product are there."""
 
@@ -1830,6 +2055,20 @@ class GroupOutputs:
         self.kernel = kernel
         self.code = kernel.code
         self.number = kernel.number
+        self.is_by_chunks = False
+
+    def _turn(self, row: int) -> SSAValue | None:
+        """Whether a group stores the row of a number, if several have the states.
+
+        None if it does. What is computed by chunks each of them has a part of.
+        """
+        kernel, code = self.kernel, self.code
+        count = kernel.grid.merged
+        if kernel.cluster is None or count == 1 or self.is_by_chunks:
+            return None
+        digit = kernel.cluster.digit(FOLDED)
+        key = ("turn", row % count)
+        return code.once(key, lambda: code.equals(digit, row % count))
 
     def emit(self) -> None:
         """Emit the outputs, one after the other."""
@@ -1920,7 +2159,8 @@ class GroupOutputs:
             if output.is_shared:  # By the groups that have the first columns.
                 assert kernel.column_start is not None
                 first = code.equals(kernel.column_start, 0)
-            self._when([exists, first, code.layout.is_first(code)], store)
+            turn = self._turn(row)
+            self._when([exists, turn, first, code.layout.is_first(code)], store)
 
     def _is_pass(self, value: Term, axis: str) -> bool:
         """Whether an output is computed by chunks of columns, which have no state.
@@ -1939,7 +2179,9 @@ class GroupOutputs:
         terms = self.kernel.kernel.terms
         upper = terms.value(self.kernel.kernel.extents[axis])
         pass_ = Pass(axis, "", terms.number(0, INDEX), upper, [])
+        self.is_by_chunks = True
         OutputPass(self, output, value, pass_).emit()
+        self.is_by_chunks = False
 
     def _columns(self, output: Output, value: Term, axis: str) -> None:
         """An output over rows and columns."""
@@ -2014,7 +2256,7 @@ class GroupOutputs:
                 memory, _ = kernel.outputs[output.number]
                 code.store_vector(code.joined(values), memory, [address])
 
-            self._when([kernel.exists[row]], store_row)
+            self._when([kernel.exists[row], self._turn(row)], store_row)
 
     def _store_quads(self, output: Output, value: Term, axis: str, row: int) -> None:
         """Store a row of narrow elements, 16 bytes at a time.
@@ -2058,7 +2300,7 @@ class GroupOutputs:
                 address = self._address(output, place)
                 code.store_vector(narrow, memory, [address])
 
-            self._when([kernel.exists[row]], store)
+            self._when([kernel.exists[row], self._turn(row)], store)
 
     def _is_inside(self, extent: Extent, column: int, axis: str) -> SSAValue:
         code = self.code
@@ -2111,7 +2353,12 @@ class GroupOutputs:
             del code.columns[axis]
             code.vectors = code.vectors - {axis}
 
-        code.loop(start, end, size, [], body)
+        step = size
+        if kernel.cluster is not None and kernel.grid.merged > 1:
+            # Each of the groups that have the states has blocks of the row.
+            skipped = code.mul(kernel.cluster.digit(FOLDED), size)
+            start, step = code.add(start, skipped), size * kernel.grid.merged
+        code.loop(start, end, step, [], body)
         code.layout = before
 
 

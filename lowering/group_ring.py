@@ -30,7 +30,6 @@ from moa_dialect.lowering.gpu_ops import (
     CopyBoxOp,
     InitBarrierOp,
     IntToPointerOp,
-    MapToBlockOp,
     PrefetchMapOp,
     WarpBarrierOp,
 )
@@ -154,8 +153,8 @@ class Ring:
         code.builder.insert(WarpBarrierOp(code.constant(_EVERYONE, i32)))
         if peers is not None:
             with code.scope(block := Block()):
-                rank = code.emit(arith.IndexCastOp(peers.rank(code.lane), i32))
-                there = code.emit(MapToBlockOp(self._barrier(number, 1), rank))
+                barrier, rank = self._barrier(number, 1), peers.rank(code.lane)
+                there = peers.cluster.there(barrier, rank)
                 code.builder.insert(ArriveRemotelyOp(there))
                 code.builder.insert(scf.YieldOp())
             has_one = code.compare("ult", code.lane, peers.count)

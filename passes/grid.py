@@ -96,6 +96,9 @@ class Grid:
         clusters: axes along which neighbouring groups are a cluster, by their names in
             the text, and how many of them are (`cluster:2`): what does not depend on
             the axis is loaded once for all of these.
+        merged: how many groups are a cluster that has parts of the folded axes, whose
+            states are merged in each other's shared memory (`p=chunk:64,cluster:4`); 1
+            for a group for all.
     """
 
     rows: str
@@ -120,18 +123,24 @@ class Grid:
     is_square: bool = False
     persistent: int = 0
     clusters: tuple[tuple[str, int], ...] = ()
+    merged: int = 1
 
     @property
     def cluster(self) -> int:
         """How many groups a cluster has; 1 if there are none."""
-        return prod(count for _, count in self.clusters)
+        return prod(count for _, count in self.clusters) * self.merged
 
     def clusters_of(self, kernel: Kernel) -> dict[str, int]:
-        """How many groups a cluster has along each axis of a kernel."""
-        return {kernel.named(axis): count for axis, count in self.clusters}
+        """How many groups a cluster has along each axis of a kernel.
+
+        Those that have parts of the folded axes are along one without a name.
+        """
+        found = {kernel.named(axis): count for axis, count in self.clusters}
+        return found | ({FOLDED: self.merged} if self.merged > 1 else {})
 
     def __str__(self) -> str:
         tier = f",split:{self.split}" if self.split else ""
+        tier += f",cluster:{self.merged}" if self.merged > 1 else ""
         tier += f",{self.tier}" if self.tier else ""
         tier += ",tma" if self.has_engine else ""
         tier += ",ahead" if self.is_ahead else ""
@@ -199,6 +208,9 @@ _THREADS = 2048
 MOST_STAGES = 8
 """The most chunks that the copy engine has under way."""
 
+FOLDED = ""
+"""What folded axes are called among those of a cluster."""
+
 CLUSTERS = (2, 4, 8)
 """How many groups a cluster may have: as many as every chip that has clusters takes."""
 
@@ -236,12 +248,7 @@ def parse_grid(text: str, axes: Sequence[str]) -> Grid:
             if name == "block" and axis not in axes:
                 name = "part"
             if name == "cluster":
-                if axis not in axes:
-                    raise CompileError(
-                        "schedule: cluster: expected an axis of the result, got the "
-                        f"folded {axis}"
-                    )
-                clusters.append((axis, number))
+                clusters.append((axis if axis in axes else FOLDED, number))
             found[name] = number
             names.add(name)
         if axis in axes and "warps" in names:
@@ -285,7 +292,8 @@ def parse_grid(text: str, axes: Sequence[str]) -> Grid:
         tall=found.get("tall", 0),
         is_square="square" in found,
         persistent=found.get("persistent", 0),
-        clusters=tuple(clusters),
+        clusters=tuple(each for each in clusters if each[0] != FOLDED),
+        merged=dict(clusters).get(FOLDED, 1),
     )
 
 
@@ -396,8 +404,14 @@ def _check_clusters(found: dict[str, int], clusters: list[tuple[str, int]]) -> N
                 "schedule: cluster: expected "
                 f"{', '.join(map(str, others))} or {last} groups, got {number}"
             )
-    if clusters and "tma" not in found:
-        raise CompileError("schedule: cluster: expected tma as well")
+    if "tma" not in found and any(axis != FOLDED for axis, _ in clusters):
+        raise CompileError(
+            "schedule: cluster: expected tma as well, for an axis that is not folded"
+        )
+    if "persistent" in found and FOLDED in dict(clusters):
+        raise CompileError(
+            "schedule: persistent: expected no cluster with parts of folded axes"
+        )
     if found.get("persistent", 0) % size:
         raise CompileError(
             f"schedule: persistent: expected whole clusters of {size} groups, "

@@ -787,7 +787,7 @@ class LiftPass(ModulePass):
             raise CompileError(
                 f"schedule: {grid.tier}: expected at most the tier {self.tier}"
             )
-        if grid.clusters and not self.engine:
+        if grid.cluster > 1 and not self.engine:
             raise CompileError("schedule: cluster: expected a chip from sm_90 on")
         if grid.has_engine and not self.engine:
             raise CompileError("schedule: tma: expected a chip from sm_90 on")

@@ -382,7 +382,7 @@ def check_clusters(kernel: Kernel, grid: Grid) -> None:
     Raises:
         CompileError: if not.
     """
-    clusters = grid.clusters_of(kernel)
+    clusters = {kernel.named(axis): count for axis, count in grid.clusters}
     rows = kernel.named(grid.rows)
     for pass_ in kernel.passes:
         for axis in clusters:
@@ -483,6 +483,30 @@ class _Memory:
             if a.axes:
                 folds[terms.chunk_fold(a.function, pass_.index, a.part)] = None
         self.of_folds(folds, pass_, axes)
+        if self.grid.merged > 1:
+            self._of_states(pass_)
+
+    def _of_states(self, pass_: Pass) -> None:
+        """Count what each thread has of the states, for the others of a cluster.
+
+        Of a pass over a row in registers, which is not cut into parts, too much.
+        """
+        grid, counts = self.grid, dict[Attribute, int]()
+        for a in pass_.accumulators:
+            widths = [self._width(axis) for axis in a.axes]
+            count = prod(2 * -(-width // 8) for width in widths)
+            type_ = memory_element(a.type)
+            counts[type_] = counts.get(type_, 0) + count * grid.blocks
+        for r in pass_.pivots:
+            type_ = memory_element(r.type)
+            counts[type_] = counts.get(type_, 0) + grid.blocks
+        for type_, count in counts.items():
+            self._reserve(count * 32 * grid.warps * dtype_of(type_).itemsize)
+
+    def _width(self, axis: str) -> int:
+        if axis == self.kernel.named(self.grid.columns):
+            return self.grid.width
+        return static_extent(self.kernel.extents[axis]) or 0
 
     def of_folds(self, folds: Iterable[Term], pass_: Pass, axes: Sequence[str]) -> None:
         """Count the tiles of the products among some terms, in chunks of a pass."""

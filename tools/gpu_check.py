@@ -286,6 +286,28 @@ def _of_clusters() -> list[Case]:
             "p=chunk:64,stages:4,wgmma,tma"
         )
         found.append(_tried(product, tag, text))
+    for keys in (8192, 131072):
+        case = _fast_attention(32, 1, 128, "bfloat16", keys, 8)
+        for tag, form in {
+            "cluster_parts": "split:4,cluster:8,mma,tma",
+            "cluster_only": "cluster:8,mma,tma",
+            "cluster_none": "split:32,mma,tma",
+        }.items():
+            text = f"i_g=grid,warps:1,regs:2;p=chunk:64,stages:3,{form}"
+            found.append(_tried(case, tag, text))
+    for count in (1, 8):
+        tail = f",cluster:{count}" if count > 1 else ""
+        case = Case(
+            "fast_softmax_float32_16x131072",
+            lambda moa: moa.library.softmax,
+            [(16, 131072)],
+            "float32",
+            _softmax,
+            0,
+            2.0 * 4 * 16 * 131072,
+        )
+        text = f"p=chunk:4096,threads:1024{tail}"
+        found.append(_tried(case, f"cluster_rows{count}", text))
     return found
 
 

@@ -212,7 +212,11 @@ def read_lifted(
             return None
         if isinstance(schedule, Grid) and schedule.clusters:
             _share(nest, kernel, schedule, arrays)
+        before = len(nest.body)
         _add(nest, kernel, Tiling.of(schedule), arrays)
+        if isinstance(schedule, Grid) and schedule.merged > 1:
+            nodes = nest.body[before:]
+            nest.parts |= {id(node): schedule.merged for node in nodes}
         nest.ahead = nest.ahead and len(found) == 1
     _mark_results(function, arrays)
     return nest
@@ -222,7 +226,7 @@ def _share(
     nest: Nest, kernel: Kernel, grid: Grid, arrays: dict[SSAValue, Array]
 ) -> None:
     """Note which arrays the groups of a cluster have loaded once for all of them."""
-    clusters = grid.clusters_of(kernel)
+    clusters = {kernel.named(axis): count for axis, count in grid.clusters}
     for term in all_terms(kernel):
         array = term.args[0].kind if term.computes(AtOp.name) else None
         if isinstance(array, SSAValue) and array in arrays:

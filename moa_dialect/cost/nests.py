@@ -135,6 +135,7 @@ class Nest:
         used_bytes: for a nest how many bytes of a vector register hold something.
         in_vain: for a nest how many times more indices its lanes have than there are.
         intermediates: arrays between kernels.
+        parts: for a nest how many cores have parts of the folds of a task, if several.
         sharers: for an array how many cores get what is fetched once for all of them.
         algebra: where numbers and symbols come from.
         known: what was found out about the nest, which is not changed any more.
@@ -150,6 +151,7 @@ class Nest:
     used_bytes: dict[int, int] = field(default_factory=dict[int, int])
     in_vain: dict[int, float] = field(default_factory=dict[int, float])
     intermediates: set[Array] = field(default_factory=set[Array])
+    parts: dict[int, int] = field(default_factory=dict[int, int])
     sharers: dict[Array, int] = field(default_factory=dict[Array, int])
     algebra: Algebra = FORMULAS
     known: dict[str, dict[Any, Any]] = field(

@@ -177,7 +177,7 @@ def lanes_in_vain(nest: Nest, node: Node, machine: CostMachine) -> float:
 
 def idle_factor(nest: Nest, node: Node, machine: CostMachine) -> float:
     """How many times longer tasks take because some cores have none in the end."""
-    tasks = 1.0
+    tasks = float(nest.parts.get(id(node), 1))
     while isinstance(node, Loop) and node.parallel:
         tasks *= max(1.0, number_of(node.trips, nest.values))
         if len(node.body) != 1:

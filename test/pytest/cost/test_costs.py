@@ -260,6 +260,19 @@ def test_what_a_cluster_shares_is_fetched_once(
         assert found[0][name] == pytest.approx(without[0][name] / factor)
 
 
+def test_groups_that_have_parts_of_a_fold_are_tasks() -> None:
+    """Of few rows some multiprocessors have none, of their parts all."""
+
+    def computing(tail: str) -> float:
+        schedule = f"p=chunk:4096,threads:256{tail}"
+        p = program(
+            moa.library.logsumexp, (16, 65536), target="cuda", schedule=schedule
+        )
+        return p.cost(machine("h200")).parts["compute"]
+
+    assert computing(",cluster:8") == pytest.approx(computing("") / 8)
+
+
 # Decisions.
 
 
