@@ -89,14 +89,14 @@ class Races:
             late = (times > known[writer]) & (writer != actor)
             if late.any():
                 number = int(np.argmax(late))
-                self._report(actor, places[number], int(who[number]))
+                self._report(actor, int(places[number]), int(who[number]))
             if not writes:
                 continue
             unread = self.readers[places] > known
             unread[:, actor] = False
             if unread.any():
-                number, reader = np.argwhere(unread)[0]
-                self._report(actor, places[number], 2048 + int(reader))
+                number, reader = map(int, np.argwhere(unread)[0])
+                self._report(actor, int(places[number]), 2048 + reader)
         self.clocks[actor, actor] += 1
         time = int(self.clocks[actor, actor])
         if writes:

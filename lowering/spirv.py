@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from math import log
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from xdsl.builder import Builder
 from xdsl.dialects import arith, gpu, llvm, math, memref, vector
@@ -129,13 +129,17 @@ def _say_version(native: ir.Module) -> None:
     """
     from mlir import ir
 
-    def visit(op: Any) -> Any:
-        if op.name == "spirv.module":
-            text = re.sub(r"v1\.[0-3]", "v1.4", str(op.attributes["vce_triple"]))
-            op.attributes["vce_triple"] = ir.Attribute.parse(text, native.context)
-        return ir.WalkResult.ADVANCE
-
-    native.operation.walk(visit)
+    for outer in native.body.operations:
+        if outer.operation.name != "gpu.module":
+            continue
+        for op in outer.operation.regions[0].blocks[0].operations:
+            found = op.operation
+            if found.name == "spirv.module":
+                triple = str(found.attributes["vce_triple"])
+                text = re.sub(r"v1\.[0-3]", "v1.4", triple)
+                found.attributes["vce_triple"] = ir.Attribute.parse(
+                    text, native.context
+                )
 
 
 def replace_kernels(module: ModuleOp) -> None:
@@ -244,7 +248,9 @@ def _in_halves(op: AlignedLoadOp | AlignedStoreOp) -> None:
             builder.insert(AlignedStoreOp(part.result, op.base, place, alignment))
     if is_load:
         lanes = DenseArrayBase.from_list(i64, range(count))
-        Rewriter.replace_op(op, vector.ShuffleOp(*parts, lanes, result_type=whole))
+        low, high = parts
+        joined = vector.ShuffleOp(low, high, lanes, result_type=whole)
+        Rewriter.replace_op(op, joined)
     else:
         Rewriter.erase_op(op)
 

@@ -127,7 +127,7 @@ FEW = "j=grid,warps:1,regs:2;p=chunk:16,stages:2,cluster:4,mma"
         ),
         # Sums one chunk late, queries for all groups loaded once.
         (
-            ((1, 20, 64), (1, 100, 64), (1, 100, 64)),
+            ((1, 20, 32), (1, 70, 32), (1, 70, 32)),
             "j=grid,warps:4,regs:2;p=chunk:32,stages:2,cluster:2,wgmma,tma,behind",
             {},
             None,

@@ -137,13 +137,13 @@ ROWS = "j=grid,{}warps:1,regs:2,cluster:{};p=chunk:16,stages:2,mma,tma"
             20,
         ),
         (
-            (1, 140, 64),
+            (1, 140, 32),
             "j=grid,warps:4,regs:2,cluster:2;p=chunk:32,stages:2,wgmma,tma,ahead",
             {"is_causal": True},
             0,
         ),
         (
-            (1, 140, 64),
+            (1, 140, 32),
             "j=grid,warps:4,regs:2,cluster:4;p=chunk:32,stages:2,wgmma,tma,behind",
             {"is_causal": True},
             0,

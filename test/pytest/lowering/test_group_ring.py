@@ -353,7 +353,7 @@ def test_a_tile_that_is_loaded_once_and_not_waited_for_is_a_race(
     emulate: Callable[..., None],
 ) -> None:
     """Though it has landed, in the order of copies, when others are waited for."""
-    wait = 'try_wait.parity.shared::cta.b64 P, [$0], $1;'
+    wait = "try_wait.parity.shared::cta.b64 P, [$0], $1;"
 
     def change(text: str) -> str:
         at = text.index(wait)
@@ -368,13 +368,12 @@ def test_a_tile_that_is_loaded_once_and_not_waited_for_is_a_race(
         compiled_for(library.attention, arrays, schedule)(*arrays)
 
 
-def without(operation: str, number: int = 0) -> Callable[[str], str]:
-    """Leaves out the line of an operation of a kernel."""
+def without_the_first(operation: str) -> Callable[[str], str]:
+    """A change that removes the first operation of a name."""
 
     def change(text: str) -> str:
         lines = text.split("\n")
-        found = [n for n, line in enumerate(lines) if f'"{operation}"(' in line]
-        del lines[found[number]]
+        del lines[next(n for n, line in enumerate(lines) if f'"{operation}"(' in line)]
         return "\n".join(lines)
 
     return change
@@ -392,7 +391,7 @@ def without(operation: str, number: int = 0) -> Callable[[str], str]:
 def test_a_missing_barrier_is_a_race_in_every_order(
     operation: str, report: str, order: str, emulate: Callable[..., None]
 ) -> None:
-    emulate(order, without(operation), checks=True)
+    emulate(order, without_the_first(operation), checks=True)
     arrays = [random(n, 1, 70, 32) for n in range(3)]
     with pytest.raises(KernelError, match=rf"a race: .* {report}|not initialised"):
         compiled_for(library.attention, arrays, OF_WARPS)(*arrays)
