@@ -232,9 +232,7 @@ class StatementCode(VectorCode):
 
         def jump() -> SSAValue:
             local = self.local[self.lanes.axis]
-            is_more = self.emit(
-                arith.CmpiOp(local, self.number(length - many), "slt")
-            )
+            is_more = self.emit(arith.CmpiOp(local, self.number(length - many), "slt"))
             after = self.sub(self.mul(self._stride(load), rows), length - many)
             return self.emit(arith.SelectOp(is_more, self.number(many), after))
 

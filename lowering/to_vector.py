@@ -105,7 +105,9 @@ def _by_extents(
             continue
         extent = lowering.get(kernel.extents[axis])
         number = lowering.number(most.value.data)
-        conditions.append(builder.insert(arith.CmpiOp(extent, number, predicate)).result)
+        conditions.append(
+            builder.insert(arith.CmpiOp(extent, number, predicate)).result
+        )
     return _chosen(builder, block, conditions, few, others)
 
 
@@ -224,7 +226,9 @@ class ToVectorPass(ModulePass):
 
     A comprehension that has a schedule (moa-lift) becomes a parallel loop over tasks;
     one that has none, or for which there is no vector code, becomes a nest of loops
-    over flat addresses.
+    over flat addresses. Where the code depends on extents that types do not give, it
+    chooses when it runs: between a schedule for few rows and the other one, and between
+    vectors, if rows are short enough for tiles, and loops.
     """
 
     name = "moa-to-vector"

@@ -672,7 +672,8 @@ def in_pieces(
         piece = _PIECE // parts
         if extent is not None:
             piece = ceil(extent / tasks / (vectors * lanes)) * vectors * lanes
-        if (extent is not None and piece > extent) or (piece + 2 * lanes) * count * size > TILE_BYTES // 2:
+        is_long = extent is not None and piece > extent
+        if is_long or (piece + 2 * lanes) * count * size > TILE_BYTES // 2:
             continue
         schedules.append(
             Schedule(
@@ -851,6 +852,10 @@ class LiftPass(ModulePass):
     A schedule by hand is refused if it needs more than the tier has, or a copy engine
     (`tma`) where there is none by `engine`. Beside one with `tma` that is chosen goes
     the one without, as `moa.other_schedule`, should there be no code for the first.
+
+    Where types do not give how many rows a product has, or how many columns, a schedule
+    for few rows goes beside the one that is chosen: `moa.few_schedule`, for up to
+    `moa.few_rows` rows, and as many columns as its tasks have.
 
     A schedule by hand is refused where lanes do not lie next to each other and cannot
     be turned, unless `strided` allows such lanes.

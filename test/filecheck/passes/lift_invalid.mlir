@@ -9,7 +9,7 @@
 
 // LANES:    schedule: no axis has lanes
 // POWER:    schedule: lanes are a power of 2, got 3
-// RESOURCE: schedule: expected procs, chunk, block, regs, lanes, pairs, aligned, ahead or each, got cores
+// RESOURCE: schedule: expected procs, chunk, block, regs, lanes, columns, pairs, aligned, ahead or each, got cores
 // SYNTAX:   schedule: expected axis=resource:extent,..., separated by semicolons, got 'i'
 // TARGET:   moa-lift: unknown target: expected cpu or nvptx, got rocm
 // TIER:     moa-lift: unknown tier: expected portable, mma or wgmma, got simt

@@ -286,7 +286,8 @@ def test_a_sum_of_minus_zeros_is_one() -> None:
         ("i", "expected axis=resource:extent"),
         (
             "i=cores:2",
-            "expected procs, chunk, block, regs, lanes, pairs, aligned, ahead or each, got "
+            "expected procs, chunk, block, regs, lanes, columns, pairs, aligned, ahead or "
+            "each, got "
             "cores",
         ),
         ("i=lanes:0", "lanes of at least 1, got 0"),
