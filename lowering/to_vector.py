@@ -108,7 +108,7 @@ def _by_extents(
         conditions.append(
             builder.insert(arith.CmpiOp(extent, number, predicate)).result
         )
-    return _chosen(builder, block, conditions, few, others)
+    return _chosen(builder, block, conditions, few, others) if conditions else others
 
 
 def _chosen(
