@@ -132,7 +132,7 @@ def _by_extents(
         conditions.append(
             builder.insert(arith.CmpiOp(extent, number, predicate)).result
         )
-    return _chosen(builder, block, conditions, few, others)
+    return _chosen(builder, block, conditions, few, others) if conditions else others
 
 
 def _chosen(
@@ -250,7 +250,10 @@ class ToVectorPass(ModulePass):
 
     A comprehension that has a schedule (moa-lift) becomes a parallel loop over tasks;
     one that has none, or for which there is no vector code, becomes a nest of loops
-    over flat addresses. With `strict` the latter is an error, which says why.
+    over flat addresses. Where the code depends on extents that types do not give, it
+    chooses when it runs: between a schedule for few rows and the other one, and between
+    vectors, if rows are short enough for tiles, and loops. With `strict` it is an error
+    that there is no vector code, which says why.
     """
 
     name = "moa-to-vector"

@@ -139,7 +139,7 @@ class KernelCode:
         blocked: the axis of which a task has several indices; or empty.
         block_start: the first of them.
         block_length: how many of them there are, where types do not give the extent.
-        is_pair: whether these are two, or one, where statements have lanes of their own.
+        is_pair: whether these are two at most; None where that makes no difference.
         columns: another axis of which a task has several indices; or empty.
         column_start: the first of those.
         skip: how many lanes have indices that the task before has too.
@@ -413,7 +413,7 @@ class KernelCode:
         if self.schedule.each:
             if not self.columns:
                 raise NotLifted("rows of an extent that types do not give")
-            # A pair, or as many as run at a time: beyond the last row it is there again.
+            # A pair, or as many as run at a time: the last row is there again then.
             self.block_start = self._index(arith.MuliOp, block, size)
             left = self._index(arith.SubiOp, extent, self.block_start)
             pair, is_pair = self.number(2), arith.CmpiOp(left, self.number(2), "sle")
@@ -666,7 +666,7 @@ class KernelCode:
 
     @property
     def many_rows(self) -> int:
-        """How many rows of a block have to read rows of lanes for these to be packed."""
+        """How many rows have to read rows of lanes for these to be packed."""
         return _OFTEN * self.schedule.registers
 
     def _is_packed(

@@ -165,11 +165,11 @@ class Outputs:
         statements, staged = kernel.stage(statements, tile_axes, "s" + tag)
         statements = materialize(code.terms, statements, axes, tag)
         are_turned = not all(map(self._is_contiguous, outputs))
+        tiles = [*staged, *(s for s in statements if s.target is Target.TILE)]
         for axis in axes:
-            tiles = [*staged, *(s for s in statements if s.target is Target.TILE)]
-            if are_turned or any(axis in tile.axes for tile in tiles):
-                if kernel.static(axis) is None:
-                    kernel.most(kernel.kernel.extents[axis])
+            is_tiled = are_turned or any(axis in tile.axes for tile in tiles)
+            if is_tiled and kernel.static(axis) is None:
+                kernel.most(kernel.kernel.extents[axis])
 
         for item in staged:
             kernel.fill(item, kernel.range_of)

@@ -703,9 +703,8 @@ def in_pieces(
         piece = _PIECE // parts
         if extent is not None:
             piece = ceil(extent / tasks / (vectors * lanes)) * vectors * lanes
-        if (extent is not None and piece > extent) or (
-            piece + 2 * lanes
-        ) * count * size > TILE_BYTES // 2:
+        is_long = extent is not None and piece > extent
+        if is_long or (piece + 2 * lanes) * count * size > TILE_BYTES // 2:
             continue
         schedules.append(
             Schedule(
@@ -906,6 +905,10 @@ class LiftPass(ModulePass):
     (`tma`) where there is none by `engine`, or instructions of 16 rows for f64 where
     there are none by `tall`. Beside one with `tma` that is chosen goes
     the one without, as `moa.other_schedule`, should there be no code for the first.
+
+    Where types do not give how many rows a product has, or how many columns, a schedule
+    for few rows goes beside the one that is chosen: `moa.few_schedule`, for up to
+    `moa.few_rows` rows, and as many columns as its tasks have.
 
     A schedule by hand is for all kernels that have the axes it names; for others one is
     chosen. It is refused where lanes do not lie next to each other and cannot
