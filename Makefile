@@ -37,7 +37,7 @@ $(STAMP): pyproject.toml
 run: venv ## Run the demo
 	$(BIN)/python -m moa_dialect.tools.demo
 
-# The checker of types and the builder of the documentation use one core each.
+# Checking types and building the documentation take one core each: they go beside lit.
 test: lint ## Run every check, as CI does
 	$(MAKE) -j3 $(if $(filter output-sync,$(.FEATURES)),-Otarget) SIDE_BY_SIDE=1 types lit docs
 	$(MAKE) pytest

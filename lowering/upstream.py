@@ -132,7 +132,7 @@ def new_context() -> ir.Context:
     from mlir import ir
 
     # Dialects are loaded when a text or a pass needs them: all take milliseconds.
-    context = ir.Context(load_on_create_dialects=[])
+    context = ir.Context(load_on_create_dialects=[])  # pyright: ignore[reportCallIssue]
     context.allow_unregistered_dialects = True
     # A pass that reports an error and still succeeds would abort the process.
     context.emit_error_diagnostics = True

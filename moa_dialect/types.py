@@ -64,7 +64,7 @@ def dtype_of(element_type: Attribute) -> np.dtype:
 
 
 def known_dtype(type_: Attribute) -> np.dtype | None:
-    """The same; None for any other type."""
+    """The NumPy dtype that holds elements of this type; None for any other type."""
     return _DTYPES.get(type_)
 
 

@@ -5,7 +5,6 @@ Tests are written to the common subset of LLVM's FileCheck and its Python port,
 latter: `lit -Dfilecheck=python test/filecheck`.
 """
 
-import atexit
 import importlib.util
 import os
 import shutil
@@ -88,7 +87,7 @@ def forked_moa_opt() -> str | None:
     """A command that is `moa-opt` without its start; None where none can be had.
 
     Importing moa-opt takes most of the time of most of these tests. A process that has
-    imported it is forked for each call (moa_opt_forked.py), and ends with lit.
+    imported it is forked for each call (moa_opt_forked.py); it ends after lit.
     `lit -Dmoa-opt=started` starts `moa-opt` itself each time.
     """
     if not sys.platform.startswith("linux"):
@@ -96,9 +95,7 @@ def forked_moa_opt() -> str | None:
     if lit_config.params.get("moa-opt") == "started":
         return None
     script = str(test_root / "moa_opt_forked.py")
-    folder = tempfile.mkdtemp(prefix="moa-opt-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    path = f"{folder}/socket"
+    path = f"{tempfile.mkdtemp(prefix='moa-opt-')}/socket"
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(path)
         server.listen(64)  # calls wait until the process has started

@@ -24,6 +24,7 @@ def serve(server: socket.socket, parent: int) -> None:
     for package in ("sympy", "z3"):  # which passes import when they need them
         import_module(package)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for children
+    path = server.getsockname()
     with server:
         server.settimeout(1)
         while os.getppid() == parent:
@@ -35,6 +36,8 @@ def serve(server: socket.socket, parent: int) -> None:
                 server.close()
                 answer(call, moa_opt.main)
             call.close()
+    os.unlink(path)
+    os.rmdir(os.path.dirname(path))
 
 
 def answer(call: socket.socket, main: Callable[[], None]) -> None:
