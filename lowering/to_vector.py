@@ -46,9 +46,7 @@ from moa_dialect.passes.terms import (
 from moa_dialect.passes.to_onf import Lowering, lower_functions
 
 
-def vectorize(
-    lowering: Lowering, op: ComprehensionOp, strict: bool = False
-) -> bool:
+def vectorize(lowering: Lowering, op: ComprehensionOp, strict: bool = False) -> bool:
     """Emit a comprehension at the top of a function as a kernel, if it has a schedule.
 
     Args:

@@ -205,7 +205,8 @@ def parse_schedule(
         elif "block" in found and "lanes" not in found:
             if blocked:
                 raise CompileError(
-                    f"schedule: expected one axis with a block, got {blocked} and {axis}"
+                    "schedule: expected one axis with a block, got "
+                    f"{blocked} and {axis}"
                 )
             blocked = axis
         if found.get("procs") or "cyclic" in found:
@@ -311,7 +312,9 @@ def is_for(text: str, kernel: Kernel) -> bool:
 def names_of(kernel: Kernel) -> tuple[list[str], list[str]]:
     """What the axes of a kernel are called in schedules, and what its folded axes."""
     folds = [op for op in kernel.op.walk() if isinstance(op, FoldOp | CascadeOp)]
-    hints = [region.block.args[0].name_hint for op in folds for region in op.regions[:1]]
+    hints = [
+        region.block.args[0].name_hint for op in folds for region in op.regions[:1]
+    ]
     folded = dict.fromkeys([FOLDED, *(hint for hint in hints if hint)])
     return [kernel.hints[axis] for axis in kernel.axes], list(folded)
 

@@ -20,6 +20,7 @@ from moa_dialect.errors import CompileError
 from moa_dialect.lowering.engine import entries, kernel_of
 from moa_dialect.lowering.pipelines import FUSING
 from moa_dialect.lowering.to_vector import ToVectorPass
+from moa_dialect.parsing import ModuleParser
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.kernels import SCHEDULE, ignores_nan, read_kernel
 from moa_dialect.passes.lift import (
@@ -32,7 +33,6 @@ from moa_dialect.passes.lift import (
 )
 from moa_dialect.passes.machine import MACHINES
 from moa_dialect.passes.rebuild import comprehensions
-from moa_dialect.parsing import ModuleParser
 from moa_dialect.universe import register_dialects
 
 Program = Callable[..., Any]
@@ -307,13 +307,19 @@ def test_a_sum_of_minus_zeros_is_one() -> None:
         ("i=lanes:4,regs:65", "regs of at most 64, got 65"),
         ("p=lanes:4,block:65", "block of folded axes of at most 64, got 65"),
         ("i=lanes:4;p=chunk:9999999999", "chunk of at most 1048576, got 9999999999"),
-        ("i=lanes:4,block:4", "i: expected procs, cyclic, regs or lanes for an axis in"),
+        (
+            "i=lanes:4,block:4",
+            "i: expected procs, cyclic, regs or lanes for an axis in",
+        ),
         ("i=lanes:4;j=regs:4", "j: expected procs, cyclic or block for an axis, got"),
         (
             "i=lanes:4;p=block:4",
             "p: expected chunk, regs, pairs, aligned or ahead for a folded axis, got",
         ),
-        ("p=lanes:4,procs", "p: expected chunk, block, .* folded axis in the lanes, got"),
+        (
+            "p=lanes:4,procs",
+            "p: expected chunk, block, .* folded axis in the lanes, got",
+        ),
         ("i=procs:2,cyclic,lanes:4", "i: expected an extent of procs or cyclic, got"),
         ("i=cyclic,lanes:4;j=procs:2", "how tasks are dealt out, got i and j"),
     ],
@@ -423,7 +429,9 @@ def test_strict_code_is_an_error_where_there_is_none() -> None:
     module = moa.jit(sums).lower(numbers(7, 9)).module("fused")
     schedule = "j=procs,block:9;i=procs,regs:1,lanes:4"
     LiftPass(schedule, strided=True).apply(Context(), module)
-    with pytest.raises(CompileError, match="@sums: no vector code under .* by its bou"):
+    with pytest.raises(
+        CompileError, match=r"@sums: no vector code under .* by its bou"
+    ):
         ToVectorPass(strict=True).apply(Context(), module)
 
 
