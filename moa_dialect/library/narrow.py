@@ -13,6 +13,7 @@ from moa_dialect.types import dtype_of
 
 P = ParamSpec("P")
 
+
 def widened(a: Any) -> Any:
     """An array of f16 or bf16 as one of f32, any other value as it is."""
     is_narrow = isinstance(a, Array) and a.element_type in HALVES
