@@ -176,8 +176,11 @@ def test_arithmetic_in_bf16_goes_with_rows_in_the_lanes() -> None:
     def layernorm(x: Any, weight: Any, bias: Any) -> Any:
         """That of the library would compute in f32."""
 
+        def total(row: Any) -> Any:
+            return moa.reduce("add", row)
+
         def mean(x: Any) -> Any:
-            return moa.omega(lambda row: moa.reduce("add", row), 1, x) / 64.0
+            return moa.omega(total, 1, x) / 64.0
 
         centred = moa.omega("sub", (1, 0), x, mean(x))
         deviation = moa.sqrt(mean(centred * centred) + 1e-5)
