@@ -71,6 +71,8 @@ class Options:
                 raise OptionError(f"{name}: expected True or False, got {value!r}")
         if not isinstance(self.schedule, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise OptionError(f"schedule: expected text, got {self.schedule!r}")
+        if self.schedule != AUTO and not self.fuse:
+            raise OptionError("schedule: expected with fuse=True, got it with False")
         if self.target not in TARGETS:
             raise CompileError(
                 f"unknown target: expected {' or '.join(TARGETS)}, got {self.target}"

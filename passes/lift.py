@@ -7,7 +7,7 @@ the cost model tells the time of each schedule that could be, and the least time
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -868,7 +868,7 @@ _LONG = 128
 
 
 @contextmanager
-def _named(function: FuncOp) -> Iterator[None]:
+def _named(function: FuncOp) -> Generator[None]:
     """Let errors about a schedule by hand say which function it does not fit."""
     try:
         yield

@@ -225,7 +225,8 @@ def parse_schedule(
         elif "block" in found and "lanes" not in found:
             if blocked:
                 raise CompileError(
-                    f"schedule: expected one axis with a block, got {blocked} and {axis}"
+                    "schedule: expected one axis with a block, got "
+                    f"{blocked} and {axis}"
                 )
             blocked = axis
         elif "columns" in found and "lanes" not in found:

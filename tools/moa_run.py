@@ -144,6 +144,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         for name in _OF_CUDA:
             if getattr(options, name) not in (getattr(DEFAULTS, name), ""):
                 parser.error(f"--{name} needs --target cuda")
+    if not options.fuse and options.schedule != DEFAULTS.schedule:
+        parser.error("--no-fuse and --schedule exclude each other")
     if options.interpret:
         if options.target == "cuda":
             parser.error("--interpret and --target cuda exclude each other")

@@ -694,6 +694,26 @@ def inner(
     )
 
 
+HALVES = (element_type_of("f16"), element_type_of("bf16"))
+"""Types in which sums of many elements would be of no use."""
+
+
+@_array_function
+def product_of(a: ArrayLike, b: ArrayLike) -> Array:
+    """`a @ b`: `a +•× b`. Of f16 or bf16 it is computed in f32, and rounded once.
+
+    Raises:
+        ShapeError: as for `inner`.
+    """
+    left, right = as_array(a), as_array(b)
+    given = left.element_type
+    if given not in HALVES or right.element_type != given:
+        return inner("add", "mul", left, right)
+    wide = element_type_of("f32")
+    found = inner("add", "mul", _cast_array(left, wide), _cast_array(right, wide))
+    return _cast_array(found, given)
+
+
 @_array_function
 def omega(f: ScalarFunction, ranks: int | Sequence[int], *arrays: ArrayLike) -> Array:
     """`f Ω<ranks> arrays`: apply f to the cells of one or two arrays.

@@ -135,7 +135,9 @@ class Compiled:
     def schedules(self) -> list[str]:
         """How its kernels run, one after the other, as text; see docs/schedules.md.
 
-        A kernel that is left to plain loops has none.
+        A kernel for which no schedule is found has none. One for which there is no
+        vector code under its schedule is plain loops all the same, as
+        `moa-to-vector{strict=true}` tells.
         """
         from moa_dialect.lowering.pipelines import schedules_of
 

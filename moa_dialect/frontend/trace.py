@@ -362,14 +362,14 @@ class Array(Traced):
         return psi([int(entry) for entry in entries], self)
 
     def __matmul__(self, other: Any) -> Array:
-        from moa_dialect.frontend.functions import inner
+        from moa_dialect.frontend.functions import product_of
 
-        return inner("add", "mul", self, other)
+        return product_of(self, other)
 
     def __rmatmul__(self, other: Any) -> Array:
-        from moa_dialect.frontend.functions import inner
+        from moa_dialect.frontend.functions import product_of
 
-        return inner("add", "mul", other, self)
+        return product_of(other, self)
 
     def __repr__(self) -> str:
         return f"<moa.Array {self.value.type}>"

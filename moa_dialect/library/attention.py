@@ -12,11 +12,12 @@ import numpy as np
 from moa_dialect.arrays import is_on_cuda
 from moa_dialect.errors import DTypeError, OptionError, ShapeError
 from moa_dialect.frontend import functions as moa
+from moa_dialect.frontend.functions import HALVES
 from moa_dialect.frontend.jit import is_array, jit
 from moa_dialect.frontend.trace import Array, active_trace, as_array
 from moa_dialect.library.broadcasting import extent, repeated_along, stretched
 from moa_dialect.library.linear import matmul
-from moa_dialect.library.narrow import HALVES, widened
+from moa_dialect.library.narrow import widened
 from moa_dialect.library.positions import Position
 from moa_dialect.library.softmax import row_maximum, row_sum
 from moa_dialect.types import dtype_of, kind_of

@@ -7,13 +7,11 @@ from functools import wraps
 from typing import Any, ParamSpec
 
 from moa_dialect.frontend import functions as moa
+from moa_dialect.frontend.functions import HALVES
 from moa_dialect.frontend.trace import Array
-from moa_dialect.types import dtype_of, element_type_of
+from moa_dialect.types import dtype_of
 
 P = ParamSpec("P")
-
-HALVES = (element_type_of("f16"), element_type_of("bf16"))
-"""Types in which sums of many elements would be of no use."""
 
 
 def widened(a: Any) -> Any:

@@ -988,6 +988,11 @@ BAD_OPERANDS: dict[str, tuple[type[MoaError], str, Callable[[], Any]]] = {
         "schedule: expected text, got 5",
         lambda: moa.jit(moa.exp, schedule=cast(Any, 5)),
     ),
+    "a schedule without fusion": (
+        moa.OptionError,
+        "schedule: expected with fuse=True, got it with False",
+        lambda: moa.jit(moa.exp, schedule="i=lanes:4", fuse=False),
+    ),
     "whether it is deterministic": (
         moa.OptionError,
         "deterministic: expected True or False, got 'yes'",

@@ -242,6 +242,16 @@ def test_reducing_nothing_gives_the_identity(
             assert (result == identity).all()
 
 
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_products_of_narrow_floats_are_summed_in_f32(dtype: Any) -> None:
+    ones = np.ones((3, 5000), dtype)
+    product = moa.jit(lambda a: a @ moa.transpose(a))(ones)
+    assert product.dtype == dtype
+    np.testing.assert_array_equal(product, np.array(5000).astype(dtype))
+    with pytest.raises(moa.DTypeError, match="must have one element type, got f"):
+        moa.jit(lambda a, b: a @ b)(np.ones((2, 2), np.float16), np.ones((2, 2)))
+
+
 def test_empty_products() -> None:
     matmul = moa.jit(lambda a, b: a @ b)
     np.testing.assert_array_equal(

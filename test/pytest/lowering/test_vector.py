@@ -429,7 +429,9 @@ def test_strict_code_is_an_error_where_there_is_none() -> None:
     module = moa.jit(sums).lower(numbers(7, 9)).module("fused")
     schedule = "j=procs,block:9;i=procs,regs:1,lanes:4"
     LiftPass(schedule, strided=True).apply(Context(), module)
-    with pytest.raises(CompileError, match="@sums: no vector code under .* by its bou"):
+    with pytest.raises(
+        CompileError, match=r"@sums: no vector code under .* by its bou"
+    ):
         ToVectorPass(strict=True).apply(Context(), module)
 
 

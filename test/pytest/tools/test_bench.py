@@ -544,7 +544,7 @@ def test_an_axis_that_a_suite_has_not():
     with pytest.raises(SuiteError, match="suite rows has no --d; it has --program"):
         SUITES["rows"].cases({"d": (4,)}, (), 2)
     with pytest.raises(
-        SuiteError, match="has no --e; it has .*, --kv-heads, --n, --m$"
+        SuiteError, match=r"has no --e; it has .*, --kv-heads, --n, --m$"
     ):
         SUITES["decode"].cases({"e": (4,)}, (), 2)
 

@@ -183,6 +183,10 @@ def test_bad_input(
         ),
         (["--interpret", "--no-fuse"], "--interpret and --no-fuse exclude each other"),
         (
+            ["--no-fuse", "--schedule", "i=lanes:4"],
+            "--no-fuse and --schedule exclude each other",
+        ),
+        (
             ["--target", "cuda", "--interpret"],
             "--interpret and --target cuda exclude each other",
         ),
