@@ -341,8 +341,9 @@ def test_pairs_are_for_products_of_bf16() -> None:
 def test_the_weights_of_attention_lie_in_pairs() -> None:
     """Queries, weights and values: three tiles of pairs, and three tiles of f32."""
     arrays = some_attention((1, 1, 128, 128, 64, 64), BF16)
+    schedule = "j=procs,regs:4,lanes:16;p=chunk:96,regs:4,pairs"
     module = lifted(
-        lambda q, k, v: moa.attention(q, k, v), arrays, "avx512bf16", "auto"
+        lambda q, k, v: moa.attention(q, k, v), arrays, "avx512bf16", schedule
     )
     tiles = [op.results[0].type for op in module.walk() if op.name == "memref.alloca"]
     pairs = [t for t in tiles if isinstance(t, MemRefType) and t.element_type == i32]
