@@ -74,8 +74,9 @@ Vector code for several threads is made from the fused form, not from the loops 
 `onf`, which say the same one scalar at a time.
 """
 
-FOR_CORES = SplitCascadesPass(places=0, work=1 << 18)
-"""Splits cascades where there are fewer tasks than cores, but work for 50 us each."""
+FOR_CORES = SplitCascadesPass(places=0, work=1 << 18, threads=1)
+"""Splits cascades and folds where there are fewer tasks than cores, but work for 50 us
+each."""
 
 
 def cuda_target(options: Options) -> tuple[ModulePass, ...]:
@@ -149,8 +150,9 @@ def lower_to(
             continue
         if is_cuda and name == "target":
             passes = cuda_target(options)
-        elif fuse and name == "target" and not options.deterministic:
-            passes = (FOR_CORES, *passes)
+        elif fuse and name == "target":
+            split = () if options.deterministic else (FOR_CORES,)
+            passes = (EncloseFoldsPass(), *split, *passes)
         for pass_ in passes:
             if certify and isinstance(pass_, ToDnfPass | FuseReductionsPass):
                 pass_ = replace(pass_, certify=True)
@@ -171,7 +173,8 @@ def schedules_of(module: ModuleOp, options: Options) -> list[str]:
     """The schedules that kernels of a module at the stage `fused` get."""
     if not options.fuse:
         return []
-    for pass_ in cuda_target(options) if options.is_cuda else (LiftPass(),):
+    here = EncloseFoldsPass(), LiftPass()
+    for pass_ in cuda_target(options) if options.is_cuda else here:
         if isinstance(pass_, LiftPass):
             pass_ = replace(
                 pass_, schedule=options.schedule, deterministic=options.deterministic
@@ -188,11 +191,12 @@ class CpuPipelinePass(ModulePass):
     """The pipeline from the algebra to the LLVM dialect, for the CPU.
 
     moa-infer-shapes, moa-to-dnf, moa-share, moa-restrict-domains, moa-fuse-reductions,
-    moa-sink, moa-split-cascades, moa-lift, moa-to-vector, moa-split-loops,
-    moa-fold-addresses, moa-check-storage, moa-to-scf, moa-expand-math,
+    moa-sink, moa-enclose-folds, moa-split-cascades, moa-lift, moa-to-vector,
+    moa-split-loops, moa-fold-addresses, moa-check-storage, moa-to-scf, moa-expand-math,
     moa-outline-tasks, then upstream's conversions. Modules at a later stage may enter
     too. Without `fuse`, moa-restrict-domains and moa-fuse-reductions are left out, and
-    moa-to-onf is in the place of moa-split-cascades, moa-lift and moa-to-vector.
+    moa-to-onf is in the place of moa-enclose-folds, moa-split-cascades, moa-lift and
+    moa-to-vector.
     `deterministic` is that of moa-lift, and leaves moa-split-cascades out.
     """
 

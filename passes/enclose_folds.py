@@ -4,17 +4,22 @@ A fold that depends on no axis is outside of all comprehensions; what reads it w
 compute it again for each of its elements if it ran side by side. As the one element of
 an array it is computed once, and may be split (moa-split-cascades). Scalars that are
 computed from it are computed where they are used.
+
+A fold of arrays is the cell of such a comprehension, and so is the array that is
+computed from it, if it is the only one: its accumulators then need no memory but the
+result's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from xdsl.builder import Builder
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp, TensorType
 from xdsl.dialects.func import FuncOp
-from xdsl.ir import Block, Operation, Region, SSAValue
+from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint, Rewriter
 from xdsl.traits import is_side_effect_free
@@ -40,10 +45,8 @@ SHORT = 64
 
 
 def is_long(op: Operation) -> bool:
-    """Whether an operation is a fold to scalars, over many indices or nobody knows."""
+    """Whether an operation is a fold over many indices, or nobody knows how many."""
     if not isinstance(op, FoldOp | CascadeOp):
-        return False
-    if any(isa(result.type, TensorType) for result in op.results):
         return False
     lower, upper = number_of(op.lower), number_of(op.upper)
     return lower is None or upper is None or upper - lower >= SHORT
@@ -59,19 +62,26 @@ def enclose(function: FuncOp) -> bool:
         if not is_long(op):
             continue
         is_changed = True
+        if (group := _with_only_user(op)) is not None:
+            _enclose_together(group)
+            continue
         using = [h for h in comprehensions(function) if _is_from(h, {op})]
         if len(using) == 1 and not using[0].extents:
             # There is such a comprehension already.
             _bring_inside(using[0], {op})
             continue
         block = Block()
-        types = [as_tensor([], result.type) for result in op.results]
+        types = [_array_of(result) for result in op.results]
         array = ComprehensionOp([], Region(block), types)
         Rewriter.insert_op(array, InsertPoint.before(op))
-        reads = [AtOp(value, []) for value in array.arrays]
+        reads: list[AtOp] = []
+        for result, found in zip(op.results, array.arrays, strict=True):
+            if found.type == result.type:
+                result.replace_all_uses_with(found)
+                continue
+            reads.append(AtOp(found, []))
+            result.replace_all_uses_with(reads[-1].result)
         Rewriter.insert_op(reads, InsertPoint.before(op))
-        for result, read in zip(op.results, reads, strict=True):
-            result.replace_all_uses_with(read.result)
         op.detach()
         block.add_ops((op, YieldOp(*op.results)))
         elements |= set(reads)
@@ -80,6 +90,60 @@ def enclose(function: FuncOp) -> bool:
     if is_changed:
         erase_dead(function.body.block)
     return is_changed
+
+
+def _with_only_user(op: Operation) -> list[Operation] | None:
+    """A fold of arrays with all that is computed from it, if one array is in the end.
+
+    Returns:
+        The fold, operations on scalars and last the comprehension of that array, in the
+        order of the block; None if there is no such array.
+    """
+    if not any(isa(result.type, TensorType) for result in op.results):
+        return None
+    found: dict[Operation, None] = {op: None}
+    last: ComprehensionOp | None = None
+    for user in _after(op):
+        if not any(value.owner in found for value in captured(user)):
+            continue
+        if last is not None:
+            return None
+        if isinstance(user, ComprehensionOp):
+            last = user
+        elif is_side_effect_free(user) and not user.regions:
+            found[user] = None
+        else:
+            return None
+    return None if last is None else [*found, last]
+
+
+def _after(op: Operation) -> list[Operation]:
+    """The operations of a block after one."""
+    found: list[Operation] = []
+    while (following := (found[-1] if found else op).next_op) is not None:
+        found.append(following)
+    return found
+
+
+def _enclose_together(group: Sequence[Operation]) -> None:
+    """Make operations, of which the last is a comprehension, one without axes."""
+    last = group[-1]
+    assert isinstance(last, ComprehensionOp)
+    block = Block()
+    types = [array.type for array in last.arrays]
+    whole = ComprehensionOp([], Region(block), types)
+    Rewriter.insert_op(whole, InsertPoint.before(last))
+    for old, new in zip(last.arrays, whole.arrays, strict=True):
+        old.replace_all_uses_with(new)
+    for op in group:
+        op.detach()
+    block.add_ops((*group, YieldOp(*last.arrays)))
+
+
+def _array_of(result: SSAValue) -> TensorType[Attribute]:
+    """The type of an array whose cell is a result: its own, or of no axes."""
+    type_ = result.type
+    return type_ if isa(type_, TensorType) else as_tensor([], type_)
 
 
 def _is_from(op: Operation, sources: set[Operation]) -> bool:

@@ -549,20 +549,26 @@ def choose_each(kernel: Kernel, machine: Machine) -> Schedule | None:
     """A schedule whose statements have lanes of their own; None if there is none.
 
     It is for few rows of products of matrices, which would leave most lanes empty: a
-    task has all of them, and reads what they share once.
+    task has all of them, and reads what they share once. A kernel without axes is one
+    row, and where no axis is rows, accumulators that are arrays are those of one.
 
     Args:
         kernel: the kernel; what reads the same may be an axis of it afterwards.
         machine: the machine.
     """
+    if not kernel.axes and not kernel.passes:
+        split_folds(kernel, ())
     rows = rows_of(kernel)
     lanes = machine.vector_bytes // element_bytes(kernel)
-    if not kernel.passes or not rows:
+    axes = {axis for p in kernel.passes for a in p.accumulators for axis in a.axes}
+    if not kernel.passes or not (rows or axes or not kernel.axes):
         return None
-    shared = find_shared(kernel, rows)
+    if any(rows in bound.free for pass_ in kernel.passes for bound in pass_.bounds):
+        rows = ""  # Each has indices of its own to go over: one is a task.
+    shared = find_shared(kernel, rows) if rows else None
     if shared is not None:
         rows = share_rows(kernel, shared)
-    count = static_extent(kernel.extents[rows])
+    count = static_extent(kernel.extents[rows]) if rows else 1
     if not count or count > lanes:
         return None
     pairs = machine.has_bf16_dot and multiplies_bf16(kernel)
@@ -572,7 +578,6 @@ def choose_each(kernel: Kernel, machine: Machine) -> Schedule | None:
         return None
     longest = max(_range_of(kernel, pass_) for pass_ in kernel.passes)
     chunk = min(2 * _LONG, ceil(max(longest, 1) / lanes) * lanes)
-    axes = {axis for p in kernel.passes for a in p.accumulators for axis in a.axes}
     columns = prod(_nominal(kernel.extents[axis]) for axis in axes)
     if count * max(columns, chunk) * element_bytes(kernel) > TILE_BYTES:
         return None

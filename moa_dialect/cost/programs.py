@@ -38,6 +38,7 @@ from moa_dialect.errors import MoaError
 from moa_dialect.ops.extents import EXTENTS
 from moa_dialect.ops.normal_form import ComprehensionOp
 from moa_dialect.options import AUTO, DEFAULTS, Options
+from moa_dialect.passes.enclose_folds import EncloseFoldsPass
 from moa_dialect.passes.grid import Grid, choose_grid, read_grid, split_of
 from moa_dialect.passes.infer_shapes import InferShapesPass, functions_of
 from moa_dialect.passes.kernels import SCHEDULE, read_kernel
@@ -170,14 +171,19 @@ class Program:
         """
         if not self.options.fuse:
             return None
+        from moa_dialect.lowering.pipelines import FOR_CORES
+
         module = self.at("fused")
+        EncloseFoldsPass().apply(Context(), module)
         here = schedule_machine(machine)
         options = self.options
         is_gpu = machine.kind == "gpu"
         if options.schedule == AUTO and not options.deterministic:
-            places = 2 * machine.cores if is_gpu else machine.cores
-            work = 1 if is_gpu else 1 << 18
-            SplitCascadesPass(places=places, work=work).apply(Context(), module)
+            if is_gpu:
+                split = SplitCascadesPass(places=2 * machine.cores, work=1)
+            else:
+                split = replace(FOR_CORES, places=machine.cores)
+            split.apply(Context(), module)
         elif is_gpu and not options.deterministic and split_of(options.schedule):
             parts = split_of(options.schedule)
             SplitCascadesPass(parts=parts).apply(Context(), module)
@@ -254,7 +260,9 @@ class Program:
         Empty for a program of several kernels, or one without vector code.
         """
         here = schedule_machine(machine)
-        function = entry_function(self.at("fused"), self.entry)
+        module = self.at("fused")
+        EncloseFoldsPass().apply(Context(), module)
+        function = entry_function(module, self.entry)
         found = [flattened(op) for op in comprehensions(function)]
         if machine.kind != "cpu" or len(found) != 1 or not self.options.fuse:
             return []

@@ -43,6 +43,7 @@ from moa_dialect.lowering.pipelines import FUSING, STAGES
 from moa_dialect.lowering.threads import WORK, outermost
 from moa_dialect.lowering.to_scf import has_status, unlowered
 from moa_dialect.passes.check_storage import is_result
+from moa_dialect.passes.enclose_folds import EncloseFoldsPass
 from moa_dialect.passes.infer_shapes import functions_of
 from moa_dialect.passes.lift import LiftPass
 from moa_dialect.types import array_of, dtype_of, element_of, shape_of
@@ -105,7 +106,8 @@ def _lowered(program: Compiled, stage: str, machine: str) -> ModuleOp:
     if stage == "onf" or not options.fuse:
         module, passes = program.module("onf"), STAGES["target"]
     else:
-        module, passes = program.module("fused"), FUSING["target"]
+        module = program.module("fused")
+        passes = (EncloseFoldsPass(), *FUSING["target"])
     math = ExpandMathPass(
         target="avx512" if machine.startswith("avx512") else "generic"
     )

@@ -85,3 +85,62 @@ func.func @short(%x: tensor<8xf64>) -> tensor<8xf64> {
   }
   func.return %y : tensor<8xf64>
 }
+
+// A fold of arrays, and the one array that is computed from it, are one comprehension.
+
+// CHECK-LABEL: func.func @gradient
+// CHECK:       %[[Y:.*]] = moa.comprehension [] -> tensor<32xf32> {
+// CHECK-NEXT:    %[[SUMS:.*]] = moa.fold add [%{{.*}} = %{{.*}} to %{{.*}}] -> tensor<32xf32>
+// CHECK:           moa.at %[[SUMS]][%{{.*}}]
+// CHECK-NEXT:      math.exp
+// CHECK:         moa.yield %{{.*}} : tensor<32xf32>
+// CHECK:       func.return %[[Y]]
+
+func.func @gradient(%x: tensor<256x32xf32>, %r: tensor<256xf32>) -> tensor<32xf32> {
+  %d = moa.extent %x, 1 : tensor<256x32xf32>
+  %n = moa.extent %x, 0 : tensor<256x32xf32>
+  %c0 = arith.constant 0 : index
+  %s = moa.fold add [%p = %c0 to %n] -> tensor<32xf32> {
+    %a = moa.at %r[%p] : tensor<256xf32>
+    %row = moa.comprehension [%j < %d] -> tensor<32xf32> {
+      %b = moa.at %x[%p, %j] : tensor<256x32xf32>
+      %c = arith.mulf %a, %b : f32
+      moa.yield %c : f32
+    }
+    moa.yield %row : tensor<32xf32>
+  }
+  %y = moa.comprehension [%i < %d] -> tensor<32xf32> {
+    %a = moa.at %s[%i] : tensor<32xf32>
+    %b = math.exp %a : f32
+    moa.yield %b : f32
+  }
+  func.return %y : tensor<32xf32>
+}
+
+// If more arrays are, it is a comprehension by itself, whose array they read.
+
+// CHECK-LABEL: func.func @two
+// CHECK:       %[[SUMS:.*]] = moa.comprehension [] -> tensor<32xf32> {
+// CHECK-NEXT:    moa.fold add [%{{.*}} = %{{.*}} to %{{.*}}] -> tensor<32xf32>
+// CHECK:       moa.at %[[SUMS]]
+// CHECK-NOT:   moa.fold
+// CHECK:       func.return %[[SUMS]]
+
+func.func @two(%x: tensor<256x32xf32>) -> (tensor<32xf32>, tensor<32xf32>) {
+  %d = moa.extent %x, 1 : tensor<256x32xf32>
+  %n = moa.extent %x, 0 : tensor<256x32xf32>
+  %c0 = arith.constant 0 : index
+  %s = moa.fold add [%p = %c0 to %n] -> tensor<32xf32> {
+    %row = moa.comprehension [%j < %d] -> tensor<32xf32> {
+      %b = moa.at %x[%p, %j] : tensor<256x32xf32>
+      moa.yield %b : f32
+    }
+    moa.yield %row : tensor<32xf32>
+  }
+  %y = moa.comprehension [%i < %d] -> tensor<32xf32> {
+    %a = moa.at %s[%i] : tensor<32xf32>
+    %b = math.exp %a : f32
+    moa.yield %b : f32
+  }
+  func.return %s, %y : tensor<32xf32>, tensor<32xf32>
+}
