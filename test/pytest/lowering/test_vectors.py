@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -24,44 +24,68 @@ Array = np.ndarray[Any, Any]
 Program = Callable[..., Any]
 
 
-def _softmax(x: Array) -> Array:
-    weights = np.exp(x - x.max())
-    return weights / weights.sum()
-
-
-def _gradient(x: Any, w: Any, y: Any) -> Any:
+def gradient(x: Any, w: Any, y: Any) -> Any:
     return moa.transpose(x) @ (x @ w - y)
 
 
+def gradient_of_arrays(x: Array, w: Array, y: Array) -> Array:
+    return x.T @ (x @ w - y)
+
+
+def quadratic_form(x: Any, w: Any) -> Any:
+    return (x @ w) @ (x @ w)
+
+
+def one_query(x: Any, w: Any) -> Any:
+    return library.softmax(x @ w) @ x
+
+
+def one_query_of_arrays(x: Array, w: Array) -> Array:
+    return softmax_of_array(x @ w) @ x
+
+
+def softmax_of_array(y: Array) -> Array:
+    weights = np.exp(y - y.max())
+    return weights / weights.sum()
+
+
+def over_its_norm(y: Any) -> Any:
+    return y / moa.sqrt(moa.reduce("add", y * y))
+
+
+def over_its_norm_of_array(y: Array) -> Array:
+    return y / np.sqrt((y * y).sum())
+
+
+def and_its_double(x: Any, w: Any, y: Any) -> Any:
+    return gradient(x, w, y), gradient(x, w, y) * 2.0
+
+
+def and_its_double_of_arrays(x: Array, w: Array, y: Array) -> Any:
+    return gradient_of_arrays(x, w, y), 2 * gradient_of_arrays(x, w, y)
+
+
+def outer(x: Any, w: Any, y: Any) -> Any:
+    return moa.outer("mul", gradient(x, w, y), w)
+
+
+def outer_of_arrays(x: Array, w: Array, y: Array) -> Array:
+    return np.multiply.outer(gradient_of_arrays(x, w, y), w)
+
+
+def total(y: Any) -> Any:
+    return moa.reduce("add", y)
+
+
 PROGRAMS: dict[str, tuple[Program, Program, str]] = {
-    "gradient": (_gradient, lambda x, w, y: x.T @ (x @ w - y), "xwy"),
-    "quadratic form": (
-        lambda x, w: (x @ w) @ (x @ w),
-        lambda x, w: (x @ w) @ (x @ w),
-        "xw",
-    ),
-    "one query": (
-        lambda x, w: library.softmax(x @ w) @ x,
-        lambda x, w: _softmax(x @ w) @ x,
-        "xw",
-    ),
-    "over its norm": (
-        lambda y: y / moa.sqrt(moa.reduce("add", y * y)),
-        lambda y: y / np.sqrt((y * y).sum()),
-        "y",
-    ),
-    "softmax": (library.softmax, _softmax, "y"),
+    "gradient": (gradient, gradient_of_arrays, "xwy"),
+    "quadratic form": (quadratic_form, quadratic_form, "xw"),
+    "one query": (one_query, one_query_of_arrays, "xw"),
+    "over its norm": (over_its_norm, over_its_norm_of_array, "y"),
+    "softmax": (library.softmax, softmax_of_array, "y"),
     "variance": (library.variance, np.var, "y"),
-    "gradient and its double": (
-        lambda x, w, y: (_gradient(x, w, y), _gradient(x, w, y) * 2.0),
-        lambda x, w, y: (x.T @ (x @ w - y), 2 * (x.T @ (x @ w - y))),
-        "xwy",
-    ),
-    "outer product": (
-        lambda x, w, y: moa.outer("mul", _gradient(x, w, y), w),
-        lambda x, w, y: np.multiply.outer(x.T @ (x @ w - y), w),
-        "xwy",
-    ),
+    "gradient and its double": (and_its_double, and_its_double_of_arrays, "xwy"),
+    "outer product": (outer, outer_of_arrays, "xwy"),
 }
 EXTENTS = {"x": ("n", "d"), "w": ("d",), "y": ("n",)}
 
@@ -73,13 +97,12 @@ def _arrays(names: str, n: int, d: int, dtype: str = "f8") -> list[Array]:
     return [random.standard_normal(shape).astype(dtype) for shape in shapes]
 
 
+def _results(given: Any) -> tuple[Array, ...]:
+    return cast(tuple[Array, ...], given) if isinstance(given, tuple) else (given,)
+
+
 def _check(found: Any, expected: Any, tolerance: float) -> None:
-    pairs = zip(
-        found if isinstance(found, tuple) else (found,),
-        expected if isinstance(expected, tuple) else (expected,),
-        strict=True,
-    )
-    for one, other in pairs:
+    for one, other in zip(_results(found), _results(expected), strict=True):
         scale = np.abs(other).max() or 1.0
         np.testing.assert_allclose(one / scale, other / scale, atol=tolerance)
 
@@ -115,8 +138,8 @@ def test_what_depends_on_no_axis_is_computed_once() -> None:
     """The sum is a kernel of its own, not a part of each task of the other one."""
     program, _, names = PROGRAMS["over its norm"]
     compiled = moa.jit(program).lower(*_arrays(names, 4096, 1))
-    total, elements = compiled.schedules
-    assert total.startswith("p=")
+    once, elements = compiled.schedules
+    assert once.startswith("p=")
     assert elements.startswith("i=procs")
 
 
@@ -129,8 +152,7 @@ def test_statements_have_lanes_where_there_are_no_axes(name: str) -> None:
 
 
 def test_long_sums_have_parts() -> None:
-    program = moa.jit(lambda y: moa.reduce("add", y))
-    module = program.lower(np.zeros(1 << 20, np.float32)).module("fused")
+    module = moa.jit(total).lower(np.zeros(1 << 20, np.float32)).module("fused")
     EncloseFoldsPass().apply(Context(), module)
     replace(FOR_CORES, places=2).apply(Context(), module)
     arrays = [op for op in module.walk() if isinstance(op, ComprehensionOp)]
