@@ -10,7 +10,7 @@ from pathlib import Path
 from moa_dialect.cost.machines import CostMachine, shipped
 from moa_dialect.cost.machines import machine as described
 from moa_dialect.errors import MoaError
-from moa_dialect.lowering import host
+from moa_dialect.lowering.host import kind_by_setting
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def host_machine() -> Machine:
     It has the vectors of the CPU that code is made for.
     """
     flags = _flags()
-    if (named := host.kind_by_setting()) is not None:
+    if (named := kind_by_setting()) is not None:
         kind = named
     elif flags is None:
         kind = "neon" if os.uname().machine in ("aarch64", "arm64") else "avx2"

@@ -20,8 +20,8 @@ LAYERS = (
 AGAINST = {
     "passes": {
         "cost": {"estimate", "machines", "cost"},
-        # What reads upstream's text, and numbers of chips.
-        "lowering": {"chips", "unregistered", "upstream"},
+        # What reads upstream's text, and what chips and this CPU are.
+        "lowering": {"chips", "host", "unregistered", "upstream"},
     },
     "cost": {
         # Programs are lowered to tell what they cost, machines measured by kernels.
