@@ -163,12 +163,24 @@ def standard_printing() -> Generator[None]:
 
 
 @pytest.mark.timeout(300)
+def forget_graphs() -> None:
+    """Let no page report what another one compiled in this process."""
+    if "moa_dialect.frontend.torch.dynamo" in sys.modules:
+        from torch._dynamo.utils import counters
+
+        from moa_dialect.frontend.torch.dynamo import report
+
+        report(clear=True)
+        counters.clear()
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_page_prints_what_it_shows(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
     page = (ROOT / name).read_text("utf-8")
+    forget_graphs()
     with standard_printing():
         for block, expected in run_page(page, tmp_path):
             assert lines_of(block.text) == lines_of(expected), (
@@ -179,6 +191,7 @@ def test_page_prints_what_it_shows(
 def rewrite(name: str) -> None:
     """Put what is printed into a page."""
     page = (ROOT / name).read_text("utf-8")
+    forget_graphs()
     with (
         tempfile.TemporaryDirectory() as folder,
         contextlib.chdir(folder),
