@@ -162,7 +162,6 @@ def standard_printing() -> Generator[None]:
         yield
 
 
-@pytest.mark.timeout(300)
 def forget_graphs() -> None:
     """Let no page report what another one compiled in this process."""
     if "moa_dialect.frontend.torch.dynamo" in sys.modules:
@@ -174,6 +173,7 @@ def forget_graphs() -> None:
         counters.clear()
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", PAGES)
 def test_page_prints_what_it_shows(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

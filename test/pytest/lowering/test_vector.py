@@ -311,7 +311,10 @@ def test_a_sum_of_minus_zeros_is_one() -> None:
             "i=lanes:4,block:4",
             "i: expected procs, cyclic, regs or lanes for an axis in",
         ),
-        ("i=lanes:4;j=regs:4", "j: expected procs, cyclic, block or columns for an axis, got"),
+        (
+            "i=lanes:4;j=regs:4",
+            "j: expected procs, cyclic, block or columns for an axis, got",
+        ),
         (
             "i=lanes:4;p=block:4",
             "p: expected chunk, regs, pairs, aligned or ahead for a folded axis, got",
