@@ -563,8 +563,6 @@ def choose_each(kernel: Kernel, machine: Machine) -> Schedule | None:
     axes = {axis for p in kernel.passes for a in p.accumulators for axis in a.axes}
     if not kernel.passes or not (rows or axes or not kernel.axes):
         return None
-    if any(rows in bound.free for pass_ in kernel.passes for bound in pass_.bounds):
-        rows = ""  # Each has indices of its own to go over: one is a task.
     shared = find_shared(kernel, rows) if rows else None
     if shared is not None:
         rows = share_rows(kernel, shared)
