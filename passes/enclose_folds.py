@@ -39,27 +39,37 @@ from moa_dialect.passes.rebuild import comprehensions
 from moa_dialect.passes.share import captured
 from moa_dialect.passes.split_cascades import number_of
 from moa_dialect.passes.to_dnf import erase_dead
+from moa_dialect.walking import operations
 
 SHORT = 64
-"""Folds over fewer indices are computed where they are used."""
+"""Folds of scalars over fewer indices are computed where they are used."""
 
 
-def is_long(op: Operation) -> bool:
-    """Whether an operation is a fold over many indices, or nobody knows how many."""
+def _is_computed_once(op: Operation) -> bool:
+    """Whether an operation is a fold that is not to be repeated.
+
+    It is over many indices, or nobody knows how many, it folds something for each of
+    them, or its accumulators are arrays, which have no kernel but their own.
+    """
     if not isinstance(op, FoldOp | CascadeOp):
         return False
+    if any(isa(result.type, TensorType) for result in op.results):
+        return True
+    inside = (inner for inner in operations(op) if inner is not op)
+    if any(isinstance(inner, FoldOp | CascadeOp) for inner in inside):
+        return True
     lower, upper = number_of(op.lower), number_of(op.upper)
     return lower is None or upper is None or upper - lower >= SHORT
 
 
 def enclose(function: FuncOp) -> bool:
-    """Enclose the long folds at the top of a function; returns whether any was."""
+    """Enclose the folds at the top of a function; returns whether any was."""
     if len(function.body.blocks) != 1:
         return False
     elements: set[Operation] = set()
     is_changed = False
     for op in list(function.body.block.ops):
-        if not is_long(op):
+        if not _is_computed_once(op):
             continue
         is_changed = True
         if (group := _with_only_user(op)) is not None:
@@ -204,7 +214,7 @@ def _is_in(user: Operation, host: ComprehensionOp) -> bool:
 
 @dataclass(frozen=True)
 class EncloseFoldsPass(ModulePass):
-    """Makes long folds at the top of functions comprehensions without axes.
+    """Makes folds at the top of functions comprehensions without axes.
 
     What is computed from their results alone, at the top of a function, is computed in
     the comprehensions that use it.

@@ -143,6 +143,25 @@ def test_what_depends_on_no_axis_is_computed_once() -> None:
     assert elements.startswith("i=procs")
 
 
+def over_largest_sum(x: Any, w: Any) -> Any:
+    return w / moa.reduce("max", moa.reduce("add", x))
+
+
+def test_few_long_sums_are_computed_once_too() -> None:
+    """A fold over few indices that folds many for each is not done by every task."""
+    x, w = _arrays("x", 4096, 5)[0], _arrays("w", 1, 3000)[0]
+    compiled = moa.jit(over_largest_sum).lower(x, w)
+    assert len(compiled.schedules) == 2
+    _check(compiled(x, w), w / x.sum(0).max(), 1e-11)
+
+
+def test_sums_of_few_rows_have_vector_code() -> None:
+    arrays = _arrays("xwy", 20, 512)
+    compiled = moa.jit(gradient).lower(*arrays)
+    assert len(compiled.schedules) == 1
+    _check(compiled(*arrays), gradient_of_arrays(*arrays), 1e-11)
+
+
 @pytest.mark.parametrize("name", ["gradient", "quadratic form", "one query"])
 def test_statements_have_lanes_where_there_are_no_axes(name: str) -> None:
     program, _, names = PROGRAMS[name]
