@@ -87,17 +87,18 @@ class Layout(ABC):
     def row(self, code: GroupCode, number: int) -> SSAValue:
         """The row of a number, from 0 in the tile."""
 
-    @abstractmethod
     def count(self, size: int) -> int:
         """How many columns a thread has of a tile with so many."""
+        return self.vector * -(-size // self.unit)
 
     @abstractmethod
     def column(self, code: GroupCode, number: int) -> SSAValue:
         """The column of a number, from 0 in the tile."""
 
-    @abstractmethod
     def offset(self, number: int) -> int:
         """How far the column of a number is from the first one that a thread has."""
+        around, within = divmod(number, self.vector)
+        return around * self.unit + within
 
     @property
     @abstractmethod
@@ -131,15 +132,9 @@ class Fragments(Layout):
         first = code.mul(code.warp, 8 * self.blocks)
         return code.add(code.add(first, code.div(code.lane, 4)), 8 * number)
 
-    def count(self, size: int) -> int:
-        return 2 * -(-size // 8)
-
     def column(self, code: GroupCode, number: int) -> SSAValue:
         pair = code.mul(code.rem(code.lane, 4), 2)
         return code.add(pair, self.offset(number))
-
-    def offset(self, number: int) -> int:
-        return number // 2 * 8 + number % 2
 
     @property
     def unit(self) -> int:
@@ -183,9 +178,6 @@ class Square(Layout):
     def column(self, code: GroupCode, number: int) -> SSAValue:
         return code.add(code.mul(self._place(code), 4), self.offset(number))
 
-    def offset(self, number: int) -> int:
-        return number // 4 * 32 + number % 4
-
     @property
     def unit(self) -> int:
         return 32
@@ -215,16 +207,9 @@ class Across(Layout):
     def row(self, code: GroupCode, number: int) -> SSAValue:
         return code.number(0)
 
-    def count(self, size: int) -> int:
-        return self.vector * -(-size // (self.threads * self.vector))
-
     def column(self, code: GroupCode, number: int) -> SSAValue:
         first = code.mul(code.thread, self.vector)
         return code.add(first, self.offset(number))
-
-    def offset(self, number: int) -> int:
-        around, within = divmod(number, self.vector)
-        return around * self.unit + within
 
     @property
     def unit(self) -> int:
@@ -281,16 +266,9 @@ class Lanes(Layout):
         row = code.add(first, code.div(code.lane, self.lanes))
         return code.add(row, number * each)
 
-    def count(self, size: int) -> int:
-        return self.vector * -(-size // self.unit)
-
     def column(self, code: GroupCode, number: int) -> SSAValue:
         first = code.mul(code.rem(code.lane, self.lanes), self.vector)
         return code.add(first, self.offset(number))
-
-    def offset(self, number: int) -> int:
-        around, within = divmod(number, self.vector)
-        return around * self.unit + within
 
     @property
     def unit(self) -> int:

@@ -7,9 +7,6 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from xdsl.context import Context
-from xdsl.dialects import arith, gpu
-from xdsl.dialects.builtin import IntegerAttr, StringAttr
 
 import moa_dialect as moa
 from moa_dialect import library
@@ -17,14 +14,7 @@ from moa_dialect.errors import CompileError, KernelError
 from moa_dialect.lowering import engine, ptxas
 from moa_dialect.lowering.group_cluster import Cluster
 from moa_dialect.lowering.group_kernel import GroupPass
-from moa_dialect.lowering.pipelines import cuda_target
-from moa_dialect.options import Options
-from moa_dialect.passes.grid import let_folds_be_passes, parse_grid, read_grid
-from moa_dialect.passes.infer_shapes import functions_of
-from moa_dialect.passes.kernels import SCHEDULE, read_kernel
-from moa_dialect.passes.lift import LiftPass
-from moa_dialect.passes.products import shared_bytes as counted_bytes
-from moa_dialect.passes.rebuild import comprehensions
+from moa_dialect.passes.grid import parse_grid
 
 
 @pytest.fixture(autouse=True)
@@ -284,37 +274,6 @@ def test_there_is_no_code() -> None:
 
 
 # Memory, and code.
-
-
-@pytest.mark.parametrize("tail", [",wgmma,tma", ",mma"])
-def test_states_take_what_was_counted(tail: str) -> None:
-    spec = moa.ArraySpec((1, 100, 96), "bfloat16")
-    schedule = f"j=grid,warps:4,regs:2;p=chunk:32,stages:2,cluster:2{tail}"
-    jit = moa.jit(library.attention, target="cuda", schedule=schedule)
-    compiled = jit.lower(spec, spec, spec)
-    lifted = compiled.module("fused")
-    for pass_ in cuda_target(Options(target="cuda", schedule=schedule)):
-        if isinstance(pass_, LiftPass):
-            LiftPass(schedule, target="nvptx").apply(Context(), lifted)
-            break
-        pass_.apply(Context(), lifted)
-    (function,) = functions_of(lifted)
-    (op,) = comprehensions(function)
-    text = op.attributes[SCHEDULE]
-    assert isinstance(text, StringAttr)
-    kernel = read_kernel(op, function)
-    grid = read_grid(text.data, kernel)
-    let_folds_be_passes(kernel, grid)
-    (launch,) = [
-        op
-        for op in compiled.module("target").walk()
-        if isinstance(op, gpu.LaunchFuncOp)
-    ]
-    assert launch.dynamicSharedMemorySize is not None
-    size = launch.dynamicSharedMemorySize.owner
-    assert isinstance(size, arith.ConstantOp)
-    assert isinstance(size.value, IntegerAttr)
-    assert size.value.value.data == counted_bytes(kernel, grid)
 
 
 @pytest.mark.skipif(ptxas.find() is None, reason="no ptxas on this machine")

@@ -580,9 +580,17 @@ def test_chips_without_it(options: dict[str, Any], message: str) -> None:
 # Memory, and code.
 
 
-def test_tiles_and_barriers_take_what_was_counted() -> None:
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "stages:3,wgmma,tma",
+        "stages:2,cluster:2,wgmma,tma",  # The states of the groups lie beside the tiles.
+        "stages:2,cluster:2,mma",
+    ],
+)
+def test_tiles_and_barriers_take_what_was_counted(rest: str) -> None:
     spec = moa.ArraySpec((1, 100, 96), "bfloat16")
-    schedule = "j=grid,warps:4,regs:2;p=chunk:32,stages:3,wgmma,tma"
+    schedule = f"j=grid,warps:4,regs:2;p=chunk:32,{rest}"
     jit = moa.jit(library.attention, target="cuda", schedule=schedule)
     compiled = jit.lower(spec, spec, spec)
     lifted = compiled.module("fused")
